@@ -1,0 +1,124 @@
+"""A log as arrays: every user's consumption and slates in order, by row numbers. What all fitting reads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Slates:
+    """What was shown, in order, Q slates over all users.
+
+    Args:
+        offsets: int64 (U+1,); user u's slates are rows offsets[u] to offsets[u+1].
+        items: int64 (Q, K) item rows in order of position; N where a slate is shorter than K.
+        answers: float32 (Q, K, S); 0 where not given.
+        given: bool (Q, K, S): where an answer exists.
+        consumed_before: int64 (Q,): how many items the user had consumed before this slate.
+        session: int64 (Q,): the session's number within the user, from 0.
+        left: int8 (Q,): 1 where the user left after this slate, 0 where they stayed, -1 where nobody knows.
+    """
+
+    offsets: Ints
+    items: Ints
+    answers: Floats
+    given: npt.NDArray[np.bool_]
+    consumed_before: Ints
+    session: Ints
+    left: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's consumption in order, oldest first, and the slates where the log has them.
+
+    Args:
+        catalogue_size: N; also the row that stands for an empty place.
+        offsets: int64 (U+1,); user u's consumption is rows offsets[u] to offsets[u+1].
+        items: int64 (M,) item rows.
+        feedback: float32 (M, S) the signals of each consumption; 0 where not given.
+        given: bool (M, S) where a signal exists.
+        slates: what was shown, or None in a log without exposures.
+    """
+
+    catalogue_size: int
+    offsets: Ints
+    items: Ints
+    feedback: Floats
+    given: npt.NDArray[np.bool_]
+    slates: Slates | None = None
+
+    @property
+    def users(self) -> int:
+        """Number of users, U."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """How many items each user consumed, (U,)."""
+        return np.diff(self.offsets)
+
+    def of(self, user: int) -> tuple[Ints, Floats]:
+        """One user's items (M_u,) and feedback (M_u, S)."""
+        rows = slice(self.offsets[user], self.offsets[user + 1])
+        return self.items[rows], self.feedback[rows]
+
+    def popularity(self, users: Ints) -> Floats:
+        """How often the given users consumed each item, (N,)."""
+        counts = np.bincount(self.items[rows_of(self.offsets, users)], minlength=self.catalogue_size)
+        return counts[: self.catalogue_size].astype(np.float32)
+
+    def last(self, users: Ints, length: int, ends: Ints | None = None) -> tuple[Tensor, Tensor]:
+        """The newest `length` consumptions of each user: items (B, length) int64, feedback (B, length, S).
+
+        Newest last; places before a user's first consumption hold N and zero feedback. `ends` (B,) counts how
+        many of a user's consumptions to look at (default: all), so that a moment in the past can be rebuilt.
+        """
+        counts = self.lengths[users] if ends is None else np.minimum(ends, self.lengths[users])
+        back = np.arange(length, 0, -1, dtype=np.int64)  # (length,)
+        place = counts[:, None] - back  # (B, length), negative before the first
+        rows = np.where(place >= 0, self.offsets[users][:, None] + place, 0)
+        empty = place < 0
+        items = np.where(empty, self.catalogue_size, self.items[rows] if len(self.items) else rows)
+        feedback = np.zeros((*rows.shape, self.feedback.shape[1]), dtype=np.float32)
+        if len(self.items):
+            feedback = np.where(empty[..., None], np.float32(0), self.feedback[rows])
+        return torch.from_numpy(items), torch.from_numpy(feedback)
+
+    def last_slates(self, users: Ints, length: int, k: int) -> tuple[Tensor, Tensor]:
+        """The newest `length` slates of each user: items (B, length, k), answers (B, length, k, S).
+
+        Newest last, empty places N; slates longer than k lose their lower positions. All empty where the log
+        has no exposures.
+        """
+        shape = (len(users), length, k)
+        items = np.full(shape, self.catalogue_size, dtype=np.int64)
+        answers = np.zeros((*shape, self.feedback.shape[1]), dtype=np.float32)
+        if self.slates is not None and len(self.slates.items):
+            width = min(k, self.slates.items.shape[1])
+            counts = np.diff(self.slates.offsets)[users]
+            place = counts[:, None] - np.arange(length, 0, -1)  # (B, length)
+            rows = np.where(place >= 0, self.slates.offsets[users][:, None] + place, 0)
+            held = (place >= 0)[..., None]
+            items[..., :width] = np.where(held, self.slates.items[rows][..., :width], self.catalogue_size)
+            answers[..., :width, :] = np.where(held[..., None], self.slates.answers[rows][..., :width, :], 0)
+        return torch.from_numpy(items), torch.from_numpy(answers)
+
+
+def rows_of(offsets: Ints, users: Ints) -> Ints:
+    """The rows that belong to `users`, concatenated in their order.
+
+    >>> rows_of(np.array([0, 2, 5]), np.array([1, 0])).tolist()
+    [2, 3, 4, 0, 1]
+    """
+    counts = offsets[users + 1] - offsets[users]
+    starts = np.repeat(offsets[users], counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows: Ints = starts + within
+    return rows
