@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from recloop.encoders.lanes import Lanes
 from recloop.envs.logs.schema import Signal
 from recloop.envs.randomness import Draw
 
@@ -17,24 +18,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class State:
+class State(Lanes):
     """What the simulator alone knows of its users. Subclass it: every field a tensor with leading dimension B."""
-
-    def where(self, mask: Tensor, other: Self) -> Self:
-        """Lane by lane: `other` where `mask` (B,) bool, this one elsewhere."""
-
-        def pick(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), theirs, mine)
-
-        return replace(self, **{f.name: pick(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
-
-    def rows(self, index: Tensor) -> Self:
-        """The lanes `index` (b,) of this state."""
-        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True)
-class Past:
+class Past(Lanes):
     """What happened so far in each lane: all a policy may know. Kept by the core, read-only for everyone else.
 
     An empty place holds N, the number of items. Answers are 0 where not given.
@@ -59,7 +48,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Response:
+class Response(Lanes):
     """A user's answer to a slate.
 
     Args:

@@ -1,0 +1,331 @@
+"""The batched simulation on any torch device: the only place where a step is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from recloop.encoders.errors import DeviceError, RecloopError
+from recloop.encoders.state import EncoderState
+from recloop.envs.observation import DEFAULT_KEYS, Observation
+from recloop.envs.randomness import Draw
+from recloop.envs.rewards import Outcome, Reward, check_reward
+from recloop.envs.users.contract import Past, Response, UserSimulator
+from recloop.envs.world import World
+
+_CHUNK = 4096
+"""Users whose logged history is encoded at once."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of B lanes.
+
+    Args:
+        slate: int64 (B, K) what was shown; N where a place was struck.
+        struck: int64 (B,) places struck because they repeated an item or held a forbidden one.
+        response: the answers.
+        reward: float32 (B,).
+        terminated: bool (B,) the user left for good.
+        truncated: bool (B,) the time limit came first.
+        finished: int64 (F,) the lanes that ended, rising.
+        final: the last observation of those lanes, leading dimension F; None where no lane ended.
+    """
+
+    slate: Tensor
+    struck: Tensor
+    response: Response
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    finished: Tensor
+    final: Observation | None
+
+
+class Core:
+    """B lanes of simulated users, each in an episode of its own. Takes slates only.
+
+    A lane's user is a function of (seed, lane, episode); its luck of (seed, lane, episode, step, item). Finished
+    lanes start their next episode in the same step.
+
+    Args:
+        world: the world to act in.
+        simulator: name of one of its simulators, or a `UserSimulator` of your own; default: the one to train in.
+        batch: B, lanes.
+        slate_size: K, items a slate; default the world's.
+        max_steps: time limit of an episode in slates; default the world's.
+        users: a part of the world's users, or rows of the users table to draw from.
+        seed: of all randomness.
+        reward: a callable of `Outcome`; default the world's.
+        sessions: sessions an episode; after the last one the user has left for good.
+        start: `history`: past, state and users are warm from the log; `cold`: nothing has happened yet.
+        keys: what observations hold.
+        device: any torch device.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        simulator: str | UserSimulator | None = None,
+        *,
+        batch: int = 1,
+        slate_size: int | None = None,
+        max_steps: int | None = None,
+        users: str | Sequence[int] | Tensor = "train",
+        seed: int = 0,
+        reward: Reward | None = None,
+        sessions: int = 1,
+        start: Literal["history", "cold"] = "history",
+        keys: Sequence[str] = DEFAULT_KEYS,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for name, value in (("batch", batch), ("sessions", sessions), ("max_steps", max_steps or 1)):
+            if value < 1:
+                raise RecloopError(f"{name}={value}; it must be at least 1")
+        if start not in ("history", "cold"):
+            raise RecloopError(f"start='{start}'; choose 'history' or 'cold'")
+        self.world = world
+        self.device = checked_device(device)
+        self.batch = batch
+        self.spec = world.spec(slate_size, max_steps)
+        self.slate_size = self.spec.slate_size
+        self.max_steps = self.spec.max_steps
+        self.sessions = sessions
+        self.start = start
+        self.keys = tuple(keys)
+        self.seed = seed
+        self.reward = reward or world.reward
+        chosen = world.training_simulator if simulator is None else simulator
+        self.simulator = world.simulator(chosen) if isinstance(chosen, str) else chosen
+        self.simulator.prepare(world, self.device)
+        self.encoder = world.state_encoder.to(self.device)
+        self.empty = len(world.catalogue)
+        self._pool = _user_rows(world, users).to(self.device)
+        self._fill_arrival_tables()
+        self.lanes = torch.arange(batch, device=self.device)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(
+        self, *, seed: int | None = None, lanes: Tensor | None = None, users: Tensor | None = None
+    ) -> None:
+        """Start episode 0 in every lane.
+
+        Args:
+            seed: replaces the core's seed.
+            lanes: int64 (B,) names of the lanes; default 0 to B-1.
+            users: int64 (B,) rows of the users table to start with; default drawn by (seed, lane, episode).
+        """
+        self.seed = self.seed if seed is None else seed
+        if lanes is not None:
+            self.lanes = self._per_lane("lanes", lanes)
+        self.episode = torch.zeros_like(self.lanes)
+        self.users = self._drawn_users() if users is None else self._per_lane("users", users)
+        if int(self.users.min()) < 0 or int(self.users.max()) >= len(self.world.users):
+            raise RecloopError(
+                f"users holds {int(self.users.min())} to {int(self.users.max())}; the world's users table has "
+                f"rows 0 to {len(self.world.users) - 1}"
+            )
+        self.session = torch.zeros_like(self.lanes)
+        self.past, self.encoded, self.state = self._arrivals(self.users)
+
+    def observe(self, keys: Sequence[str] | None = None) -> Observation:
+        """The observation of every lane; `keys` default to the core's."""
+        return self._observe(self.past, self.encoded, self.users, keys)
+
+    @torch.no_grad()
+    def step(self, slate: Tensor) -> Transition:
+        """Show a slate (B, K) of item rows to every lane and let the finished ones start anew."""
+        slate, struck = self._admissible(slate)
+        draw = self.draw()
+        state, response = self.simulator.respond(self.state, self.past, slate, draw)
+        consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
+        items = torch.where(consumed, slate, self.empty)
+        self.encoded = self.encoder.advance(self.encoded, items, response.signals)
+        self.past = self._remember(slate, items, response)
+        outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals)
+        reward = self.reward(outcome).to(torch.float32)
+        check_reward(reward, self.lanes)
+        self.state, terminated = self._leave_or_return(state, response, draw)
+        truncated = (self.past.step >= self.max_steps) & ~terminated
+        finished = (terminated | truncated).nonzero()[:, 0]
+        final = None
+        if len(finished):
+            final = self._observe(
+                self.past.rows(finished), self.encoded.rows(finished), self.users[finished], None
+            )
+            self._restart(terminated | truncated)
+        return Transition(slate, struck, response, reward, terminated, truncated, finished, final)
+
+    def draw(self) -> Draw:
+        """This step's draws."""
+        return Draw.at(self.seed, self.lanes, self.episode, self.past.step)
+
+    def _admissible(self, slate: Tensor) -> tuple[Tensor, Tensor]:
+        """Strike repeated and forbidden places: the slate with N there, and how many."""
+        if slate.shape != (self.batch, self.slate_size):
+            raise RecloopError(
+                f"slate has shape {tuple(slate.shape)}; this core takes ({self.batch}, {self.slate_size})"
+            )
+        slate = slate.to(self.device, torch.int64)
+        outside = (slate < 0) | (slate > self.empty)
+        if bool(outside.any()):
+            value = int(slate[outside][0])
+            raise RecloopError(f"slate holds item row {value}; the catalogue has rows 0 to {self.empty - 1}")
+        same = slate.unsqueeze(2) == slate.unsqueeze(1)  # (B, K, K)
+        strike = torch.tril(same, diagonal=-1).any(2)
+        if self.past.seen is not None:
+            strike = strike | self.past.seen.gather(1, slate)
+        strike = strike & (slate < self.empty)
+        return torch.where(strike, self.empty, slate), strike.sum(1)
+
+    def _remember(self, slate: Tensor, items: Tensor, response: Response) -> Past:
+        """The past after a slate; new tensors, so that what was handed out stays as it was."""
+        past = self.past
+        length = past.history.shape[1]
+        order = torch.argsort((items == self.empty).to(torch.int8), dim=1, stable=True)  # consumed first
+        count = (items < self.empty).sum(1, keepdim=True)  # (B, 1)
+        places = torch.arange(length, device=self.device) + count  # (B, H)
+        history = torch.cat([past.history, items.gather(1, order)], dim=1).gather(1, places)
+        signals = response.signals.gather(1, order.unsqueeze(2).expand_as(response.signals))
+        feedback = torch.cat([past.feedback, signals], dim=1)
+        feedback = feedback.gather(1, places.unsqueeze(2).expand(-1, -1, feedback.shape[2]))
+        seen = past.seen
+        if seen is not None:
+            seen = seen.scatter(1, items, True)
+        return Past(
+            history=history,
+            feedback=feedback,
+            shown=torch.cat([past.shown[:, 1:], slate.unsqueeze(1)], dim=1),
+            answers=torch.cat([past.answers[:, 1:], response.signals.unsqueeze(1)], dim=1),
+            step=past.step + 1,
+            days_away=torch.zeros_like(past.days_away),
+            seen=seen,
+        )
+
+    def _leave_or_return(self, state: Any, response: Response, draw: Draw) -> tuple[Any, Tensor]:
+        """End sessions: who left for good, and everyone else in their next session."""
+        if self.sessions == 1:
+            return state, response.left
+        self.session = self.session + response.left.to(torch.int64)
+        gone = self.session >= self.sessions
+        back = response.left & ~gone
+        days = torch.ones_like(self.past.days_away) if response.days_away is None else response.days_away
+        self.past = replace(self.past, days_away=torch.where(back, days, self.past.days_away))
+        return state.where(back, self.simulator.resume(state, days, draw)), response.left & gone
+
+    def _restart(self, done: Tensor) -> None:
+        """Give every finished lane the user of its next episode."""
+        self.episode = self.episode + done.to(torch.int64)
+        self.users = torch.where(done, self._drawn_users(), self.users)
+        self.session = torch.where(done, torch.zeros_like(self.session), self.session)
+        past, encoded, state = self._arrivals(self.users)
+        self.past = self.past.where(done, past)
+        self.encoded = self.encoded.where(done, encoded)
+        self.state = self.state.where(done, state)
+
+    def _drawn_users(self) -> Tensor:
+        bits = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1)).bits("user")
+        return self._pool[(bits >> 1).abs() % len(self._pool)]
+
+    def _fill_arrival_tables(self) -> None:
+        """What a lane starts from, by row of the users table, on the device."""
+        users = self.world.users
+        cold = self.start == "cold"
+        self._profile = users.profile.to(self.device)
+        k = self.slate_size
+        shown, answers = _fit_width(users.shown, users.answers, k, self.empty)
+        self._history = torch.full_like(users.history, self.empty) if cold else users.history
+        self._history = self._history.to(self.device)
+        self._feedback = (torch.zeros_like(users.feedback) if cold else users.feedback).to(self.device)
+        self._shown = (torch.full_like(shown, self.empty) if cold else shown).to(self.device)
+        self._answers = (torch.zeros_like(answers) if cold else answers).to(self.device)
+        self._seen = None
+        if not self.world.consumes_twice:
+            self._seen = self._consumed_in_log(cold)
+        with torch.no_grad():
+            chunks = [
+                self.encoder.start(self._profile[rows], self._history[rows], self._feedback[rows])
+                for rows in torch.arange(len(users), device=self.device).split(_CHUNK)
+            ]
+        self._encoded = EncoderState.concatenate(chunks)
+
+    def _consumed_in_log(self, cold: bool) -> Tensor:
+        """bool (U, N+1): what each user consumed in the log; all False for a cold start."""
+        sequences = self.world.sequences
+        seen = torch.zeros(len(self.world.users), self.empty + 1, dtype=torch.bool)
+        if not cold:
+            owner = torch.repeat_interleave(
+                torch.arange(sequences.users), torch.from_numpy(sequences.lengths)
+            )
+            seen[owner, torch.from_numpy(sequences.items)] = True
+        return seen.to(self.device)
+
+    def _arrivals(self, users: Tensor) -> tuple[Past, EncoderState, Any]:
+        zeros = torch.zeros_like(users)
+        past = Past(
+            history=self._history[users],
+            feedback=self._feedback[users],
+            shown=self._shown[users],
+            answers=self._answers[users],
+            step=zeros,
+            days_away=zeros.to(torch.float32),
+            seen=None if self._seen is None else self._seen[users],
+        )
+        draw = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1))
+        if self.start == "cold":
+            try:
+                return past, self._encoded.rows(users), self.simulator.infer(past, self._profile[users])
+            except NotImplementedError:  # users who cannot be guessed at arrive as they are
+                pass
+        return past, self._encoded.rows(users), self.simulator.arrive(users, draw)
+
+    def _observe(
+        self, past: Past, encoded: EncoderState, users: Tensor, keys: Sequence[str] | None
+    ) -> Observation:
+        vector = self.encoder.vector(encoded)
+        return self.spec.observe(past, vector, self._profile[users], self.keys if keys is None else keys)
+
+    def _per_lane(self, name: str, values: Tensor) -> Tensor:
+        if values.shape != (self.batch,):
+            raise RecloopError(f"{name} has shape {tuple(values.shape)}; give one a lane, ({self.batch},)")
+        return values.to(self.device, torch.int64)
+
+
+def checked_device(device: torch.device | str) -> torch.device:
+    """The device, if it is there; `DeviceError` otherwise."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        reason = str(error).splitlines()[0]
+        raise DeviceError(
+            f"device '{device}' is not usable ({reason}); there are: {', '.join(there)}"
+        ) from None
+    return found
+
+
+def _user_rows(world: World, users: str | Sequence[int] | Tensor) -> Tensor:
+    rows = world.users.rows(users) if isinstance(users, str) else torch.as_tensor(users, dtype=torch.int64)
+    if len(rows) == 0:
+        raise RecloopError(f"no users to draw from in '{users}'; choose another part of world '{world.name}'")
+    if int(rows.min()) < 0 or int(rows.max()) >= len(world.users):
+        raise RecloopError(
+            f"users names row {int(rows.min())} to {int(rows.max())}; there are 0 to {len(world.users) - 1}"
+        )
+    return rows
+
+
+def _fit_width(shown: Tensor, answers: Tensor, k: int, empty: int) -> tuple[Tensor, Tensor]:
+    """Logged slates (U, L, W) as slates of k places: cut, or filled with empty places."""
+    width = shown.shape[2]
+    if width >= k:
+        return shown[..., :k], answers[..., :k, :]
+    more = k - width
+    return (
+        torch.nn.functional.pad(shown, (0, more), value=empty),
+        torch.nn.functional.pad(answers, (0, 0, 0, more)),
+    )

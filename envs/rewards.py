@@ -1,0 +1,99 @@
+"""What a step is worth: a weighted sum, or any callable of the same arguments."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recloop.encoders.errors import RecloopError, unknown_name
+from recloop.envs.logs.schema import Signal
+from recloop.envs.users.contract import Response
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One step, as a reward sees it.
+
+    Args:
+        slate: int64 (B, K) what was shown; N where a place was struck.
+        response: the users' answers.
+        struck: int64 (B,) how many places were struck as repeated or forbidden.
+        item_vectors: float32 (N+1, d), row N zero.
+        signals: what the answers carry.
+    """
+
+    slate: Tensor
+    response: Response
+    struck: Tensor
+    item_vectors: Tensor
+    signals: tuple[Signal, ...]
+
+
+Reward = Callable[[Outcome], Tensor]
+"""Outcome of B lanes -> float32 (B,)."""
+
+
+@dataclass(frozen=True)
+class WeightedReward:
+    """sum over places of weight x signal + leaving x left + diversity x (1 - mean cosine) + repeats x struck.
+
+    Args:
+        signals: weight of each signal by name; the others count 0.
+        leaving: added when the user leaves.
+        diversity: times the slate's diversity in [0, 2]: one minus the mean pairwise cosine of its item vectors.
+        repeats: times the number of struck places; negative to punish.
+    """
+
+    signals: Mapping[str, float] = field(default_factory=dict)
+    leaving: float = 0.0
+    diversity: float = 0.0
+    repeats: float = 0.0
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        names = [s.name for s in outcome.signals]
+        for name in self.signals:
+            if name not in names:
+                raise RecloopError(unknown_name("signal", name, names))
+        response = outcome.response
+        weights = torch.tensor([self.signals.get(n, 0.0) for n in names], device=outcome.slate.device)
+        reward = (response.signals * response.given).sum(1) @ weights  # (B,)
+        if self.leaving:
+            reward = reward + self.leaving * response.left
+        if self.repeats:
+            reward = reward + self.repeats * outcome.struck
+        if self.diversity:
+            reward = reward + self.diversity * slate_diversity(outcome.slate, outcome.item_vectors)
+        return reward
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a world's card; `WeightedReward(**...)` undoes it."""
+        return {
+            "signals": dict(self.signals),
+            "leaving": self.leaving,
+            "diversity": self.diversity,
+            "repeats": self.repeats,
+        }
+
+
+def slate_diversity(slate: Tensor, item_vectors: Tensor) -> Tensor:
+    """One minus the mean pairwise cosine of the shown items' vectors, (B,); 0 for fewer than two items."""
+    vectors = torch.nn.functional.normalize(item_vectors[slate], dim=-1)  # (B, K, d)
+    shown = (slate < len(item_vectors) - 1).sum(1)  # (B,)
+    pairs = (shown * (shown - 1)).clamp(min=1)
+    cosines = vectors.sum(1).square().sum(-1) - vectors.square().sum((1, 2))  # (B,), each pair twice
+    return torch.where(shown > 1, 1 - cosines / pairs, torch.zeros_like(cosines))
+
+
+def check_reward(reward: Tensor, lanes: Tensor) -> None:
+    """Raise `RecloopError` naming the first lane whose reward is NaN or infinite."""
+    if not bool(torch.isfinite(reward).all()):
+        lane = int((~torch.isfinite(reward)).nonzero()[0, 0])
+        value = float(reward[lane])
+        kind = "NaN" if math.isnan(value) else str(value)
+        raise RecloopError(
+            f"the reward of lane {int(lanes[lane])} is {kind}; rewards must be finite, check the reward function "
+            "and the simulator's signals"
+        )

@@ -1,0 +1,81 @@
+"""Simulators by name: the built-in kinds, a dotted path, an installed entry point; and their folders on disk."""
+
+import importlib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, Self, cast, runtime_checkable
+
+from recloop.encoders.errors import UserSimulatorError, unknown_name
+from recloop.encoders.storage import read_json, write_json
+from recloop.envs.users.contract import UserSimulator
+
+KINDS = {
+    "recurrent": "recloop.envs.users.fitted.recurrent:RecurrentUsers",
+    "factor": "recloop.envs.users.fitted.factor:FactorUsers",
+    "topics": "recloop.envs.users.topics:TopicUsers",
+}
+"""Kind -> dotted path of the simulators that a world folder may hold."""
+
+ENTRY_POINTS = "recloop.users"
+"""Entry-point group under which an installed package offers simulators."""
+
+
+@runtime_checkable
+class StoredSimulator(Protocol):
+    """A simulator that a world can keep on disk."""
+
+    kind: str
+    """Its key in `KINDS`."""
+
+    def save(self, folder: Path) -> None:
+        """Write parameters as safetensors and JSON into an existing folder."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Undo `save`."""
+
+
+def save_simulator(simulator: UserSimulator, folder: Path) -> None:
+    """Write a simulator of a built-in kind; a simulator of your own is named when the world is used instead."""
+    if not isinstance(simulator, StoredSimulator) or simulator.kind not in KINDS:
+        raise UserSimulatorError(
+            f"{type(simulator).__name__} cannot be kept in a world folder; pass it by name when you use the world "
+            "(--users my_module:MyUsers)"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    simulator.save(folder)
+    write_json(folder / "kind.json", {"kind": simulator.kind})
+
+
+def load_simulator(folder: Path) -> UserSimulator:
+    """Read a simulator that `save_simulator` wrote."""
+    kind = read_json(folder / "kind.json")["kind"]
+    if kind not in KINDS:
+        raise UserSimulatorError(f"{folder}: {unknown_name('kind of users', kind, KINDS)}")
+    stored = cast(type[StoredSimulator], _attribute(KINDS[kind]))
+    return cast(UserSimulator, stored.load(folder))
+
+
+def find_simulator(name: str) -> type[UserSimulator]:
+    """The class of a simulator by entry-point name or dotted path `my_package.module:MyUsers`."""
+    if ":" in name:
+        found = _attribute(name)
+    else:
+        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        if name not in offered:
+            hint = "or give a dotted path such as my_package.module:MyUsers"
+            raise UserSimulatorError(f"{unknown_name('user simulator', name, offered)}; {hint}")
+        found = offered[name].load()
+    if not (isinstance(found, type) and issubclass(found, UserSimulator)):
+        raise UserSimulatorError(
+            f"{name} is not a UserSimulator class; derive it from recloop.envs.UserSimulator"
+        )
+    return found
+
+
+def _attribute(path: str) -> object:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserSimulatorError(f"cannot import {path}: {error}; check the path and PYTHONPATH") from error
