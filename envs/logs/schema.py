@@ -129,6 +129,8 @@ class LoggedBehavior:
     source: str = ""
     notes: tuple[str, ...] = field(default=())
     """What a reader could not know or had to decide, in plain sentences for the card."""
+    dropped: tuple[tuple[str, int], ...] = field(default=())
+    """Rows that a reader left out because they could not be read, by reason; cleaning reports them."""
 
     def __post_init__(self) -> None:
         if not self.signals:

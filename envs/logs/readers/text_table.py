@@ -1,0 +1,293 @@
+"""Delimited text as a table of strings whose every cell still knows its file, line and column.
+
+All text readers stand on this. The fast path is vectorised; a place is looked up only once something is wrong.
+"""
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recloop.encoders.errors import LogError
+
+FIELD_LIMIT = 100_000
+"""Longest field in characters: a longer one is a broken file, or no field but a document."""
+SHOWN = 60
+"""Characters of a bad value that a message repeats."""
+
+OnBadRows = Literal["error", "drop"]
+Mask = npt.NDArray[np.bool_]
+
+
+def shown(value: object) -> str:
+    """A value as an error message repeats it: quoted, and cut where it is long.
+
+    >>> shown("abc"), shown("x" * 70)
+    ("'abc'", "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'... (70 characters)")
+    """
+    text = str(value)
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}... ({len(text)} characters)"
+
+
+@dataclass
+class BadRows:
+    """What to do with rows that cannot be read: raise at the first, or drop and count them by reason.
+
+    Args:
+        on_bad_rows: `error` raises a `LogError` at the first bad row, `drop` leaves it out and counts it.
+        counts: rows dropped so far, by reason.
+    """
+
+    on_bad_rows: OnBadRows = "error"
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        if self.on_bad_rows not in ("error", "drop"):
+            raise LogError(f"on_bad_rows={self.on_bad_rows!r} is unknown; use 'error' or 'drop'")
+
+    def meet(self, reason: str, message: str, rows: int = 1) -> None:
+        """Raise `message`, or count `rows` under `reason`."""
+        if self.on_bad_rows == "error":
+            raise LogError(
+                f"{message}; mend the file, or read with on_bad_rows='drop' to leave such rows out"
+            )
+        self.counts[reason] += rows
+
+    def as_dropped(self) -> tuple[tuple[str, int], ...]:
+        """The counts as `LoggedBehavior.dropped` keeps them."""
+        return tuple(self.counts.items())
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of strings.
+
+    Args:
+        path: the file it came from.
+        frame: all columns of strings, one row a data line.
+        lines: int64 (rows,) the line of each row in the file, from 1.
+    """
+
+    path: Path
+    frame: pd.DataFrame
+    lines: npt.NDArray[np.int64]
+
+    def place(self, row: int, column: str | None = None) -> str:
+        """Where a row stands, for an error message."""
+        where = f"{self.path}, line {self.lines[row]}"
+        return where if column is None else f"{where}, column '{column}'"
+
+    def require(self, *columns: str) -> None:
+        """`LogError` where a column is missing."""
+        for column in columns:
+            if column not in self.frame.columns:
+                have = ", ".join(map(str, self.frame.columns))
+                raise LogError(f"{self.path}, line 1: there is no column '{column}'; the file has {have}")
+
+    def without(self, bad: Mask, column: str, problem: str, reason: str, bad_rows: BadRows) -> "TextTable":
+        """The table less the rows marked in `bad`; `bad_rows` decides whether the first of them is an error."""
+        if not bad.any():
+            return self
+        first = int(np.argmax(bad))
+        value = self.frame[column].iloc[first]
+        bad_rows.meet(reason, f"{self.place(first, column)}: {shown(value)} {problem}", int(bad.sum()))
+        return replace(self, frame=self.frame[~bad].reset_index(drop=True), lines=self.lines[~bad])
+
+    def with_ids(self, column: str, bad_rows: BadRows, unique: bool = False) -> "TextTable":
+        """The table less the rows whose id is empty or, where `unique`, was there before."""
+        self.require(column)
+        table = self.without(empty(self.frame[column]), column, "is no id", f"missing {column}", bad_rows)
+        if not unique:
+            return table
+        again = table.frame[column].duplicated().to_numpy()
+        return table.without(again, column, "stands here a second time", f"duplicate {column}", bad_rows)
+
+    def with_numbers(self, column: str, bad_rows: BadRows) -> "TextTable":
+        """The table less the rows whose cell is neither empty nor a finite number."""
+        cells = self.frame[column]
+        bad = ~np.isfinite(as_numbers(cells)) & ~empty(cells)
+        return self.without(bad, column, "is not a finite number", f"malformed {column}", bad_rows)
+
+    def numbers(self, column: str) -> npt.NDArray[np.float64]:
+        """A column as float64 (rows,); NaN where the cell is empty or no finite number."""
+        return as_numbers(self.frame[column])
+
+
+def empty(cells: pd.Series) -> Mask:
+    """True where a string cell holds nothing but white space."""
+    return np.asarray(cells.str.strip() == "", dtype=bool)
+
+
+def as_numbers(cells: pd.Series) -> npt.NDArray[np.float64]:
+    """Strings as float64; NaN where a cell is no number, infinities stay."""
+    return np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+
+
+def read_text_table(
+    path: Path,
+    *,
+    separator: str = "\t",
+    columns: tuple[str, ...] | None = None,
+    encoding: str = "utf-8-sig",
+    quoted: bool = False,
+    bad_rows: BadRows,
+) -> TextTable:
+    """Read a delimited text file. Blank lines hold nothing and are passed over.
+
+    Args:
+        path: the file.
+        separator: between fields; may be longer than one character, as the `::` of MovieLens.
+        columns: names of the columns; None reads them from the first line.
+        encoding: of the text; `utf-8-sig` also takes a leading byte order mark.
+        quoted: fields may stand in double quotes and then hold separators and line ends, as in CSV.
+        bad_rows: decides about ragged lines and overlong fields.
+
+    Raises:
+        LogError: no such file, empty, undecodable bytes, NUL characters, a header with an empty or repeated
+            name; ragged lines and fields above `FIELD_LIMIT` characters as `bad_rows` decides.
+    """
+    text = decoded_text(path, encoding)
+    if quoted and '"' in text:
+        rows, lines = _split_quoted(path, text, separator)
+        header = rows.pop(0) if columns is None else list(columns)
+        lines = lines[1:] if columns is None else lines
+        names = _checked_header(path, header)
+        rows, lines = _checked_rows(path, rows, lines, names, bad_rows)
+        frame = pd.DataFrame(rows, columns=names, dtype="str")
+        return TextTable(path, frame, np.array(lines, dtype=np.int64))
+    head, _, body = (text, "", "") if columns is not None else text.partition("\n")
+    first_line = 1 if columns is not None else 2
+    names = _checked_header(path, list(columns) if columns is not None else head.split(separator))
+    body = text if columns is not None else body
+    kept, line_numbers = _checked_lines(path, body, separator, names, first_line, bad_rows)
+    return TextTable(path, _parse(kept, separator, names), line_numbers)
+
+
+def decoded_text(path: Path, encoding: str) -> str:
+    """The text of a file, its line ends as newlines; `LogError` where it is not there, empty or no text."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise LogError(f"{path} is not there; check the path") from None
+    except OSError as error:
+        raise LogError(f"{path} cannot be read ({error.strerror})") from None
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        start = data.rfind(b"\n", 0, error.start) + 1
+        raise LogError(
+            f"{path}, line {line}, byte {error.start - start + 1}: 0x{data[error.start]:02x} is not {encoding}; "
+            "convert the file to UTF-8"
+        ) from None
+    if not text.strip():
+        raise LogError(f"{path} is empty; a log needs a header and at least one row")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise LogError(f"{path}, line {line}: a NUL character; this is no text file")
+    return text.replace("\r\n", "\n")
+
+
+def _checked_header(path: Path, header: list[str]) -> list[str]:
+    names = [name.strip() for name in header]
+    for place, name in enumerate(names, start=1):
+        if not name or len(name) > FIELD_LIMIT:
+            problem = "has no name" if not name else f"has a name above {FIELD_LIMIT} characters"
+            raise LogError(f"{path}, line 1: column {place} {problem}; name every column")
+        if name in names[: place - 1]:
+            raise LogError(f"{path}, line 1: column {shown(name)} stands there twice; name each column once")
+    return names
+
+
+def _ragged(path: Path, line: int, fields: int, names: list[str]) -> tuple[str, str]:
+    column = names[min(fields, len(names) - 1)]
+    return "ragged line", (
+        f"{path}, line {line}, column '{column}': {fields} fields where the header has {len(names)}"
+    )
+
+
+def _too_long(path: Path, line: int, column: str, length: int) -> tuple[str, str]:
+    return "field too long", (
+        f"{path}, line {line}, column '{column}': a field of {length} characters; the limit is {FIELD_LIMIT}"
+    )
+
+
+def _checked_lines(
+    path: Path, body: str, separator: str, names: list[str], first_line: int, bad_rows: BadRows
+) -> tuple[str, npt.NDArray[np.int64]]:
+    """The body less its blank and bad lines, and the line number of each that is left."""
+    lines = body.split("\n")
+    counts = np.fromiter((line.count(separator) for line in lines), dtype=np.int64, count=len(lines))
+    lengths = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
+    numbers = np.arange(first_line, first_line + len(lines))
+    drop = lengths == 0
+    suspects = np.flatnonzero(~drop & ((counts != len(names) - 1) | (lengths > FIELD_LIMIT)))
+    for row in suspects.tolist():
+        fields = lines[row].split(separator)
+        if len(fields) != len(names):
+            blank = not lines[row].strip()
+            drop[row] = True
+            if not blank:
+                bad_rows.meet(*_ragged(path, int(numbers[row]), len(fields), names))
+            continue
+        for name, cell in zip(names, fields, strict=True):
+            if len(cell) > FIELD_LIMIT:
+                drop[row] = True
+                bad_rows.meet(*_too_long(path, int(numbers[row]), name, len(cell)))
+                break
+    if drop.any():
+        lines = [line for line, gone in zip(lines, drop.tolist(), strict=True) if not gone]
+    return "\n".join(lines), numbers[~drop]
+
+
+def _parse(body: str, separator: str, names: list[str]) -> pd.DataFrame:
+    """Lines known to be even, as columns of strings."""
+    if not body:
+        return pd.DataFrame({name: pd.Series([], dtype="str") for name in names})
+    flat = body.replace("\n", separator).split(separator)
+    width = len(names)
+    return pd.DataFrame({name: pd.Series(flat[i::width], dtype="str") for i, name in enumerate(names)})
+
+
+def _split_quoted(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
+    """Rows of a file with quoted fields, and the line each begins at."""
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    start = 1
+    try:
+        for fields in reader:
+            if fields and any(fields):
+                rows.append(fields)
+                lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise LogError(f"{path}, line {start}: {error}; check the quotes of this row") from None
+    if not rows:
+        raise LogError(f"{path} is empty; a log needs a header and at least one row")
+    return rows, lines
+
+
+def _checked_rows(
+    path: Path, rows: list[list[str]], lines: list[int], names: list[str], bad_rows: BadRows
+) -> tuple[list[list[str]], list[int]]:
+    """Rows of quoted files less the ragged ones and those with an overlong field."""
+    good: list[list[str]] = []
+    good_lines: list[int] = []
+    for fields, line in zip(rows, lines, strict=True):
+        if len(fields) != len(names):
+            bad_rows.meet(*_ragged(path, line, len(fields), names))
+            continue
+        longest = max(range(len(fields)), key=lambda place: len(fields[place]))
+        if len(fields[longest]) > FIELD_LIMIT:
+            bad_rows.meet(*_too_long(path, line, names[longest], len(fields[longest])))
+            continue
+        good.append(fields)
+        good_lines.append(line)
+    return good, good_lines
