@@ -1,4 +1,4 @@
-"""A log as arrays: row numbers for ids, every user's consumption in order, and the slates where there are any."""
+"""A log as arrays: row numbers for ids, every user's consumption in order, and the slates where known."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,10 @@ Mask = npt.NDArray[np.bool_]
 def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], tuple[str, ...]]:
     """Order a log within its users and put row numbers for ids.
 
-    Row numbers follow the items and the users table. A user's rows are in the order of (time, file order), or of
-    the file alone where the log has no times. In a log with exposures, rows of one (user, slate) stand together
-    at the slate's first time, ordered by position (else time, then file order); without a slate column every
-    row is a slate of its own. Empty places of a slate are at its end.
+    Row numbers follow the items and the users table. A user's rows are in the order of (time, file order), or
+    of the file alone where the log has no times. In a log with exposures, rows of one (user, slate) stand
+    together at the slate's first time, ordered by position (else time, then file order); without a slate
+    column every row is a slate of its own. Empty places of a slate are at its end.
 
     Returns:
         The sequences, the item ids (N,) and the user ids (U,).
@@ -33,9 +33,7 @@ def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], 
     order = _slate_order(log, users) if log.has_exposures else _time_order(log, users)
     users, items, answers, given = users[order], items[order], answers[order], given[order]
     consumed = answers[:, 0] == 1
-    slates = (
-        _slates(log, rows.iloc[order], users, items, answers, given, consumed) if log.has_exposures else None
-    )
+    slates = _slates(log, rows.iloc[order], users, items, answers, given, consumed) if log.has_exposures else None
     sequences = Sequences(
         catalogue_size=len(log.items),
         offsets=_offsets(users[consumed], len(log.users)),
@@ -75,8 +73,7 @@ def _signals(log: LoggedBehavior) -> tuple[Floats, Mask]:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise LogError(
-            f"{log.name}: '{names[0]}' of interaction {row} is {values[row, 0]}; it must be 0 or 1, "
-            "clean the log first"
+            f"{log.name}: '{names[0]}' of interaction {row} is {values[row, 0]}; it must be 0 or 1, clean the log first"
         )
     return np.where(given, values, 0).astype(np.float32), given
 
@@ -103,7 +100,8 @@ def _slate_keys(rows: pd.DataFrame, users: Ints) -> Ints:
         return np.arange(len(rows), dtype=np.int64)
     codes, _ = pd.factorize(rows[Columns.slate], use_na_sentinel=False)
     pairs = users * (int(codes.max(initial=0)) + 1) + codes
-    return np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+    keys: Ints = np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+    return keys
 
 
 def _slate_order(log: LoggedBehavior, users: Ints) -> Ints:
@@ -164,11 +162,12 @@ def _sessions(slates: pd.DataFrame, owner: Ints) -> Ints:
     """The session's number within its user (Q,), in order of first appearance; 0 where there are none."""
     if Columns.session not in slates:
         return np.zeros(len(slates), dtype=np.int64)
-    frame = pd.DataFrame({"user": owner, "session": slates[Columns.session].to_numpy()})
-    numbers = frame.groupby("user", sort=False)["session"].transform(
-        lambda own: pd.factorize(own, use_na_sentinel=False)[0]
-    )
-    return numbers.to_numpy(dtype=np.int64)
+    codes = pd.factorize(slates[Columns.session], use_na_sentinel=False)[0]
+    _, first, which = np.unique(np.stack([owner, codes]), axis=1, return_index=True, return_inverse=True)
+    # `owner` rises, so sessions in order of first appearance are counted from each user's first one.
+    rank = np.argsort(np.argsort(first))[which.reshape(-1)]
+    numbers: Ints = (rank - rank[np.searchsorted(owner, owner)]).astype(np.int64)
+    return numbers
 
 
 def _left(slates: pd.DataFrame, owner: Ints, session: Ints) -> npt.NDArray[np.int8]:
@@ -178,9 +177,7 @@ def _left(slates: pd.DataFrame, owner: Ints, session: Ints) -> npt.NDArray[np.in
         return left
     frame = pd.DataFrame({"user": owner, "session": session, "row": np.arange(len(slates))})
     last = frame.groupby(["user", "session"])["row"].transform("max").to_numpy()
-    ends = (
-        slates[Columns.session_end].astype("str").to_numpy()[last]
-    )  # the session's last slate speaks for it
+    ends = slates[Columns.session_end].astype("str").to_numpy()[last]  # the session's last slate speaks for it
     known = np.isin(ends, (SessionEnd.left, SessionEnd.cut))
     final = frame["row"].to_numpy() == last
     left[known & ~final] = 0

@@ -25,7 +25,7 @@ class TimesEvidence:
 
     Args:
         ties: share of the pairs of neighbouring rows of a user that carry the same time, in [0, 1].
-        within_day: share of users with `LEAST_ROWS` rows or more whose history fits within 24 hours, in [0, 1].
+        within_day: share of users, of those with `LEAST_ROWS` rows, whose history fits within 24 hours.
         whole_days: True where every time is a midnight: dates, not times.
         rows: rows with a time.
     """
@@ -37,7 +37,7 @@ class TimesEvidence:
 
 
 def measure_times(users: npt.ArrayLike, times: npt.ArrayLike) -> TimesEvidence:
-    """Measure the times (R,), seconds, of rows of `users` (R,), any labels. Rows without a time are passed over.
+    """Measure times (R,), in seconds, of rows of `users` (R,), any labels. Rows without a time do not count.
 
     >>> measure_times(["a", "a", "a", "b"], [10.0, 10.0, 99.0, 5.0]).ties
     0.5
@@ -67,8 +67,8 @@ def decide_times(evidence: TimesEvidence, *, known_entry: str = "") -> tuple[Tim
         known_entry: a reason to know that they are times of entry, whatever was measured (MovieLens).
     """
     shares = (
-        f"{evidence.ties:.0%} of a user's neighbouring rows carry the same time and {evidence.within_day:.0%} of "
-        "users have their whole history within 24 hours"
+        f"{evidence.ties:.0%} of a user's neighbouring rows carry the same time and "
+        f"{evidence.within_day:.0%} of users have their whole history within 24 hours"
     )
     if not evidence.rows:
         return Times.none, "The log has no times: order only."

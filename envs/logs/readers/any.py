@@ -1,45 +1,64 @@
 """One door to every reader: look at what a path holds and read it."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.errors import LogError, unknown_name
 from recloop.envs.logs.readers.atomic import read_atomic_log
+from recloop.envs.logs.readers.movielens import is_movielens, read_movielens_log
 from recloop.envs.logs.readers.sequence_text import read_sequence_log
+from recloop.envs.logs.readers.tables import SUFFIXES, read_table_log
 from recloop.envs.logs.schema import LoggedBehavior
 
 Reader = Callable[..., LoggedBehavior]
+PATTERNS: tuple[tuple[str, Reader], ...] = (
+    (".inter", read_atomic_log),
+    (".sequences.txt", read_sequence_log),
+    *((suffix, read_table_log) for suffix in SUFFIXES),
+)
+"""How a log's file ends, and who reads it; the first that is there is taken."""
 
 
 def read_log(path: str | Path, **options: Any) -> LoggedBehavior:
     """Read a log, whatever its format.
 
-    Looked for, in this order: a RecBole `*.inter`; a `*.sequences.txt`. A folder must hold one log.
+    Looked for, in this order: MovieLens as published (`u.data`, `ratings.dat` or `ratings.csv` beside its file
+    of films); a RecBole `*.inter`; a `*.sequences.txt`; a CSV, TSV or Parquet file. A folder must hold one log,
+    and of CSV or Parquet one file: name the file of the interactions where there are more.
 
     Args:
         path: a folder, or the file of the interactions.
         options: go to the reader that fits; all take `on_bad_rows`.
 
     Raises:
-        LogError: nothing known is there, or more than one log; else what the reader refuses.
+        LogError: nothing known is there, or more than one log; an option that the reader does not have; else
+            what the reader refuses.
     """
     place = Path(path)
     reader, found = _recognise(place)
+    known = [name for name in inspect.signature(reader).parameters if name != "path"]
+    for name in options:
+        if name not in known:
+            raise LogError(f"{found}: {unknown_name('option', name, known)}")
     return reader(found, **options)
 
 
 def _recognise(place: Path) -> tuple[Reader, Path]:
     if not place.exists():
         raise LogError(f"{place} is not there; check the path")
-    for pattern, reader in ((".inter", read_atomic_log), (".sequences.txt", read_sequence_log)):
+    if is_movielens(place):
+        return read_movielens_log, place
+    for pattern, reader in PATTERNS:
         if place.is_file():
-            found = [place] if place.name.endswith(pattern) else []
+            found = [place] if place.name.lower().endswith(pattern) else []
         else:
-            found = sorted(place.glob(f"*{pattern}"))
+            found = sorted(file for file in place.glob(f"*{pattern}") if file.is_file())
         if len(found) > 1:
-            names = ", ".join(file.name for file in found)
-            raise LogError(f"{place} holds more than one log ({names}); give one of these files")
+            names = ", ".join(file.name for file in found[:10])
+            raise LogError(f"{place} holds more than one *{pattern} ({names}); give the file of the interactions")
         if found:
             return reader, found[0]
-    raise LogError(f"{place} holds no log: looked for *.inter and *.sequences.txt")
+    known = ", ".join(f"*{pattern}" for pattern, _ in PATTERNS)
+    raise LogError(f"{place} holds no log: looked for u.data, ratings.dat and ratings.csv of MovieLens, {known}")

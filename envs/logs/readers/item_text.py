@@ -1,4 +1,4 @@
-"""What a language model and a person read of an item: a sentence and a title, from any set of text columns."""
+"""What a language model and a person read of an item: a text and a title, from any set of columns."""
 
 import re
 from collections.abc import Sequence
@@ -31,14 +31,10 @@ def titles(table: pd.DataFrame, title: str | None, year: str | None) -> pd.Serie
     ['The Matrix (1999)', '8']
     """
     ids = [str(name) for name in table.index]
-    names = (
-        [""] * len(ids) if title is None else [article_first(" ".join(name.split())) for name in table[title]]
-    )
+    names = [""] * len(ids) if title is None else [article_first(" ".join(name.split())) for name in table[title]]
     years = [""] * len(ids) if year is None else [value.strip() for value in table[year]]
     full = [
-        f"{name} ({when})"
-        if name and re.fullmatch(r"\d{4}", when) and not _YEAR.search(name)
-        else name or own
+        f"{name} ({when})" if name and re.fullmatch(r"\d{4}", when) and not _YEAR.search(name) else name or own
         for name, when, own in zip(names, years, ids, strict=True)
     ]
     return pd.Series(full, index=table.index, dtype="str")
@@ -56,8 +52,8 @@ def article_first(title: str) -> str:
 def texts(table: pd.DataFrame, heads: pd.Series, columns: Sequence[str], separator: str = " ") -> pd.Series:
     """What the language model reads, one an item: the title, then every column of `columns` as a sentence.
 
-    Columns of labels (`LABELS`) become "Genres: Animation, Comedy."; short columns "Brand: Acme."; running text
-    stands as it is. Empty cells leave nothing behind.
+    Columns of labels (`LABELS`) become "Genres: Animation, Comedy."; short columns "Brand: Acme."; running
+    text stands as it is. Empty cells leave nothing behind.
 
     >>> table = pd.DataFrame({"class": ["Drama War"], "overview": [""]}, index=["1"])
     >>> texts(table, pd.Series(["Glory (1989)"]), ["class", "overview"]).tolist()
@@ -67,9 +63,7 @@ def texts(table: pd.DataFrame, heads: pd.Series, columns: Sequence[str], separat
     for column in columns:
         cells = [" ".join(cell.split()) for cell in table[column]]
         parts.append(_column_sentences(column, cells, separator))
-    return pd.Series(
-        [" ".join(filter(None, own)) for own in zip(*parts, strict=True)], index=table.index, dtype="str"
-    )
+    return pd.Series([" ".join(filter(None, own)) for own in zip(*parts, strict=True)], index=table.index, dtype="str")
 
 
 def _column_sentences(column: str, cells: list[str], separator: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Sequence text files: a line a user, `user item item ...`, oldest first. Order only: no times, no ratings.
 
-Also SASRec's own files (Kang and McAuley 2018), a line an interaction, `user item`: taken where every line holds
-two ids.
+Also SASRec's own files (Kang and McAuley 2018), a line an interaction, `user item`: taken where every line
+holds two ids.
 """
 
 from pathlib import Path
@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from recloop.encoders.errors import LogError
-from recloop.envs.logs.readers.atomic import AtomicFields, read_side_tables
+from recloop.envs.logs.readers.interactions import ColumnMapping
 from recloop.envs.logs.readers.scales import CONSUME, consumption
+from recloop.envs.logs.readers.side_files import read_side_tables
 from recloop.envs.logs.readers.text_table import FIELD_LIMIT, BadRows, OnBadRows, decoded_text, shown
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 
@@ -19,7 +20,7 @@ from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 def read_sequence_log(
     path: Path,
     *,
-    fields: AtomicFields | None = None,
+    columns: ColumnMapping | None = None,
     text_columns: tuple[str, ...] | None = None,
     on_bad_rows: OnBadRows = "error",
 ) -> LoggedBehavior:
@@ -27,7 +28,7 @@ def read_sequence_log(
 
     Args:
         path: the file; its name up to the first dot is the log's name and the stem of the files beside it.
-        fields: names of the id columns of the files beside it.
+        columns: what the files beside it call their user and item ids.
         text_columns: of the `.item` file, what the text is made of after the title.
         on_bad_rows: decides about a user whose line holds no item, a user's second line, an overlong id.
 
@@ -49,7 +50,8 @@ def read_sequence_log(
         }
     )
     stem = path.with_name(path.name.split(".")[0])
-    side = read_side_tables(stem, interactions, fields or AtomicFields(), text_columns, bad_rows)
+    columns = columns or ColumnMapping()
+    side = read_side_tables(stem, interactions, columns.user, columns.item, text_columns, bad_rows)
     return LoggedBehavior(
         name=stem.name,
         interactions=interactions,
@@ -71,9 +73,7 @@ def _checked(path: Path, line: int, ids: list[str], bad_rows: BadRows) -> bool:
     longest = max(ids, key=len)
     if len(longest) > FIELD_LIMIT:
         where = f"{path}, line {line}, field {ids.index(longest) + 1}"
-        bad_rows.meet(
-            "field too long", f"{where}: an id of {len(longest)} characters; the limit is {FIELD_LIMIT}"
-        )
+        bad_rows.meet("field too long", f"{where}: an id of {len(longest)} characters; the limit is {FIELD_LIMIT}")
         return False
     return True
 
@@ -89,9 +89,7 @@ def _sequences(path: Path, lines: list[list[str]], bad_rows: BadRows) -> tuple[l
         if not sequence:
             bad_rows.meet("user without items", f"{path}, line {number}: user {shown(user)} has no items")
         elif user in seen:
-            bad_rows.meet(
-                "duplicate user", f"{path}, line {number}: user {shown(user)} stands here a second time"
-            )
+            bad_rows.meet("duplicate user", f"{path}, line {number}: user {shown(user)} stands here a second time")
         else:
             seen.add(user)
             users += [user] * len(sequence)

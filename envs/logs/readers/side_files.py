@@ -9,7 +9,7 @@ import pandas as pd
 from recloop.encoders.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.logs.readers.item_text import is_title, is_year, texts, titles
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, read_text_table
+from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_numbers, read_text_table, shown
 from recloop.envs.logs.schema import Columns
 
 KINDS = ("token", "token_seq", "float", "float_seq")
@@ -28,8 +28,8 @@ def read_atomic(path: Path, bad_rows: BadRows) -> AtomicTable:
     """Read an atomic file: tab separated, UTF-8, header `name:type`.
 
     Raises:
-        LogError: a header cell without a known type, and whatever `read_text_table` refuses; cells that are not
-            of their type as `bad_rows` decides.
+        LogError: a header cell without a known type, and whatever `read_text_table` refuses; cells that are
+            not of their type as `bad_rows` decides.
     """
     table = read_text_table(path, bad_rows=bad_rows)
     kinds: dict[str, str] = {}
@@ -37,7 +37,7 @@ def read_atomic(path: Path, bad_rows: BadRows) -> AtomicTable:
         name, _, kind = str(cell).rpartition(":")
         if kind not in KINDS or not name:
             raise LogError(
-                f"{path}, line 1: column '{str(cell)[:60]}' is not name:type with a type of {', '.join(KINDS)}; "
+                f"{path}, line 1: column {shown(cell)} is not name:type, type one of {', '.join(KINDS)}; "
                 "write for example item_id:token"
             )
         if name in kinds:
@@ -60,9 +60,7 @@ def _is_floats(cell: str) -> bool:
         return False
 
 
-def read_items(
-    path: Path, item: str, bad_rows: BadRows, text_columns: tuple[str, ...] | None
-) -> pd.DataFrame:
+def read_items(path: Path, item: str, bad_rows: BadRows, text_columns: tuple[str, ...] | None) -> pd.DataFrame:
     """The items table of a `.item` file, indexed by id, with title and text.
 
     Args:
@@ -77,9 +75,7 @@ def read_items(
     title = next((name for name in atomic.kinds if is_title(name) and name != item), None)
     year = next((name for name in atomic.kinds if is_year(name)), None)
     if text_columns is None:
-        text_columns = tuple(
-            n for n, kind in atomic.kinds.items() if kind == "token_seq" and n not in (title, item)
-        )
+        text_columns = tuple(n for n, kind in atomic.kinds.items() if kind == "token_seq" and n not in (title, item))
     table.require(*text_columns)
     heads = titles(frame, title, year)
     sentences = texts(frame, heads, text_columns)
@@ -97,7 +93,8 @@ def read_users(path: Path, user: str, bad_rows: BadRows) -> pd.DataFrame:
 
 def with_floats(frame: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     """A copy whose float columns are numbers."""
-    return frame.assign(**{n: pd.to_numeric(frame[n], errors="coerce") for n in frame if kinds[n] == "float"})
+    floats = {n: as_numbers(frame[n]) for n in map(str, frame) if kinds[n] == "float"}
+    return frame.assign(**floats)
 
 
 def read_knowledge(path: Path, bad_rows: BadRows) -> KnowledgeGraph:
@@ -114,24 +111,18 @@ def read_knowledge(path: Path, bad_rows: BadRows) -> KnowledgeGraph:
 def with_entities(
     items: pd.DataFrame, path: Path, item: str, knowledge: KnowledgeGraph, bad_rows: BadRows
 ) -> tuple[pd.DataFrame, str]:
-    """The items table with the entity of a `.link` file (missing where there is none), and a sentence about it.
+    """The items table with the entity of a `.link` file (missing where there is none), and a note about it.
 
-    An item that is in no table is an unknown id, and `bad_rows` decides about it. An entity without a triple is
-    not: it stays, has no neighbours, and is counted in the sentence.
+    An item that is in no table is an unknown id, and `bad_rows` decides about it. An entity without a triple
+    is not: it stays, has no neighbours, and is counted in the note.
     """
-    table = (
-        read_atomic(path, bad_rows)
-        .table.with_ids(item, bad_rows, unique=True)
-        .with_ids("entity_id", bad_rows)
-    )
+    table = read_atomic(path, bad_rows).table.with_ids(item, bad_rows, unique=True).with_ids("entity_id", bad_rows)
     unknown = ~np.asarray(table.frame[item].isin(items.index), dtype=bool)
     table = table.without(unknown, item, "is no item of this log", f"unknown {item} in .link", bad_rows)
     entity = table.frame.set_index(item)["entity_id"].reindex(items.index)
     bare = int((knowledge.entity_rows(table.frame["entity_id"].tolist()) < 0).sum())
     note = f"{len(table.frame)} of {len(items)} items are linked to the knowledge graph"
-    return items.assign(
-        **{Columns.entity: entity}
-    ), f"{note}; {bare} of these have no triple." if bare else f"{note}."
+    return items.assign(**{Columns.entity: entity}), f"{note}; {bare} of these have no triple." if bare else f"{note}."
 
 
 def with_missing(table: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
@@ -149,3 +140,60 @@ def with_missing(table: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
     for column in {Columns.title, Columns.text} & set(table.columns):
         rows[column] = rows.index.to_series()
     return pd.concat([table, rows])
+
+
+@dataclass(frozen=True)
+class SideTables:
+    """What lay beside the interactions."""
+
+    items: pd.DataFrame
+    users: pd.DataFrame
+    knowledge: KnowledgeGraph | None
+    notes: tuple[str, ...]
+
+
+def no_items() -> pd.DataFrame:
+    """An items table without rows."""
+    columns = pd.DataFrame({Columns.title: [], Columns.text: []}, dtype="str")
+    return columns.set_axis(pd.Index([], dtype="str", name=Columns.item))
+
+
+def no_users() -> pd.DataFrame:
+    """A users table without rows."""
+    return pd.DataFrame(index=pd.Index([], dtype="str", name=Columns.user))
+
+
+def read_side_tables(
+    stem: Path,
+    interactions: pd.DataFrame,
+    user: str,
+    item: str,
+    text_columns: tuple[str, ...] | None,
+    bad_rows: BadRows,
+) -> SideTables:
+    """Read `stem.item .user .kg .link` where they exist; ids that only `interactions` name get a row too.
+
+    `user` and `item` are what the files call their ids.
+    """
+    items_file, users_file, kg, link = (stem.with_name(f"{stem.name}.{end}") for end in ("item", "user", "kg", "link"))
+    notes: list[str] = []
+    items, users = no_items(), no_users()
+    if items_file.exists():
+        items = read_items(items_file, item, bad_rows, text_columns)
+        extra = interactions[Columns.item][~interactions[Columns.item].isin(items.index)].nunique()
+        if extra:
+            notes.append(f"{extra} items have no row in {items_file.name}: their id stands for their title.")
+    else:
+        notes.append("The log has no texts of items: an item's id stands for its title.")
+    if users_file.exists():
+        users = read_users(users_file, user, bad_rows)
+    items = with_missing(items, interactions[Columns.item])
+    users = with_missing(users, interactions[Columns.user])
+    knowledge = None
+    if kg.exists() and link.exists():
+        knowledge = read_knowledge(kg, bad_rows)
+        items, note = with_entities(items, link, item, knowledge, bad_rows)
+        notes.append(note)
+    elif kg.exists():
+        notes.append(f"{kg.name} is not used: no {link.name} says which entity an item is.")
+    return SideTables(items, users, knowledge, tuple(notes))

@@ -1,6 +1,6 @@
 """Delimited text as a table of strings whose every cell still knows its file, line and column.
 
-All text readers stand on this. The fast path is vectorised; a place is looked up only once something is wrong.
+All text readers stand on this. The fast path is vectorised; a place is looked up only when it is needed.
 """
 
 import csv
@@ -54,9 +54,7 @@ class BadRows:
     def meet(self, reason: str, message: str, rows: int = 1) -> None:
         """Raise `message`, or count `rows` under `reason`."""
         if self.on_bad_rows == "error":
-            raise LogError(
-                f"{message}; mend the file, or read with on_bad_rows='drop' to leave such rows out"
-            )
+            raise LogError(f"{message}; mend the file, or read with on_bad_rows='drop' to leave such rows out")
         self.counts[reason] += rows
 
     def as_dropped(self) -> tuple[tuple[str, int], ...]:
@@ -72,15 +70,17 @@ class TextTable:
         path: the file it came from.
         frame: all columns of strings, one row a data line.
         lines: int64 (rows,) the line of each row in the file, from 1.
+        unit: what `lines` counts; rows in a binary file.
     """
 
     path: Path
     frame: pd.DataFrame
     lines: npt.NDArray[np.int64]
+    unit: str = "line"
 
     def place(self, row: int, column: str | None = None) -> str:
         """Where a row stands, for an error message."""
-        where = f"{self.path}, line {self.lines[row]}"
+        where = f"{self.path}, {self.unit} {self.lines[row]}"
         return where if column is None else f"{where}, column '{column}'"
 
     def require(self, *columns: str) -> None:
@@ -88,10 +88,10 @@ class TextTable:
         for column in columns:
             if column not in self.frame.columns:
                 have = ", ".join(map(str, self.frame.columns))
-                raise LogError(f"{self.path}, line 1: there is no column '{column}'; the file has {have}")
+                raise LogError(f"{self.path}, {self.unit} 1: there is no column '{column}'; the file has {have}")
 
     def without(self, bad: Mask, column: str, problem: str, reason: str, bad_rows: BadRows) -> "TextTable":
-        """The table less the rows marked in `bad`; `bad_rows` decides whether the first of them is an error."""
+        """The table less the rows marked in `bad`; `bad_rows` decides whether the first is an error."""
         if not bad.any():
             return self
         first = int(np.argmax(bad))
@@ -99,10 +99,15 @@ class TextTable:
         bad_rows.meet(reason, f"{self.place(first, column)}: {shown(value)} {problem}", int(bad.sum()))
         return replace(self, frame=self.frame[~bad].reset_index(drop=True), lines=self.lines[~bad])
 
+    def renamed(self, names: dict[str, str]) -> "TextTable":
+        """The table with columns renamed, where they are there."""
+        return replace(self, frame=self.frame.rename(columns=names))
+
     def with_ids(self, column: str, bad_rows: BadRows, unique: bool = False) -> "TextTable":
         """The table less the rows whose id is empty or, where `unique`, was there before."""
         self.require(column)
-        table = self.without(empty(self.frame[column]), column, "is no id", f"missing {column}", bad_rows)
+        named = replace(self, frame=self.frame.assign(**{column: as_ids(self.frame[column])}))
+        table = named.without(empty(self.frame[column]), column, "is no id", f"missing {column}", bad_rows)
         if not unique:
             return table
         again = table.frame[column].duplicated().to_numpy()
@@ -120,12 +125,25 @@ class TextTable:
 
 
 def empty(cells: pd.Series) -> Mask:
-    """True where a string cell holds nothing but white space."""
+    """True where a cell is missing, or a string of nothing but white space."""
+    if not pd.api.types.is_string_dtype(cells.dtype):
+        return np.asarray(cells.isna(), dtype=bool)
     return np.asarray(cells.str.strip() == "", dtype=bool)
 
 
+def as_ids(cells: pd.Series) -> pd.Series:
+    """Cells as strings without white space around them; whole numbers lose their `.0`, missing ones are empty."""
+    if pd.api.types.is_float_dtype(cells.dtype) and (cells.dropna() % 1 == 0).all():
+        cells = cells.astype("Int64")
+    if pd.api.types.is_string_dtype(cells.dtype):
+        return cells.str.strip()
+    return cells.astype("str").where(cells.notna(), "")
+
+
 def as_numbers(cells: pd.Series) -> npt.NDArray[np.float64]:
-    """Strings as float64; NaN where a cell is no number, infinities stay."""
+    """Cells as float64; NaN where a cell is no number, infinities stay. A moment counts as no number."""
+    if isinstance(cells.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(cells.dtype):
+        return np.full(len(cells), np.nan)
     return np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
 
 
@@ -183,8 +201,8 @@ def decoded_text(path: Path, encoding: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         start = data.rfind(b"\n", 0, error.start) + 1
         raise LogError(
-            f"{path}, line {line}, byte {error.start - start + 1}: 0x{data[error.start]:02x} is not {encoding}; "
-            "convert the file to UTF-8"
+            f"{path}, line {line}, byte {error.start - start + 1}: 0x{data[error.start]:02x} is not "
+            f"{encoding}; convert the file"
         ) from None
     if not text.strip():
         raise LogError(f"{path} is empty; a log needs a header and at least one row")
@@ -207,9 +225,7 @@ def _checked_header(path: Path, header: list[str]) -> list[str]:
 
 def _ragged(path: Path, line: int, fields: int, names: list[str]) -> tuple[str, str]:
     column = names[min(fields, len(names) - 1)]
-    return "ragged line", (
-        f"{path}, line {line}, column '{column}': {fields} fields where the header has {len(names)}"
-    )
+    return "ragged line", (f"{path}, line {line}, column '{column}': {fields} fields where the header has {len(names)}")
 
 
 def _too_long(path: Path, line: int, column: str, length: int) -> tuple[str, str]:

@@ -1,0 +1,129 @@
+"""Any CSV or Parquet table of interactions, with a mapping of its columns, and tables of items and users beside."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from recloop.encoders.errors import LogError
+from recloop.envs.logs.readers.atomic import known_entry_times
+from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions, guess_mapping
+from recloop.envs.logs.readers.item_text import is_title, is_year, texts, titles
+from recloop.envs.logs.readers.side_files import no_items, no_users, with_missing
+from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, as_numbers, read_text_table
+from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Kinds of files that are understood; `.tsv` is separated by tabs."""
+
+
+def read_table_log(
+    path: Path,
+    *,
+    columns: ColumnMapping | None = None,
+    items: str | Path | None = None,
+    users: str | Path | None = None,
+    text_columns: tuple[str, ...] | None = None,
+    times: Times | None = None,
+    exposures: bool | None = None,
+    on_bad_rows: OnBadRows = "error",
+) -> LoggedBehavior:
+    """Read a log from a CSV, TSV or Parquet file.
+
+    In text, an empty cell is a missing value, and anything else that is no finite number is malformed; in
+    Parquet, null and NaN are missing.
+
+    Args:
+        path: the interactions.
+        columns: which column is what; None goes by the usual names (`readers/interactions.py`, ALIASES).
+        items: a table of items; its id column has the same name as in the interactions. A column that ends in
+            `title` or `name` is the title, `year` or `release_year` the year.
+        users: a table of users, likewise.
+        text_columns: of the items, what the text is made of after the title; None takes every column of words.
+        times: what the times mean, where you know it; None measures.
+        exposures: whether rows also say what was shown and not taken; None: where the consumption has zeros.
+        on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
+
+    Raises:
+        LogError: with file, line (row in Parquet) and column.
+    """
+    bad_rows = BadRows(on_bad_rows)
+    table = _read(path, bad_rows)
+    mapping = columns or guess_mapping(table)
+    found = build_interactions(
+        table,
+        mapping,
+        bad_rows=bad_rows,
+        times=times,
+        exposures=exposures,
+        entry_because=known_entry_times(path.stem),
+    )
+    item_table = no_items() if items is None else _items(Path(items), mapping.item, text_columns, bad_rows)
+    user_table = no_users() if users is None else _features(Path(users), mapping.user, bad_rows)
+    without_texts = ("The log has no texts of items: an item's id stands for its title.",)
+    return LoggedBehavior(
+        name=path.stem,
+        interactions=found.frame,
+        users=with_missing(user_table.rename_axis(Columns.user), found.frame[Columns.user]),
+        items=with_missing(item_table.rename_axis(Columns.item), found.frame[Columns.item]),
+        signals=found.signals,
+        times=found.times,
+        has_exposures=found.has_exposures,
+        source=str(path),
+        notes=(*found.notes, *(without_texts if items is None else ())),
+        dropped=bad_rows.as_dropped(),
+    )
+
+
+def _read(path: Path, bad_rows: BadRows) -> TextTable:
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise LogError(f"{path} is of kind '{path.suffix}'; the known are {', '.join(SUFFIXES)}")
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    return read_text_table(path, separator=separator, quoted=True, bad_rows=bad_rows)
+
+
+def _read_parquet(path: Path) -> TextTable:
+    """Parquet as a table; columns that are neither numbers nor moments become strings."""
+    try:
+        frame = pyarrow.parquet.read_table(path).to_pandas()
+    except FileNotFoundError:
+        raise LogError(f"{path} is not there; check the path") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise LogError(f"{path} is no Parquet file that can be read ({str(error).splitlines()[0]})") from None
+    frame = frame.reset_index(drop=True)
+    for name in frame.columns:
+        kind = frame[name].dtype
+        moment = isinstance(kind, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(kind)
+        if not (moment or pd.api.types.is_numeric_dtype(kind)):
+            frame[name] = frame[name].astype("str").where(frame[name].notna(), "")
+    return TextTable(path, frame, np.arange(1, len(frame) + 1), unit="row")
+
+
+def _features(path: Path, key: str, bad_rows: BadRows) -> pd.DataFrame:
+    """A table indexed by its ids; columns of numbers are numbers, the rest strings."""
+    frame = _read(path, bad_rows).with_ids(key, bad_rows, unique=True).frame.set_index(key)
+    for name in frame.columns:
+        numbers = as_numbers(frame[name])
+        if len(numbers) and np.isfinite(numbers).all():
+            frame[name] = numbers
+    return frame
+
+
+def _items(path: Path, key: str, text_columns: tuple[str, ...] | None, bad_rows: BadRows) -> pd.DataFrame:
+    table = _read(path, bad_rows).with_ids(key, bad_rows, unique=True)
+    if text_columns is not None:
+        table.require(*text_columns)
+    words = table.frame.set_index(key).astype("str")
+    names = [str(name) for name in words.columns]
+    title = next((name for name in names if is_title(name)), None)
+    year = next((name for name in names if is_year(name)), None)
+    if text_columns is None:
+        text_columns = tuple(
+            name for name in names if name not in (title, year) and not np.isfinite(as_numbers(words[name])).any()
+        )
+    heads = titles(words, title, year)
+    return words.assign(**{Columns.title: heads, Columns.text: texts(words, heads, text_columns)})
