@@ -1,0 +1,21 @@
+"""Who picks slates: the contract, baselines, RL agents, and how policies are kept and served."""
+
+from recloop.agents.observed import Observed
+from recloop.agents.policy import Carry, FitOptions, Policy, ScoringPolicy
+from recloop.agents.registry import KINDS, POLICIES, load_policy, make_policy, needs_training, save_policy
+from recloop.agents.serving import Serving
+
+__all__ = [
+    "KINDS",
+    "POLICIES",
+    "Carry",
+    "FitOptions",
+    "Observed",
+    "Policy",
+    "ScoringPolicy",
+    "Serving",
+    "load_policy",
+    "make_policy",
+    "needs_training",
+    "save_policy",
+]

@@ -3,38 +3,80 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
+from recloop.agents.observed import Observed
+from recloop.agents.serving import Exclude, Serving
+from recloop.agents.slates import action_mask, best_slate
+from recloop.encoders.errors import PolicyError
+from recloop.encoders.storage import replacing_folder, write_json, write_tensors
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
+from recloop.envs.world import World
 
 Carry = Any
 """What a policy keeps of a lane between two steps; None at the start of an episode."""
+
+FORMAT = 1
+"""Version of the policy folder's layout; a newer one is refused."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a policy is made for a world.
+
+    Args:
+        seed: of all randomness in training.
+        steps: training budget in the learner's own unit (environment steps for RL agents, passes over the train
+            users for supervised recommenders); None for its default.
+        device: any torch device to train on.
+        progress: show a progress bar.
+        log: takes (tag, value, step) of training curves; None drops them.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    device: str = "cpu"
+    progress: bool = False
+    log: Callable[[str, float, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise PolicyError(f"steps={self.steps}; train for at least 1")
 
 
 class Policy(ABC):
     """Picks slates from observations.
 
-    Only `act` must be written. Batched, on the device of the observation.
+    Only `act` must be written. Batched, on the device of the observation. A policy that learns from the world writes
+    `fit`; one with parameters writes `config`, `tensors` and `restore`, and can then be saved.
 
     Attributes:
         name: what tables and TensorBoard call it.
-        serving: what it takes to act outside any simulator; given by `recloop.agents.serving.Serving.of(world)`.
+        serving: what it takes to act outside any simulator; `make_policy` gives it where `fit` did not.
+        kind: key of the class in `recloop.agents.registry.KINDS`; empty for a class of your own, which a policy folder
+            names by its dotted path.
         privileged: True for a planner that is handed the users' true state instead of an observation; only for
             truth worlds, never a competitor.
     """
 
     name: str = "policy"
+    serving: Serving | None = None
+    kind: ClassVar[str] = ""
     privileged: ClassVar[bool] = False
 
     @abstractmethod
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
         """Pick slates: observation of B lanes -> int64 (B, k) item rows without repeats, and the next carry.
 
-        `observation["action_mask"]` (B, N) says which items may be shown; a slate keeps to it.
+        `observation["action_mask"]` (B, N) says which items may be shown; a slate keeps to it. Where fewer than k may
+        be shown, the places left over hold N.
         """
 
     def log_prob(self, observation: Observation, slate: Tensor) -> Tensor:
@@ -44,9 +86,110 @@ class Policy(ABC):
         """
         raise NotImplementedError(f"{self.name} has no log-probability")
 
-    def update(self, step: Any) -> None:
+    def update(self, step: Any) -> None:  # noqa: B027 - most policies do not learn online
         """Learn from one step online. Default: a policy that does not; frozen in comparisons unless asked."""
 
-    def save(self, folder: Path) -> None:
-        """Write the policy as safetensors and JSON; see `recloop.agents.serving`."""
-        raise NotImplementedError
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> Self:
+        """Make the policy for a world. Default: the class without arguments, which learns nothing."""
+        return cls()
+
+    def recommend(
+        self,
+        observed: Observed,
+        k: int = 10,
+        candidates: Sequence[str] | None = None,
+        exclude: Exclude | Sequence[str] = "seen",
+        *,
+        seed: int = 0,
+    ) -> list[str]:
+        """k external item ids for one person, best first, outside any simulator.
+
+        Args:
+            observed: what is known of the person, by external ids.
+            k: how many items.
+            candidates: external ids to choose from; default the whole catalogue.
+            exclude: `seen` (what the history holds), `nothing`, or a list of external ids.
+            seed: of policies that draw; one seed, one answer.
+
+        Raises:
+            PolicyError: an id nobody knows, or fewer than k items left to choose from.
+        """
+        return self.recommend_many([observed], k, candidates, exclude, seed=seed)[0]
+
+    def recommend_many(
+        self,
+        people: Sequence[Observed],
+        k: int = 10,
+        candidates: Sequence[str] | None = None,
+        exclude: Exclude | Sequence[str] = "seen",
+        *,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """`recommend` for several people at once; each gets what `recommend` alone would give."""
+        if self.privileged:
+            raise PolicyError(f"policy '{self.name}' reads the users' true state; it cannot serve people")
+        serving = self._serving()
+        observation = serving.observe(people, candidates, exclude)
+        left = int(observation["action_mask"].sum(1).min())
+        if not 1 <= k <= left:
+            raise PolicyError(
+                f"k={k} items asked for, {left} of {serving.catalogue_size} are left to choose from; choose k from "
+                f"1 to {left}, widen `candidates` or pass exclude='nothing'"
+            )
+        zeros = torch.zeros(len(people), dtype=torch.int64)
+        with torch.no_grad():
+            slates, _ = self.act(observation, None, k, Draw.at(seed, zeros, zeros, zeros))
+        ids = serving.world.catalogue.ids
+        return [[ids[row] for row in slate] for slate in slates.tolist()]
+
+    def config(self) -> dict[str, Any]:
+        """What `restore` needs besides tensors, as JSON."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters by name."""
+        return {}
+
+    @classmethod
+    def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Undo `config` and `tensors`, on the CPU. Default: the class called with the config."""
+        return cls(**config)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `policy.json`, `weights.safetensors` and `serving/`; the folder is replaced whole or not at all."""
+        if self.privileged:
+            raise PolicyError(f"policy '{self.name}' reads the users' true state; it cannot be saved to serve people")
+        serving = self._serving()
+        facts = {
+            "format": FORMAT,
+            "kind": self.kind or f"{type(self).__module__}:{type(self).__qualname__}",
+            "name": self.name,
+            "config": self.config(),
+            "fingerprint": serving.fingerprint,
+        }
+        with replacing_folder(Path(folder)) as part:
+            serving.save(part / "serving")
+            write_tensors(part / "weights.safetensors", self.tensors())
+            write_json(part / "policy.json", facts)
+
+    def _serving(self) -> Serving:
+        if self.serving is None:
+            raise PolicyError(
+                f"policy '{self.name}' belongs to no world; make it with make_policy, or set its `serving` to "
+                "Serving.of(world)"
+            )
+        return self.serving
+
+
+class ScoringPolicy(Policy):
+    """A policy that scores every item and shows the k best; equal scores by row number."""
+
+    @abstractmethod
+    def scores(self, observation: Observation) -> Tensor:
+        """How good each item is for each lane: float32 (B, N), larger is better; masks are not its business."""
+
+    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+        """The k best admissible items."""
+        scores = self.scores(observation)
+        return best_slate(scores, action_mask(observation, scores.shape[1]), k), None

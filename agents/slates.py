@@ -1,11 +1,21 @@
-"""Plackett-Luce slates: draw K of C scored items in order, without repeats, with an exact log-probability.
+"""Slates from scores: the best k, or k drawn in order without repeats, and the exact log-probability of a slate.
 
-Drawn by Gumbel top-k (Kool, van Hoof, Welling 2019). Differences: masks; the log-probability is that of the ordered
-slate and exact, computed in one pass over the C scores instead of K.
+Plackett-Luce by Gumbel top-k (Kool, van Hoof, Welling 2019): the k largest of score + Gumbel noise are draws without
+replacement from the softmax of the scores. Differences: masks; the log-probability is that of the ordered slate and
+exact, computed in one pass over the scores instead of k.
+
+`sample`, `log_prob` and `first_pick_entropy` speak of positions among C scores and are what a training loop calls.
+`best_slate`, `sample_slate` and `slate_log_prob` speak of item rows of the whole catalogue (B, N): they never
+show a masked item, leave the empty place N where fewer than k items are left, and break ties by row.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from recloop.encoders.errors import PolicyError
+from recloop.envs.observation import Observation
+from recloop.envs.randomness import Draw
 
 FORBIDDEN = -1e9
 """Score of a masked place: finite, so that gradients through it are zero instead of NaN."""
@@ -41,3 +51,53 @@ def first_pick_entropy(scores: Tensor, mask: Tensor) -> Tensor:
     """Entropy (B,) in nats of the first item of the slate: a softmax over the admissible scores."""
     logits = torch.log_softmax(scores.masked_fill(~mask, FORBIDDEN), dim=1)
     return -(logits.exp() * logits * mask).sum(1)
+
+
+def action_mask(observation: Observation, catalogue_size: int) -> Tensor:
+    """Which items may be shown, bool (B, N): the observation's `action_mask`, or all where it has none."""
+    if "action_mask" in observation:
+        return observation["action_mask"].bool()
+    history = observation["history"]
+    return torch.ones(len(history), catalogue_size, dtype=torch.bool, device=history.device)
+
+
+def best_slate(scores: Tensor, mask: Tensor, k: int) -> Tensor:
+    """The k highest scores among the admissible, best first, equal scores by row: (B, N) -> int64 (B, k).
+
+    >>> best_slate(torch.tensor([[1.0, 3.0, 3.0, 9.0]]), torch.tensor([[True, True, True, False]]), 4).tolist()
+    [[1, 2, 0, 4]]
+    """
+    n = scores.shape[1]
+    if k < 1:
+        raise PolicyError(f"k={k} items a slate; choose 1 to {n}")
+    keys = _sortable(scores) * (n + 1) + torch.arange(n, 0, -1, device=scores.device)
+    lowest = torch.iinfo(torch.int64).min
+    found = torch.topk(keys.masked_fill(~mask, lowest), min(k, n), dim=1)
+    slate = torch.where(found.values > lowest, found.indices, n)
+    return F.pad(slate, (0, max(k - n, 0)), value=n)
+
+
+def sample_slate(scores: Tensor, mask: Tensor, k: int, draw: Draw, purpose: str = "slate") -> Tensor:
+    """k items drawn one after the other from the softmax of the scores, without repeats: (B, N) -> int64 (B, k)."""
+    items = torch.arange(scores.shape[1], device=scores.device).unsqueeze(0)
+    return best_slate(scores + draw.gumbel(purpose, items), mask, k)
+
+
+def slate_log_prob(scores: Tensor, mask: Tensor, slate: Tensor) -> Tensor:
+    """Log-probability (B,) that `sample_slate` gives exactly these slates (B, k) in this order; differentiable.
+
+    -inf for a slate that it never gives: an item twice, a masked one, a place left empty that could be filled.
+    """
+    n = scores.shape[1]
+    shown = slate < n
+    picked = F.one_hot(slate, n + 1).sum(1)[:, :n]  # (B, N), how often each item is shown
+    never = (picked > 1).any(1) | ((picked > 0) & ~mask).any(1)
+    never = never | (shown.sum(1) < mask.sum(1).clamp(max=slate.shape[1])) | (shown[:, 1:] & ~shown[:, :-1]).any(1)
+    exact = log_prob(F.pad(scores, (0, 1)), F.pad(mask, (0, 1)), slate)  # the empty place is a masked item
+    return exact.masked_fill(never, -torch.inf)
+
+
+def _sortable(scores: Tensor) -> Tensor:
+    """float32 -> int64 in the same order; torch.topk alone breaks ties as it likes."""
+    bits = (scores.detach().to(torch.float32) + 0.0).view(torch.int32).to(torch.int64)
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)

@@ -1,0 +1,112 @@
+"""What a policy takes along to act outside any simulator: its world with nobody in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from recloop.agents.observed import Observed, item_rows, past_of_people
+from recloop.encoders.errors import PolicyError, unknown_name
+from recloop.encoders.storage import read_json, replacing_folder, write_json
+from recloop.envs.logs.sequences import Sequences
+from recloop.envs.observation import DEFAULT_KEYS, Observation
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world import Card, World
+
+Exclude = Literal["seen", "nothing"]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Encoder, item tables, id map, signals and lengths of a world, without its users, behaviour and simulators.
+
+    Args:
+        world: the world with an empty users table; a user model only where a policy plans on one.
+        fingerprint: of the world it was taken from.
+    """
+
+    world: World
+    fingerprint: str
+
+    @classmethod
+    def of(cls, world: World, user_model: UserSimulator | None = None) -> "Serving":
+        """Take from a world what serving needs; `user_model` goes along where a policy plans on one."""
+        users, nobody = world.users, torch.empty(0, dtype=torch.int64)
+        tables = ("part", "profile", "history", "feedback", "shown", "answers")
+        bare = replace(
+            world,
+            users=replace(users, ids=(), **{name: getattr(users, name)[nobody] for name in tables}),
+            sequences=_no_behaviour(len(world.catalogue), len(world.signals)),
+            simulators={},
+            user_model=user_model,
+            card=Card(),
+            knowledge=None,
+        )
+        return cls(bare, world.fingerprint)
+
+    @property
+    def catalogue_size(self) -> int:
+        """N."""
+        return len(self.world.catalogue)
+
+    def observe(
+        self,
+        people: Sequence[Observed],
+        candidates: Sequence[str] | None = None,
+        exclude: Exclude | Sequence[str] = "seen",
+    ) -> Observation:
+        """The observation of B people, as the loop would make it, with its `action_mask` bool (B, N).
+
+        Args:
+            people: what is known of each.
+            candidates: external ids to choose from; default the whole catalogue.
+            exclude: `seen` leaves out what a person's history holds, in every world, also where people consume
+                an item again; `nothing` leaves out nothing; a list of external ids leaves out those.
+        """
+        if not people:
+            raise PolicyError("nobody to recommend to; give at least one Observed")
+        past, profile = past_of_people(people, self.world)
+        encoder = self.world.state_encoder
+        device = encoder.item_vectors.device  # a core shares the encoder and may have moved it
+        with torch.no_grad():
+            inputs = (table.to(device) for table in (profile, past.history, past.feedback))
+            vector = encoder.vector(encoder.start(*inputs)).cpu()
+        observation = self.world.spec().observe(past, vector, profile, (*DEFAULT_KEYS, "action_mask"))
+        if isinstance(exclude, str):
+            if exclude not in ("seen", "nothing"):
+                raise PolicyError(unknown_name("choice of exclude", exclude, ("seen", "nothing")))
+            allowed = observation["action_mask"]
+            if exclude == "nothing":
+                allowed = torch.ones_like(allowed)
+        else:
+            allowed = torch.ones_like(observation["action_mask"])
+            allowed[:, item_rows(exclude, self.world, "exclude")] = False
+        if candidates is not None:
+            chosen = torch.zeros(self.catalogue_size, dtype=torch.bool)
+            chosen[item_rows(candidates, self.world, "candidates")] = True
+            allowed = allowed & chosen
+        return {**observation, "action_mask": allowed}
+
+    def save(self, folder: Path) -> None:
+        """Write a folder; replaced whole or not at all."""
+        with replacing_folder(folder) as part:
+            self.world.save(part / "world")
+            write_json(part / "serving.json", {"fingerprint": self.fingerprint})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Serving":
+        """Undo `save`; `RecloopError` names what is missing or damaged."""
+        return cls(World.load(folder / "world"), str(read_json(folder / "serving.json")["fingerprint"]))
+
+
+def _no_behaviour(catalogue_size: int, signals: int) -> Sequences:
+    return Sequences(
+        catalogue_size=catalogue_size,
+        offsets=np.zeros(1, dtype=np.int64),
+        items=np.zeros(0, dtype=np.int64),
+        feedback=np.zeros((0, signals), dtype=np.float32),
+        given=np.zeros((0, signals), dtype=np.bool_),
+    )
