@@ -1,0 +1,173 @@
+"""Entities and relations of a knowledge graph as vectors, and what they say of a catalogue's items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.items import ItemKnowledge
+from recloop.encoders.knowledge.graph import KnowledgeGraph
+
+if TYPE_CHECKING:
+    from torch_geometric.nn.kge import KGEModel
+
+Model = Literal["transe", "distmult", "complex", "rotate"]
+_HALVED = ("complex", "rotate")
+"""Models whose entities are complex: half of a vector is real, half imaginary."""
+
+
+def fit_embeddings(
+    kg: KnowledgeGraph,
+    model: Model = "transe",
+    dim: int = 64,
+    epochs: int = 100,
+    seed: int = 0,
+    *,
+    batch_size: int = 2_048,
+    learning_rate: float = 0.01,
+    progress: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Fit entity and relation vectors by torch-geometric's `nn.kge`.
+
+    TransE (Bordes et al. 2013), DistMult (Yang et al. 2015), ComplEx (Trouillon et al. 2016) or RotatE (Sun et
+    al. 2019), against triples with a random head or tail. Equal seeds give equal bits; the global generator is left as it was.
+
+    Args:
+        kg: the triples.
+        dim: length of an entity's vector; even for `complex` and `rotate`.
+
+    Returns:
+        entities (E, dim) float32, rows of length 1, and relations (R, dim; R, dim / 2 for `rotate`, angles).
+
+    Raises:
+        EncoderError: without torch-geometric, for an unknown model, an odd `dim`, or a graph without triples.
+    """
+    if model not in get_args(Model):
+        raise EncoderError(unknown_name("embedding model", model, get_args(Model)))
+    halved = model in _HALVED
+    if dim < 1 or (halved and dim % 2):
+        raise EncoderError(f"dim={dim} does not suit '{model}'; give {'an even' if halved else 'a positive'} number")
+    if len(kg.triples) == 0:
+        raise EncoderError("the knowledge graph holds no triples; leave it out, or give one that does")
+    # torch-geometric draws weights and negatives from the global generator and takes no other, so it gets a
+    # fork of it that ends with this block.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fitted = _model(model, len(kg.entities), len(kg.relations), dim // 2 if halved else dim)
+        _fit(fitted, torch.from_numpy(kg.triples), epochs, batch_size, learning_rate, progress)
+    entities, relations = fitted.node_emb.weight.detach(), fitted.rel_emb.weight.detach()
+    if halved:
+        entities = torch.cat([entities, fitted.node_emb_im.weight.detach()], dim=1)
+    if model == "complex":
+        relations = torch.cat([relations, fitted.rel_emb_im.weight.detach()], dim=1)
+    return F.normalize(entities, dim=1), relations.clone()
+
+
+def item_relation_tables(
+    kg: KnowledgeGraph,
+    entity_rows: npt.NDArray[np.int64],
+    entity_vectors: Tensor,
+    max_relations: int = 16,
+) -> tuple[tuple[str, ...], Tensor]:
+    """The mean vector of an item's neighbours, relation by relation.
+
+    Args:
+        entity_rows: int64 (N,) each item's entity, or -1.
+        entity_vectors: float32 (E, e).
+        max_relations: how many are kept: those most items have, ties by name.
+
+    Returns:
+        names of the R relations, the most frequent first, "<relation> of" where the item is the tail; and float32
+        (N+1, R, e), zero where an item has no such neighbour and in row N.
+    """
+    links = _links(kg, entity_rows)
+    kinds, counts = np.unique(links[:, 1], return_counts=True)
+    names = {kind: _relation_name(kg, kind) for kind in kinds.tolist()}
+    order = sorted(range(len(kinds)), key=lambda i: (-counts[i], names[int(kinds[i])]))[:max_relations]
+    kept = [int(kinds[i]) for i in order]
+    n, r = len(entity_rows), len(kept)
+    column = np.full(2 * len(kg.relations), -1, dtype=np.int64)
+    column[kept] = np.arange(r)
+    links = links[column[links[:, 1]] >= 0]
+    place = torch.from_numpy(links[:, 0] * r + column[links[:, 1]])
+    total = torch.zeros((n + 1) * r, entity_vectors.shape[1])
+    total.index_add_(0, place, entity_vectors[torch.from_numpy(links[:, 2])])
+    count = torch.bincount(place, minlength=(n + 1) * r).clamp_min(1).unsqueeze(1)
+    return tuple(names[kind] for kind in kept), (total / count).view(n + 1, r, -1)
+
+
+def item_knowledge(
+    kg: KnowledgeGraph,
+    entity_rows: npt.NDArray[np.int64],
+    model: Model = "transe",
+    dim: int = 64,
+    epochs: int = 100,
+    seed: int = 0,
+    *,
+    max_relations: int = 16,
+    progress: bool = False,
+) -> ItemKnowledge | None:
+    """All that a knowledge graph says of N items: `fit_embeddings` and `item_relation_tables` in one.
+
+    `entity_rows` is int64 (N,), -1 for an item that is not linked. None where no item has a neighbour.
+    """
+    linked = entity_rows >= 0
+    if not len(_links(kg, entity_rows)):
+        return None
+    entities, _ = fit_embeddings(kg, model, dim, epochs, seed, progress=progress)
+    names, tables = item_relation_tables(kg, entity_rows, entities, max_relations)
+    own = torch.where(torch.from_numpy(linked)[:, None], entities[torch.from_numpy(entity_rows.clip(0))], 0.0)
+    return ItemKnowledge(names, tables, own)
+
+
+def _links(kg: KnowledgeGraph, entity_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Every (item, kind, neighbour), (L, 3): kind r where the item is head, R + r where it is tail."""
+    items = np.flatnonzero(entity_rows >= 0)
+    by_entity = items[np.argsort(entity_rows[items], kind="stable")]
+    keys = entity_rows[by_entity]
+    heads, kinds, tails = kg.triples.T
+    parts = []
+    for own, kind, other in ((heads, kinds, tails), (tails, kinds + len(kg.relations), heads)):
+        first, last = np.searchsorted(keys, own, "left"), np.searchsorted(keys, own, "right")
+        counts = last - first
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        item = by_entity[np.repeat(first, counts) + within]
+        parts.append(np.stack([item, np.repeat(kind, counts), np.repeat(other, counts)], axis=1))
+    return np.concatenate(parts)
+
+
+def _relation_name(kg: KnowledgeGraph, kind: int) -> str:
+    r = len(kg.relations)
+    return kg.relations[kind] if kind < r else f"{kg.relations[kind - r]} of"
+
+
+def _model(name: Model, entities: int, relations: int, width: int) -> KGEModel:
+    """A fresh model of torch-geometric."""
+    try:
+        from torch_geometric.nn import kge
+    except ImportError:
+        raise EncoderError("knowledge-graph vectors need torch-geometric; pip install 'recloop[kg]'") from None
+    kinds = {"transe": kge.TransE, "distmult": kge.DistMult, "complex": kge.ComplEx, "rotate": kge.RotatE}
+    return kinds[name](entities, relations, width)
+
+
+def _fit(model: KGEModel, triples: Tensor, epochs: int, batch_size: int, learning_rate: float, progress: bool) -> None:
+    """Adam over shuffled triples."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    bar = tqdm(range(epochs), desc="knowledge graph", unit="pass", disable=not progress)
+    for _ in bar:
+        total = 0.0
+        for rows in torch.split(torch.randperm(len(triples)), batch_size):
+            loss = model.loss(*triples[rows].unbind(1))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach()) * len(rows)
+        bar.set_postfix(loss=f"{total / len(triples):.3f}")
