@@ -30,7 +30,7 @@ def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], 
     users = _row_numbers(log, Columns.user, log.users.index)
     items = _row_numbers(log, Columns.item, log.items.index)
     answers, given = _signals(log)
-    order = _slate_order(log, users) if log.has_exposures else _time_order(log, users)
+    order = _order(log, users)
     users, items, answers, given = users[order], items[order], answers[order], given[order]
     consumed = answers[:, 0] == 1
     slates = _slates(log, rows.iloc[order], users, items, answers, given, consumed) if log.has_exposures else None
@@ -43,6 +43,27 @@ def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], 
         slates=slates,
     )
     return sequences, tuple(map(str, log.items.index)), tuple(map(str, log.users.index))
+
+
+def ordered_rows(log: LoggedBehavior) -> tuple[Ints, Ints, Ints]:
+    """The order in which `compile_sequences` puts the rows of a log.
+
+    Returns:
+        The positions of the rows in that order (R,); the user's row number of each (R,), rising; and where in
+        the order the slate of each begins (R,), a row of its own in a log without exposures.
+    """
+    users = _row_numbers(log, Columns.user, log.users.index)
+    order = _order(log, users)
+    users = users[order]
+    begins = np.ones(len(order), dtype=bool)
+    if log.has_exposures:
+        keys = _slate_keys(log.interactions.iloc[order], users)
+        begins[1:] = keys[1:] != keys[:-1]
+    return order, users, np.flatnonzero(begins)[np.cumsum(begins) - 1]
+
+
+def _order(log: LoggedBehavior, users: Ints) -> Ints:
+    return _slate_order(log, users) if log.has_exposures else _time_order(log, users)
 
 
 def _row_numbers(log: LoggedBehavior, column: str, ids: pd.Index) -> Ints:

@@ -69,6 +69,23 @@ class Sequences:
         rows = slice(self.offsets[user], self.offsets[user + 1])
         return self.items[rows], self.feedback[rows]
 
+    def subset(self, users: Ints) -> "Sequences":
+        """The given users alone, renumbered 0 to len(users)-1 in their order."""
+        rows = rows_of(self.offsets, users)
+        slates = None
+        if self.slates is not None:
+            shown = rows_of(self.slates.offsets, users)
+            arrays = {name: value[shown] for name, value in vars(self.slates).items() if name != "offsets"}
+            slates = Slates(offsets=_offsets(np.diff(self.slates.offsets)[users]), **arrays)
+        return Sequences(
+            catalogue_size=self.catalogue_size,
+            offsets=_offsets(self.lengths[users]),
+            items=self.items[rows],
+            feedback=self.feedback[rows],
+            given=self.given[rows],
+            slates=slates,
+        )
+
     def popularity(self, users: Ints) -> Floats:
         """How often the given users consumed each item, (N,)."""
         counts = np.bincount(self.items[rows_of(self.offsets, users)], minlength=self.catalogue_size)
@@ -109,6 +126,10 @@ class Sequences:
             items[..., :width] = np.where(held, self.slates.items[rows][..., :width], self.catalogue_size)
             answers[..., :width, :] = np.where(held[..., None], self.slates.answers[rows][..., :width, :], 0)
         return torch.from_numpy(items), torch.from_numpy(answers)
+
+
+def _offsets(counts: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def rows_of(offsets: Ints, users: Ints) -> Ints:
