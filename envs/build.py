@@ -1,0 +1,394 @@
+"""From a log to a world: encoders, users in disjoint parts, and a card that says what to believe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloop.encoders.errors import WorldError
+from recloop.encoders.items import ItemKnowledge
+from recloop.encoders.knowledge.embeddings import Model, item_knowledge
+from recloop.encoders.next_item import NextItemConfig, fit_state_encoder
+from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
+from recloop.encoders.text import DEFAULT_MODEL, HashedText, TextEncoder, TextVectors, default_cache
+from recloop.envs.logs.compile import compile_sequences
+from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.profiles import profile_features
+from recloop.envs.rewards import WeightedReward
+from recloop.envs.stages import StageCache
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.fitted.config import FitConfig, FitReport
+from recloop.envs.users.fitted.fit import fit_users
+from recloop.envs.users.registry import load_simulator, save_simulator
+from recloop.envs.world import PARTS, Card, Catalogue, UserTable, World
+
+_FEWEST_USERS = 8
+_REPEATS = 0.01
+"""From this repeat rate on, a world consumes an item twice."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What turns items and behaviour into vectors.
+
+    Args:
+        text: model of the items' text: a name, a folder, `hashed` (words, no model) or `none`.
+        kg: embedding of the knowledge graph.
+        kg_dim: length of an entity vector.
+        kg_epochs: passes over the triples.
+        dim: d, length of item and user vectors.
+        next_item: how the state encoder is fitted.
+    """
+
+    text: str = DEFAULT_MODEL
+    kg: Model = "transe"
+    kg_dim: int = 64
+    kg_epochs: int = 60
+    dim: int = 64
+    next_item: NextItemConfig = field(default_factory=NextItemConfig)
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """How a log becomes a world.
+
+    Args:
+        slate_size: K, items shown at once.
+        max_steps: time limit of an episode in slates.
+        history_length: H, consumed items that an observation holds.
+        shown_length: L, slates that an observation holds.
+        fit, tune, judge: shares of the users that training users, validation simulator and judge are fitted on; the
+            rest is evaluated on.
+        seed: of the parts and of every fit.
+        encoder: text, graph and state.
+        users: how users are fitted.
+        device: where fits run.
+        cache: folder of what is kept between builds; default `$RECLOOP_CACHE` or `~/.cache/recloop`.
+        use_cache: False neither reads nor writes it.
+    """
+
+    slate_size: int = 10
+    max_steps: int = 20
+    history_length: int = 50
+    shown_length: int = 5
+    fit: float = 0.45
+    tune: float = 0.15
+    judge: float = 0.2
+    seed: int = 0
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    users: FitConfig = field(default_factory=FitConfig)
+    device: str = "cpu"
+    cache: Path | None = None
+    use_cache: bool = True
+
+    def __post_init__(self) -> None:
+        shares = (self.fit, self.tune, self.judge)
+        if min(shares) <= 0 or sum(shares) >= 1:
+            raise WorldError(f"shares fit={self.fit}, tune={self.tune}, judge={self.judge} must be > 0 and sum below 1")
+        for name in ("slate_size", "max_steps", "history_length", "shown_length"):
+            if getattr(self, name) < 1:
+                raise WorldError(f"{name}={getattr(self, name)}; it must be at least 1")
+
+
+def build_world(
+    log: LoggedBehavior,
+    config: BuildConfig | None = None,
+    *,
+    cleaning: Mapping[str, Any] | None = None,
+    text: TextVectors | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> World:
+    """Learn a world from a clean log.
+
+    Text and graph vectors see items alone. The state encoder and the user model are fitted on the train users, the
+    validation simulator on a part of them of its own, the judge on the judge users, by another family. The evaluated
+    users' behaviour is only where their episodes start from: nothing is fitted on it.
+
+    Args:
+        cleaning: the report of the cleaning, for the card.
+        text: replaces the text encoder of the config.
+        progress: progress bars.
+        say: gets a line a stage.
+
+    Raises:
+        WorldError: for fewer than 8 users, or a slate larger than the catalogue.
+    """
+    config = config or BuildConfig()
+    sequences, item_ids, user_ids = compile_sequences(log)
+    _check(config, log, sequences)
+    stages = StageCache((config.cache or default_cache()) / "stages" if config.use_cache else None)
+    part = split_users(sequences.users, (config.fit, config.tune, config.judge), config.seed)
+    rows = {name: (part == i).nonzero()[:, 0].numpy() for i, name in enumerate(PARTS)}
+    train = np.sort(np.concatenate([rows["fit"], rows["tune"]]))
+    profile, profile_names = profile_features(log.users, train)
+
+    say("item texts")
+    text_vectors = _text_vectors(log, config, text, progress)
+    say("knowledge graph")
+    knowledge = _knowledge(log, config, stages, progress)
+    say("state encoder, on the train users")
+    encoder = _state_encoder(log, sequences.subset(train), text_vectors, knowledge, config, stages, progress)
+
+    def fitted(family: str, users: str) -> tuple[UserSimulator, FitReport]:
+        say(f"{family} users, on part '{users}'")
+        return _users(log, family, sequences, rows[users], encoder, profile, config, stages, progress)
+
+    training, training_report = fitted("recurrent", "fit")
+    validation, validation_report = fitted("factor", "tune")
+    judge, judge_report = fitted("factor", "judge")
+    reports = {"train": training_report, "validation": validation_report, "judge": judge_report}
+    everyone = np.arange(sequences.users)
+    history, feedback = sequences.last(everyone, config.history_length)
+    shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
+    repeats = repeat_rate(sequences, train)
+    return World(
+        name=log.name,
+        signals=log.signals,
+        catalogue=Catalogue(
+            ids=item_ids,
+            titles=tuple(log.items[Columns.title].astype(str)),
+            texts=tuple(log.items[Columns.text].astype(str)),
+            popularity=torch.from_numpy(sequences.popularity(train)),
+        ),
+        users=UserTable(user_ids, part, profile, profile_names, history, feedback, shown, answers),
+        sequences=sequences,
+        state_encoder=encoder,
+        simulators={"train": training, "validation": validation, "judge": judge},
+        user_model=training,
+        slate_size=config.slate_size,
+        max_steps=config.max_steps,
+        consumes_twice=repeats >= _REPEATS,
+        reward=WeightedReward({log.consumption.name: 1.0}),
+        card=_card(log, sequences, encoder, reports, repeats, cleaning or {}, rows),
+        knowledge=log.knowledge,
+    )
+
+
+def split_users(users: int, shares: tuple[float, float, float], seed: int) -> Tensor:
+    """Disjoint parts: int64 (users,) index into `PARTS`, by a seeded shuffle; every part gets a user or more."""
+    order = np.random.default_rng(seed).permutation(users)
+    bounds = np.clip(np.round(np.cumsum(shares) * users).astype(int), [1, 2, 3], [users - 3, users - 2, users - 1])
+    part = np.empty(users, dtype=np.int64)
+    for number, rows in enumerate(np.split(order, bounds)):
+        part[rows] = number
+    return torch.from_numpy(part)
+
+
+def repeat_rate(sequences: Sequences, users: Ints) -> float:
+    """Share of the given users' consumptions that are of an item they had consumed before."""
+    mine = sequences.subset(users)
+    owner = np.repeat(np.arange(mine.users), mine.lengths)
+    pairs = owner * (mine.catalogue_size + 1) + mine.items
+    return 1.0 - len(np.unique(pairs)) / max(len(pairs), 1)
+
+
+def _check(config: BuildConfig, log: LoggedBehavior, sequences: Sequences) -> None:
+    if sequences.users < _FEWEST_USERS:
+        raise WorldError(
+            f"{log.name} has {sequences.users} user(s); a world needs {_FEWEST_USERS} or more to hold some out"
+        )
+    if config.slate_size > sequences.catalogue_size:
+        raise WorldError(
+            f"slate_size={config.slate_size} is larger than the catalogue ({sequences.catalogue_size} items); "
+            "lower --slate-size or pass a larger catalogue"
+        )
+
+
+def _text_vectors(log: LoggedBehavior, config: BuildConfig, text: TextVectors | None, progress: bool) -> Tensor | None:
+    name = config.encoder.text
+    if text is None and name != "none":
+        if name == "hashed":
+            text = HashedText()
+        else:
+            cache = config.cache or default_cache()
+            text = TextEncoder(name, device=config.device, cache=cache, use_cache=config.use_cache)
+    return None if text is None else text.encode(list(log.items[Columns.text].fillna("").astype(str)), progress)
+
+
+def _knowledge(log: LoggedBehavior, config: BuildConfig, stages: StageCache, progress: bool) -> ItemKnowledge | None:
+    graph = log.knowledge
+    if graph is None or Columns.entity not in log.items:
+        return None
+    entities = graph.entity_rows([name if isinstance(name, str) else None for name in log.items[Columns.entity]])
+    settings = (config.encoder.kg, config.encoder.kg_dim, config.encoder.kg_epochs, config.seed)
+
+    def load(folder: Path) -> ItemKnowledge | None:
+        relations = read_json(folder / "relations.json")
+        return ItemKnowledge(tuple(relations), **read_tensors(folder / "items.safetensors")) if relations else None
+
+    def save(made: ItemKnowledge | None, folder: Path) -> None:
+        write_json(folder / "relations.json", list(made.relations) if made else [])
+        if made:
+            write_tensors(folder / "items.safetensors", {"tables": made.tables, "vectors": made.vectors})
+
+    return stages.keep(
+        "knowledge",
+        {"triples": graph.triples, "relations": graph.relations, "entities": entities, "settings": settings},
+        lambda: item_knowledge(graph, entities, *settings, progress=progress),
+        save,
+        load,
+    )
+
+
+def _state_encoder(
+    log: LoggedBehavior,
+    train: Sequences,
+    text: Tensor | None,
+    knowledge: ItemKnowledge | None,
+    config: BuildConfig,
+    stages: StageCache,
+    progress: bool,
+) -> StateEncoder:
+    settings = config.encoder
+    bounds = [signal.bounds for signal in log.signals]
+    none = torch.zeros(0)
+    inputs = {
+        "text": none if text is None else text,
+        "tables": none if knowledge is None else knowledge.tables,
+        "vectors": none if knowledge is None else knowledge.vectors,
+        "items": train.items,
+        "offsets": train.offsets,
+        "feedback": train.feedback,
+        "settings": [bounds, settings.dim, asdict(settings.next_item), config.seed, train.catalogue_size],
+    }
+
+    def make() -> StateEncoder:
+        return fit_state_encoder(
+            text,
+            knowledge,
+            train.items,
+            train.offsets,
+            train.feedback,
+            bounds,
+            config=StateEncoderConfig(dim=settings.dim),
+            seed=config.seed,
+            catalogue_size=train.catalogue_size,
+            fitting=settings.next_item,
+            device=config.device,
+            progress=progress,
+        )
+
+    return stages.keep("state", inputs, make, lambda made, to: made.save(to / "encoder"), _load_encoder)
+
+
+def _load_encoder(folder: Path) -> StateEncoder:
+    return StateEncoder.load(folder / "encoder")
+
+
+def _users(
+    log: LoggedBehavior,
+    family: str,
+    sequences: Sequences,
+    users: Ints,
+    encoder: StateEncoder,
+    profile: Tensor,
+    config: BuildConfig,
+    stages: StageCache,
+    progress: bool,
+) -> tuple[UserSimulator, FitReport]:
+    settings = replace(config.users, seed=config.seed, history=config.history_length, lead=config.shown_length)
+    mine = sequences.subset(users)
+    inputs: dict[str, Any] = {
+        "items": mine.items,
+        "offsets": mine.offsets,
+        "feedback": mine.feedback,
+        "vectors": encoder.item_vectors,
+        "profile": profile[users],
+        "settings": [family, asdict(settings), [vars(signal) for signal in log.signals]],
+    }
+    if mine.slates is not None:
+        inputs.update({f"slates.{name}": value for name, value in vars(mine.slates).items()})
+
+    def save(made: tuple[UserSimulator, FitReport], folder: Path) -> None:
+        save_simulator(made[0], folder / "users")
+        write_json(folder / "report.json", asdict(made[1]))
+
+    def load(folder: Path) -> tuple[UserSimulator, FitReport]:
+        facts = read_json(folder / "report.json")
+        report = FitReport(**{**facts, "learned": tuple(facts["learned"]), "assumed": tuple(facts["assumed"])})
+        return load_simulator(folder / "users"), report
+
+    return stages.keep(
+        f"users-{family}",
+        inputs,
+        lambda: fit_users(
+            family,  # type: ignore[arg-type]
+            mine,
+            np.arange(mine.users),
+            encoder.item_vectors,
+            profile[users],
+            log.signals,
+            config=settings,
+            device=config.device,
+            progress=progress,
+        ),
+        save,
+        load,
+    )
+
+
+def _card(
+    log: LoggedBehavior,
+    sequences: Sequences,
+    encoder: StateEncoder,
+    reports: Mapping[str, FitReport],
+    repeats: float,
+    cleaning: Mapping[str, Any],
+    rows: Mapping[str, Ints],
+) -> Card:
+    learned, figures = [], _counts(log, sequences, rows)
+    figures["repeat_rate"] = repeats
+    fit = encoder.report
+    if fit is not None:
+        learned.append(
+            f"State encoder: next item on held-out train users, Recall@10 {fit.recall_at_10:.3f} against "
+            f"{fit.popularity_recall_at_10:.3f} by popularity."
+        )
+        figures["state_recall_at_10"] = fit.recall_at_10
+    for name, report in reports.items():
+        learned += [f"{name}: {sentence}" for sentence in report.learned]
+        figures[f"users_{name}"] = {signal: dict(values) for signal, values in report.figures.items()}
+    assumed = list(dict.fromkeys(s for report in reports.values() for s in report.assumed))
+    again = "may be consumed again" if repeats >= _REPEATS else "are never shown again once consumed"
+    learned.append(f"{repeats:.1%} of the log's consumptions repeat an item, so items {again} in this world.")
+    return Card(tuple(learned), tuple(assumed), _not_claimed(log), figures, dict(cleaning))
+
+
+def _counts(log: LoggedBehavior, sequences: Sequences, rows: Mapping[str, Ints]) -> dict[str, Any]:
+    graph = log.knowledge
+    return {
+        "users": sequences.users,
+        "items": sequences.catalogue_size,
+        "consumptions": len(sequences.items),
+        "slates": 0 if sequences.slates is None else len(sequences.slates.items),
+        "triples": 0 if graph is None else len(graph.triples),
+        "linked_items": int(log.items[Columns.entity].notna().sum()) if Columns.entity in log.items else 0,
+        **{f"users_in_{name}": len(users) for name, users in rows.items()},
+    }
+
+
+def _not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
+    """What the log cannot support, in plain sentences."""
+    said = list(log.notes)
+    if log.times is Times.entry:
+        said.append(
+            "Times are entry times (when things were typed in): nothing is claimed about boredom, satiation, session "
+            "rhythm, leaving or return."
+        )
+    if log.times is Times.none:
+        said.append("The log has no times: nothing is claimed about time, boredom, session rhythm, leaving or return.")
+    if not log.has_exposures:
+        said.append(
+            "The log has no exposures: the rate at which shown items are consumed, position effects and the "
+            "effect of a slate's other items are not claimed."
+        )
+    if len(log.signals) == 1:
+        said.append("The log holds no ratings or other feedback: how much users liked an item is not claimed.")
+    return tuple(said)
