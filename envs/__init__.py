@@ -1,0 +1,93 @@
+"""From logs to a world one can act in. Importing this registers `recloop/Recommend-v0` and loads nothing heavy."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+
+if TYPE_CHECKING:
+    from recloop.envs.actions import ActionCodec, EncoderRetriever, Retriever, make_codec
+    from recloop.envs.built_in import built_in_world
+    from recloop.envs.core import Core, Transition
+    from recloop.envs.gym_env import RecommendEnv
+    from recloop.envs.gym_vector import RecommendVectorEnv
+    from recloop.envs.logs.schema import Signal
+    from recloop.envs.randomness import Draw
+    from recloop.envs.rewards import Outcome, WeightedReward
+    from recloop.envs.sb3_vector import SB3VecEnv
+    from recloop.envs.users.check import check_users
+    from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+    from recloop.envs.users.per_user import PerUserSimulator
+    from recloop.envs.world import World
+
+ENV_ID = "recloop/Recommend-v0"
+
+_HOMES = {
+    "ActionCodec": "actions",
+    "Core": "core",
+    "Draw": "randomness",
+    "EncoderRetriever": "actions",
+    "Expected": "users.contract",
+    "Outcome": "rewards",
+    "Past": "users.contract",
+    "PerUserSimulator": "users.per_user",
+    "RecommendEnv": "gym_env",
+    "RecommendVectorEnv": "gym_vector",
+    "Response": "users.contract",
+    "Retriever": "actions",
+    "SB3VecEnv": "sb3_vector",
+    "Signal": "logs.schema",
+    "State": "users.contract",
+    "Transition": "core",
+    "UserSimulator": "users.contract",
+    "WeightedReward": "rewards",
+    "World": "world",
+    "built_in_world": "built_in",
+    "check_users": "users.check",
+    "make_codec": "actions",
+}
+"""Public name -> the module it is loaded from when first used: torch stays out of a mere registration."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+if ENV_ID not in gym.registry:
+    gym.register(
+        ENV_ID,
+        entry_point="recloop.envs.gym_env:RecommendEnv",
+        vector_entry_point="recloop.envs.gym_vector:RecommendVectorEnv",
+    )
+
+__all__ = [
+    "ENV_ID",
+    "ActionCodec",
+    "Core",
+    "Draw",
+    "EncoderRetriever",
+    "Expected",
+    "Outcome",
+    "Past",
+    "PerUserSimulator",
+    "RecommendEnv",
+    "RecommendVectorEnv",
+    "Response",
+    "Retriever",
+    "SB3VecEnv",
+    "Signal",
+    "State",
+    "Transition",
+    "UserSimulator",
+    "WeightedReward",
+    "World",
+    "built_in_world",
+    "check_users",
+    "make_codec",
+]

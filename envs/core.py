@@ -25,7 +25,7 @@ class Transition:
 
     Args:
         slate: int64 (B, K) what was shown; N where a place was struck.
-        struck: int64 (B,) places struck because they repeated an item or held a forbidden one.
+        struck: int64 (B,) places without an item: struck as repeated or forbidden, or left empty by the action.
         response: the answers.
         reward: float32 (B,).
         terminated: bool (B,) the user left for good.
@@ -108,9 +108,7 @@ class Core:
         self.reset()
 
     @torch.no_grad()
-    def reset(
-        self, *, seed: int | None = None, lanes: Tensor | None = None, users: Tensor | None = None
-    ) -> None:
+    def reset(self, *, seed: int | None = None, lanes: Tensor | None = None, users: Tensor | None = None) -> None:
         """Start episode 0 in every lane.
 
         Args:
@@ -130,6 +128,11 @@ class Core:
             )
         self.session = torch.zeros_like(self.lanes)
         self.past, self.encoded, self.state = self._arrivals(self.users)
+
+    @torch.no_grad()
+    def next_episode(self, where: Tensor) -> None:
+        """Break off the episode of the lanes `where`, bool (B,), and start their next one."""
+        self._restart(where)
 
     def observe(self, keys: Sequence[str] | None = None) -> Observation:
         """The observation of every lane; `keys` default to the core's."""
@@ -153,9 +156,7 @@ class Core:
         finished = (terminated | truncated).nonzero()[:, 0]
         final = None
         if len(finished):
-            final = self._observe(
-                self.past.rows(finished), self.encoded.rows(finished), self.users[finished], None
-            )
+            final = self._observe(self.past.rows(finished), self.encoded.rows(finished), self.users[finished], None)
             self._restart(terminated | truncated)
         return Transition(slate, struck, response, reward, terminated, truncated, finished, final)
 
@@ -164,7 +165,7 @@ class Core:
         return Draw.at(self.seed, self.lanes, self.episode, self.past.step)
 
     def _admissible(self, slate: Tensor) -> tuple[Tensor, Tensor]:
-        """Strike repeated and forbidden places: the slate with N there, and how many."""
+        """Strike repeated and forbidden places: the slate with N there, and how many hold no item."""
         if slate.shape != (self.batch, self.slate_size):
             raise RecloopError(
                 f"slate has shape {tuple(slate.shape)}; this core takes ({self.batch}, {self.slate_size})"
@@ -178,7 +179,7 @@ class Core:
         strike = torch.tril(same, diagonal=-1).any(2)
         if self.past.seen is not None:
             strike = strike | self.past.seen.gather(1, slate)
-        strike = strike & (slate < self.empty)
+        strike = strike | (slate == self.empty)
         return torch.where(strike, self.empty, slate), strike.sum(1)
 
     def _remember(self, slate: Tensor, items: Tensor, response: Response) -> Past:
@@ -257,9 +258,7 @@ class Core:
         sequences = self.world.sequences
         seen = torch.zeros(len(self.world.users), self.empty + 1, dtype=torch.bool)
         if not cold:
-            owner = torch.repeat_interleave(
-                torch.arange(sequences.users), torch.from_numpy(sequences.lengths)
-            )
+            owner = torch.repeat_interleave(torch.arange(sequences.users), torch.from_numpy(sequences.lengths))
             seen[owner, torch.from_numpy(sequences.items)] = True
         return seen.to(self.device)
 
@@ -282,9 +281,7 @@ class Core:
                 pass
         return past, self._encoded.rows(users), self.simulator.arrive(users, draw)
 
-    def _observe(
-        self, past: Past, encoded: EncoderState, users: Tensor, keys: Sequence[str] | None
-    ) -> Observation:
+    def _observe(self, past: Past, encoded: EncoderState, users: Tensor, keys: Sequence[str] | None) -> Observation:
         vector = self.encoder.vector(encoded)
         return self.spec.observe(past, vector, self._profile[users], self.keys if keys is None else keys)
 
@@ -302,9 +299,7 @@ def checked_device(device: torch.device | str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         reason = str(error).splitlines()[0]
-        raise DeviceError(
-            f"device '{device}' is not usable ({reason}); there are: {', '.join(there)}"
-        ) from None
+        raise DeviceError(f"device '{device}' is not usable ({reason}); there are: {', '.join(there)}") from None
     return found
 
 

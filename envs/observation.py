@@ -16,9 +16,12 @@ Observation = dict[str, Tensor]
 """A batch of B lanes, by key; shapes in `ObservationSpec`."""
 
 DEFAULT_KEYS = ("state", "history", "feedback", "shown", "answers", "context", "profile")
-OPTIONAL_KEYS = ("action_mask", "candidates")
+OPTIONAL_KEYS = ("action_mask", "candidates", "picked")
 CONTEXT = ("step", "days_away")
 """What `context` holds: share of the time limit used, in [0, 1]; log(1 + days since the last session)."""
+
+_LARGEST = float(np.finfo(np.float32).max)
+"""Spaces have finite bounds: no float32 is larger."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class ObservationSpec:
     | `context` | (2,) | float32 | see `CONTEXT` |
     | `profile` | (p,) | float32 | the user's features |
     | `action_mask` | (N,) | int8 | 1 where an item may be shown; on request |
-    | `candidates` | (C,) | int64 | item rows to choose from; on request |
+    | `candidates` | (C,) | int64 | item rows to choose from, the best guess first; N is empty; on request |
+    | `picked` | (K,) | int64 | the slate so far where it is filled one item at a time; N is empty |
     """
 
     catalogue_size: int
@@ -64,23 +68,22 @@ class ObservationSpec:
             case "answers":
                 return _signals_box(low, high, (self.shown_length, k))
             case "context":
-                return gym.spaces.Box(
-                    0.0, np.array([1.0, np.inf], dtype=np.float32), (len(CONTEXT),), np.float32
-                )
+                high = np.array([1.0, np.log1p(_LARGEST)], dtype=np.float32)
+                return gym.spaces.Box(np.zeros_like(high), high, dtype=np.float32)
             case "profile":
-                return gym.spaces.Box(-np.inf, np.inf, (self.profile_dim,), np.float32)
+                return gym.spaces.Box(-_LARGEST, _LARGEST, (self.profile_dim,), np.float32)
             case "action_mask":
                 return gym.spaces.Box(0, 1, (n,), np.int8)
             case "candidates":
                 return gym.spaces.Box(0, n, (candidates,), np.int64)
+            case "picked":
+                return gym.spaces.Box(0, n, (k,), np.int64)
         raise RecloopError(unknown_name("observation key", key, (*DEFAULT_KEYS, *OPTIONAL_KEYS)))
 
-    def observe(
-        self, past: Past, state: Tensor, profile: Tensor, keys: Sequence[str] = DEFAULT_KEYS
-    ) -> Observation:
+    def observe(self, past: Past, state: Tensor, profile: Tensor, keys: Sequence[str] = DEFAULT_KEYS) -> Observation:
         """The observation of B lanes from their past, encoder vectors (B, d) and profiles (B, p).
 
-        `candidates` is the business of a retriever and not made here.
+        `candidates` and `picked` belong to the way an agent acts and are not made here: see `recloop.envs.driver`.
         """
         parts: dict[str, Tensor] = {
             "state": state,

@@ -20,7 +20,7 @@ class Outcome:
     Args:
         slate: int64 (B, K) what was shown; N where a place was struck.
         response: the users' answers.
-        struck: int64 (B,) how many places were struck as repeated or forbidden.
+        struck: int64 (B,) how many places hold no item: repeated, forbidden or left empty.
         item_vectors: float32 (N+1, d), row N zero.
         signals: what the answers carry.
     """

@@ -1,0 +1,305 @@
+"""Actions of any mode as slates of item rows. Skins and saved policies use the same codecs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloop.encoders.errors import RecloopError, unknown_name
+from recloop.encoders.state import StateEncoder
+from recloop.envs.observation import Observation, ObservationSpec
+
+ActionMode = Literal["slate", "item", "candidates", "proto"]
+
+DEFAULT_CANDIDATES = 200
+"""C, where nobody says otherwise; never more than the catalogue."""
+
+
+class Retriever(ABC):
+    """Narrows the catalogue to C items worth considering. Belongs to the policy and is saved with it.
+
+    Attributes:
+        size: C.
+        needs: the observation's keys that it reads, besides `action_mask` where there is one.
+    """
+
+    size: int
+    needs: tuple[str, ...] = ()
+
+    @abstractmethod
+    def candidates(self, observation: Observation) -> Tensor:
+        """int64 (B, C) item rows without repeats, the best guess first.
+
+        Keeps to `observation["action_mask"]` (B, N) where it is there; N fills up where fewer items are admissible.
+        """
+
+
+class EncoderRetriever(Retriever):
+    """The C items that the state encoder expects next.
+
+    Args:
+        state_encoder: scores every item from `observation["state"]`.
+        size: C; default the smaller of `DEFAULT_CANDIDATES` and the catalogue.
+    """
+
+    needs = ("state",)
+
+    def __init__(self, state_encoder: StateEncoder, size: int | None = None) -> None:
+        n = state_encoder.catalogue_size
+        self.state_encoder = state_encoder
+        self.size = min(DEFAULT_CANDIDATES, n) if size is None else size
+        if not 1 <= self.size <= n:
+            raise RecloopError(f"candidates={self.size} does not fit a catalogue of {n} items; choose 1 to {n}")
+
+    @torch.no_grad()
+    def candidates(self, observation: Observation) -> Tensor:
+        """See `Retriever`."""
+        return best_items(self.state_encoder.scores(observation["state"]), self.size, observation)
+
+
+class ActionCodec(ABC):
+    """Turns the actions of one mode into slates.
+
+    Args:
+        spec: sizes of observations.
+
+    Attributes:
+        mode: its name.
+        one_at_a_time: True where an action picks one item and K actions fill a slate.
+        space: the action space of one lane.
+        needs: the observation's keys that `decode` reads, besides `action_mask` where there is one.
+        shows: keys that this mode adds to the observation that an agent sees.
+    """
+
+    mode: ClassVar[ActionMode]
+    one_at_a_time: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+    shows: ClassVar[tuple[str, ...]] = ()
+    space: gym.Space[Any]
+
+    def __init__(self, spec: ObservationSpec) -> None:
+        self.slate_size = spec.slate_size
+        self.empty = spec.catalogue_size
+
+    def decode(self, action: Tensor, observation: Observation) -> Tensor:
+        """Actions of B lanes -> int64 (B, K) item rows, or (B, 1) where one item is picked at a time.
+
+        Args:
+            action: (B, *space.shape), of the space's kind (integers or floats).
+            observation: of the same lanes, with the keys in `needs`.
+
+        Raises:
+            RecloopError: for an action outside the space; the message names the value and the limit.
+        """
+        shape = self.space.shape or ()
+        if tuple(action.shape[1:]) != shape or action.dim() != 1 + len(shape):
+            raise RecloopError(
+                f"action has shape {tuple(action.shape)}; mode '{self.mode}' takes (lanes, "
+                f"{', '.join(map(str, shape))}) per step, one row a lane"
+            )
+        self._check_values(action)
+        return self._decode(action, observation)
+
+    def masks(self, observation: Observation) -> Tensor:
+        """Which choices are admissible, bool (B, sum of the space's choices), as MaskablePPO reads them."""
+        raise RecloopError(f"action mode '{self.mode}' is continuous and has no mask; choose another mode")
+
+    @abstractmethod
+    def _check_values(self, action: Tensor) -> None:
+        """Raise `RecloopError` for values outside the space."""
+
+    @abstractmethod
+    def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        """`decode` of a checked action."""
+
+
+class _Choices(ActionCodec):
+    """Modes whose action is one choice, or one a place, among `choices` numbers."""
+
+    choices: int
+
+    def _check_values(self, action: Tensor) -> None:
+        if action.is_floating_point() or action.dtype == torch.bool:
+            raise RecloopError(f"action has dtype {action.dtype}; mode '{self.mode}' takes whole numbers")
+        outside = (action < 0) | (action >= self.choices)
+        if bool(outside.any()):
+            value = int(action[outside].reshape(-1)[0])
+            raise RecloopError(f"action holds {value}; mode '{self.mode}' takes 0 to {self.choices - 1}")
+
+
+class SlateCodec(_Choices):
+    """K item rows at once: MultiDiscrete([N] * K). Places are chosen apart and may repeat an item."""
+
+    mode = "slate"
+
+    def __init__(self, spec: ObservationSpec) -> None:
+        super().__init__(spec)
+        self.choices = spec.catalogue_size
+        self.space = gym.spaces.MultiDiscrete([self.choices] * self.slate_size)
+
+    def masks(self, observation: Observation) -> Tensor:
+        """(B, K * N): the same admissible items at every place."""
+        return _some(_admissible(observation, self.empty)).repeat(1, self.slate_size)
+
+    def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        return action.to(torch.int64)
+
+
+class ItemCodec(_Choices):
+    """One item row a step: Discrete(N), slates of one place."""
+
+    mode = "item"
+
+    def __init__(self, spec: ObservationSpec) -> None:
+        if spec.slate_size != 1:
+            raise RecloopError(
+                f"action mode 'item' shows one item a step and slate_size is {spec.slate_size}; "
+                "set slate_size=1 or choose another mode"
+            )
+        super().__init__(spec)
+        self.choices = spec.catalogue_size
+        self.space = gym.spaces.Discrete(self.choices)
+
+    def masks(self, observation: Observation) -> Tensor:
+        """(B, N)."""
+        return _some(_admissible(observation, self.empty))
+
+    def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        return action.to(torch.int64).unsqueeze(1)
+
+
+class CandidatesCodec(_Choices):
+    """K positions in `observation["candidates"]`: MultiDiscrete([C] * K). Positions may repeat; some may be empty."""
+
+    mode = "candidates"
+    needs: ClassVar[tuple[str, ...]] = ("candidates",)
+    shows: ClassVar[tuple[str, ...]] = ("candidates",)
+
+    def __init__(self, spec: ObservationSpec, size: int) -> None:
+        super().__init__(spec)
+        if size < self.slate_size:
+            raise RecloopError(
+                f"candidates={size} is smaller than slate_size={self.slate_size}; raise candidates or lower slate_size"
+            )
+        self.choices = size
+        self.space = gym.spaces.MultiDiscrete([size] * self.slate_size)
+
+    def masks(self, observation: Observation) -> Tensor:
+        """(B, K * C): the same filled positions at every place."""
+        return _some(observation["candidates"] < self.empty).repeat(1, self.slate_size)
+
+    def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        return observation["candidates"].gather(1, action.to(torch.int64))
+
+
+class PickCodec(CandidatesCodec):
+    """A slate in K masked micro-steps, one position of `observation["candidates"]` each: Discrete(C).
+
+    `observation["picked"]` (B, K) tells what the slate holds so far; `decode` gives the item picked now, (B, 1).
+    """
+
+    one_at_a_time = True
+    needs = ("candidates", "picked")
+    shows = ("candidates", "picked")
+
+    def __init__(self, spec: ObservationSpec, size: int) -> None:
+        super().__init__(spec, size)
+        self.space = gym.spaces.Discrete(size)
+
+    def masks(self, observation: Observation) -> Tensor:
+        """(B, C): filled positions whose item is not picked yet; all where none is left."""
+        candidates = observation["candidates"]
+        picked = (candidates.unsqueeze(2) == observation["picked"].unsqueeze(1)).any(2)  # (B, C)
+        return _some((candidates < self.empty) & ~picked)
+
+    def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        return observation["candidates"].gather(1, action.to(torch.int64).unsqueeze(1))
+
+
+class ProtoCodec(ActionCodec):
+    """A point in item space: Box(-1, 1, (d,)). Shows the K admissible items with the largest inner product.
+
+    Never repeats an item. The Wolpertinger policy (Dulac-Arnold et al. 2015) without its critic: the nearest items
+    are the slate.
+
+    Args:
+        item_vectors: float32 (N+1, d), on the device of the actions; row N is zero.
+    """
+
+    mode = "proto"
+
+    def __init__(self, spec: ObservationSpec, item_vectors: Tensor) -> None:
+        super().__init__(spec)
+        self.item_vectors = item_vectors
+        self.space = gym.spaces.Box(-1.0, 1.0, (item_vectors.shape[1],), np.float32)
+
+    def _check_values(self, action: Tensor) -> None:
+        broken = ~torch.isfinite(action)
+        if bool(broken.any()):
+            raise RecloopError(
+                f"action holds {float(action[broken][0])}; mode 'proto' takes finite numbers, -1 to 1 each"
+            )
+
+    def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        scores = action.to(self.item_vectors.dtype) @ self.item_vectors[:-1].T  # (B, N)
+        return best_items(scores, self.slate_size, observation)
+
+
+def best_items(scores: Tensor, k: int, observation: Observation) -> Tensor:
+    """The k admissible items with the highest scores (B, N): int64 (B, k), N where fewer are admissible."""
+    mask = observation.get("action_mask")
+    if mask is None:
+        return scores.topk(k, dim=1).indices
+    best = scores.masked_fill(mask == 0, -torch.inf).topk(k, dim=1)
+    return torch.where(best.values > -torch.inf, best.indices, scores.shape[1])
+
+
+def make_codec(
+    mode: str,
+    spec: ObservationSpec,
+    item_vectors: Tensor,
+    *,
+    candidates: int = 0,
+    one_at_a_time: bool = False,
+) -> ActionCodec:
+    """The codec of an action mode.
+
+    Args:
+        mode: `slate`, `item`, `candidates` or `proto`.
+        spec: sizes of observations.
+        item_vectors: float32 (N+1, d), row N zero.
+        candidates: C, for mode `candidates`.
+        one_at_a_time: fill a slate in K micro-steps; mode `candidates` only.
+
+    Raises:
+        RecloopError: for an unknown mode, or sizes that do not fit it.
+    """
+    makers: dict[str, Callable[[], ActionCodec]] = {
+        "slate": lambda: SlateCodec(spec),
+        "item": lambda: ItemCodec(spec),
+        "candidates": lambda: (PickCodec if one_at_a_time else CandidatesCodec)(spec, candidates),
+        "proto": lambda: ProtoCodec(spec, item_vectors),
+    }
+    if mode not in makers:
+        raise RecloopError(unknown_name("action mode", mode, makers))
+    if one_at_a_time and mode != "candidates":
+        raise RecloopError(f"one_at_a_time works with action mode 'candidates', not '{mode}'")
+    return makers[mode]()
+
+
+def _admissible(observation: Observation, items: int) -> Tensor:
+    """bool (B, N): which items may be shown."""
+    mask = observation.get("action_mask")
+    if mask is not None:
+        return mask != 0
+    some = next(iter(observation.values()))
+    return torch.ones(len(some), items, dtype=torch.bool, device=some.device)
+
+
+def _some(mask: Tensor) -> Tensor:
+    """The mask, and every choice where none is left: a distribution over nothing does not exist."""
+    return mask | ~mask.any(1, keepdim=True)
