@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from torch.nn import functional as F
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.lanes import Lanes
 from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
-
-if TYPE_CHECKING:
-    from recloop.encoders.next_item import FitReport
 
 FORMAT = 1
 _CELL = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -70,6 +67,41 @@ class EncoderState(Lanes):
     values: Tensor
     presence: Tensor
     count: Tensor
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went.
+
+    Args:
+        train_loss: mean negative log-likelihood of the next item, a value a pass; from sampled
+            negatives where the catalogue is large.
+        validation_loss: the same on held-out users, over the whole catalogue.
+        best_epoch: the pass whose weights were kept, from 0.
+        recall_at_10: share of held-out next items among the ten best; items already consumed are left out
+            where no user of the log consumes an item twice.
+        ndcg_at_10: the same, discounted by rank.
+        popularity_recall_at_10: what ranking by popularity gives there.
+        users: users fitted on.
+        validation_users: users held out; 0 where there were too few: the figures are then of fitted users.
+        seconds: wall time.
+    """
+
+    train_loss: tuple[float, ...]
+    validation_loss: tuple[float, ...]
+    best_epoch: int
+    recall_at_10: float
+    ndcg_at_10: float
+    popularity_recall_at_10: float
+    users: int
+    validation_users: int
+    seconds: float
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> FitReport:
+        """From what `dataclasses.asdict` gave, by way of JSON."""
+        held: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        return cls(**held)
 
 
 class StateEncoder(nn.Module):
@@ -171,9 +203,7 @@ class StateEncoder(nn.Module):
             outputs, _ = self.gru(steps, state.hidden.unsqueeze(0))  # (B, H, dh)
         newest = (count - 1).clamp_min(0).view(-1, 1, 1).expand(-1, 1, outputs.shape[2])
         hidden = torch.where(count.view(-1, 1) > 0, outputs.gather(1, newest).squeeze(1), state.hidden)
-        age = (
-            count.view(-1, 1) - 1 - torch.arange(items.shape[1], device=items.device)
-        )  # (B, H), 0 the newest
+        age = count.view(-1, 1) - 1 - torch.arange(items.shape[1], device=items.device)  # (B, H), 0 the newest
         weight = self.gate(signals) * self.config.decay ** age.clamp_min(0).to(signals.dtype)
         keys, values, presence = self._relation_sums(items, weight)
         return EncoderState(hidden, keys, values, presence, count.to(hidden.dtype))
@@ -217,9 +247,7 @@ class StateEncoder(nn.Module):
     def blank(self, profile: Tensor) -> EncoderState:
         """Users of whom only the profile (B, p) is known."""
         b, c, r = len(profile), self.config, len(self.relations)
-        hidden = (
-            torch.tanh(self.profile(profile)) if self.profile is not None else profile.new_zeros(b, c.hidden)
-        )
+        hidden = torch.tanh(self.profile(profile)) if self.profile is not None else profile.new_zeros(b, c.hidden)
         zero = hidden.new_zeros
         return EncoderState(hidden, zero(b, r, c.key_dim), zero(b, r, c.value_dim), zero(b, r), zero(b))
 
@@ -311,8 +339,6 @@ class StateEncoder(nn.Module):
         Raises:
             EncoderError: for a newer format, or tensors that do not fit.
         """
-        from recloop.encoders.next_item import FitReport
-
         folder = Path(folder)
         facts = read_json(folder / "encoder.json")
         if facts.get("format") != FORMAT:
@@ -335,7 +361,7 @@ class StateEncoder(nn.Module):
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise EncoderError(f"{folder / 'encoder.safetensors'} does not fit: {reason}") from None
-        encoder.report = FitReport(**facts["report"]) if facts["report"] else None
+        encoder.report = FitReport.from_facts(facts["report"]) if facts["report"] else None
         return encoder
 
     # ---- guts
@@ -350,13 +376,9 @@ class StateEncoder(nn.Module):
             )
         if (tables is None) != (r == 0) or (tables is not None and tables.shape[:2] != (n + 1, r)):
             shape = None if tables is None else tuple(tables.shape)
-            raise EncoderError(
-                f"relation_tables are {shape}; {r} relations of {n} items need ({n + 1}, {r}, e)"
-            )
+            raise EncoderError(f"relation_tables are {shape}; {r} relations of {n} items need ({n + 1}, {r}, e)")
         if not self.signal_bounds or any(not low < high for low, high in self.signal_bounds):
-            raise EncoderError(
-                f"signal_bounds are {self.signal_bounds}; give (low, high) with low < high a signal"
-            )
+            raise EncoderError(f"signal_bounds are {self.signal_bounds}; give (low, high) with low < high a signal")
 
     def _build(self, entity_dim: int) -> None:
         """The layers, weights not yet set: torch's initialisation would draw from the global generator."""

