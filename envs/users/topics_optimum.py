@@ -19,18 +19,20 @@ class Optimum:
     """The best slate of every user at every step and boredom.
 
     Args:
+        users: int64 (B,) rows of the users table.
         value: float32 (B,) expected return of an episode of `horizon` slates under the best policy.
         best: int16 (B, horizon, Z) index into `compositions`, by step and number of the boredom state.
         compositions: int64 (C, T) places a topic gets.
     """
 
+    users: Tensor
     value: Tensor
     best: Tensor
     compositions: Tensor
 
 
-def solve(users: TopicUsers, preference: Tensor, k: int, horizon: int, reward: WeightedReward) -> Optimum:
-    """Backward induction for users with `preference` (B, T), one by one.
+def solve(users: TopicUsers, rows: Tensor, k: int, horizon: int, reward: WeightedReward) -> Optimum:
+    """Backward induction for the users in `rows` (B,) of the users table; each row once, however often it stands.
 
     Exact: boredom moves with what is shown alone, so a state is a tuple of levels (Z = levels^T of them) and an
     action a composition, how many places each topic gets. Within a topic the best items win, since quality raises
@@ -52,7 +54,8 @@ def solve(users: TopicUsers, preference: Tensor, k: int, horizon: int, reward: W
     cells = len(boredom) * len(compositions)
     size = max(1, _CHUNK_BYTES // (4 * cells * k))
     values, best = [], []
-    for chunk in preference.split(size):
+    distinct, where = rows.unique(return_inverse=True)
+    for chunk in users.preference[distinct].split(size):
         gain, stay = _slates(users, chunk, boredom, places, reward.signals)  # (b, Z, C) each
         gain = gain + reward.leaving * (1 - stay)
         ahead = torch.zeros(len(chunk), len(boredom), device=chunk.device)
@@ -62,7 +65,7 @@ def solve(users: TopicUsers, preference: Tensor, k: int, horizon: int, reward: W
             choices.append(choice.to(torch.int16))
         values.append(ahead[:, 0])
         best.append(torch.stack(choices[::-1], dim=1))
-    return Optimum(torch.cat(values), torch.cat(best), compositions)
+    return Optimum(rows, torch.cat(values)[where], torch.cat(best)[where], compositions)
 
 
 def best_slates(users: TopicUsers, state: TopicState, composition: Tensor, weights: Mapping[str, float]) -> Tensor:

@@ -1,0 +1,83 @@
+"""The planner that knows the truth: the best there is in a truth world, and never a competitor."""
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from recloop.agents.policy import Carry, FitOptions, Policy
+from recloop.encoders.errors import PolicyError
+from recloop.envs.core import Core
+from recloop.envs.observation import Observation
+from recloop.envs.randomness import Draw
+from recloop.envs.rewards import WeightedReward
+from recloop.envs.users.topics import TopicUsers
+from recloop.envs.users.topics_optimum import Optimum, best_slates, boredom_number, solve
+from recloop.envs.world import World
+
+
+class PlannerPolicy(Policy):
+    """Plays the computed optimum of a world of `TopicUsers`, from the users' true preferences and boredom.
+
+    See `recloop.envs.users.topics_optimum` for why it is exact. The programme is solved once for every set of users,
+    slate size, time limit and reward it meets.
+
+    Raises:
+        PolicyError: in a world whose users are not written down, and for users other than the truth.
+    """
+
+    name = "planner"
+    privileged: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._solved: dict[int, tuple[Core, Optimum]] = {}
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> Self:
+        """Nothing to learn; the world must be a truth."""
+        if not world.is_truth:
+            raise PolicyError(
+                f"the planner needs a truth world; in '{world.name}' users are learned from a log and what is best is "
+                "not known. Leave 'planner' out of --policies"
+            )
+        return cls()
+
+    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+        """Raises PolicyError: an observation does not hold what the planner reads; use `act_on_state`."""
+        raise PolicyError("the planner reads the users' true state, not observations; call act_on_state(core, k)")
+
+    def act_on_state(self, core: Core, k: int) -> Tensor:
+        """The best slates for every lane of a core whose simulator is the truth: int64 (B, k)."""
+        users = _truth(core)
+        plan, step = self._plan(core, k), core.past.step
+        lanes = torch.arange(core.batch, device=core.device)
+        choice = plan.best[lanes, step, boredom_number(users, core.state.boredom)].long()
+        return best_slates(users, core.state, plan.compositions[choice], _reward(core).signals)
+
+    def optimum(self, core: Core, k: int) -> Tensor:
+        """Expected return of every lane's episode from its first step under the best policy, (B,)."""
+        return self._plan(core, k).value
+
+    def _plan(self, core: Core, k: int) -> Optimum:
+        """The optimum for the users in a core's lanes; solved again where they have changed."""
+        known = self._solved.get(k)
+        if known is None or known[0] is not core or not torch.equal(known[1].users, core.users):
+            plan = solve(_truth(core), core.users, k, core.max_steps, _reward(core))
+            self._solved[k] = (core, plan)
+            return plan
+        return known[1]
+
+
+def _truth(core: Core) -> TopicUsers:
+    if not isinstance(core.simulator, TopicUsers) or core.sessions != 1:
+        raise PolicyError(
+            f"the planner plans for TopicUsers in episodes of one session, not for {type(core.simulator).__name__} in "
+            f"{core.sessions}"
+        )
+    return core.simulator
+
+
+def _reward(core: Core) -> WeightedReward:
+    if not isinstance(core.reward, WeightedReward):
+        raise PolicyError("the planner plans for a WeightedReward; a callable reward has no known optimum")
+    return core.reward
