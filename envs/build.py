@@ -23,8 +23,7 @@ from recloop.envs.profiles import profile_features
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.stages import StageCache
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.fitted.config import FitConfig, FitReport
-from recloop.envs.users.fitted.fit import fit_users
+from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
 from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world import PARTS, Card, Catalogue, UserTable, World
 
@@ -147,7 +146,7 @@ def build_world(
     everyone = np.arange(sequences.users)
     history, feedback = sequences.last(everyone, config.history_length)
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
-    repeats = repeat_rate(sequences, train)
+    repeats = sequences.repeat_rate(train)
     return World(
         name=log.name,
         signals=log.signals,
@@ -179,14 +178,6 @@ def split_users(users: int, shares: tuple[float, float, float], seed: int) -> Te
     for number, rows in enumerate(np.split(order, bounds)):
         part[rows] = number
     return torch.from_numpy(part)
-
-
-def repeat_rate(sequences: Sequences, users: Ints) -> float:
-    """Share of the given users' consumptions that are of an item they had consumed before."""
-    mine = sequences.subset(users)
-    owner = np.repeat(np.arange(mine.users), mine.lengths)
-    pairs = owner * (mine.catalogue_size + 1) + mine.items
-    return 1.0 - len(np.unique(pairs)) / max(len(pairs), 1)
 
 
 def _check(config: BuildConfig, log: LoggedBehavior, sequences: Sequences) -> None:

@@ -13,7 +13,7 @@ from recloop.encoders.knowledge.embeddings import item_knowledge
 from recloop.encoders.next_item import NextItemConfig, fit_state_encoder
 from recloop.encoders.state import StateEncoder, StateEncoderConfig
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
-from recloop.envs.build import repeat_rate, split_users
+from recloop.envs.build import split_users
 from recloop.envs.core import Core
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior
@@ -21,8 +21,7 @@ from recloop.envs.logs.sequences import Sequences
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import WeightedReward
-from recloop.envs.users.fitted.config import FitConfig, FitReport
-from recloop.envs.users.fitted.fit import fit_users
+from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
 from recloop.envs.users.recording import record
 from recloop.envs.users.topics import TopicRules, TopicUsers
 from recloop.envs.users.topics_catalogue import TopicCatalogue, topic_catalogue
@@ -122,7 +121,7 @@ def topic_world(
         sequences=sequences,
         state_encoder=encoder,
         user_model=model,
-        card=_card(config, sequences, report, repeat_rate(sequences, rows["train"])),
+        card=_card(config, sequences, report, sequences.repeat_rate(rows["train"])),
     )
 
 

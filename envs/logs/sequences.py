@@ -91,6 +91,12 @@ class Sequences:
         counts = np.bincount(self.items[rows_of(self.offsets, users)], minlength=self.catalogue_size)
         return counts[: self.catalogue_size].astype(np.float32)
 
+    def repeat_rate(self, users: Ints) -> float:
+        """Share of the given users' consumptions that are of an item they had consumed before."""
+        owner = np.repeat(np.arange(len(users)), self.lengths[users])
+        pairs = owner * (self.catalogue_size + 1) + self.items[rows_of(self.offsets, users)]
+        return 1.0 - len(np.unique(pairs)) / max(len(pairs), 1)
+
     def last(self, users: Ints, length: int, ends: Ints | None = None) -> tuple[Tensor, Tensor]:
         """The newest `length` consumptions of each user: items (B, length) int64, feedback (B, length, S).
 
