@@ -291,10 +291,11 @@ class _Cleaning:
 
     def _consumed_by(self, column: str) -> pd.Series:
         consumed = self.rows[self._numbers(self.log.consumption.name) == 1]
-        return consumed[column].value_counts()
+        counts: pd.Series = consumed[column].value_counts()
+        return counts
 
     def _unused(self) -> None:
-        used = np.asarray(self.users.index.isin(self.rows[Columns.user]), dtype=bool)
+        used = np.asarray(self.users.index.isin(self.rows[Columns.user].unique()), dtype=bool)
         if not used.all():
             self.tables["users without a row"] = int((~used).sum())
             self.users = self.users[used]
