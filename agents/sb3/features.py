@@ -1,0 +1,165 @@
+"""What our agents see of an observation, at a cost that does not grow with the catalogue."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recloop.encoders.state import StateEncoder
+from recloop.envs.observation import CONTEXT, Observation
+
+FEATURE_KEYS = ("state", "shown", "answers", "context")
+"""The observation keys that features are made of, besides `profile` in a world that has profiles."""
+
+ANCHORS = ("state", "shown", "consumed", "picked")
+"""Directions in item space that an action head may mix into what it looks for, in this order."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the networks; round-trips through JSON.
+
+    Args:
+        hidden: units of each hidden layer.
+        slate_dim: length to which the mean item vector of a past slate is projected.
+        layers: hidden layers of the trunk.
+        prior: how much of the state encoder's score (standardised) a fresh agent's scores hold.
+        proto_scale: root mean square of the entries of a fresh `proto` action, in (0, 1).
+    """
+
+    hidden: int = 128
+    slate_dim: int = 16
+    layers: int = 2
+    prior: float = 1.0
+    proto_scale: float = 0.4
+
+
+@dataclass(frozen=True)
+class ItemTables:
+    """What is known of the items, frozen; row N, the empty place, is zero.
+
+    Args:
+        vectors: float32 (N+1, d), where slates and actions live.
+        encoder_vectors: float32 (N+1, d), the items as the state encoder's next-item scores read them.
+        encoder_bias: float32 (N+1,), the part of those scores that no user explains.
+        log_popularity: float32 (N+1,), log(1 + times consumed) on the train users, scaled to [0, 1].
+    """
+
+    vectors: Tensor
+    encoder_vectors: Tensor
+    encoder_bias: Tensor
+    log_popularity: Tensor
+
+    @classmethod
+    def of(cls, encoder: StateEncoder, popularity: Tensor) -> "ItemTables":
+        """The tables of a world's encoder and its items' popularity (N,)."""
+        device = encoder.item_vectors.device
+        logs = torch.log1p(popularity.to(device, torch.float32))
+        return cls(
+            encoder.item_vectors.detach().clone(),
+            encoder.out_items.detach().clone(),
+            F.pad(encoder.popularity.detach(), (0, 1)),
+            F.pad(logs / logs.max().clamp_min(1e-6), (0, 1)),
+        )
+
+    @property
+    def catalogue_size(self) -> int:
+        """N."""
+        return len(self.vectors) - 1
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.vectors.shape[1]
+
+
+class SlateMeans(nn.Module):
+    """The mean vector of what was shown, and of what was consumed, in each past slate. No parameters."""
+
+    vectors: Tensor
+
+    def __init__(self, tables: ItemTables) -> None:
+        super().__init__()
+        self.register_buffer("vectors", tables.vectors, persistent=False)
+
+    def forward(self, shown: Tensor, consumed: Tensor) -> tuple[Tensor, Tensor]:
+        """Slates (B, L, K) and which places were consumed (B, L, K), bool -> two of (B, L, d), and zero where empty.
+
+        Both are divided by the number of items *shown*, so that the length of the second tells how much was liked.
+        """
+        b, length, k = shown.shape
+        if length * k == 0:
+            empty = self.vectors.new_zeros(b, length, self.vectors.shape[1])
+            return empty, empty
+        held = (shown < len(self.vectors) - 1).to(self.vectors.dtype)
+        size = held.sum(2, keepdim=True).clamp_min(1)
+        return self._sum(shown, held) / size, self._sum(shown, held * consumed) / size
+
+    def _sum(self, items: Tensor, weights: Tensor) -> Tensor:
+        flat = items.flatten(0, 1)
+        total = F.embedding_bag(flat, self.vectors, per_sample_weights=weights.flatten(0, 1), mode="sum")
+        return total.view(*items.shape[:2], -1)
+
+
+class LoopFeatures(nn.Module):
+    """Observation -> features (B, 4 d + hidden): the `ANCHORS` in item space, then a trunk; `split` parts them.
+
+    The trunk is an MLP (LayerNorm, tanh) over the state, the context, the profile, and for each of the last L slates
+    the projected mean of what was shown and of what was consumed, so that an agent can see what it has worn out. The
+    anchors are the state, the recency-weighted means of what was shown and consumed, and the mean of what was already
+    picked for the slate in the making (`picked`; zero where the observation has none).
+
+    Args:
+        tables: the items.
+        shown_length: L.
+        profile_dim: p.
+        config: sizes.
+    """
+
+    def __init__(self, tables: ItemTables, shown_length: int, profile_dim: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.dim, self.hidden, self.profile_dim = tables.dim, config.hidden, profile_dim
+        self.means = SlateMeans(tables)
+        self.project = nn.Linear(2 * tables.dim, config.slate_dim)
+        width = tables.dim + len(CONTEXT) + profile_dim + shown_length * config.slate_dim + tables.dim
+        layers: list[nn.Module] = []
+        for _ in range(config.layers):
+            layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.Tanh()]
+            width = config.hidden
+        self.trunk = nn.Sequential(*layers)
+        recent_first = torch.arange(shown_length - 1, -1, -1, dtype=torch.float32)
+        self.recency = nn.Parameter(torch.stack([-0.5 * recent_first] * 2))  # (2, L), log-weights
+        self.mean_scale = tables.dim**0.5
+
+    @property
+    def size(self) -> int:
+        """Length of the features."""
+        return self.hidden + len(ANCHORS) * self.dim
+
+    def forward(self, observation: Observation) -> Tensor:
+        state = observation["state"]
+        consumed = observation["answers"][..., 0] > 0.5
+        shown_means, liked_means = self.means(observation["shown"].long(), consumed)  # (B, L, d) each
+        slates = torch.tanh(self.project(torch.cat([shown_means, liked_means], dim=2) * self.mean_scale))
+        weights = torch.softmax(self.recency, dim=1)  # (2, L)
+        picked = self._picked(observation, state)
+        inputs = [state, observation["context"], slates.flatten(1), picked * self.mean_scale]
+        if self.profile_dim:
+            inputs.append(F.softsign(observation["profile"]))
+        trunk = self.trunk(torch.cat(inputs, dim=1))
+        anchors = [state, weights[0] @ shown_means, weights[1] @ liked_means, picked]
+        return torch.cat([*anchors, trunk], dim=1)
+
+    @staticmethod
+    def split(features: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """Features -> trunk (B, hidden) and anchors (B, 4, d)."""
+        anchors = features[:, : len(ANCHORS) * dim].view(-1, len(ANCHORS), dim)
+        return features[:, len(ANCHORS) * dim :], anchors
+
+    def _picked(self, observation: Observation, state: Tensor) -> Tensor:
+        if "picked" not in observation:
+            return torch.zeros_like(state)
+        picked = observation["picked"].long().unsqueeze(1)  # (B, 1, K)
+        mean, _ = self.means(picked, torch.zeros_like(picked, dtype=torch.bool))
+        return mean[:, 0]

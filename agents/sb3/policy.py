@@ -1,0 +1,187 @@
+"""A trained Stable-Baselines3 agent as a policy: plain torch, needs neither SB3 nor a world."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from recloop.agents.policy import Carry, Policy
+from recloop.agents.sb3.features import ItemTables, NetworkConfig
+from recloop.agents.sb3.isolation import isolated_randomness
+from recloop.agents.sb3.networks import Actor, HeadName, admissible, make_actor
+from recloop.agents.serving import Serving
+from recloop.agents.slates import action_mask, best_slate, sample, slate_log_prob
+from recloop.encoders.errors import PolicyError
+from recloop.envs.actions import EncoderRetriever
+from recloop.envs.observation import Observation
+from recloop.envs.randomness import Draw
+from recloop.envs.world import World
+
+
+class SB3Policy(Policy):
+    """Acts by an `Actor` trained in Stable-Baselines3.
+
+    | head | deterministic slate | stochastic slate |
+    |---|---|---|
+    | candidates | the k best of C retrieved items | Plackett-Luce |
+    | candidates, one at a time | the best pick, k times | a pick from the softmax, k times |
+    | proto | the k items nearest the mean direction | around the direction plus Gaussian noise |
+    | item | the k items of highest Q-value | none |
+
+    Args:
+        serving: what it takes to act outside a simulator; the item tables come from it.
+        actor: the networks.
+        head: the action mode.
+        network: sizes of `actor`.
+        candidates: C, of its retriever; None where it needs none.
+        one_at_a_time: the scores depend on what is already picked for the slate.
+        log_std: float32 (d,) of a `proto` actor.
+        stochastic: draw slates instead of showing the most likely one.
+        training: the agent's config, for the record.
+        name: what tables call it.
+    """
+
+    kind = "sb3"
+
+    def __init__(
+        self,
+        serving: Serving,
+        actor: Actor,
+        head: HeadName,
+        network: NetworkConfig,
+        *,
+        candidates: int | None = None,
+        one_at_a_time: bool = False,
+        log_std: Tensor | None = None,
+        stochastic: bool = False,
+        training: Mapping[str, Any] | None = None,
+        name: str = "sb3",
+    ) -> None:
+        if stochastic and head == "item":
+            raise PolicyError("dqn has no stochastic form; leave stochastic=False")
+        self.serving, self.actor, self.head, self.network = serving, actor, head, network
+        self.one_at_a_time, self.stochastic = one_at_a_time, stochastic
+        self.training, self.name = dict(training or {}), name
+        self.log_std = log_std
+        self.retriever = None
+        if head == "candidates":
+            self.retriever = EncoderRetriever(serving.world.state_encoder, candidates)
+        actor.eval()
+
+    @torch.no_grad()
+    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+        """See the table above."""
+        self.actor.to(observation["state"].device)
+        n = self._serving().catalogue_size
+        mask = action_mask(observation, n)
+        observation = {**observation, "action_mask": mask}
+        if self.head == "item":
+            return best_slate(self.actor(observation), mask, k), carry
+        if self.head == "proto":
+            direction = self._direction(observation, draw)
+            return best_slate(direction @ self._vectors(direction).T, mask, k), carry
+        observation["candidates"] = self._retrieve(observation, k)
+        if self.one_at_a_time:
+            return self._pick_in_turn(observation, k, draw), carry
+        return self._pick(observation, k, draw), carry
+
+    def log_prob(self, observation: Observation, slate: Tensor) -> Tensor:
+        """Exact log-probability (B,) of slates (B, k) under the stochastic form; -inf for those it never shows."""
+        if self.head != "candidates" or not self.stochastic:
+            raise NotImplementedError(
+                f"{self.name} has a log-probability where it acts on candidates and with stochastic=True only"
+            )
+        self.actor.to(observation["state"].device)
+        mask = action_mask(observation, self._serving().catalogue_size)
+        observation = {**observation, "action_mask": mask}
+        observation["candidates"] = self._retrieve(observation, slate.shape[1])
+        if not self.one_at_a_time:
+            return slate_log_prob(*self._over_catalogue(observation), slate)
+        total = torch.zeros(len(slate), device=slate.device)
+        for place in range(slate.shape[1]):
+            observation["picked"] = slate.masked_fill(
+                torch.arange(slate.shape[1], device=slate.device) >= place, mask.shape[1]
+            )
+            total = total + slate_log_prob(*self._over_catalogue(observation), slate[:, place : place + 1])
+        return total
+
+    def config(self) -> dict[str, Any]:
+        """See `restore`."""
+        return {
+            "head": self.head,
+            "network": asdict(self.network),
+            "candidates": self.retriever.size if self.retriever else None,
+            "one_at_a_time": self.one_at_a_time,
+            "stochastic": self.stochastic,
+            "training": self.training,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The actor's weights, and `log_std` of a `proto` actor."""
+        tensors = {f"actor.{name}": value for name, value in self.actor.state_dict().items()}
+        return tensors if self.log_std is None else {**tensors, "log_std": self.log_std}
+
+    @classmethod
+    def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Undo `config` and `tensors`; item tables come from `serving`."""
+        facts = dict(config)
+        network = NetworkConfig(**facts.pop("network"))
+        actor = actor_for(serving.world, facts["head"], network, seed=0)
+        weights = {n.removeprefix("actor."): t for n, t in tensors.items() if n.startswith("actor.")}
+        actor.load_state_dict(weights)
+        return cls(serving, actor, network=network, log_std=tensors.get("log_std"), **facts)
+
+    def _retrieve(self, observation: Observation, k: int) -> Tensor:
+        assert self.retriever is not None
+        if k > self.retriever.size:
+            raise PolicyError(
+                f"k={k} is larger than the {self.retriever.size} candidates that {self.name} retrieves; ask for fewer"
+            )
+        encoder = self.retriever.state_encoder.item_vectors.device  # shared with a core, which may have moved it
+        needed = {key: observation[key].to(encoder) for key in ("state", "action_mask")}
+        return self.retriever.candidates(needed).to(observation["state"].device)
+
+    def _pick(self, observation: Observation, k: int, draw: Draw) -> Tensor:
+        """A slate, or what of it can be filled, from one look at the candidates."""
+        candidates = observation["candidates"]
+        mask = admissible(observation, self._serving().catalogue_size)
+        gumbel = draw.gumbel("slate", candidates) if self.stochastic else None
+        positions = sample(self.actor(observation), mask, k, gumbel)
+        return candidates.gather(1, positions).masked_fill(~mask.gather(1, positions), self._serving().catalogue_size)
+
+    def _pick_in_turn(self, observation: Observation, k: int, draw: Draw) -> Tensor:
+        empty = self._serving().catalogue_size
+        picked = torch.full((len(observation["state"]), k), empty, device=observation["state"].device)
+        for place in range(k):
+            here = Draw(draw.bits(f"pick {place}"))
+            picked[:, place] = self._pick({**observation, "picked": picked.clone()}, 1, here)[:, 0]
+        return picked
+
+    def _over_catalogue(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """The candidates' scores and which may be picked, spread over the catalogue: two of (B, N)."""
+        candidates, n = observation["candidates"], self._serving().catalogue_size
+        allowed = admissible(observation, n)
+        mask = torch.zeros(len(candidates), n + 1, dtype=torch.bool, device=candidates.device)
+        mask = mask.scatter(1, candidates, allowed)[:, :n]
+        scores = torch.zeros(len(candidates), n + 1, device=candidates.device)
+        return scores.scatter(1, candidates, self.actor(observation))[:, :n], mask
+
+    def _direction(self, observation: Observation, draw: Draw) -> Tensor:
+        mean: Tensor = self.actor(observation)
+        if self.stochastic and self.log_std is not None:
+            entries = torch.arange(mean.shape[1], device=mean.device).expand(len(mean), -1)
+            mean = mean + self.log_std.to(mean.device).exp() * draw.normal("proto", entries)
+        return mean.clamp(-1, 1)
+
+    def _vectors(self, like: Tensor) -> Tensor:
+        return self._serving().world.item_vectors[:-1].to(like.device)
+
+
+def actor_for(world: World, head: HeadName, network: NetworkConfig, seed: int) -> Actor:
+    """A fresh actor with the sizes of a world; no global generator is touched."""
+    spec = world.spec()
+    tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
+    with isolated_randomness(seed):
+        return make_actor(head, tables, spec.shown_length, spec.profile_dim, network)
