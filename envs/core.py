@@ -11,7 +11,7 @@ from recloop.encoders.errors import DeviceError, RecloopError
 from recloop.encoders.state import EncoderState
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.randomness import Draw
-from recloop.envs.rewards import Outcome, Reward, check_reward
+from recloop.envs.rewards import Outcome, Reward, checked_reward
 from recloop.envs.users.contract import Past, Response, UserSimulator
 from recloop.envs.world import World
 
@@ -149,8 +149,7 @@ class Core:
         self.encoded = self.encoder.advance(self.encoded, items, response.signals)
         self.past = self._remember(slate, items, response)
         outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals)
-        reward = self.reward(outcome).to(torch.float32)
-        check_reward(reward, self.lanes)
+        reward = checked_reward(self.reward(outcome), self.lanes)
         self.state, terminated = self._leave_or_return(state, response, draw)
         truncated = (self.past.step >= self.max_steps) & ~terminated
         finished = (terminated | truncated).nonzero()[:, 0]

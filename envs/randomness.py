@@ -15,12 +15,17 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
-_INV_24 = 1.0 / (1 << 24)
+_INV_23 = 1.0 / (1 << 23)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical shift to the right of signed 64-bit integers."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """The upper 23 bits as float32 in (0, 1): with one more, the half added could round the largest up to 1."""
+    return (_shift(bits, 41).to(torch.float32) + 0.5) * _INV_23
 
 
 def absorb(key: Tensor, value: Tensor | int) -> Tensor:
@@ -70,7 +75,7 @@ class Draw:
 
     def uniform(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """float32 in (0, 1), strictly inside: (B,), or of the shape of `items`, one a lane and item."""
-        return (_shift(self.bits(purpose, items), 40).to(torch.float32) + 0.5) * _INV_24
+        return _unit(self.bits(purpose, items))
 
     def gumbel(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """Standard Gumbel noise, shaped as in `uniform`."""

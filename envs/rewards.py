@@ -84,11 +84,15 @@ def slate_diversity(slate: Tensor, item_vectors: Tensor) -> Tensor:
     shown = (slate < len(item_vectors) - 1).sum(1)  # (B,)
     pairs = (shown * (shown - 1)).clamp(min=1)
     cosines = vectors.sum(1).square().sum(-1) - vectors.square().sum((1, 2))  # (B,), each pair twice
-    return torch.where(shown > 1, 1 - cosines / pairs, torch.zeros_like(cosines))
+    diversity = (1 - cosines / pairs).clamp(0.0, 2.0)  # rounding may leave the range
+    return torch.where(shown > 1, diversity, torch.zeros_like(diversity))
 
 
-def check_reward(reward: Tensor, lanes: Tensor) -> None:
-    """Raise `RecloopError` naming the first lane whose reward is NaN or infinite."""
+def checked_reward(reward: Any, lanes: Tensor) -> Tensor:
+    """The reward as float32 (B,); `RecloopError` where it has another shape or is not finite, naming the first lane."""
+    if not isinstance(reward, Tensor) or reward.shape != lanes.shape:
+        what = f"shape {tuple(reward.shape)}" if isinstance(reward, Tensor) else f"type {type(reward).__name__}"
+        raise RecloopError(f"the reward has {what}; return a torch tensor with one number a lane, ({len(lanes)},)")
     if not bool(torch.isfinite(reward).all()):
         lane = int((~torch.isfinite(reward)).nonzero()[0, 0])
         value = float(reward[lane])
@@ -97,3 +101,4 @@ def check_reward(reward: Tensor, lanes: Tensor) -> None:
             f"the reward of lane {int(lanes[lane])} is {kind}; rewards must be finite, check the reward function "
             "and the simulator's signals"
         )
+    return reward.to(torch.float32)

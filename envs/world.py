@@ -237,9 +237,9 @@ class World:
             pd.DataFrame(
                 {"item": self.catalogue.ids, "title": self.catalogue.titles, "text": self.catalogue.texts}
             ).to_parquet(part / "items.parquet")
-            pd.DataFrame(
-                {"user": self.users.ids, "part": [PARTS[int(p)] for p in self.users.part]}
-            ).to_parquet(part / "users.parquet")
+            pd.DataFrame({"user": self.users.ids, "part": [PARTS[int(p)] for p in self.users.part]}).to_parquet(
+                part / "users.parquet"
+            )
             write_tensors(part / "users.safetensors", _user_tensors(self.users))
             write_tensors(part / "sequences.safetensors", _sequence_tensors(self.sequences))
             write_tensors(part / "items.safetensors", {"popularity": self.catalogue.popularity})
@@ -264,9 +264,7 @@ class World:
         folder = Path(folder)
         if not (folder / "world.json").exists():
             what = "is half-written: world.json is missing" if folder.exists() else "does not exist"
-            raise WorldError(
-                f"the world folder {folder} {what}; make it with `recloop build LOG --out {folder}`"
-            )
+            raise WorldError(f"the world folder {folder} {what}; make it with `recloop build LOG --out {folder}`")
         try:
             return cls._load(folder)
         except WorldError:
@@ -318,10 +316,12 @@ class World:
             knowledge=_load_knowledge(folder / "knowledge.parquet"),
         )
         if world.fingerprint != facts["fingerprint"]:
-            raise WorldError(
-                f"the files in {folder} do not belong together (fingerprint differs); build it anew"
-            )
+            raise WorldError(f"the files in {folder} do not belong together (fingerprint differs); build it anew")
         return world
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "World":
+        """A world is immutable, and Gymnasium copies the arguments of every environment it makes."""
+        return self
 
     def with_simulators(self, **simulators: UserSimulator) -> "World":
         """This world with simulators of your own beside (or instead of) its own."""
@@ -349,9 +349,7 @@ def _sequence_tensors(sequences: Sequences) -> dict[str, Tensor]:
 def _sequences_from(tensors: dict[str, Tensor]) -> Sequences:
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
     size = int(arrays.pop("catalogue_size")[0])
-    slates = {
-        name.removeprefix("slates."): arrays.pop(name) for name in list(arrays) if name.startswith("slates.")
-    }
+    slates = {name.removeprefix("slates."): arrays.pop(name) for name in list(arrays) if name.startswith("slates.")}
     return Sequences(catalogue_size=size, slates=Slates(**slates) if slates else None, **arrays)
 
 
