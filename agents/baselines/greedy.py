@@ -1,0 +1,134 @@
+"""Greedy on a user model: shows what the fitted users are expected to reward most, one item at a time."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from recloop.agents.policy import Carry, FitOptions, Policy
+from recloop.agents.serving import Serving
+from recloop.agents.slates import action_mask, best_slate
+from recloop.encoders.errors import PolicyError
+from recloop.envs.observation import Observation, past_of
+from recloop.envs.randomness import Draw
+from recloop.envs.users.contract import Past, UserSimulator
+from recloop.envs.world import World
+
+_SHORTLIST = 64
+"""Items of highest utility whose expected reward is worked out; more than any slate the field shows."""
+_ROWS = 1 << 15
+"""Single-item slates that are asked about at once."""
+
+
+@runtime_checkable
+class FollowsAlong(Protocol):
+    """Users whose state can be kept up to date from what was seen, without replaying the whole past."""
+
+    def observe(self, state: Any, slate: Tensor, signals: Tensor) -> Any:
+        """The state after the answers (B, K, S) to slates (B, K)."""
+
+
+class GreedyPolicy(Policy):
+    """Shows the k admissible items with the highest expected reward, each as if it were shown alone.
+
+    It holds a fitted model of its own (`World.user_model`), guesses the user's state from the past with `infer`
+    and keeps the guess up to date from the answers (`observe` where the model has it, else `infer` anew each
+    step); it never reads the environment's state. The 64 items of highest `utility` are ranked by expected reward
+    under the world's default reward: weighted expected signals, a signal given on another one times the chance of
+    that one, and leaving. Diversity and repeats, which belong to whole slates, are left out. Without `expected` it
+    ranks by `utility`, without `utility` it works out the reward of every item.
+
+    Args:
+        serving: with a user model in it.
+
+    Raises:
+        PolicyError: the world has no user model, or one that cannot rank.
+    """
+
+    name = "greedy"
+    kind = "greedy"
+
+    def __init__(self, serving: Serving) -> None:
+        model = serving.world.user_model
+        if model is None:
+            raise PolicyError(f"world '{serving.world.name}' has no user model to be greedy on; build one that has")
+        if type(model).infer is UserSimulator.infer:
+            raise PolicyError(f"greedy needs to guess the users' state; write `infer` for {type(model).__name__}")
+        if type(model).expected is UserSimulator.expected and type(model).utility is UserSimulator.utility:
+            raise PolicyError(f"greedy needs to rank items; write `expected` or `utility` for {type(model).__name__}")
+        self.serving: Serving = serving
+        self.model = model
+        self._prepared: torch.device | None = None
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> Self:
+        """Take a copy of the world's user model, which was fitted on the train users alone."""
+        return cls(Serving.of(world, user_model=copy.deepcopy(world.user_model)))
+
+    @torch.no_grad()
+    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+        """The k best; the carry is the model's guess of the users' state."""
+        past = past_of(observation)
+        device = past.history.device
+        if self._prepared != device:
+            self.model.prepare(self.serving.world, device)
+            self._prepared = device
+        if carry is not None and isinstance(self.model, FollowsAlong):
+            state = self.model.observe(carry, past.shown[:, -1], past.answers[:, -1])
+        else:
+            state = self.model.infer(past, observation["profile"])
+        mask = action_mask(observation, self.serving.catalogue_size)
+        return self._best(state, past, mask, k), state
+
+    @classmethod
+    def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """The user model lies in the serving folder."""
+        return cls(serving)
+
+    def _best(self, state: Any, past: Past, mask: Tensor, k: int) -> Tensor:
+        n = self.serving.catalogue_size
+        everything = torch.arange(n, device=mask.device)
+        utility = self.model.utility(state, past, everything)
+        if utility is None:
+            shortlist = everything.expand(len(mask), -1).masked_fill(~mask, n)
+        else:
+            shortlist = best_slate(utility, mask, max(k, min(_SHORTLIST, n)))
+        rewards = self._rewards(state, past, shortlist)
+        if rewards is None:
+            return shortlist[:, :k]
+        places = best_slate(rewards, shortlist < n, k)  # (B, k) places in the shortlist
+        padded = torch.nn.functional.pad(shortlist, (0, 1), value=n)
+        return padded.gather(1, places)
+
+    def _rewards(self, state: Any, past: Past, items: Tensor) -> Tensor | None:
+        """Expected reward of showing each item (B, C) alone, (B, C); None where the model cannot say."""
+        b, c = items.shape
+        lanes = torch.arange(b, device=items.device).repeat_interleave(c)
+        parts = []
+        for rows, shown in zip(lanes.split(_ROWS), items.reshape(-1, 1).split(_ROWS), strict=True):
+            seen = None if past.seen is None else past.seen[rows]
+            tables = {name: value[rows] for name, value in vars(past).items() if name != "seen"}
+            expected = self.model.expected(state.rows(rows), replace(past, **tables, seen=seen), shown)
+            if expected is None:
+                return None
+            reward = self._weighted(expected.mean[:, 0])
+            if expected.leave is not None:
+                reward = reward + self.serving.world.reward.leaving * expected.leave
+            parts.append(reward)
+        return torch.cat(parts).view(b, c)
+
+    def _weighted(self, mean: Tensor) -> Tensor:
+        """Means where given (R, S) -> the weighted sum of what is expected to be given, (R,)."""
+        signals = self.serving.world.signals
+        names = [signal.name for signal in signals]
+        total = torch.zeros_like(mean[:, 0])
+        for name, weight in self.serving.world.reward.signals.items():
+            value, signal = mean[:, names.index(name)], signals[names.index(name)]
+            while signal.given_on is not None:
+                parent = names.index(signal.given_on)
+                value, signal = value * mean[:, parent], signals[parent]
+            total = total + weight * value
+        return total
