@@ -1,0 +1,118 @@
+"""The command line. `recloop` lists the commands; `recloop COMMAND --help` tells what one takes.
+
+    recloop demo
+    recloop build ../shared/data/ml-100k --out worlds/ml-100k
+    recloop inspect worlds/ml-100k
+    recloop train worlds/ml-100k --agent ppo --steps 200000 --seed 0 --out policies/ppo
+    recloop compare worlds/ml-100k --policies random popularity greedy sasrec ppo --seeds 3 --out runs/ml-100k
+    recloop recommend policies/ppo --history 50,181,258 --k 10
+
+Exit codes: 0 done; 2 bad input, said in one line on stderr; 130 interrupted. Nothing heavy is imported before the
+command is known.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+COMMANDS = {
+    "demo": ("recloop.experiments.demo:DemoConfig", "the built-in truth world: five policies, a planner, a report"),
+    "build": ("recloop.experiments.build:BuildCommand", "a log of behaviour becomes a world"),
+    "inspect": ("recloop.experiments.inspect_world:InspectConfig", "what a world holds, learned and assumed"),
+    "train": ("recloop.experiments.train:TrainConfig", "train one policy in a world"),
+    "compare": ("recloop.experiments.compare:CompareConfig", "train, evaluate and compare policies, with a report"),
+    "recommend": ("recloop.experiments.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
+    "download": ("recloop.experiments.download:DownloadConfig", "fetch a published data set, with its checksum"),
+    "check-users": ("recloop.experiments.check_users:CheckUsersConfig", "does a user simulator keep the contract?"),
+}
+"""Command -> dotted path of its settings (the module's `main` runs them) and what it is for."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `recloop` command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    if given[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"recloop {version('recloop')}")
+        return
+    name = given[0]
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        _fail(f"unknown command '{name}'; {hint}Known: {', '.join(COMMANDS)}")
+    # Waiting threads that spin would take the cores from those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    module_name, _, settings = COMMANDS[name][0].partition(":")
+
+    def run() -> None:
+        module = importlib.import_module(module_name)
+        _parse_and_run(getattr(module, settings), module.main, f"recloop {name}", given[1:])
+
+    guarded(run)
+
+
+def run_script(settings: type[Config], command: Callable[[Config], Any]) -> None:
+    """What a script of this room does when it is run by itself: the same as its command."""
+    guarded(lambda: _parse_and_run(settings, command, None, None))
+
+
+def guarded(run: Callable[[], None]) -> None:
+    """Run a command; bad input, a full disk or an interruption end it in one line and an exit code."""
+    from recloop.encoders.errors import RecloopError
+
+    try:
+        run()
+    except RecloopError as error:
+        _fail(str(error))
+    except KeyboardInterrupt as stop:
+        print(f"recloop: {str(stop) or 'interrupted; nothing half-written was left'}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; check the path, its permissions and the free space")
+
+
+def _parse_and_run(
+    settings: type[Config], command: Callable[[Config], Any], prog: str | None, arguments: list[str] | None
+) -> None:
+    import tyro
+
+    command(tyro.cli(settings, prog=prog, args=arguments, use_underscores=False))
+
+
+def _fail(message: str) -> None:
+    print(f"recloop: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: recloop COMMAND ...",
+            "",
+            "Logged behaviour as a world of simulated users, in which policies are trained and compared.",
+            "",
+            *lines,
+            "",
+            "recloop COMMAND --help tells what a command takes.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

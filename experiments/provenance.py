@@ -1,0 +1,80 @@
+"""Where a result comes from: command, commit, versions, device, threads."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("recloop", "torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib", "transformers")
+"""Packages whose versions a run records."""
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Facts for `run.json` that do not change while a run goes on."""
+    import torch
+
+    return {
+        "command": command(),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "device": device_name(device),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def command() -> str:
+    """The command line, as one can type it again."""
+    script = Path(sys.argv[0])
+    name = script.name if script.suffix != ".py" else f"python {script}"
+    return shlex.join([*shlex.split(name), *sys.argv[1:]])
+
+
+def commit() -> str | None:
+    """Commit of the source tree this package runs from, `-dirty` with changes on top; None where it is installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-dirty" if changed else head
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of `PACKAGES`."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: str) -> str:
+    """A device in words."""
+    import torch
+
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
+    return f"{device} ({os.cpu_count()} cores)"
+
+
+def use_threads(threads: int | None) -> None:
+    """Set how many threads torch uses; None leaves it to OMP_NUM_THREADS, else to torch."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()

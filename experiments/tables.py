@@ -1,0 +1,66 @@
+"""A comparison as a table in the terminal."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from recloop.experiments.comparison import Comparison, Headline
+from recloop.experiments.intervals import Interval
+
+
+def print_comparison(comparison: Comparison, out: Path, console: Console | None = None) -> None:
+    """Print one table a simulator, and where the report is."""
+    console = console or wide_console()
+    for simulator in comparison.simulators:
+        console.print(headline_table(comparison, simulator))
+    console.print(f"report       {out / 'report.html'}", soft_wrap=True)
+    console.print(f"tensorboard  tensorboard --logdir {out / 'tensorboard'}", soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """The terminal, or 118 columns where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=118)
+
+
+def headline_table(comparison: Comparison, simulator: str) -> Table:
+    """Policies in rows: value, paired difference to the reference, probability of improvement, coverage, length."""
+    users = len(comparison.values(comparison.reference, simulator))
+    table = Table(
+        title=f"{simulator_in_words(comparison, simulator)}: return an episode, {users} users, "
+        f"{len(comparison.seeds)} seed(s), 95 % over users",
+        title_justify="left",
+    )
+    table.add_column("policy")
+    for name in ("return", f"minus {comparison.reference}", "p(improve)", "coverage", "slates", "struck"):
+        table.add_column(name, justify="right")
+    for contender in comparison.contenders:
+        line = comparison.headline(contender.label, simulator)
+        name = f"{contender.label} (knows the truth)" if contender.privileged else contender.label
+        table.add_row(name, *cells(line))
+    return table
+
+
+def cells(line: Headline) -> list[str]:
+    """The numbers of a row as text."""
+    return [
+        interval_text(line.value),
+        "reference" if line.difference is None else interval_text(line.difference, signed=True),
+        "" if line.improves is None else f"{line.improves.mean:.0%}",
+        f"{line.coverage:.1%}",
+        f"{line.length:.1f}",
+        f"{line.struck:.2f}",
+    ]
+
+
+def interval_text(interval: Interval, signed: bool = False) -> str:
+    """An interval as `mean [low, high]`."""
+    form = "+.2f" if signed else ".2f"
+    return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+
+
+def simulator_in_words(comparison: Comparison, simulator: str) -> str:
+    """What a reader calls a simulator."""
+    known = {"train": "training users", "judge": "judge", "truth": "the truth", "validation": "validation users"}
+    return known.get(simulator, f"your users {simulator}")
