@@ -93,10 +93,9 @@ def guess_mapping(table: TextTable) -> ColumnMapping:
     found = usual_columns(map(str, table.frame.columns))
     for column in (Columns.user, Columns.item):
         if column not in found:
-            have = ", ".join(map(str, table.frame.columns))
             raise LogError(
                 f"{table.path}, {table.unit} 1: no column is called {' or '.join(ALIASES[column])}; the file has "
-                f"{have}; say which is the {column} with columns=ColumnMapping({column}=...)"
+                f"{table.names}; say which is the {column} with columns=ColumnMapping({column}=...)"
             )
     return ColumnMapping(**found)  # type: ignore[arg-type]
 

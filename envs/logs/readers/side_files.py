@@ -41,7 +41,7 @@ def read_atomic(path: Path, bad_rows: BadRows) -> AtomicTable:
                 "write for example item_id:token"
             )
         if name in kinds:
-            raise LogError(f"{path}, line 1: column '{name}' stands there twice; name each column once")
+            raise LogError(f"{path}, line 1: column {shown(name)} stands there twice; name each column once")
         kinds[name] = kind
     table = TextTable(path, table.frame.set_axis(list(kinds), axis=1), table.lines)
     for name, kind in kinds.items():
@@ -121,8 +121,8 @@ def with_entities(
     table = table.without(unknown, item, "is no item of this log", f"unknown {item} in .link", bad_rows)
     entity = table.frame.set_index(item)["entity_id"].reindex(items.index)
     bare = int((knowledge.entity_rows(table.frame["entity_id"].tolist()) < 0).sum())
-    note = f"{len(table.frame)} of {len(items)} items are linked to the knowledge graph"
-    return items.assign(**{Columns.entity: entity}), f"{note}; {bare} of these have no triple." if bare else f"{note}."
+    note = f"{len(table.frame)} of {len(items)} items are linked to the knowledge graph, {bare} without a triple."
+    return items.assign(**{Columns.entity: entity}), note
 
 
 def with_missing(table: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:

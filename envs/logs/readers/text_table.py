@@ -21,6 +21,9 @@ FIELD_LIMIT = 100_000
 SHOWN = 60
 """Characters of a bad value that a message repeats."""
 
+NAMES_SHOWN = 20
+"""Columns that a message lists."""
+
 OnBadRows = Literal["error", "drop"]
 Mask = npt.NDArray[np.bool_]
 
@@ -81,14 +84,22 @@ class TextTable:
     def place(self, row: int, column: str | None = None) -> str:
         """Where a row stands, for an error message."""
         where = f"{self.path}, {self.unit} {self.lines[row]}"
-        return where if column is None else f"{where}, column '{column}'"
+        return where if column is None else f"{where}, column {shown(column)}"
+
+    @property
+    def names(self) -> str:
+        """The names of the columns, for an error message."""
+        names = [shown(name) for name in self.frame.columns[:NAMES_SHOWN]]
+        more = len(self.frame.columns) - len(names)
+        return ", ".join(names) + (f" and {more} more" if more else "")
 
     def require(self, *columns: str) -> None:
         """`LogError` where a column is missing."""
         for column in columns:
             if column not in self.frame.columns:
-                have = ", ".join(map(str, self.frame.columns))
-                raise LogError(f"{self.path}, {self.unit} 1: there is no column '{column}'; the file has {have}")
+                raise LogError(
+                    f"{self.path}, {self.unit} 1: there is no column {shown(column)}; the file has {self.names}"
+                )
 
     def without(self, bad: Mask, column: str, problem: str, reason: str, bad_rows: BadRows) -> "TextTable":
         """The table less the rows marked in `bad`; `bad_rows` decides whether the first is an error."""
@@ -225,12 +236,14 @@ def _checked_header(path: Path, header: list[str]) -> list[str]:
 
 def _ragged(path: Path, line: int, fields: int, names: list[str]) -> tuple[str, str]:
     column = names[min(fields, len(names) - 1)]
-    return "ragged line", (f"{path}, line {line}, column '{column}': {fields} fields where the header has {len(names)}")
+    return "ragged line", (
+        f"{path}, line {line}, column {shown(column)}: {fields} fields where the header has {len(names)}"
+    )
 
 
 def _too_long(path: Path, line: int, column: str, length: int) -> tuple[str, str]:
     return "field too long", (
-        f"{path}, line {line}, column '{column}': a field of {length} characters; the limit is {FIELD_LIMIT}"
+        f"{path}, line {line}, column {shown(column)}: a field of {length} characters; the limit is {FIELD_LIMIT}"
     )
 
 
