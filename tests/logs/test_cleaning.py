@@ -140,7 +140,7 @@ ids = st.sampled_from(["u", "v", "w", "a", "b", "c", "d", "", None])
 numbers = st.one_of(st.none(), st.floats(), st.integers(-1, 6), st.sampled_from([1, 1, 1, 0]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     rows=st.lists(st.tuples(ids, ids, numbers, numbers, numbers), max_size=25),
     good=st.booleans(),
