@@ -54,8 +54,8 @@ class TopicWorldConfig:
     items_a_topic: int = 50
     slate_size: int = 5
     max_steps: int = 20
-    sessions: int = 3
-    logged_slates: int = 20
+    sessions: int = 6
+    logged_slates: int = 40
     seed: int = 0
     dim: int = 32
     text: str = "hashed"
@@ -65,7 +65,7 @@ class TopicWorldConfig:
     rules: TopicRules = field(default_factory=TopicRules)
 
 
-DEMO = TopicWorldConfig(users=1500, logged_slates=40, text="minilm", kg_epochs=30, state_epochs=12, user_epochs=15)
+DEMO = TopicWorldConfig(users=1500, logged_slates=60, text="minilm", kg_epochs=30, state_epochs=12, user_epochs=15)
 """The world of `recloop demo`."""
 
 
@@ -177,9 +177,9 @@ def write_log(world: World, focus: SoftFocus, config: TopicWorldConfig) -> Logge
 
 
 def _preferences(config: TopicWorldConfig) -> Tensor:
-    """float32 (U, T): sigmoid of independent normals, most below one half."""
+    """float32 (U, T): sigmoid of independent normals, wide enough that most users love a topic and shun another."""
     generator = torch.Generator().manual_seed(config.seed)
-    return torch.sigmoid(torch.randn(config.users, config.topics, generator=generator) - 0.3)
+    return torch.sigmoid(1.8 * torch.randn(config.users, config.topics, generator=generator) - 0.5)
 
 
 def _blank_world(config: TopicWorldConfig, catalogue: TopicCatalogue, truth: TopicUsers, text: Tensor) -> World:
