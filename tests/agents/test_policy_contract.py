@@ -1,0 +1,138 @@
+"""What every policy promises, asked of every policy that is registered."""
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import recloop.agents
+from recloop.agents import KINDS, POLICIES, FitOptions, Observed, Policy, load_policy, make_policy, save_policy
+from recloop.envs.built_in import built_in_world
+from recloop.envs.core import Core
+from recloop.envs.observation import DEFAULT_KEYS, Observation
+from recloop.envs.world import World
+
+NAMES = ("random", "popularity", "greedy", "sasrec")
+"""Under contract here. Agents of Stable-Baselines3 are under theirs, the planner under its own."""
+
+LANES, K = 6, 4
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return built_in_world()
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def policy(request: pytest.FixtureRequest, world: World) -> Policy:
+    return make_policy(request.param, world, FitOptions(seed=3, steps=1))
+
+
+def play(policy: Policy, core: Core, steps: int) -> list[torch.Tensor]:
+    """The slates of a few steps in fresh episodes, and the observations stay as they were."""
+    slates, carry = [], None
+    for _ in range(steps):
+        observation = core.observe()
+        kept = {key: value.clone() for key, value in observation.items()}
+        slate, carry = policy.act(observation, carry, K, core.draw())
+        assert all(torch.equal(kept[key], value) for key, value in observation.items())
+        core.step(slate)
+        slates.append(slate)
+    return slates
+
+
+def new_core(world: World) -> Core:
+    keys = (*DEFAULT_KEYS, "action_mask")
+    return Core(world, batch=LANES, slate_size=K, users="evaluate", seed=5, keys=keys)
+
+
+def observed(world: World, lanes: int = LANES) -> Observation:
+    keys = (*DEFAULT_KEYS, "action_mask")
+    return Core(world, batch=lanes, slate_size=K, users="evaluate", seed=5, keys=keys).observe()
+
+
+def test_slates_are_rows_of_the_catalogue_without_repeats(policy: Policy, world: World) -> None:
+    for slate in play(policy, new_core(world), 3):
+        assert slate.dtype == torch.int64
+        assert slate.shape == (LANES, K)
+        assert int(slate.min()) >= 0
+        assert int(slate.max()) < len(world.catalogue)
+        assert all(len(set(row)) == K for row in slate.tolist())
+
+
+def test_equal_arguments_give_equal_slates(policy: Policy, world: World) -> None:
+    once, again = play(policy, new_core(world), 3), play(policy, new_core(world), 3)
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+def test_the_mask_is_obeyed_down_to_the_last_item(policy: Policy, world: World) -> None:
+    observation = observed(world)
+    mask = torch.zeros(LANES, len(world.catalogue), dtype=torch.bool)
+    mask[:, [7, 50, 100]] = True
+    slate, _ = policy.act({**observation, "action_mask": mask}, None, K, new_core(world).draw())
+    assert all(set(row[:3]) == {7, 50, 100} for row in slate.tolist())
+    assert slate[:, 3].tolist() == [len(world.catalogue)] * LANES
+
+
+def test_no_global_generator_is_touched(policy: Policy, world: World) -> None:
+    before = torch.random.get_rng_state()
+    play(policy, new_core(world), 1)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_saved_policy_acts_alike_and_serves_alike(policy: Policy, world: World, tmp_path: Path) -> None:
+    save_policy(policy, tmp_path / "policy")
+    loaded = load_policy(tmp_path / "policy")
+    assert (type(loaded), loaded.name) == (type(policy), policy.name)
+    for a, b in zip(play(policy, new_core(world), 3), play(loaded, new_core(world), 3), strict=True):
+        assert torch.equal(a, b)
+    ids = world.catalogue.ids
+    person = Observed(history=[ids[3], ids[40]], shown=[[ids[3], ids[9]]], answers=[{"click": [1, 0]}])
+    assert policy.recommend(person, 6) == loaded.recommend(person, 6)
+
+
+def test_making_it_twice_gives_the_same_policy(policy: Policy, world: World) -> None:
+    again = make_policy(policy.name, world, FitOptions(seed=3, steps=1))
+    mine, theirs = policy.tensors(), again.tensors()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_serving_several_people_is_serving_each(policy: Policy, world: World) -> None:
+    ids = world.catalogue.ids
+    people = [Observed(history=[ids[3], ids[40]]), Observed(), Observed(history=[ids[i] for i in range(60, 90)])]
+    together = policy.recommend_many(people, 5)
+    assert together == [policy.recommend(person, 5) for person in people]
+    assert not set(together[2]) & set(people[2].history)
+
+
+def test_the_world_it_was_made_in_is_left_as_it_was(policy: Policy, world: World) -> None:
+    core = new_core(world)
+    play(policy, core, 1)
+    rows = torch.arange(len(world.users))
+    assert len(core.simulator.arrive(rows, core.draw()).preference) == len(world.users)
+
+
+def test_every_policy_of_the_package_is_under_contract() -> None:
+    """Fails when a policy is written and neither registered nor tested."""
+    for module in pkgutil.walk_packages(recloop.agents.__path__, "recloop.agents."):
+        importlib.import_module(module.name)
+    found = {cls for cls in _below(Policy) if cls.__module__.startswith("recloop.agents.")}
+    kept = {cls for cls in found if not inspect.isabstract(cls) and not cls.privileged}
+    kinds = {_class_of(path) for path in KINDS.values()}
+    assert kept == kinds
+    here = {cls.kind for cls in kept if not cls.__module__.startswith("recloop.agents.sb3")}
+    assert here == set(NAMES)
+    assert set(NAMES) <= set(POLICIES)
+
+
+def _below(cls: type[Policy]) -> set[type[Policy]]:
+    return {cls}.union(*(_below(child) for child in cls.__subclasses__()))
+
+
+def _class_of(path: str) -> object:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
