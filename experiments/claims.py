@@ -120,8 +120,10 @@ def _seeds_agree(comparison: Comparison, a: str, b: str, simulator: str) -> bool
 def _more_users(comparison: Comparison, a: str, b: str, simulator: str, pairs: int) -> str:
     paired = comparison.difference(a, b, simulator)
     needed = users_needed(paired, pairs)
-    if needed is None:
+    if not paired.any():
         return "they earned exactly the same from every user: nothing to settle"
+    if needed is None:
+        return "no difference at all on average: more users, and no order need come out"
     if needed > SETTLED_BY_USERS:
         return f"a difference this small ({paired.mean():+.4f}) would need more than {SETTLED_BY_USERS:,} users"
     if needed <= len(paired):

@@ -6,7 +6,6 @@ recloop inspect worlds/ml-100k
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.table import Table
 from recloop.envs.logs.schema import Signal
 from recloop.envs.world import PARTS, World
 from recloop.experiments.settings import at_least
-from recloop.experiments.tables import wide_console
+from recloop.experiments.tables import flat_figures, wide_console
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ def print_world(world: World, top: int, console: Console) -> None:
         for line in lines or ("nothing recorded",):
             console.print(f"  - {line}", markup=False, highlight=False, soft_wrap=True)
     console.print()
-    console.print(_pairs("figures", _flat(world.card.figures)))
+    console.print(_pairs("figures", flat_figures(world.card.figures)))
     if world.card.cleaning:
-        console.print(_pairs("cleaning", _flat(world.card.cleaning)))
+        console.print(_pairs("cleaning", flat_figures(world.card.cleaning)))
     if top:
         console.print(_popular(world, top))
 
@@ -111,22 +110,6 @@ def _pairs(title: str, pairs: Mapping[str, str]) -> Table:
     for name, value in pairs.items():
         table.add_row(name, value)
     return table
-
-
-def _flat(figures: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Nested figures as one level: `signal / auc`."""
-    flat: dict[str, str] = {}
-    for name, value in figures.items():
-        path = f"{above} / {name}" if above else str(name)
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, path))
-        else:
-            flat[path] = f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if _whole(value) else str(value)
-    return flat
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 if __name__ == "__main__":

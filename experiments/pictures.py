@@ -92,7 +92,9 @@ def _draw_training(axis: Any, comparison: Comparison) -> None:
             axis.plot(*np.array(curve).T, color=colour, linewidth=0.8, alpha=0.4)
         steps, mean = _mean_curve(curves)
         axis.plot(steps, mean, color=colour, linewidth=2.2, label=label)
-    axis.set_xlabel("training step", color=INK)
+    axis.grid(True, axis="y", color="#e8ebef", linewidth=0.8)
+    axis.xaxis.set_major_formatter(lambda step, place: f"{step:,.0f}")
+    axis.set_xlabel("training step (thin: a seed)", color=INK)
     axis.set_ylabel("return an episode, training users", color=INK)
     axis.legend(frameon=False, loc="lower right", fontsize=9)
 

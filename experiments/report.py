@@ -16,7 +16,7 @@ from recloop.experiments.evaluate import Rollout
 from recloop.experiments.intervals import SEEDS_FOR_INTERVAL, Interval
 from recloop.experiments.pictures import differences_picture, picture, returns_picture, training_picture
 from recloop.experiments.report_style import CSS
-from recloop.experiments.tables import interval_text, simulator_in_words
+from recloop.experiments.tables import flat_figures, interval_text, simulator_in_words
 
 __all__ = ["picture", "write_report"]
 
@@ -47,6 +47,7 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         f"{len(comparison.seeds)} seed(s) &middot; slates of {_slate_size(comparison)} from "
         f"{len(world.catalogue):,} items</p></header>",
         _lacking(comparison),
+        _lead(comparison, claims),
         "<h2>Results</h2>",
         *(_headline_section(comparison, s) for s in comparison.simulators),
         _picture("Return of every policy", returns_picture(comparison)),
@@ -67,6 +68,25 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         f"<title>Policies in {name}</title><style>{CSS}</style></head><body><main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main></body></html>\n"
+    )
+
+
+def _lead(comparison: Comparison, claims: Sequence[Claim]) -> str:
+    """The outcome in two sentences: who is best where nobody trained, and how much of the order is known."""
+    simulator = comparison.simulators[-1]
+    competing = [c.label for c in comparison.contenders if not c.privileged]
+    best = max((comparison.headline(label, simulator) for label in competing), key=lambda line: line.value.mean)
+    over = ""
+    if best.difference is not None:
+        over = f", {interval_text(best.difference, signed=True)} over {escape(comparison.reference)}"
+    known = [claim for claim in claims if claim.level is not None]
+    judged = sum(claim.level is Level.across_judges for claim in claims)
+    held = f", {judged} of them across judges" if len(comparison.simulators) > 1 else ""
+    words = escape(simulator_in_words(comparison, simulator))
+    return (
+        f'<section class="lead">Highest return in front of {words}: <b>{escape(best.policy)}</b> with '
+        f"{best.value.mean:.2f} an episode{over}. The order is known for {len(known)} of {len(claims)} pairs of "
+        f"policies{held}.</section>"
     )
 
 
@@ -200,25 +220,16 @@ def _card(comparison: Comparison) -> str:
     further = [
         f"{name} {value:+g}" for name, value in comparison.world.reward.as_dict().items() if name != "signals" and value
     ]
+    numbers = {**card.figures, **({"cleaning": card.cleaning} if card.cleaning else {})}
     figures = "".join(
-        f'<tr><td>{escape(str(k))}</td><td class="n">{escape(_figure_text(v))}</td></tr>'
-        for k, v in card.figures.items()
+        f'<tr><td>{escape(name)}</td><td class="n">{escape(text)}</td></tr>'
+        for name, text in flat_figures(numbers).items()
     )
     return (
-        f'<section><div class="columns">{columns}</div><h3>Reward</h3><p>{reward or "none"}'
+        f'<section><div class="columns">{columns}</div><h3>Reward of a step</h3><p>{reward or "none"}'
         f"{escape(('; ' + ', '.join(further)) if further else '')}</p>"
-        f"<h3>Figures</h3><table><tbody>{figures}</tbody></table></section>"
+        f"<details><summary>All figures</summary><table><tbody>{figures}</tbody></table></details></section>"
     )
-
-
-def _figure_text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_figure_text(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_figure_text(v) for v in value)
-    return str(value)
 
 
 def _list(lines: Iterable[str]) -> str:

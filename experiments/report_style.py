@@ -39,5 +39,6 @@ pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px
 .session .taken { font-weight: 600; color: var(--good); }
 .session .untaken { color: var(--soft); }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px; }
+summary { cursor: pointer; color: var(--accent); margin: 10px 0; }
 @media print { body { background: #fff; } section, .card { break-inside: avoid; } }
 """

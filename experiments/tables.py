@@ -1,6 +1,8 @@
 """A comparison as a table in the terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -64,3 +66,21 @@ def simulator_in_words(comparison: Comparison, simulator: str) -> str:
     """What a reader calls a simulator."""
     known = {"train": "training users", "judge": "judge", "truth": "the truth", "validation": "validation users"}
     return known.get(simulator, f"your users {simulator}")
+
+
+def flat_figures(figures: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Nested figures as text on one level.
+
+    >>> flat_figures({"items": 1200, "click": {"auc": 0.71234}})
+    {'items': '1,200', 'click / auc': '0.7123'}
+    """
+    flat: dict[str, str] = {}
+    for name, value in figures.items():
+        path = f"{above} / {name}" if above else str(name)
+        if isinstance(value, Mapping):
+            flat.update(flat_figures(value, path))
+        elif isinstance(value, float):
+            flat[path] = f"{value:.4g}"
+        else:
+            flat[path] = f"{value:,}" if type(value) is int else str(value)
+    return flat

@@ -1,0 +1,229 @@
+"""A comparison, from policies to its folder: rows, resuming, equal bytes, errors before anything is written."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from recloop.agents.policy import Carry, FitOptions, Policy
+from recloop.agents.registry import load_policy
+from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError
+from recloop.envs.observation import Observation
+from recloop.envs.randomness import Draw
+from recloop.envs.world import World
+from recloop.experiments.compare import CompareConfig, compare
+from recloop.experiments.intervals import t_interval
+from recloop.experiments.settings import read_settings
+
+
+class Learner(Policy):
+    """Learns which of the first items to show from its seed alone, and counts its trainings."""
+
+    trainings: ClassVar[list[int]] = []
+
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Learner":
+        cls.trainings.append(options.seed)
+        if options.log is not None:
+            for step in (10, 20):
+                options.log("rollout/ep_rew_mean", float(step + options.seed), step)
+        return cls(options.seed * 3)
+
+    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+        return torch.arange(self.first, self.first + k).expand(len(observation["state"]), -1), None
+
+    def config(self) -> dict[str, int]:
+        return {"first": self.first}
+
+
+class Interrupted(Learner):
+    """Is stopped by its user at the second seed."""
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Interrupted":
+        if options.seed == 1:
+            raise KeyboardInterrupt
+        return cls()
+
+
+LEARNER = f"{__name__}:Learner"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `--policies` finds the classes of this file by dotted path."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
+    Learner.trainings.clear()
+
+
+def _this_module() -> object:
+    import types
+
+    module = types.ModuleType(__name__)
+    module.__dict__.update(globals())
+    return module
+
+
+def config_in(folder: Path, **changes: object) -> CompareConfig:
+    base = CompareConfig(
+        world=Path("worlds/judged"),
+        policies=("random", "popularity", LEARNER),
+        seeds=2,
+        out=folder,
+        lanes=24,
+        progress=False,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+
+
+def test_a_row_for_each_policy_seed_and_simulator(judged: World, tmp_path: Path) -> None:
+    comparison = compare(judged, config_in(tmp_path))
+    rows = rows_of(tmp_path)
+    assert [(r["policy"], r["seed"], r["simulator"]) for r in rows] == [
+        (policy, seed, simulator)
+        for policy in ("random", "popularity", "Learner")
+        for seed in ("0", "1")
+        for simulator in ("train", "judge")
+    ]
+    row = rows[-1]
+    expected = t_interval(comparison.difference("Learner", "popularity", "judge", 1))
+    assert float(row["difference"]) == pytest.approx(expected.mean, abs=1e-6)
+    assert float(row["difference_low"]) == pytest.approx(expected.low, abs=1e-6)
+    assert row["reference"] == "popularity"
+    assert not any("time" in name or "second" in name for name in row), "equal runs must give equal bytes"
+    signals = [name for name in row if name.startswith("signal:")]
+    assert signals == [f"signal:{s.name}" for s in judged.signals]
+
+
+def test_the_run_folder_holds_what_is_promised(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path))
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "config.yaml", "run.json", "results.csv", "claims.json", "report.html", "tensorboard", "policies", "finished",
+    }  # fmt: skip
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["state"] == "finished"
+    assert {"command", "commit", "versions", "device", "seeds", "seconds", "seconds_by_policy"} <= set(facts)
+    assert read_settings(CompareConfig, tmp_path / "config.yaml") == config_in(tmp_path)
+    assert {p.name for p in (tmp_path / "policies").iterdir()} == {
+        "random", "popularity", "Learner-seed0", "Learner-seed1",
+    }  # fmt: skip
+    kept = load_policy(tmp_path / "policies" / "Learner-seed1", trust=True)
+    assert isinstance(kept, Policy)
+    assert kept.config() == {"first": 3}
+
+
+def test_equal_runs_give_equal_bytes(judged: World, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        compare(judged, config_in(tmp_path / name))
+    assert (tmp_path / "one" / "results.csv").read_bytes() == (tmp_path / "two" / "results.csv").read_bytes()
+    assert (tmp_path / "one" / "claims.json").read_bytes() == (tmp_path / "two" / "claims.json").read_bytes()
+
+
+def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path, seeds=1))
+    first = (tmp_path / "results.csv").read_bytes()
+    compare(judged, config_in(tmp_path, seeds=1))
+    assert Learner.trainings == [0]
+    assert (tmp_path / "results.csv").read_bytes() == first
+    compare(judged, config_in(tmp_path, seeds=3))
+    assert Learner.trainings == [0, 1, 2]
+    assert len(rows_of(tmp_path)) == 3 * 3 * 2
+    compare(judged, config_in(tmp_path, seeds=1, lanes=26))
+    assert Learner.trainings == [0, 1, 2, 0], "other lanes are another result"
+    compare(judged, config_in(tmp_path, seeds=1, lanes=26, fresh=True))
+    assert Learner.trainings == [0, 1, 2, 0, 0]
+
+
+def test_a_damaged_result_is_made_anew(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path, seeds=1))
+    before = (tmp_path / "results.csv").read_bytes()
+    (tmp_path / "finished" / "Learner-seed0" / "0.safetensors").write_bytes(b"half")
+    compare(judged, config_in(tmp_path, seeds=1))
+    assert Learner.trainings == [0, 0]
+    assert (tmp_path / "results.csv").read_bytes() == before
+
+
+def test_an_interrupted_run_says_what_it_kept_and_goes_on(judged: World, tmp_path: Path) -> None:
+    config = config_in(tmp_path, policies=("popularity", f"{__name__}:Interrupted"))
+    with pytest.raises(KeyboardInterrupt, match="3 of 4 results are kept"):
+        compare(judged, config)
+    assert {p.name for p in (tmp_path / "finished").iterdir()} == {"popularity-seed0", "Interrupted-seed0"}
+    assert not (tmp_path / "results.csv").exists()
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "running"
+
+
+def test_a_saved_policy_joins_under_its_folders_name(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path / "a"))
+    saved = tmp_path / "a" / "policies" / "Learner-seed1"
+    config = config_in(tmp_path / "b", policies=("popularity", str(saved)), trust=True)
+    compare(judged, config)
+    again = [r["value"] for r in rows_of(tmp_path / "b") if r["policy"] == "Learner-seed1"]
+    first = [r["value"] for r in rows_of(tmp_path / "a") if (r["policy"], r["seed"]) == ("Learner", "1")]
+    assert again == first * 2
+    with pytest.raises(PolicyError, match="--trust"):
+        compare(judged, replace(config, trust=False))
+
+
+def test_one_class_twice_has_two_labels(judged: World, tmp_path: Path) -> None:
+    comparison = compare(judged, config_in(tmp_path, policies=(LEARNER, LEARNER), seeds=1))
+    assert comparison.labels == ("Learner", "Learner-2")
+    assert comparison.reference == "Learner", "without popularity the first is the reference"
+
+
+def test_own_users_are_evaluated_in_too(truth: World, tmp_path: Path) -> None:
+    path = "recloop.envs.users.topics:TopicUsers"
+    with pytest.raises((UserSimulatorError, TypeError)):
+        compare(truth, config_in(tmp_path, users=(path,)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"policies": ("popularty",)}, "unknown policy 'popularty'; did you mean 'popularity'"),
+        ({"policies": ("planner", "random")}, "needs a world whose users are written down"),
+        ({"policies": ("policies/none-there",)}, "policies/none-there"),
+        ({"policies": ("no_such_module:Mine",)}, "cannot import no_such_module:Mine"),
+        ({"reference": "greedy"}, "unknown reference policy 'greedy'"),
+        ({"slate_size": 400}, "slate_size=400 does not fit a catalogue of 40 items"),
+        ({"device": "cuda:7"}, "device 'cuda:7' is not usable"),
+        ({"users": ("no_such_module:Mine",)}, "cannot import no_such_module:Mine"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    judged: World, tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RecloopError, match=says) as error:
+        compare(judged, config_in(out, **changes))
+    assert "\n" not in str(error.value)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": 0}, "--seeds 0 is too few; it must be at least 1"),
+        ({"lanes": 1}, "--lanes 1 is too few; it must be at least 2"),
+        ({"steps": 0}, "--steps 0"),
+        ({"threads": 0}, "--threads 0"),
+        ({"policies": ()}, "no policies to compare"),
+    ],
+)
+def test_numbers_out_of_range(tmp_path: Path, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(RecloopError, match=says):
+        config_in(tmp_path, **changes)
