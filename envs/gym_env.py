@@ -67,7 +67,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
 
     ## Info
 
-    `reset`: `user` (row of the users table), `lane`, `episode`. `step`: `slate` (K,), `struck`, `left`, and by signal
+    `reset`: `user` (row of the users table), `lane`, `episode_number`. `step`: `slate` (K,), `struck`, `left`, and by signal
     name `response` (K,) and `given` (K,) bool, where that signal exists; nothing for an incomplete slate.
 
     ## Arguments
@@ -103,7 +103,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
         observation = self.driver.restart(self.np_random if anew else None, options)
         self._over = False
         core = self.driver.core
-        info = {"user": int(core.users[0]), "lane": int(core.lanes[0]), "episode": int(core.episode[0])}
+        info = {"user": int(core.users[0]), "lane": int(core.lanes[0]), "episode_number": int(core.episode[0])}
         return arrays(self.driver, observation, 0), info
 
     def step(self, action: Any) -> tuple[Observed, float, bool, bool, dict[str, Any]]:

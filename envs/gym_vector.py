@@ -26,7 +26,7 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     `info["final_info"]`. Lane 0 of a seed is the single environment of that seed.
 
     Info, each key with its mask `_key` (B,): `slate` (B, K), `struck`, `left`, `response` and `given` by signal name
-    for lanes that go on, the same in `final_info` for lanes that ended; `user`, `lane`, `episode` for lanes that start.
+    for lanes that go on, the same in `final_info` for lanes that ended; `user`, `lane`, `episode_number` for those that start.
 
     Args:
         num_envs: B, lanes.
@@ -104,7 +104,7 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _arrivals(self, where: npt.NDArray[np.bool_]) -> dict[str, Any]:
         core = self.driver.core
-        facts = {"user": core.users, "lane": core.lanes, "episode": core.episode}
+        facts = {"user": core.users, "lane": core.lanes, "episode_number": core.episode}
         return _masked({name: np.where(where, _numpy(value), 0) for name, value in facts.items()}, where)
 
     def _info(self, turn: Turn) -> dict[str, Any]:

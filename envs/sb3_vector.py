@@ -69,7 +69,7 @@ class SB3VecEnv(VecEnv):
             observation = self.driver.next_episode()
         core = self.driver.core
         rows = zip(core.users.tolist(), core.lanes.tolist(), core.episode.tolist(), strict=True)
-        self.reset_infos = [{"user": user, "lane": lane, "episode": n} for user, lane, n in rows]
+        self.reset_infos = [{"user": user, "lane": lane, "episode_number": n} for user, lane, n in rows]
         self._seed = None
         self._lane_options = {}
         return arrays(self.driver, observation)
