@@ -1,0 +1,323 @@
+"""What all fitted users do alike: read the heads, draw answers, leave. How a family remembers is its own business."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from recloop.encoders.errors import UserSimulatorError
+from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
+from recloop.envs.logs.schema import Signal
+from recloop.envs.randomness import Draw
+from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+from recloop.envs.users.fitted.config import AssumedLeaving
+from recloop.envs.users.fitted.heads import Heads, ItemParts, UserParts, slate_summary
+
+if TYPE_CHECKING:
+    from recloop.envs.world import World
+
+FORMAT = 1
+_CHUNK = 2048
+"""Users whose arrival is computed at once."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All it takes to build fitted users, before their weights.
+
+    Args:
+        catalogue_size: N.
+        item_dim: d.
+        profile_dim: p.
+        exposures: whether they were fitted on what was shown, and so feel what is shown to them.
+        positions: places with a bias of their own.
+        repeats: whether the log holds repeated consumption.
+        hidden, rank, residual: as in `FitConfig`.
+    """
+
+    catalogue_size: int
+    item_dim: int
+    profile_dim: int
+    exposures: bool
+    positions: int
+    repeats: bool
+    hidden: int
+    rank: int
+    residual: int
+
+
+@dataclass(frozen=True)
+class FittedState(State):
+    """What every family's state begins with.
+
+    Args:
+        steps: float32 (B,) slates answered in this session.
+    """
+
+    steps: Tensor
+
+
+class Memory(nn.Module, ABC):
+    """How a family remembers: from steps to the user's vector. Leading dimension B of every state."""
+
+    user_dim: int
+    direct: bool = False
+
+    @abstractmethod
+    def blank(self, profile: Tensor) -> Any:
+        """Users of whom only the profile (B, p) is known."""
+
+    @abstractmethod
+    def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
+        """Steps as vectors (..., i), order-free over places: items (..., K), signals (..., K, S).
+
+        `shown` is False for logged consumption of which nobody knows what else was shown. A step in which
+        nothing happened must be told by the vector.
+        """
+
+    @abstractmethod
+    def advance(self, state: Any, step: Tensor) -> Any:
+        """The state after a step (B, i); unchanged in lanes where nothing happened."""
+
+    @abstractmethod
+    def read(self, state: Any) -> tuple[Tensor, Tensor | None]:
+        """The users' vectors (B, user_dim), and in item space (B, d) or None."""
+
+    def repeats(self, history: Tensor, shown: Tensor, items: Tensor) -> Tensor | None:
+        """What is added to consumption because items are not new: (B, H), (B, L, K), (B, C) or (C,) -> (B, C)."""
+        return None
+
+
+class FittedUsers(UserSimulator):
+    """Users fitted on a log, of one family.
+
+    Args:
+        signals: what an answer carries.
+        sizes: what they are built for.
+        leaving: the assumed leaving, or None where it was learned.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, signals: Sequence[Signal], sizes: Sizes, leaving: AssumedLeaving | None) -> None:
+        self.signals = tuple(signals)
+        self.sizes, self.leaving = sizes, leaving
+        self.memory = self._memory()
+        self.heads = Heads(
+            self.signals,
+            sizes.catalogue_size,
+            sizes.item_dim,
+            self.memory.user_dim,
+            rank=sizes.rank,
+            residual=sizes.residual,
+            positions=sizes.positions,
+            direct=self.memory.direct,
+        )
+        self._table: Tensor | None = None
+
+    @abstractmethod
+    def _memory(self) -> Memory:
+        """The family's memory, its weights not set."""
+
+    @torch.no_grad()
+    def prepare(self, world: World, device: torch.device | str) -> None:
+        """Table the items and every user's state at arrival.
+
+        Raises:
+            UserSimulatorError: the world's items do not fit those it was fitted on.
+        """
+        self.device = torch.device(device)
+        vectors = world.item_vectors.to(self.device)
+        wanted = (self.sizes.catalogue_size + 1, self.sizes.item_dim)
+        if tuple(vectors.shape) != wanted:
+            raise UserSimulatorError(
+                f"the world's item vectors are {tuple(vectors.shape)}, these users were fitted on {wanted}; "
+                "fit users on this world's log"
+            )
+        self._read_items(vectors)
+        users = world.users
+        chunks = []
+        for start in range(0, max(len(users.part), 1), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            steps = torch.zeros(len(users.part[rows]), dtype=torch.int64, device=self.device)
+            past = Past(
+                history=users.history[rows].to(self.device),
+                feedback=users.feedback[rows].to(self.device),
+                shown=users.shown[rows].to(self.device),
+                answers=users.answers[rows].to(self.device),
+                step=steps,
+                days_away=steps.to(torch.float32),
+            )
+            chunks.append(self.infer(past, users.profile[rows].to(self.device)))
+        names = vars(chunks[0])
+        self._arrivals = replace(
+            chunks[0], **{name: torch.cat([getattr(chunk, name) for chunk in chunks]) for name in names}
+        )
+
+    def arrive(self, users: Tensor, draw: Draw) -> FittedState:
+        """The tabled state of users (B,) at the start of an episode."""
+        state: FittedState = self._arrivals.rows(users)
+        return state
+
+    @torch.no_grad()
+    def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:
+        """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
+        vector, scores = self._scores(state, past, slate)
+        signals, given = self.heads.sample(scores, slate, draw)
+        held = slate < self.sizes.catalogue_size
+        if self.leaving is None:
+            appeal = torch.sigmoid(scores[..., 0])
+            summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, state.steps)
+            chance = self.heads.leave_chance(vector, summary)
+        else:
+            chance = self._assumed_chance((signals[..., 0] > 0.5).any(1).to(signals.dtype))
+        left = draw.uniform("leave") < chance
+        return self.observe(state, slate, signals), Response(signals, given, left)
+
+    @torch.no_grad()
+    def observe(self, state: FittedState, slate: Tensor, signals: Tensor) -> FittedState:
+        """The state after the answers (B, K, S) to slates (B, K): certain, so that planners can keep one too."""
+        step = self.memory.inputs(self._item_table, slate, signals, shown=True)
+        after: FittedState = self.memory.advance(state, step)
+        return replace(after, steps=state.steps + 1)
+
+    def resume(self, state: FittedState, days_away: Tensor, draw: Draw) -> FittedState:
+        """A new session: its slates are counted from 0."""
+        return replace(state, steps=torch.zeros_like(state.steps))
+
+    @torch.no_grad()
+    def infer(self, past: Past, profile: Tensor) -> FittedState:
+        """Replay the past: consumption before the remembered slates one by one, then these slates.
+
+        Exact as long as `past` reaches back to the start of the episode.
+        """
+        n = self.sizes.catalogue_size
+        consumed = (past.answers[..., 0] > 0.5) & (past.shown < n)  # (B, L, K)
+        again = consumed.flatten(1).sum(1, keepdim=True)  # (B, 1) of the history's newest, replayed as slates
+        age = torch.arange(past.history.shape[1], 0, -1, device=past.history.device)  # (H,)
+        history = torch.where(age <= again, n, past.history)
+        state = self._replay(profile, history, past.feedback)
+        steps = self.memory.inputs(self._item_table, past.shown, past.answers, shown=True)
+        for step in steps.unbind(1):
+            state = self.memory.advance(state, step)
+        guess: FittedState = replace(state, steps=past.step.to(torch.float32))
+        return guess
+
+    @torch.no_grad()
+    def expected(self, state: FittedState, past: Past, slate: Tensor) -> Expected:
+        """Calibrated means with position effects; 0 at empty places. The spread is not known."""
+        vector, scores = self._scores(state, past, slate)
+        held = slate < self.sizes.catalogue_size
+        mean = self.heads.means(scores)
+        appeal = mean[..., 0] * held
+        anything = 1 - (1 - appeal).prod(-1)
+        if self.leaving is None:
+            presence = self.heads.presence(mean)
+            summary = slate_summary(self.signals, mean, presence, appeal, held, state.steps, anything)
+            leave = self.heads.leave_chance(vector, summary)
+        else:
+            leave = self._assumed_chance(anything)
+        return Expected(mean=mean * held.unsqueeze(-1), leave=leave)
+
+    @torch.no_grad()
+    def utility(self, state: FittedState, past: Past, items: Tensor) -> Tensor:
+        """Consumption logits without position effects: items (B, C) or (C,) -> (B, C)."""
+        user = self.heads.user_parts(*self.memory.read(state))
+        if items.dim() == 1:
+            whole = len(items) == self.sizes.catalogue_size and torch.equal(items, self._all_items)
+            want = self._items.want[:-1] if whole else self._items.want[items]
+            bias = self._items.bias[:-1, 0] if whole else self._items.bias[items, 0]
+            raw = user.want @ want.T + bias + user.bias[:, :1]
+        else:
+            want = (self._items.want[items] @ user.want.unsqueeze(-1)).squeeze(-1)
+            raw = want + self._items.bias[items, 0] + user.bias[:, :1]
+        repeats = self.memory.repeats(past.history, past.shown, items)
+        raw = raw if repeats is None else raw + repeats
+        return raw * self.heads.scale[0] + self.heads.shift[0]
+
+    def save(self, folder: Path) -> None:
+        """Write `users.json` and `users.safetensors` into an existing folder."""
+        facts = {
+            "format": FORMAT,
+            "signals": [asdict(signal) for signal in self.signals],
+            "sizes": asdict(self.sizes),
+            "leaving": None if self.leaving is None else asdict(self.leaving),
+        }
+        write_tensors(folder / "users.safetensors", self.parts().state_dict())
+        write_json(folder / "users.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Undo `save`; `UserSimulatorError` where the folder is from a newer format or does not fit."""
+        facts = read_json(folder / "users.json")
+        if facts["format"] > FORMAT:
+            raise UserSimulatorError(
+                f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop"
+            )
+        leaving = None if facts["leaving"] is None else AssumedLeaving(**facts["leaving"])
+        users = cls([_signal(signal) for signal in facts["signals"]], Sizes(**facts["sizes"]), leaving)
+        try:
+            users.parts().load_state_dict(read_tensors(folder / "users.safetensors"))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UserSimulatorError(f"{folder / 'users.safetensors'} does not fit: {reason}") from None
+        users.parts().requires_grad_(False)
+        return users
+
+    def parts(self) -> nn.ModuleDict:
+        """The two modules that hold all weights."""
+        return nn.ModuleDict({"memory": self.memory, "heads": self.heads})
+
+    @property
+    def _item_table(self) -> Tensor:
+        if self._table is None:
+            raise UserSimulatorError(
+                f"{type(self).__name__} is not prepared; call prepare(world, device) before it answers"
+            )
+        return self._table
+
+    def _read_items(self, vectors: Tensor) -> None:
+        """Table all that depends on items alone."""
+        self.parts().to(vectors.device)
+        self._table = self.heads.items(vectors)
+        everything = torch.arange(len(vectors), device=vectors.device)
+        self._items: ItemParts = self.heads.item_parts(self._table, everything)
+        self._all_items = everything[:-1]
+
+    def _replay(self, profile: Tensor, history: Tensor, feedback: Tensor) -> Any:
+        """Consumption (B, H) with feedback (B, H, S), one by one, from users of whom only the profile is known."""
+        state = self.memory.blank(profile)
+        steps = self.memory.inputs(self._item_table, history.unsqueeze(-1), feedback.unsqueeze(-2), shown=False)
+        for step in steps.unbind(1):
+            state = self.memory.advance(state, step)
+        return state
+
+    def _scores(self, state: FittedState, past: Past, slate: Tensor) -> tuple[Tensor, Tensor]:
+        """Users' vectors, and calibrated scores with position effects (B, K, S)."""
+        self._item_table  # noqa: B018 - raises where not prepared
+        vector, direct = self.memory.read(state)
+        user: UserParts = self.heads.user_parts(vector, direct)
+        places = torch.arange(slate.shape[1], device=slate.device)
+        raw = self.heads.raw(user, self._items.at(slate), places)
+        repeats = self.memory.repeats(past.history, past.shown, slate)
+        if repeats is not None:
+            raw = torch.cat([raw[..., :1] + repeats.unsqueeze(-1), raw[..., 1:]], dim=-1)
+        return vector, self.heads.calibrated(raw)
+
+    def _assumed_chance(self, consumed: Tensor) -> Tensor:
+        """Probability of leaving by the stated default, from that of having consumed anything (B,)."""
+        if self.leaving is None:
+            raise UserSimulatorError("leaving was learned from the log; there is no assumed one")
+        low, high = self.leaving.satisfied, self.leaving.unsatisfied
+        return high + (low - high) * consumed
+
+
+def _signal(facts: dict[str, Any]) -> Signal:
+    span = facts["range"]
+    return Signal(**{**facts, "levels": tuple(facts["levels"]), "range": tuple(span) if span else None})

@@ -1,0 +1,118 @@
+"""How users are fitted, what a fit reports, and what is assumed where the log is silent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from recloop.encoders.errors import UserSimulatorError
+
+
+@dataclass(frozen=True)
+class AssumedLeaving:
+    """When users leave, where no log says so: set by hand, and named as such on the world's card.
+
+    Args:
+        satisfied: probability in [0, 1] of leaving after a slate of which something was consumed.
+        unsatisfied: likewise after a slate of which nothing was consumed.
+    """
+
+    satisfied: float = 0.05
+    unsatisfied: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("satisfied", "unsatisfied"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserSimulatorError(f"{name}={getattr(self, name)} is no probability; give 0 to 1")
+
+    @property
+    def sentence(self) -> str:
+        """For the card."""
+        return (
+            f"Leaving is assumed, not learned: {self.satisfied:.0%} after a slate of which something was consumed, "
+            f"{self.unsatisfied:.0%} after a slate of which nothing was."
+        )
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Sizes and settings of a fit.
+
+    Args:
+        epochs: at most so many passes; stops early by the held-out loss.
+        patience: epochs without a better held-out loss before it stops.
+        batch: windows a gradient step.
+        windows_per_epoch: at most so many windows an epoch, drawn anew each time; bounds the time on big logs.
+        history: H, newest consumptions a user is warmed with; the world's own H.
+        lead: L, newest slates a user is warmed with; the world's own L (logs with exposures).
+        window: T, steps with loss in a window.
+        lr: AdamW's step size.
+        decay: AdamW's weight decay.
+        item_decay: weight decay of the learned residual and bias of each item.
+        hidden: units of the recurrent state, and of the factor family's layer.
+        rank: length of the user and item part of each head.
+        residual: length of what is learned of each item beside its vector.
+        dropout: share of the user vector's entries that are dropped while fitting, in [0, 1).
+        negatives: items drawn against each consumption, for all steps of a batch (logs without exposures).
+        base_rate: assumed probability that a shown item is consumed (logs without exposures).
+        beta: exposure in the log is assumed proportional to popularity^beta (logs without exposures).
+        leaving: assumed where the log does not say who left.
+        validation_share: share of the users held out; half of them for early stopping and calibration, half
+            for the reported figures.
+        seed: of splits, starting weights and sampling.
+    """
+
+    epochs: int = 30
+    patience: int = 4
+    batch: int = 128
+    windows_per_epoch: int = 4096
+    history: int = 50
+    lead: int = 5
+    window: int = 20
+    lr: float = 3e-3
+    decay: float = 0.01
+    item_decay: float = 0.1
+    hidden: int = 64
+    rank: int = 32
+    residual: int = 16
+    dropout: float = 0.2
+    negatives: int = 512
+    base_rate: float = 0.1
+    beta: float = 0.5
+    leaving: AssumedLeaving = field(default_factory=AssumedLeaving)
+    validation_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch", "windows_per_epoch", "history", "window", "hidden", "rank"):
+            if getattr(self, name) < 1:
+                raise UserSimulatorError(f"{name}={getattr(self, name)} of the users' fit must be at least 1")
+        for name in ("base_rate", "validation_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserSimulatorError(f"{name}={getattr(self, name)} of the users' fit must lie inside (0, 1)")
+        if not 0 <= self.dropout < 1:
+            raise UserSimulatorError(f"dropout={self.dropout} of the users' fit must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit of users achieved, on users it held out.
+
+    Args:
+        family: `recurrent` or `factor`.
+        figures: by signal name (and `leave`), then by figure: `log_likelihood` (nats an answer) beside
+            `log_likelihood_base` of a constant, `auc` beside `auc_base`, `rmse` beside `rmse_base`,
+            `calibration_error`, `count`.
+        learned: sentences for the card.
+        assumed: sentences for the card, about what the log does not tell.
+        users: users the weights were fitted on; `held_out` those it was stopped, calibrated and measured on.
+        epochs: passes until the best held-out loss.
+        seconds: wall clock.
+    """
+
+    family: str
+    figures: Mapping[str, Mapping[str, float]]
+    learned: tuple[str, ...]
+    assumed: tuple[str, ...]
+    users: int
+    held_out: int
+    epochs: int
+    seconds: float

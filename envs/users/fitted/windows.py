@@ -1,0 +1,174 @@
+"""Training examples: a user at a moment, warmed as an episode starts, and the steps that follow."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recloop.envs.logs.sequences import Floats, Ints, Sequences, rows_of
+
+
+@dataclass(frozen=True)
+class Windows:
+    """B moments. Steps are slates where the log has exposures, else single consumptions (K = 1).
+
+    Args:
+        users: int64 (B,) rows of the users table.
+        history, feedback: (B, H), (B, H, S) newest consumptions before the first step; replayed without loss.
+        items: int64 (B, T, K); N at empty places and after the user's last step.
+        signals: float32 (B, T, K, S) the answers; 0 where not given.
+        given: bool (B, T, K, S).
+        scored: bool (B, T) steps with loss; the others only lead in.
+        left: int8 (B, T) 1 left, 0 stayed, -1 nobody knows.
+        session_step: float32 (B, T) slates answered in the session before.
+        place: int64 (B, T) items consumed before the step.
+        recent: int64 (B, T, H) newest consumptions before each step; empty (B, T, 0) where nobody asks.
+        shown: int64 (B, T, L, K) newest slates before each step within the window; (B, T, 0, K) likewise.
+    """
+
+    users: Tensor
+    history: Tensor
+    feedback: Tensor
+    items: Tensor
+    signals: Tensor
+    given: Tensor
+    scored: Tensor
+    left: Tensor
+    session_step: Tensor
+    place: Tensor
+    recent: Tensor
+    shown: Tensor
+
+    def to(self, device: torch.device | str) -> "Windows":
+        """The same windows on a device."""
+        return Windows(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+class WindowMaker:
+    """Cuts windows out of sequences.
+
+    Args:
+        sequences: the log.
+        history: H.
+        lead: slates without loss at a window's start.
+        window: T, steps with loss.
+        memory: whether `recent` and `shown` are wanted.
+    """
+
+    def __init__(self, sequences: Sequences, history: int, lead: int, window: int, memory: bool) -> None:
+        self.sequences, self.history, self.window, self.memory = sequences, history, window, memory
+        slates = sequences.slates
+        self.lead = lead if slates is not None else 0
+        self.offsets = sequences.offsets if slates is None else slates.offsets
+        if slates is not None:
+            self.session_step = _steps_in_session(slates.offsets, slates.session)
+
+    def moments(self, users: Ints, generator: torch.Generator | None = None) -> npt.NDArray[np.int64]:
+        """Moments (W, 2) of (user, first scored step) that cover the users' steps; shifted by chance if asked."""
+        counts = np.diff(self.offsets)[users]
+        shift = np.zeros(len(users), dtype=np.int64)
+        if generator is not None:
+            shift = torch.randint(self.window, (len(users),), generator=generator).numpy()
+        pieces = -(-np.maximum(counts + shift, 1) // self.window)  # windows a user, the first may be short
+        pieces = np.where(counts > 0, pieces, 0)
+        owner = np.repeat(np.arange(len(users)), pieces)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        starts = within * self.window - shift[owner]
+        return np.stack([users[owner], starts], axis=1)
+
+    def cut(self, moments: npt.NDArray[np.int64]) -> Windows:
+        """The windows at moments (B, 2); a negative start has fewer scored steps."""
+        users, starts = moments[:, 0], moments[:, 1]
+        begin = np.maximum(starts - self.lead, 0)
+        end = np.minimum(starts + self.window, np.diff(self.offsets)[users])
+        step = begin[:, None] + np.arange(self.lead + self.window)  # (B, T)
+        held = step < end[:, None]
+        rows = np.where(held, self.offsets[users][:, None] + step, self.offsets[users][:, None])
+        scored = held & (step >= starts[:, None])
+        slates, n = self.sequences.slates, self.sequences.catalogue_size
+        if slates is None:
+            place = step
+            items, signals = self.sequences.items[rows][..., None], self.sequences.feedback[rows][..., None, :]
+            given = self.sequences.given[rows][..., None, :]
+            left = np.full(rows.shape, -1, dtype=np.int8)
+            session_step: Floats = np.zeros(rows.shape, dtype=np.float32)
+        else:
+            place = slates.consumed_before[rows]
+            items, signals, given = slates.items[rows], slates.answers[rows], slates.given[rows]
+            left = np.where(held, slates.left[rows], np.int8(-1))
+            session_step = self.session_step[rows]
+        items = np.where(held[..., None], items, n)
+        given = given & held[..., None, None]
+        history, feedback = self.sequences.last(users, self.history, place[:, 0])
+        recent, shown = self._memory(users, place, items)
+        return Windows(
+            users=torch.from_numpy(users.copy()),
+            history=history,
+            feedback=feedback,
+            items=torch.from_numpy(items),
+            signals=torch.from_numpy(np.where(given, signals, np.float32(0))),
+            given=torch.from_numpy(given),
+            scored=torch.from_numpy(scored),
+            left=torch.from_numpy(left),
+            session_step=torch.from_numpy(session_step),
+            place=torch.from_numpy(place.astype(np.int64)),
+            recent=recent,
+            shown=shown,
+        )
+
+    def _memory(self, users: Ints, place: Ints, items: Ints) -> tuple[Tensor, Tensor]:
+        b, t, k = items.shape
+        n = self.sequences.catalogue_size
+        if not self.memory:
+            return torch.zeros(b, t, 0, dtype=torch.int64), torch.zeros(b, t, 0, k, dtype=torch.int64)
+        recent, _ = self.sequences.last(np.repeat(users, t), self.history, place.reshape(-1))
+        padded = np.concatenate([np.full((b, self.lead, k), n, dtype=np.int64), items], axis=1)
+        back = np.arange(t)[:, None] + np.arange(self.lead)  # (T, L) places in `padded` before each step
+        return recent.view(b, t, self.history), torch.from_numpy(padded[:, back])
+
+
+class ConsumedBefore:
+    """Whether a user had consumed an item before a moment, by binary search over (user, item) pairs."""
+
+    def __init__(self, sequences: Sequences, users: Ints) -> None:
+        n = sequences.catalogue_size + 1  # the empty place is nobody's
+        owner = np.repeat(users, sequences.lengths[users])
+        rows = rows_of(sequences.offsets, users)
+        keys, first = np.unique(owner * n + sequences.items[rows], return_index=True)
+        self.n, self.keys = n, torch.from_numpy(keys)
+        self.place = torch.from_numpy(rows[first] - sequences.offsets[owner[first]])
+
+    def __call__(self, users: Tensor, items: Tensor, place: Tensor) -> Tensor:
+        """Users (B,), items (B, ..., C) or (C,), moments (B, T) -> bool (B, T, C)."""
+        if items.dim() == 1:
+            items = items.expand(len(users), -1)
+        wanted = users.view(-1, *[1] * (items.dim() - 1)) * self.n + items
+        if len(self.keys) == 0:
+            first = torch.full_like(wanted, torch.iinfo(torch.int64).max)
+        else:
+            at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
+            first = torch.where(self.keys[at] == wanted, self.place[at], torch.iinfo(torch.int64).max)
+        first = first.unsqueeze(1) if items.dim() == 2 else first
+        return first < place.unsqueeze(-1)
+
+
+def repeat_rate(sequences: Sequences, users: Ints) -> float:
+    """Share of the users' consumptions of something they had consumed before, in [0, 1]."""
+    owner = np.repeat(users, sequences.lengths[users])
+    items = sequences.items[rows_of(sequences.offsets, users)]
+    if len(items) == 0:
+        return 0.0
+    return 1.0 - len(np.unique(owner * sequences.catalogue_size + items)) / len(items)
+
+
+def _steps_in_session(offsets: Ints, session: Ints) -> Floats:
+    """Slates before each one in its session (Q,), where a session's slates stand together."""
+    count = len(session)
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    begins = np.ones(count, dtype=bool)
+    begins[1:] = (session[1:] != session[:-1]) | (owner[1:] != owner[:-1])
+    starts = np.flatnonzero(begins)
+    steps: Floats = (np.arange(count) - starts[np.cumsum(begins) - 1] if count else np.zeros(0)).astype(np.float32)
+    return steps
