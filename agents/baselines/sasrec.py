@@ -15,6 +15,9 @@ from recloop.encoders.errors import PolicyError
 from recloop.envs.observation import Observation
 from recloop.envs.world import World
 
+_FEWEST_PASSES, _MOST_ITEMS = 3, 4_000_000
+"""What bounds training by default on a large log."""
+
 
 @dataclass(frozen=True)
 class SASRecConfig:
@@ -40,7 +43,7 @@ class SASRecConfig:
     blocks: int = 2
     heads: int = 2
     dropout: float = 0.2
-    epochs: int = 30
+    epochs: int = 20
     patience: int = 4
     batch_items: int = 2048
     learning_rate: float = 3e-3
@@ -127,11 +130,19 @@ class SASRecPolicy(ScoringPolicy):
 
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:
-        """Train on the sequences of the world's train users; `options.steps` are passes over them."""
+        """Train on the sequences of the world's train users.
+
+        `options.steps` are passes over them; default 20, fewer on large logs so that about four million items are
+        read in all, some minutes on one core.
+        """
         from recloop.agents.baselines.sasrec_training import train_sasrec
 
-        config = SASRecConfig(length=min(SASRecConfig.length, world.users.history.shape[1]))
-        return cls(train_sasrec(world.sequences, world.users.rows("train").numpy(), config, options))
+        users = world.users.rows("train").numpy()
+        passes = max(_FEWEST_PASSES, _MOST_ITEMS // max(int(world.sequences.lengths[users].sum()), 1))
+        config = SASRecConfig(
+            length=min(SASRecConfig.length, world.users.history.shape[1]), epochs=min(SASRecConfig.epochs, passes)
+        )
+        return cls(train_sasrec(world.sequences, users, config, options))
 
     @torch.no_grad()
     def scores(self, observation: Observation) -> Tensor:

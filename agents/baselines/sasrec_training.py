@@ -145,7 +145,7 @@ class _Trainer:
 
     def _set_learning_rate(self, share: float) -> None:
         """A short rise, then half a cosine to zero over the share of the run that is done."""
-        rise = min(1.0, (self.done + 1) / 100)
+        rise = min(1.0, (self.done + 1) / min(100, 1 + self.steps_a_pass * self.config.epochs // 20))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 

@@ -1,0 +1,153 @@
+"""Policies by name, dotted path and folder, and what is said of those that are not there."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from recloop.agents import FitOptions, Observed, Policy, load_policy, make_policy, needs_training, save_policy
+from recloop.encoders.errors import PolicyError
+from recloop.envs.world import World
+
+OWN = """
+import torch
+from recloop.agents import Policy
+
+class Newest(Policy):
+    def act(self, observation, carry, k, draw):
+        rows = torch.arange(observation["action_mask"].shape[1] - 1, -1, -1)
+        return rows[:k].expand(len(observation["action_mask"]), -1), None
+
+def make(world, options):
+    policy = Newest()
+    policy.name = f"newest-{options.seed}"
+    return policy
+
+def wrong(world, options):
+    return 5
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of a person's own, importable under the name it returns."""
+    (tmp_path / "own_newest_policy.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_newest_policy", raising=False)
+    return "own_newest_policy"
+
+
+def test_a_class_of_ones_own_is_made_saved_and_read_with_trust(
+    own_module: str, tiny_world: World, tmp_path: Path
+) -> None:
+    policy = make_policy(f"{own_module}:Newest", tiny_world)
+    assert policy.name == "Newest"
+    assert policy.recommend(Observed(), 2) == ["item-109", "item-108"]
+    save_policy(policy, tmp_path / "mine")
+    with pytest.raises(PolicyError, match=r"asks to import own_newest_policy:Newest.*trust=True"):
+        load_policy(tmp_path / "mine")
+    assert load_policy(tmp_path / "mine", trust=True).recommend(Observed(), 2) == ["item-109", "item-108"]
+    assert make_policy(tmp_path / "mine", tiny_world, trust=True).name == "Newest"
+
+
+def test_a_callable_of_ones_own_gets_the_options(own_module: str, tiny_world: World) -> None:
+    assert make_policy(f"{own_module}:make", tiny_world, FitOptions(seed=7)).name == "newest-7"
+    with pytest.raises(PolicyError, match="gave a int"):
+        make_policy(f"{own_module}:wrong", tiny_world)
+
+
+def test_what_needs_training(own_module: str, tmp_path: Path) -> None:
+    assert not needs_training("popularity")
+    assert needs_training("sasrec")
+    assert needs_training("ppo")
+    assert not needs_training(f"{own_module}:Newest")
+    assert needs_training(f"{own_module}:make")
+    assert not needs_training(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("popularty", "did you mean 'popularity'"),
+        ("no_such_module:Policy", "cannot import no_such_module:Policy"),
+        ("recloop.agents:NoSuchPolicy", "cannot import"),
+        ("no/such/folder", "does not exist"),
+    ],
+)
+def test_unknown_names_are_named(name: str, words: str, tiny_world: World) -> None:
+    with pytest.raises(PolicyError, match=words):
+        make_policy(name, tiny_world)
+
+
+def test_a_folder_from_another_world_is_refused(tiny_world: World, tmp_path: Path) -> None:
+    save_policy(make_policy("popularity", tiny_world), tmp_path / "policy")
+    assert make_policy(tmp_path / "policy", tiny_world).name == "popularity"
+    with pytest.raises(PolicyError, match=r"made in world 'tiny'.*this is 'other'"):
+        make_policy(tmp_path / "policy", replace(tiny_world, name="other"))
+
+
+def _drop(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _edit(**facts: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "policy.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (_drop("policy.json"), "policy.json is missing"),
+        (_drop("weights.safetensors"), "damaged.*weights.safetensors is missing"),
+        (_drop("serving/serving.json"), "damaged.*serving.json is missing"),
+        (_drop("serving/world/items.parquet"), "damaged"),
+        (lambda folder: (folder / "policy.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "policy.json").write_text("[]"), "damaged"),
+        (lambda folder: (folder / "weights.safetensors").write_bytes(b"torn"), "damaged"),
+        (_edit(format=99), "has format 99, this recloop reads up to 1; upgrade"),
+        (_edit(kind="popularty"), "did you mean 'popularity'"),
+        (_edit(fingerprint="0"), "do not belong together"),
+    ],
+)
+def test_broken_folders_are_named_in_one_line(
+    harm: Callable[[Path], None], words: str, tiny_world: World, tmp_path: Path
+) -> None:
+    save_policy(make_policy("popularity", tiny_world), tmp_path / "policy")
+    harm(tmp_path / "policy")
+    with pytest.raises(PolicyError, match=words) as caught:
+        load_policy(tmp_path / "policy")
+    assert "\n" not in str(caught.value)
+
+
+def test_saving_again_replaces_the_folder_whole(tiny_world: World, tmp_path: Path) -> None:
+    save_policy(make_policy("popularity", tiny_world), tmp_path / "policy")
+    (tmp_path / "policy" / "old").write_text("left over")
+    save_policy(make_policy("random", tiny_world), tmp_path / "policy")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["policy"]
+    assert not (tmp_path / "policy" / "old").exists()
+    assert load_policy(tmp_path / "policy").name == "random"
+
+
+def test_a_policy_without_a_world_cannot_be_saved_or_serve(tiny_world: World, tmp_path: Path) -> None:
+    class Bare(Policy):
+        def act(self, observation, carry, k, draw):  # type: ignore[no-untyped-def]
+            return torch.zeros(1, k, dtype=torch.int64), None
+
+    with pytest.raises(PolicyError, match="belongs to no world"):
+        Bare().recommend(Observed(), 1)
+    with pytest.raises(PolicyError, match="belongs to no world"):
+        save_policy(Bare(), tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
+
+
+def test_training_for_no_steps_is_an_error() -> None:
+    with pytest.raises(PolicyError, match="steps=0"):
+        FitOptions(steps=0)
