@@ -248,7 +248,7 @@ class Core:
         with torch.no_grad():
             chunks = [
                 self.encoder.start(self._profile[rows], self._history[rows], self._feedback[rows])
-                for rows in torch.arange(len(users), device=self.device).split(_CHUNK)
+                for rows in torch.split(torch.arange(len(users), device=self.device), _CHUNK)
             ]
         self._encoded = EncoderState.concatenate(chunks)
 

@@ -67,8 +67,8 @@ class RecommendEnv(gym.Env[Observed, Any]):
 
     ## Info
 
-    `reset`: `user` (row of the users table), `lane`, `episode_number`. `step`: `slate` (K,), `struck`, `left`, and by signal
-    name `response` (K,) and `given` (K,) bool, where that signal exists; nothing for an incomplete slate.
+    `reset`: `user` (row of the users table), `lane`, `episode_number`. `step`: `slate` (K,), `struck`, `left`, and by
+    signal name `response` (K,) and `given` (K,) bool, where that signal exists; nothing for an incomplete slate.
 
     ## Arguments
 

@@ -26,7 +26,8 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     `info["final_info"]`. Lane 0 of a seed is the single environment of that seed.
 
     Info, each key with its mask `_key` (B,): `slate` (B, K), `struck`, `left`, `response` and `given` by signal name
-    for lanes that go on, the same in `final_info` for lanes that ended; `user`, `lane`, `episode_number` for those that start.
+    for lanes that go on, the same in `final_info` for lanes that ended; for those, as after `reset`, `user`, `lane` and
+    `episode_number` of the episode that starts.
 
     Args:
         num_envs: B, lanes.

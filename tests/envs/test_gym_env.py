@@ -142,7 +142,8 @@ def test_the_specification_can_be_sent_to_another_process(world: World) -> None:
     env = gym.make(ENV_ID, world=world, action_mode="proto")
     again = pickle.loads(pickle.dumps(env.spec)).make()
     assert again.unwrapped.action_space == env.action_space
-    assert env.unwrapped.spec.kwargs["world"] is world
+    assert env.spec is not None
+    assert env.spec.kwargs["world"] is world
 
 
 def test_a_step_out_of_order_is_refused(world: World) -> None:

@@ -37,7 +37,7 @@ def test_public_names_load_when_used() -> None:
         assert getattr(recloop.envs, name) is not None
     assert set(recloop.envs.__all__) <= set(dir(recloop.envs))
     with pytest.raises(AttributeError, match="has no attribute 'Wrold'"):
-        _ = recloop.envs.Wrold  # type: ignore[attr-defined]
+        _ = recloop.envs.Wrold
 
 
 def test_make_in_one_string_from_a_bare_interpreter() -> None:

@@ -72,6 +72,7 @@ def test_dqn_and_maskable_ppo_run(once_world: World) -> None:
 def test_sb3s_own_tools_work(world: World) -> None:
     model = PPO("MlpPolicy", SB3VecEnv(world, 4), n_steps=16, batch_size=32)
     mean, _ = evaluate_policy(model, SB3VecEnv(world, 4, seed=9), n_eval_episodes=6)
+    assert isinstance(mean, float)
     assert 0 <= mean <= 4 * 6
     wrapped = VecNormalize(SB3VecEnv(world, 4))
     PPO("MlpPolicy", wrapped, n_steps=16, batch_size=32, n_epochs=1).learn(64)
