@@ -106,9 +106,10 @@ class GreedyPolicy(Policy):
     def _rewards(self, state: Any, past: Past, items: Tensor) -> Tensor | None:
         """Expected reward of showing each item (B, C) alone, (B, C); None where the model cannot say."""
         b, c = items.shape
-        lanes = torch.arange(b, device=items.device).repeat_interleave(c)
+        every_lane = torch.arange(b, device=items.device).repeat_interleave(c)
         parts = []
-        for rows, shown in zip(lanes.split(_ROWS), items.reshape(-1, 1).split(_ROWS), strict=True):
+        for start in range(0, b * c, _ROWS):
+            rows, shown = every_lane[start : start + _ROWS], items.reshape(-1, 1)[start : start + _ROWS]
             seen = None if past.seen is None else past.seen[rows]
             tables = {name: value[rows] for name, value in vars(past).items() if name != "seen"}
             expected = self.model.expected(state.rows(rows), replace(past, **tables, seen=seen), shown)
