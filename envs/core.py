@@ -280,6 +280,7 @@ class Core:
                 pass
         return past, self._encoded.rows(users), self.simulator.arrive(users, draw)
 
+    @torch.no_grad()
     def _observe(self, past: Past, encoded: EncoderState, users: Tensor, keys: Sequence[str] | None) -> Observation:
         vector = self.encoder.vector(encoded)
         return self.spec.observe(past, vector, self._profile[users], self.keys if keys is None else keys)

@@ -278,3 +278,16 @@ def test_bad_input_is_named(world: World) -> None:
         core.reset(lanes=torch.tensor([3]))
     with pytest.raises(DeviceError, match=r"device 'cuda:93' is not usable"):
         Core(world, device="cuda:93")
+
+
+def test_observations_carry_no_gradient(world: World) -> None:
+    """Also where the encoder's weights are being trained elsewhere."""
+    weights = list(world.state_encoder.parameters())
+    trainable = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        assert not Core(world, batch=2).observe()["state"].requires_grad
+    finally:
+        for weight, before in zip(weights, trainable, strict=True):
+            weight.requires_grad_(before)
