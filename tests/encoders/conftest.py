@@ -1,6 +1,6 @@
 """Tiny language models with their tokenizers, made on the spot: no network, no downloaded weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,15 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTraine
 WORDS = ("red", "blue", "green", "shoe", "hat", "coat", "a", "the", "warm", "old")
 
 TinyModel = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other over tiny tensors take most of the time otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _tokenizer(specials: tuple[str, ...], bert: bool) -> PreTrainedTokenizerFast:

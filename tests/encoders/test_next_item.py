@@ -64,11 +64,10 @@ def test_it_learns_with_sampled_negatives() -> None:
 
 
 def test_it_reads_several_items_a_step() -> None:
-    """In threes the step says which item is newest only as a set: the next three follow all the same."""
+    """Steps of three, of which only the sum is seen: the next three are known all the same."""
     encoder = fit_state_encoder(
-        None, None, *_cycle(60, 30), BOUNDS, config=CONFIG, catalogue_size=N,
-        fitting=replace(FITTING, group_sizes=(3,), epochs=40),
-    )  # fmt: skip
+        None, None, *_cycle(60, 30), BOUNDS, config=CONFIG, catalogue_size=N, fitting=replace(FITTING, epochs=60)
+    )
     state = encoder.blank(torch.zeros(N, 0))
     first = torch.arange(N)
     for step in range(3):
