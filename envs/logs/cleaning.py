@@ -66,9 +66,10 @@ class CleaningReport:
     """What cleaning found.
 
     Args:
-        before: rows, users and items that came in, rows refused at reading included.
+        before: rows, users and items that came in.
         after: rows, users and items that were left.
-        dropped: rows dropped, by reason; each row counts once, under the first reason that it meets.
+        dropped: rows dropped, by reason; each row counts once, under the first reason that it meets. Rows that
+            a reader had refused, of any of its files, stand first and are not in `before`.
         repaired: values mended, by reason.
         kept: what was noticed and left as it is, by reason.
         tables: rows of the users and items tables that were dropped, by reason.
@@ -136,8 +137,7 @@ class _Cleaning:
 
     def run(self) -> tuple[LoggedBehavior, CleaningReport]:
         log = self.log
-        before = {"rows": len(log.interactions) + sum(rows for _, rows in log.dropped)}
-        before |= {"users": len(log.users), "items": len(log.items)}
+        before = {"rows": len(log.interactions), "users": len(log.users), "items": len(log.items)}
         self._tables()
         self._ids()
         if log.has_times:

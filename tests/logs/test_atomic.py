@@ -134,7 +134,7 @@ DROPPED = {
 def test_bad_rows_can_be_dropped_and_are_counted(tmp_path: Path, name: str) -> None:
     log = read_log(write(tmp_path, inter=FAULTS[name][0]), on_bad_rows="drop")
     assert len(log.interactions) == 4
-    assert log.dropped == ((DROPPED[name], 1),)
+    assert log.dropped == ((f"{DROPPED[name]} in tiny.inter", 1),)
 
 
 def test_faults_of_the_files_beside(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_faults_of_the_files_beside(tmp_path: Path) -> None:
     )
     with pytest.raises(LogError, match=r"tiny\.link, line 2, column 'item_id': 'i9' is no item"):
         read_log(tmp_path)
-    assert ("unknown item_id in .link", 1) in read_log(tmp_path, on_bad_rows="drop").dropped
+    assert ("unknown item_id in tiny.link", 1) in read_log(tmp_path, on_bad_rows="drop").dropped
     write(tmp_path, kg="head_id:token\ttail_id:token\na\tb\n")
     with pytest.raises(LogError, match=r"tiny\.kg, line 1: there is no column 'relation_id'"):
         read_log(tmp_path)
@@ -169,3 +169,19 @@ def test_unknown_options_are_named(tmp_path: Path) -> None:
         read_log(write(tmp_path, inter=INTER + ROWS), on_bad_rows="skip")
     with pytest.raises(LogError, match="did you mean 'times'"):
         read_log(tmp_path, tims=1)
+
+
+def test_numbers_among_the_texts(tmp_path: Path) -> None:
+    item = "item_id:float\ttitle:float\tyear:float\tprice:float\n1\t300\t2006\t9.5\n2\t1984\t\t\n"
+    inter = INTER + "u1\t1\t5\t100\nu2\t2\t3\t200\n"
+    log = read_log(write(tmp_path, inter=inter, item=item), text_columns=("price",))
+    assert log.items["text"].tolist() == ["300 (2006). Price: 9.5.", "1984."]
+    assert log.items["price"].tolist()[0] == 9.5
+    assert np.isnan(log.items["price"].tolist()[1])
+
+
+@pytest.mark.parametrize("item", ["item_id:token\n", "item_id:token\ni1\n", "item_id:token\tname:token_seq\n"])
+def test_thin_item_files(tmp_path: Path, item: str) -> None:
+    log = read_log(write(tmp_path, inter=INTER + ROWS, item=item))
+    assert sorted(log.items.index) == ["i1", "i2", "i3"]
+    assert sorted(log.items["text"].str.rstrip(".")) == ["i1", "i2", "i3"]

@@ -73,7 +73,9 @@ def _checked(path: Path, line: int, ids: list[str], bad_rows: BadRows) -> bool:
     longest = max(ids, key=len)
     if len(longest) > FIELD_LIMIT:
         where = f"{path}, line {line}, field {ids.index(longest) + 1}"
-        bad_rows.meet("field too long", f"{where}: an id of {len(longest)} characters; the limit is {FIELD_LIMIT}")
+        bad_rows.meet(
+            path, "field too long", f"{where}: an id of {len(longest)} characters; the limit is {FIELD_LIMIT}"
+        )
         return False
     return True
 
@@ -87,9 +89,11 @@ def _sequences(path: Path, lines: list[list[str]], bad_rows: BadRows) -> tuple[l
             continue
         user, sequence = ids[0], ids[1:]
         if not sequence:
-            bad_rows.meet("user without items", f"{path}, line {number}: user {shown(user)} has no items")
+            bad_rows.meet(path, "user without items", f"{path}, line {number}: user {shown(user)} has no items")
         elif user in seen:
-            bad_rows.meet("duplicate user", f"{path}, line {number}: user {shown(user)} stands here a second time")
+            bad_rows.meet(
+                path, "duplicate user", f"{path}, line {number}: user {shown(user)} stands here a second time"
+            )
         else:
             seen.add(user)
             users += [user] * len(sequence)

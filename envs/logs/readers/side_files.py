@@ -9,7 +9,7 @@ import pandas as pd
 from recloop.encoders.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.logs.readers.item_text import is_title, is_year, texts, titles
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_numbers, read_text_table, shown
+from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, read_text_table, shown
 from recloop.envs.logs.schema import Columns
 
 KINDS = ("token", "token_seq", "float", "float_seq")
@@ -18,7 +18,7 @@ KINDS = ("token", "token_seq", "float", "float_seq")
 
 @dataclass(frozen=True)
 class AtomicTable:
-    """A RecBole atomic file: its cells as strings, and each column's kind (one of `KINDS`)."""
+    """A RecBole atomic file: float columns are numbers, the rest strings; and each column's kind (of `KINDS`)."""
 
     table: TextTable
     kinds: dict[str, str]
@@ -77,9 +77,9 @@ def read_items(path: Path, item: str, bad_rows: BadRows, text_columns: tuple[str
     if text_columns is None:
         text_columns = tuple(n for n, kind in atomic.kinds.items() if kind == "token_seq" and n not in (title, item))
     table.require(*text_columns)
-    heads = titles(frame, title, year)
-    sentences = texts(frame, heads, text_columns)
-    frame = with_floats(frame, atomic.kinds)
+    words = frame.apply(as_ids)
+    heads = titles(words, title, year)
+    sentences = texts(words, heads, text_columns)
     frame[Columns.title], frame[Columns.text] = heads, sentences
     return frame.rename_axis(Columns.item)
 
@@ -88,13 +88,7 @@ def read_users(path: Path, user: str, bad_rows: BadRows) -> pd.DataFrame:
     """The users table of a `.user` file, indexed by id; float columns are numbers, the rest strings."""
     atomic = read_atomic(path, bad_rows)
     table = atomic.table.with_ids(user, bad_rows, unique=True)
-    return with_floats(table.frame.set_index(user), atomic.kinds).rename_axis(Columns.user)
-
-
-def with_floats(frame: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """A copy whose float columns are numbers."""
-    floats = {n: as_numbers(frame[n]) for n in map(str, frame) if kinds[n] == "float"}
-    return frame.assign(**floats)
+    return table.frame.set_index(user).rename_axis(Columns.user)
 
 
 def read_knowledge(path: Path, bad_rows: BadRows) -> KnowledgeGraph:
@@ -118,7 +112,7 @@ def with_entities(
     """
     table = read_atomic(path, bad_rows).table.with_ids(item, bad_rows, unique=True).with_ids("entity_id", bad_rows)
     unknown = ~np.asarray(table.frame[item].isin(items.index), dtype=bool)
-    table = table.without(unknown, item, "is no item of this log", f"unknown {item} in .link", bad_rows)
+    table = table.without(unknown, item, "is no item of this log", f"unknown {item}", bad_rows)
     entity = table.frame.set_index(item)["entity_id"].reindex(items.index)
     bare = int((knowledge.entity_rows(table.frame["entity_id"].tolist()) < 0).sum())
     note = f"{len(table.frame)} of {len(items)} items are linked to the knowledge graph, {bare} without a triple."

@@ -54,11 +54,11 @@ class BadRows:
         if self.on_bad_rows not in ("error", "drop"):
             raise LogError(f"on_bad_rows={self.on_bad_rows!r} is unknown; use 'error' or 'drop'")
 
-    def meet(self, reason: str, message: str, rows: int = 1) -> None:
-        """Raise `message`, or count `rows` under `reason`."""
+    def meet(self, path: Path, reason: str, message: str, rows: int = 1) -> None:
+        """Raise `message`, or count `rows` of the file `path` under `reason`."""
         if self.on_bad_rows == "error":
             raise LogError(f"{message}; mend the file, or read with on_bad_rows='drop' to leave such rows out")
-        self.counts[reason] += rows
+        self.counts[f"{reason} in {path.name}"] += rows
 
     def as_dropped(self) -> tuple[tuple[str, int], ...]:
         """The counts as `LoggedBehavior.dropped` keeps them."""
@@ -67,11 +67,11 @@ class BadRows:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of strings.
+    """A table of strings, and of numbers where a column was checked to hold them.
 
     Args:
         path: the file it came from.
-        frame: all columns of strings, one row a data line.
+        frame: one row a data line.
         lines: int64 (rows,) the line of each row in the file, from 1.
         unit: what `lines` counts; rows in a binary file.
     """
@@ -107,7 +107,7 @@ class TextTable:
             return self
         first = int(np.argmax(bad))
         value = self.frame[column].iloc[first]
-        bad_rows.meet(reason, f"{self.place(first, column)}: {shown(value)} {problem}", int(bad.sum()))
+        bad_rows.meet(self.path, reason, f"{self.place(first, column)}: {shown(value)} {problem}", int(bad.sum()))
         return replace(self, frame=self.frame[~bad].reset_index(drop=True), lines=self.lines[~bad])
 
     def renamed(self, names: dict[str, str]) -> "TextTable":
@@ -125,10 +125,12 @@ class TextTable:
         return table.without(again, column, "stands here a second time", f"duplicate {column}", bad_rows)
 
     def with_numbers(self, column: str, bad_rows: BadRows) -> "TextTable":
-        """The table less the rows whose cell is neither empty nor a finite number."""
+        """The table with a column as numbers, less the rows whose cell is neither empty nor a finite number."""
         cells = self.frame[column]
-        bad = ~np.isfinite(as_numbers(cells)) & ~empty(cells)
-        return self.without(bad, column, "is not a finite number", f"malformed {column}", bad_rows)
+        numbers = as_numbers(cells)
+        bad = ~np.isfinite(numbers) & ~empty(cells)
+        table = self.without(bad, column, "is not a finite number", f"malformed {column}", bad_rows)
+        return replace(table, frame=table.frame.assign(**{column: numbers[~bad]}))
 
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
         """A column as float64 (rows,); NaN where the cell is empty or no finite number."""
@@ -263,12 +265,12 @@ def _checked_lines(
             blank = not lines[row].strip()
             drop[row] = True
             if not blank:
-                bad_rows.meet(*_ragged(path, int(numbers[row]), len(fields), names))
+                bad_rows.meet(path, *_ragged(path, int(numbers[row]), len(fields), names))
             continue
         for name, cell in zip(names, fields, strict=True):
             if len(cell) > FIELD_LIMIT:
                 drop[row] = True
-                bad_rows.meet(*_too_long(path, int(numbers[row]), name, len(cell)))
+                bad_rows.meet(path, *_too_long(path, int(numbers[row]), name, len(cell)))
                 break
     if drop.any():
         lines = [line for line, gone in zip(lines, drop.tolist(), strict=True) if not gone]
@@ -311,11 +313,11 @@ def _checked_rows(
     good_lines: list[int] = []
     for fields, line in zip(rows, lines, strict=True):
         if len(fields) != len(names):
-            bad_rows.meet(*_ragged(path, line, len(fields), names))
+            bad_rows.meet(path, *_ragged(path, line, len(fields), names))
             continue
         longest = max(range(len(fields)), key=lambda place: len(fields[place]))
         if len(fields[longest]) > FIELD_LIMIT:
-            bad_rows.meet(*_too_long(path, line, names[longest], len(fields[longest])))
+            bad_rows.meet(path, *_too_long(path, line, names[longest], len(fields[longest])))
             continue
         good.append(fields)
         good_lines.append(line)
