@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
+from rich.markup import escape
 
 from recloop.encoders.errors import LogError, unknown_name
 from recloop.envs.build import BuildConfig, build_world
@@ -64,10 +64,10 @@ def main(config: BuildCommand) -> World:
     use_threads(config.threads)
     checked_device(config.settings.device)
     checked_out(config.out, "world.json", "world")
-    console, notes = wide_console(), Console(stderr=True)
+    console = wide_console()
 
     def say(line: str) -> None:
-        notes.print(f"[bold]{line}[/bold]", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{escape(line)}[/bold]", highlight=False, soft_wrap=True)
 
     say(f"reading {config.log}")
     log, report = clean(_read(config), config.clean)

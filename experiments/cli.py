@@ -11,12 +11,14 @@ Exit codes: 0 done; 2 bad input, said in one line on stderr; 130 interrupted. No
 command is known.
 """
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Config = TypeVar("Config")
 
@@ -52,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Waiting threads that spin would take the cores from those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A person's own `my_module:MyPolicy` lies where they stand; behind all else, so that it shadows nothing.
+    sys.path.append(os.getcwd())
     module_name, _, settings = COMMANDS[name][0].partition(":")
 
     def run() -> None:
@@ -90,10 +94,29 @@ def _parse_and_run(
 ) -> None:
     import tyro
 
-    command(tyro.cli(settings, prog=prog, args=arguments, use_underscores=False))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config = tyro.cli(settings, prog=prog, args=arguments, use_underscores=False)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        _fail(_one_line(said.getvalue()))
+    command(config)
 
 
-def _fail(message: str) -> None:
+def _one_line(box: str) -> str:
+    """What is wrong with the arguments, out of the frame that it is drawn in.
+
+    >>> _one_line("╭─ Value error ─╮\\n│ Error parsing --seeds │\\n│ ──── │\\n│ For help, see --help │\\n╰───╯")
+    'Error parsing --seeds; For help, see --help'
+    """
+    inside = [line.strip("│ \t") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    text = " ".join("\n" if line and not line.strip("─") else line for line in inside)
+    return "; ".join(" ".join(part.split()) for part in text.split("\n") if part.strip())
+
+
+def _fail(message: str) -> NoReturn:
     print(f"recloop: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 

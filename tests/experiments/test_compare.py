@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,8 +14,11 @@ from torch import Tensor
 from recloop.agents.policy import Carry, FitOptions, Policy
 from recloop.agents.registry import load_policy
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError
+from recloop.envs.logs.schema import Signal
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
+from recloop.envs.users.contract import Past, Response, State, UserSimulator
+from recloop.envs.users.topics import TopicUsers
 from recloop.envs.world import World
 from recloop.experiments.compare import CompareConfig, compare
 from recloop.experiments.intervals import t_interval
@@ -55,24 +58,43 @@ class Interrupted(Learner):
         return cls()
 
 
+@dataclass(frozen=True)
+class Patience(State):
+    left: Tensor
+
+
+class Mine(UserSimulator):
+    """Clicks on everything and leaves after three slates."""
+
+    signals = TopicUsers.signals
+
+    def arrive(self, users: Tensor, draw: Draw) -> Patience:
+        return Patience(torch.full_like(users, 3))
+
+    def respond(self, state: Patience, past: Past, slate: Tensor, draw: Draw) -> tuple[Patience, Response]:
+        given = torch.zeros(*slate.shape, len(self.signals), dtype=torch.bool)
+        given[..., 0] = True
+        after = Patience(state.left - 1)
+        return after, Response(given.float(), given, after.left == 0)
+
+
+class OtherSignals(Mine):
+    signals = (Signal("other"),)
+
+
 LEARNER = f"{__name__}:Learner"
 
 
 @pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that `--policies` finds the classes of this file by dotted path."""
-    import sys
-
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
+def counted_anew() -> None:
     Learner.trainings.clear()
 
 
-def _this_module() -> object:
-    import types
-
-    module = types.ModuleType(__name__)
-    module.__dict__.update(globals())
-    return module
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what tests of their own look at, and what takes longest."""
+    for name in ("write_report", "write_evaluations"):
+        monkeypatch.setattr(f"recloop.experiments.compare.{name}", lambda *arguments: None)
 
 
 def config_in(folder: Path, **changes: object) -> CompareConfig:
@@ -91,6 +113,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_row_for_each_policy_seed_and_simulator(judged: World, tmp_path: Path) -> None:
     comparison = compare(judged, config_in(tmp_path))
     rows = rows_of(tmp_path)
@@ -127,6 +150,7 @@ def test_the_run_folder_holds_what_is_promised(judged: World, tmp_path: Path) ->
     assert kept.config() == {"first": 3}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_equal_runs_give_equal_bytes(judged: World, tmp_path: Path) -> None:
     for name in ("one", "two"):
         compare(judged, config_in(tmp_path / name))
@@ -134,6 +158,7 @@ def test_equal_runs_give_equal_bytes(judged: World, tmp_path: Path) -> None:
     assert (tmp_path / "one" / "claims.json").read_bytes() == (tmp_path / "two" / "claims.json").read_bytes()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: Path) -> None:
     compare(judged, config_in(tmp_path, seeds=1))
     first = (tmp_path / "results.csv").read_bytes()
@@ -149,6 +174,7 @@ def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: P
     assert Learner.trainings == [0, 1, 2, 0, 0]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_damaged_result_is_made_anew(judged: World, tmp_path: Path) -> None:
     compare(judged, config_in(tmp_path, seeds=1))
     before = (tmp_path / "results.csv").read_bytes()
@@ -167,6 +193,7 @@ def test_an_interrupted_run_says_what_it_kept_and_goes_on(judged: World, tmp_pat
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "running"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_saved_policy_joins_under_its_folders_name(judged: World, tmp_path: Path) -> None:
     compare(judged, config_in(tmp_path / "a"))
     saved = tmp_path / "a" / "policies" / "Learner-seed1"
@@ -179,16 +206,21 @@ def test_a_saved_policy_joins_under_its_folders_name(judged: World, tmp_path: Pa
         compare(judged, replace(config, trust=False))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_one_class_twice_has_two_labels(judged: World, tmp_path: Path) -> None:
     comparison = compare(judged, config_in(tmp_path, policies=(LEARNER, LEARNER), seeds=1))
     assert comparison.labels == ("Learner", "Learner-2")
     assert comparison.reference == "Learner", "without popularity the first is the reference"
 
 
-def test_own_users_are_evaluated_in_too(truth: World, tmp_path: Path) -> None:
-    path = "recloop.envs.users.topics:TopicUsers"
-    with pytest.raises((UserSimulatorError, TypeError)):
-        compare(truth, config_in(tmp_path, users=(path,)))
+@pytest.mark.usefixtures("no_pictures")
+def test_own_users_are_evaluated_in_too(judged: World, tmp_path: Path) -> None:
+    comparison = compare(judged, config_in(tmp_path, users=(f"{__name__}:Mine",), seeds=1))
+    assert comparison.simulators == ("train", "judge", "Mine")
+    mine = [r for r in rows_of(tmp_path) if r["simulator"] == "Mine"]
+    assert [r["signal:click"] for r in mine] == ["9.000000"] * 3, "three clicks on each of three slates"
+    with pytest.raises(UserSimulatorError, match=r"answers with \['other'\], world 'topics' with"):
+        compare(judged, config_in(tmp_path, users=(f"{__name__}:OtherSignals",)))
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,10 @@ def test_what_comes_from_a_log_is_escaped(comparison: Comparison) -> None:
 def test_a_comparison_without_baselines_says_so(comparison: Comparison) -> None:
     text = html(comparison, claims_of(comparison), FACTS)
     assert "This comparison lacks greedy on the user model, a supervised recommender (sasrec)." in text
-    contenders = (*comparison.contenders, *(replace(c, source=s) for c, s in zip(comparison.contenders, ("greedy", "sasrec"), strict=True)))
+    contenders = (
+        *comparison.contenders,
+        *(replace(c, source=s) for c, s in zip(comparison.contenders, ("greedy", "sasrec"), strict=True)),
+    )
     assert "This comparison lacks" not in html(replace(comparison, contenders=contenders), [], FACTS)
 
 
