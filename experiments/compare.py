@@ -25,8 +25,9 @@ from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_tr
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.storage import write_json
 from recloop.envs.core import checked_device
-from recloop.envs.users.registry import find_simulator
+from recloop.envs.users.checks import check_users
 from recloop.envs.world import World
+from recloop.experiments.check_users import made_simulator
 from recloop.experiments.claims import claims_of
 from recloop.experiments.comparison import Comparison, Contender
 from recloop.experiments.evaluate import Arena, Rollout
@@ -214,16 +215,11 @@ def _simulators(world: World, config: CompareConfig) -> tuple[World, tuple[str, 
     """The world with a person's own simulators beside, and the names to evaluate in."""
     names = list(world.evaluation_simulators)
     for path in config.users:
-        simulator = find_simulator(path)()
+        simulator = made_simulator(path)
         name = file_safe(path.rpartition(":")[2])
         if name in world.simulators:
             raise UserSimulatorError(f"--users {path}: the world already has users called '{name}'; rename the class")
-        simulator.prepare(world, config.device)
-        if tuple(simulator.signals) != tuple(world.signals):
-            raise UserSimulatorError(
-                f"--users {path} answers with {[s.name for s in simulator.signals]}, world '{world.name}' with "
-                f"{[s.name for s in world.signals]}; signals must agree in name, kind and range"
-            )
+        check_users(simulator, world, slate_size=config.slate_size, device=config.device)
         world = world.with_simulators(**{name: simulator})
         names.append(name)
     return world, tuple(dict.fromkeys([world.training_simulator, *names]))

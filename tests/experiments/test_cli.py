@@ -195,3 +195,22 @@ def test_threads_are_set(folder: Path, tmp_path: Path) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_check_users_names_each_broken_promise(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "users_of_mine.py").write_text(
+        "from recloop.envs.users.topics import TopicUsers\n"
+        "class NeedsArguments(TopicUsers): pass\n"
+        "class Nothing(TopicUsers):\n"
+        "    signals = ()\n"
+        "    def __init__(self): pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    said = fails(capsys, "check-users", "users_of_mine:NeedsArguments", "--world", folder)
+    assert "cannot be made without arguments" in said
+    said = fails(capsys, "check-users", "users_of_mine:Nothing", "--world", folder)
+    assert "breaks its contract: (1) `signals` is no tuple of Signal" in said
+    assert "cannot import users_of_mine:Missing" in fails(capsys, "check-users", "users_of_mine:Missing")

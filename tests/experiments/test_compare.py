@@ -73,7 +73,7 @@ class Mine(UserSimulator):
 
     def respond(self, state: Patience, past: Past, slate: Tensor, draw: Draw) -> tuple[Patience, Response]:
         given = torch.zeros(*slate.shape, len(self.signals), dtype=torch.bool)
-        given[..., 0] = True
+        given[..., 0] = slate < 40
         after = Patience(state.left - 1)
         return after, Response(given.float(), given, after.left == 0)
 
@@ -219,7 +219,7 @@ def test_own_users_are_evaluated_in_too(judged: World, tmp_path: Path) -> None:
     assert comparison.simulators == ("train", "judge", "Mine")
     mine = [r for r in rows_of(tmp_path) if r["simulator"] == "Mine"]
     assert [r["signal:click"] for r in mine] == ["9.000000"] * 3, "three clicks on each of three slates"
-    with pytest.raises(UserSimulatorError, match=r"answers with \['other'\], world 'topics' with"):
+    with pytest.raises(UserSimulatorError, match=r"its signals are \['other'\], the world's are"):
         compare(judged, config_in(tmp_path, users=(f"{__name__}:OtherSignals",)))
 
 
