@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recloop.envs.randomness import Draw
     from recloop.envs.rewards import Outcome, WeightedReward
     from recloop.envs.sb3_vector import SB3VecEnv
-    from recloop.envs.users.check import check_users
+    from recloop.envs.users.checks import check_users
     from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
     from recloop.envs.users.per_user import PerUserSimulator
     from recloop.envs.world import World
@@ -43,7 +43,7 @@ _HOMES = {
     "WeightedReward": "rewards",
     "World": "world",
     "built_in_world": "built_in",
-    "check_users": "users.check",
+    "check_users": "users.checks",
     "make_codec": "actions",
 }
 """Public name -> the module it is loaded from when first used: torch stays out of a mere registration."""
