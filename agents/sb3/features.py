@@ -63,6 +63,12 @@ class ItemTables:
             F.pad(logs / logs.max().clamp_min(1e-6), (0, 1)),
         )
 
+    def centred(self) -> Tensor:
+        """The vectors around their mean over the catalogue, of mean square length 1; (N+1, d), row N zero."""
+        parts = self.vectors[:-1] - self.vectors[:-1].mean(0)
+        length = parts.square().sum(1).mean().sqrt().clamp_min(1e-6)
+        return F.pad(parts / length, (0, 0, 0, 1))
+
     @property
     def catalogue_size(self) -> int:
         """N."""
@@ -75,13 +81,13 @@ class ItemTables:
 
 
 class SlateMeans(nn.Module):
-    """The mean vector of what was shown, and of what was consumed, in each past slate. No parameters."""
+    """The mean (centred) vector of what was shown, and of what was consumed, in each past slate. No parameters."""
 
     vectors: Tensor
 
     def __init__(self, tables: ItemTables) -> None:
         super().__init__()
-        self.register_buffer("vectors", tables.vectors, persistent=False)
+        self.register_buffer("vectors", tables.centred(), persistent=False)
 
     def forward(self, shown: Tensor, consumed: Tensor) -> tuple[Tensor, Tensor]:
         """Slates (B, L, K) and which places were consumed (B, L, K), bool -> two of (B, L, d), and zero where empty.

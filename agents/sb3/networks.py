@@ -17,6 +17,9 @@ from recloop.envs.observation import Observation
 FACTS = ("encoder score", "log popularity", "times shown lately")
 """What a head knows of an item for this user besides its vector."""
 
+_GATE_GAIN = 4.0
+"""What gates are multiplied with, so that one gradient step moves them about as far as it moves the query."""
+
 _DENSE_RATIO = 16
 """Up to this many catalogue items a candidate, scoring the whole catalogue is faster than gathering vectors."""
 
@@ -40,11 +43,12 @@ class ItemQuery(nn.Module):
 
 
 class ItemScores(nn.Module):
-    """Scores of items for each user: query . item vector + gates . facts.
+    """Scores of items for each user: query . item + gates . facts.
 
-    Item vectors have length 1, so the scores need no division by the root of d. The `FACTS` of an item are the state
-    encoder's next-item score (standardised over the admissible items of the row), log popularity, and how often it
-    was shown in the last L slates. At first the gates are (`prior`, 0, 0) and the query is near zero, so that a fresh
+    Items are their vectors centred over the catalogue, so that what all items share does not drown what parts them,
+    and of mean square length 1, so that no division by the root of d is needed. The `FACTS` of an item are the state
+    encoder's next-item score, log popularity, and how often it was shown in the last L slates; each standardised over
+    the admissible items of the row. At first the gates are (`prior`, 0, 0) and the query is near zero, so that a fresh
     agent explores around the supervised recommender instead of around nothing.
 
     Args:
@@ -53,7 +57,7 @@ class ItemScores(nn.Module):
         prior: first weight of the encoder's standardised score.
     """
 
-    vectors: Tensor
+    items: Tensor
     encoder_vectors: Tensor
     encoder_bias: Tensor
     log_popularity: Tensor
@@ -64,8 +68,9 @@ class ItemScores(nn.Module):
         self.gates = nn.Linear(features.hidden, len(FACTS))
         nn.init.orthogonal_(self.gates.weight, 0.01)
         with torch.no_grad():
-            self.gates.bias.copy_(torch.tensor([prior, 0.0, 0.0]))
-        for name in ("vectors", "encoder_vectors", "encoder_bias", "log_popularity"):
+            self.gates.bias.copy_(torch.tensor([prior, 0.0, 0.0]) / _GATE_GAIN)
+        self.register_buffer("items", tables.centred(), persistent=False)
+        for name in ("encoder_vectors", "encoder_bias", "log_popularity"):
             self.register_buffer(name, getattr(tables, name), persistent=False)
         self.dim, self.empty = tables.dim, tables.catalogue_size
 
@@ -73,21 +78,18 @@ class ItemScores(nn.Module):
         """Scores (B, C) of item rows (B, C); `mask` (B, C) says which count when facts are standardised."""
         trunk, _ = LoopFeatures.split(features, self.dim)
         facts = self._facts(observation, items, mask)
-        gates = self.gates(trunk)  # (B, F)
-        scores = _dot(self.query(features), self.vectors, items)
+        gates = _GATE_GAIN * self.gates(trunk)  # (B, F)
+        scores = _dot(self.query(features), self.items, items)
         for i, fact in enumerate(facts):
             scores = scores + gates[:, i : i + 1] * fact
         return scores
 
     @torch.no_grad()
-    def _facts(self, observation: Observation, items: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _facts(self, observation: Observation, items: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         encoder = _dot(observation["state"], self.encoder_vectors, items) + self.encoder_bias[items]
-        count = mask.sum(1, keepdim=True).clamp_min(1)
-        centred = (encoder - (encoder * mask).sum(1, keepdim=True) / count) * mask
-        spread = (centred.square().sum(1, keepdim=True) / count).sqrt()
-        shown = observation["shown"].long()  # (B, L, K)
-        times = _times(shown.flatten(1), items, self.empty) / max(shown.shape[1], 1)
-        return centred / (spread + 1e-6), self.log_popularity[items], times
+        times = _times(observation["shown"].long().flatten(1), items, self.empty)
+        facts = (encoder, self.log_popularity[items], times)
+        return tuple(_standardised(fact, mask) for fact in facts)
 
 
 class CandidateHead(nn.Module):
@@ -212,6 +214,13 @@ def admissible(observation: Observation, empty: int) -> Tensor:
         picked = observation["picked"].long()
         mask = mask & ~(candidates.unsqueeze(2) == picked.unsqueeze(1)).any(2)
     return mask
+
+
+def _standardised(fact: Tensor, mask: Tensor) -> Tensor:
+    """A fact (B, C) with mean 0 and spread 1 over the masked-in places of each row; 0 elsewhere."""
+    count = mask.sum(1, keepdim=True).clamp_min(1)
+    centred = (fact - (fact * mask).sum(1, keepdim=True) / count) * mask
+    return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + 1e-6)
 
 
 def _dot(query: Tensor, table: Tensor, items: Tensor) -> Tensor:
