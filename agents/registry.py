@@ -29,7 +29,7 @@ POLICIES = {
     "popularity": "recloop.agents.baselines.popularity:PopularityPolicy",
     "greedy": "recloop.agents.baselines.greedy:GreedyPolicy",
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
-    "planner": "recloop.agents.baselines.planner:plan",
+    "planner": "recloop.agents.baselines.planner:PlannerPolicy",
     "ppo": "recloop.agents.sb3:ppo",
     "ppo-proto": "recloop.agents.sb3:ppo_proto",
     "dqn": "recloop.agents.sb3:dqn",
