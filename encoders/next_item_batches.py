@@ -33,12 +33,12 @@ class NextItemConfig:
         negatives: negatives a batch in a sampled softmax.
     """
 
-    epochs: int = 30
-    patience: int = 4
-    batch_users: int = 32
-    learning_rate: float = 3e-3
+    epochs: int = 12
+    patience: int = 3
+    batch_users: int = 16
+    learning_rate: float = 5e-3
     weight_decay: float = 0.01
-    dropout: float = 0.2
+    dropout: float = 0.3
     window: int = 100
     group_sizes: tuple[int, ...] = (1, 2, 3)
     validation_share: float = 0.1
