@@ -19,8 +19,8 @@ from recloop.envs.world import World
 class PlannerPolicy(Policy):
     """Plays the computed optimum of a world of `TopicUsers`, from the users' true preferences and boredom.
 
-    See `recloop.envs.users.topics_optimum` for why it is exact. The programme is solved once for every set of users,
-    slate size, time limit and reward it meets.
+    See `recloop.envs.users.topics_optimum` for why it is exact. The programme is solved once for every user that
+    it meets in a core.
 
     Raises:
         PolicyError: in a world whose users are not written down, and for users other than the truth.
@@ -59,13 +59,28 @@ class PlannerPolicy(Policy):
         return self._plan(core, k).value
 
     def _plan(self, core: Core, k: int) -> Optimum:
-        """The optimum for the users in a core's lanes; solved again where they have changed."""
-        known = self._solved.get(k)
-        if known is None or known[0] is not core or not torch.equal(known[1].users, core.users):
-            plan = solve(_truth(core), core.users, k, core.max_steps, _reward(core))
-            self._solved[k] = (core, plan)
-            return plan
-        return known[1]
+        """The optimum for the users in a core's lanes; solved for those that it has not met before."""
+        met = self._solved.get(k)
+        known = met[1] if met is not None and met[0] is core else None
+        rows = torch.tensor(sorted(set(core.users.tolist())), device=core.device)
+        new = rows if known is None else rows[~torch.isin(rows, known.users)]
+        if known is None or len(new):
+            plan = solve(_truth(core), new, k, core.max_steps, _reward(core))
+            known = plan if known is None else _joined(known, plan)
+            self._solved[k] = (core, known)
+        order = known.users.argsort()
+        place = order[torch.searchsorted(known.users[order], core.users)]  # (B,)
+        return Optimum(core.users, known.value[place], known.best[place], known.compositions)
+
+
+def _joined(one: Optimum, two: Optimum) -> Optimum:
+    """The optima of two sets of users under one slate size, time limit and reward."""
+    return Optimum(
+        torch.cat([one.users, two.users]),
+        torch.cat([one.value, two.value]),
+        torch.cat([one.best, two.best]),
+        one.compositions,
+    )
 
 
 def _truth(core: Core) -> TopicUsers:
