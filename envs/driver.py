@@ -14,7 +14,7 @@ from torch import Tensor
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.envs.actions import ActionCodec, EncoderRetriever, Retriever, make_codec
 from recloop.envs.core import Core, Transition
-from recloop.envs.observation import DEFAULT_KEYS, OPTIONAL_KEYS, Observation
+from recloop.envs.observation import DEFAULT_KEYS, OPTIONAL_KEYS, Observation, ObservationSpec
 from recloop.envs.rewards import Reward
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import find_simulator
@@ -29,7 +29,7 @@ class TaskOptions(TypedDict, total=False):
 
     action_mode: `slate`, `item`, `candidates` or `proto`; see `recloop.envs.actions`.
     one_at_a_time: fill each slate in K micro-steps; mode `candidates` only. The reward comes with the K-th.
-    observation: `dict` for the default keys, `state` for the flat vector alone, or a tuple of keys.
+    observation: `dict` for the default keys (no `profile` where users have none), `state` for the flat vector alone, or a tuple of keys.
     candidates: C, items to choose from in mode `candidates`.
     retriever: a callable `World -> Retriever` that makes them; default the state encoder's best.
     simulator: a name in the world, `my_package.module:MyUsers`, an installed entry point, or a `UserSimulator`.
@@ -115,7 +115,7 @@ class Driver:
     ) -> None:
         self.core, self.codec, self.retriever = core, codec, retriever
         self.flat = observation == "state"
-        self.keys = ("state",) if self.flat else _dict_keys(observation, codec)
+        self.keys = ("state",) if self.flat else _dict_keys(observation, core.spec, codec)
         wanted = {*self.keys, *codec.needs}
         if "candidates" in wanted:
             if retriever is None:
@@ -360,11 +360,11 @@ def lane_options(options: dict[str, Any] | None, batch: int) -> dict[str, Tensor
     return found
 
 
-def _dict_keys(observation: str | Sequence[str], codec: ActionCodec) -> tuple[str, ...]:
+def _dict_keys(observation: str | Sequence[str], spec: ObservationSpec, codec: ActionCodec) -> tuple[str, ...]:
     if isinstance(observation, str):
         if observation != "dict":
             raise RecloopError(unknown_name("observation", observation, ("dict", "state", "a tuple of keys")))
-        observation = DEFAULT_KEYS
+        observation = [key for key in DEFAULT_KEYS if 0 not in (spec.space(key).shape or ())]
     known = (*DEFAULT_KEYS, *OPTIONAL_KEYS)
     for key in observation:
         if key not in known:

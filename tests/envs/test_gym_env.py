@@ -2,15 +2,18 @@
 
 import pickle
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from recloop.encoders.errors import RecloopError
+from recloop.encoders.state import StateEncoder
 from recloop.envs import ENV_ID
 from recloop.envs.gym_env import RecommendEnv
 from recloop.envs.observation import DEFAULT_KEYS
@@ -79,6 +82,17 @@ def test_the_default_observation_is_the_whole_past(world: World) -> None:
     flat = RecommendEnv(world, observation="state")
     vector, _ = flat.reset(seed=0)
     np.testing.assert_array_equal(vector, seen["state"])
+
+
+def test_users_without_a_profile_have_none_in_the_observation(world: World) -> None:
+    """A space of no numbers would break Stable-Baselines3; what the log does not hold is absent."""
+    users = replace(world.users, profile=torch.zeros(30, 0), profile_names=())
+    encoder = StateEncoder(world.item_vectors[:-1], [(0.0, 1.0), (1.0, 5.0)], profile_dim=0)
+    env = RecommendEnv(replace(world, users=users, state_encoder=encoder))
+    seen, _ = env.reset(seed=0)
+    assert isinstance(seen, dict)
+    assert set(seen) == set(DEFAULT_KEYS) - {"profile"}
+    assert seen in env.observation_space
 
 
 def test_info_tells_the_answer_by_signal(world: World) -> None:
