@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import DeviceError, RecloopError
+from recloop.encoders.errors import DeviceError, RecloopError, UserSimulatorError
 from recloop.encoders.state import EncoderState
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.randomness import Draw
@@ -99,6 +99,7 @@ class Core:
         self.reward = reward or world.reward
         chosen = world.training_simulator if simulator is None else simulator
         self.simulator = world.simulator(chosen) if isinstance(chosen, str) else chosen
+        _check_signals(world, self.simulator)
         self.simulator.prepare(world, self.device)
         self.encoder = world.state_encoder.to(self.device)
         self.empty = len(world.catalogue)
@@ -312,6 +313,15 @@ def _user_rows(world: World, users: str | Sequence[int] | Tensor) -> Tensor:
             f"users names row {int(rows.min())} to {int(rows.max())}; there are 0 to {len(world.users) - 1}"
         )
     return rows
+
+
+def _check_signals(world: World, simulator: UserSimulator) -> None:
+    mine, theirs = [s.name for s in world.signals], [s.name for s in simulator.signals]
+    if mine != theirs:
+        raise UserSimulatorError(
+            f"{type(simulator).__name__} answers with {theirs}, the world '{world.name}' and its policies know {mine}; "
+            "declare the world's signals, in its order"
+        )
 
 
 def _fit_width(shown: Tensor, answers: Tensor, k: int, empty: int) -> tuple[Tensor, Tensor]:
