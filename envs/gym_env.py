@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from recloop.encoders.errors import RecloopError
-from recloop.envs.driver import Observed, TaskOptions, answers, arrays, make_driver
+from recloop.envs.driver import Observed, answers, arrays
 from recloop.envs.rendering import RENDER_MODES, checked_render_mode, draw_lane
+from recloop.envs.tasks import TaskOptions, make_driver
 from recloop.envs.world import World
 
 
@@ -73,7 +74,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
     ## Arguments
 
     `world`: a `World`, its folder, or None for the built-in truth world. `render_mode`: None, `ansi` or `rgb_array`.
-    The others are in `recloop.envs.driver.TaskOptions`.
+    The others are in `recloop.envs.tasks.TaskOptions`.
 
     Raises:
         RecloopError: for arguments and actions that do not fit, in one line.

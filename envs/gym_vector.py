@@ -11,9 +11,10 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from recloop.envs.driver import TaskOptions, Turn, answers, arrays, make_driver
+from recloop.envs.driver import Turn, answers, arrays
 from recloop.envs.observation import Observation
 from recloop.envs.rendering import RENDER_MODES, RENDERED_LANES, checked_render_mode, draw_lane
+from recloop.envs.tasks import TaskOptions, make_driver
 from recloop.envs.world import World
 
 
@@ -36,7 +37,7 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         tensors: hand out torch tensors on the device, shared with the simulation without a copy and not to be
             changed. Actions may be tensors or arrays either way; `final_obs` is then one observation of the finished
             lanes, in rising order.
-        options: see `recloop.envs.driver.TaskOptions`.
+        options: see `recloop.envs.tasks.TaskOptions`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]

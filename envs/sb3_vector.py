@@ -12,8 +12,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from recloop.encoders.errors import RecloopError
-from recloop.envs.driver import TaskOptions, answers, arrays, lane_options, make_driver
+from recloop.envs.driver import answers, arrays, lane_options
 from recloop.envs.rendering import RENDERED_LANES, checked_render_mode, draw_lane
+from recloop.envs.tasks import TaskOptions, make_driver
 from recloop.envs.world import World
 
 Indices = None | int | Iterable[int]
@@ -37,7 +38,7 @@ class SB3VecEnv(VecEnv):
         action_mode: default `proto`.
         observation: `state` for the flat Box (default), `dict`, or a tuple of keys for a Dict.
         render_mode: None, `ansi` or `rgb_array`; the first 16 lanes are rendered.
-        options: see `recloop.envs.driver.TaskOptions`.
+        options: see `recloop.envs.tasks.TaskOptions`.
     """
 
     def __init__(

@@ -1,8 +1,10 @@
 """The single environment: Gymnasium's and Stable-Baselines3's own checks, and what it refuses."""
 
 import pickle
+import sys
+import types
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +18,11 @@ from recloop.encoders.errors import RecloopError
 from recloop.encoders.state import StateEncoder
 from recloop.envs import ENV_ID
 from recloop.envs.gym_env import RecommendEnv
+from recloop.envs.logs.schema import Signal
 from recloop.envs.observation import DEFAULT_KEYS
+from recloop.envs.randomness import Draw
+from recloop.envs.tasks import make_driver
+from recloop.envs.users.contract import Past, Response, State, UserSimulator
 from recloop.envs.world import World
 
 MODES: dict[str, dict[str, Any]] = {
@@ -207,3 +213,30 @@ def test_arguments_that_do_not_fit_are_named(world: World, options: dict[str, An
 def test_reset_options_that_do_not_fit_are_named(world: World, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecloopError, match=message):
         RecommendEnv(world).reset(options=options)
+
+
+def test_users_of_your_own_by_dotted_path(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("my_package")
+    vars(module)["Silent"] = _Silent
+    monkeypatch.setitem(sys.modules, "my_package", module)
+    driver = make_driver(world, 2, simulator="my_package:Silent")
+    assert isinstance(driver.core.simulator, _Silent)
+    assert driver.step(torch.tensor([[0, 1, 2, 3]] * 2)).reward.tolist() == [0.0, 0.0]
+
+
+@dataclass(frozen=True)
+class _Nothing(State):
+    users: torch.Tensor
+
+
+class _Silent(UserSimulator):
+    """Never watch anything and never leave."""
+
+    signals = (Signal("watch"), Signal("rating", "ordinal", levels=(1.0, 5.0), given_on="watch"))
+
+    def arrive(self, users: torch.Tensor, draw: Draw) -> _Nothing:
+        return _Nothing(users)
+
+    def respond(self, state: _Nothing, past: Past, slate: torch.Tensor, draw: Draw) -> tuple[_Nothing, Response]:
+        zeros = torch.zeros(*slate.shape, 2)
+        return state, Response(zeros, zeros == 1, torch.zeros(len(slate), dtype=torch.bool))
