@@ -116,9 +116,7 @@ class ItemEncoder(nn.Module):
         folder = Path(folder)
         facts = read_json(folder / "items.json")
         if facts.get("format") != FORMAT:
-            raise EncoderError(
-                f"{folder / 'items.json'} has format {facts.get('format')}; this version reads {FORMAT}"
-            )
+            raise EncoderError(f"{folder / 'items.json'} has format {facts.get('format')}; this version reads {FORMAT}")
         tensors = read_tensors(folder / "items.safetensors")
         encoder = cls(facts["catalogue_size"], facts["dim"], tensors.get("text"), tensors.get("entities"))
         try:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recloop.encoders.errors import EncoderError
+from recloop.encoders.fit_report import FitReport
 from recloop.encoders.items import ItemEncoder, ItemKnowledge
 from recloop.encoders.next_item_batches import Floats, Ints, Log, NextItemConfig, batches
 from recloop.encoders.next_item_model import NextItemModel
 from recloop.encoders.next_item_validation import Validation
-from recloop.encoders.state import FitReport, StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder, StateEncoderConfig
 
 
 def fit_state_encoder(
@@ -93,11 +94,12 @@ def _fit(
     train, held_out = _parts(log, fitting, generator)
     validation = Validation(log, held_out if len(held_out) else train, fitting, device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, fitting.epochs, fitting.learning_rate / 10)
+    passes = fitting.passes(np.diff(log.offsets)[train])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, passes, fitting.learning_rate / 10)
     train_loss: list[float] = []
     validation_loss: list[float] = []
     best, kept = 0, copy.deepcopy(model.state_dict())
-    bar = tqdm(range(fitting.epochs), desc="state encoder", unit="pass", disable=not progress)
+    bar = tqdm(range(passes), desc="state encoder", unit="pass", disable=not progress)
     for epoch in bar:
         train_loss.append(_pass(model, log, train, fitting, optimiser, generator))
         schedule.step()

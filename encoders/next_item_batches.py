@@ -20,6 +20,7 @@ class NextItemConfig:
 
     Args:
         epochs: most passes over the users.
+        visits: most items looked at over all passes: a long log gets fewer passes, yet three at least.
         patience: passes without a better validation loss before stopping.
         batch_users: users a batch.
         learning_rate: of AdamW, falling to a tenth by a cosine.
@@ -34,6 +35,7 @@ class NextItemConfig:
     """
 
     epochs: int = 12
+    visits: int = 1_800_000
     patience: int = 3
     batch_users: int = 16
     learning_rate: float = 5e-3
@@ -45,6 +47,11 @@ class NextItemConfig:
     validation_places: int = 10
     full_softmax_limit: int = 20_000
     negatives: int = 4_096
+
+    def passes(self, lengths: Ints) -> int:
+        """How many passes users of these histories (U,) get at most."""
+        visits = int(np.minimum(lengths, self.window).sum())
+        return min(self.epochs, max(3, self.visits // max(visits, 1)))
 
 
 @dataclass(frozen=True)

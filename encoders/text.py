@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.errors import DeviceError, EncoderError
 from recloop.encoders.storage import read_json, write_json
 from recloop.encoders.text_cache import VectorCache, text_key
 from recloop.encoders.text_model import (
@@ -69,7 +69,8 @@ class TextEncoder:
         truncated: how many of these were cut.
 
     Raises:
-        EncoderError: where the model cannot be had, is damaged, or the device is not there.
+        EncoderError: where the model cannot be had or is damaged.
+        DeviceError: where the device is not there.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class TextEncoder:
             raise EncoderError(f"max_length={max_length} and batch_size={batch_size} must be at least 1")
         self.model, self.pooling, self.max_length, self.batch_size = str(model), pooling, max_length, batch_size
         self.device, self.normalise, self.encoded, self.truncated = torch.device(device), normalise, 0, 0
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(f"device='{device}' is not there; pass device='cpu'")
         self.dtype = number_type(dtype, self.device)
         self.folder = model_folder(str(model))
         self.fingerprint = model_fingerprint(self.folder, [pooling, max_length, str(self.dtype)])

@@ -129,8 +129,6 @@ def number_type(wanted: str, device: torch.device) -> torch.dtype:
     if wanted != "auto":
         raise EncoderError(f"dtype='{wanted}' is unknown; take auto, float32 or bfloat16")
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise EncoderError(f"device='{device}' is not there; pass device='cpu'")
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     flags = _processor_flags() if device.type == "cpu" else set()
     return torch.bfloat16 if flags & {"avx512_bf16", "amx_bf16"} else torch.float32

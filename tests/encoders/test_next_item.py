@@ -177,6 +177,13 @@ def test_every_user_is_looked_at_once_a_pass() -> None:
     assert max(starts.max() for _, starts, _ in seen) > 10  # windows move
 
 
+def test_a_long_log_gets_fewer_passes() -> None:
+    fitting = NextItemConfig(epochs=12, visits=1000, window=10)
+    assert fitting.passes(np.array([5, 5])) == 12
+    assert fitting.passes(np.array([10] * 10 + [90] * 10)) == 5  # 200 a pass
+    assert fitting.passes(np.array([10] * 1000)) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

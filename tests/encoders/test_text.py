@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recloop.encoders import text_model
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.errors import DeviceError, EncoderError
 from recloop.encoders.text import HashedText, TextEncoder, default_cache, pool
 
 TEXTS = ["red shoe", "the old warm blue coat", "a hat", "", "red shoe"]
@@ -188,6 +188,12 @@ def test_damaged_weights_are_named(tiny_model: Any) -> None:
     with pytest.raises(EncoderError, match="holds no text model that can be loaded") as error:
         TextEncoder(folder, use_cache=False).encode(["red"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(DeviceError, match="device='cuda' is not there"):
+        TextEncoder(device="cuda")
 
 
 @pytest.mark.parametrize(
