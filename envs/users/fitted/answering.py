@@ -52,6 +52,11 @@ class Sizes:
     residual: int
 
 
+def session_clock(steps: Tensor) -> Tensor:
+    """How far a session is, (B,) slates -> (B, 2): 1 at its start and falling; slowly rising."""
+    return torch.stack([1 / (1 + steps), torch.log1p(steps) / 3], dim=-1)
+
+
 @dataclass(frozen=True)
 class FittedState(State):
     """What every family's state begins with.
@@ -83,7 +88,7 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, state: Any, step: Tensor) -> Any:
-        """The state after a step (B, i); unchanged in lanes where nothing happened."""
+        """The state after a step (B, i), its `steps` not yet counted on; unchanged where nothing happened."""
 
     @abstractmethod
     def read(self, state: Any) -> tuple[Tensor, Tensor | None]:
@@ -203,9 +208,13 @@ class FittedUsers(UserSimulator):
         age = torch.arange(past.history.shape[1], 0, -1, device=past.history.device)  # (H,)
         history = torch.where(age <= again, n, past.history)
         state = self._replay(profile, history, past.feedback)
-        steps = self.memory.inputs(self._item_table, past.shown, past.answers, shown=True)
-        for step in steps.unbind(1):
-            state = self.memory.advance(state, step)
+        slates = self.memory.inputs(self._item_table, past.shown, past.answers, shown=True)
+        length = past.shown.shape[1]
+        place = torch.arange(length, device=past.step.device)  # (L,)
+        since = past.step.unsqueeze(1) - length + place  # (B, L), negative before the episode
+        steps = torch.where(since >= 0, since, place).to(torch.float32)
+        for slate, step in zip(slates.unbind(1), steps.unbind(1), strict=True):
+            state = self.memory.advance(replace(state, steps=step), slate)
         guess: FittedState = replace(state, steps=past.step.to(torch.float32))
         return guess
 

@@ -39,12 +39,12 @@ class FitConfig:
     Args:
         epochs: at most so many passes; stops early by the held-out loss.
         patience: epochs without a better held-out loss before it stops.
-        batch: windows a gradient step.
+        batch: windows a gradient step; fewer in small logs, so that an epoch has 16 steps.
         windows_per_epoch: at most so many windows an epoch, drawn anew each time; bounds the time on big logs.
         history: H, newest consumptions a user is warmed with; the world's own H.
         lead: L, newest slates a user is warmed with; the world's own L (logs with exposures).
         window: T, steps with loss in a window.
-        lr: AdamW's step size.
+        lr: AdamW's first step size; falls to 0 over the epochs.
         decay: AdamW's weight decay.
         item_decay: weight decay of the learned residual and bias of each item.
         hidden: units of the recurrent state, and of the factor family's layer.
@@ -60,21 +60,21 @@ class FitConfig:
         seed: of splits, starting weights and sampling.
     """
 
-    epochs: int = 30
+    epochs: int = 10
     patience: int = 4
-    batch: int = 128
+    batch: int = 64
     windows_per_epoch: int = 4096
     history: int = 50
     lead: int = 5
-    window: int = 20
-    lr: float = 3e-3
+    window: int = 50
+    lr: float = 5e-3
     decay: float = 0.01
     item_decay: float = 0.1
     hidden: int = 64
     rank: int = 32
     residual: int = 16
     dropout: float = 0.2
-    negatives: int = 512
+    negatives: int = 256
     base_rate: float = 0.1
     beta: float = 0.5
     leaving: AssumedLeaving = field(default_factory=AssumedLeaving)

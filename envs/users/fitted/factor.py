@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes
+from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes, session_clock
 from recloop.envs.users.fitted.heads import centred
 
 FAST, SLOW, SHOWN = 0.8, 0.98, 0.7
@@ -56,7 +56,7 @@ class FactorMemory(Memory):
         super().__init__()
         self.signals, self.sizes = signals, sizes
         d, s = sizes.item_dim, len(signals)
-        width = 3 * d + s + 3 + sizes.profile_dim + (d + s + 1 if sizes.exposures else 0)
+        width = 3 * d + s + 3 + sizes.profile_dim + (d + s + 3 if sizes.exposures else 0)
         self.hidden: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
             nn.Linear, width, sizes.hidden
         )
@@ -143,6 +143,7 @@ class FactorMemory(Memory):
         ]
         if self.sizes.exposures:
             features += [shown, state.answers / shown_mass, torch.log1p(state.shown_mass).unsqueeze(1)]
+            features.append(session_clock(state.steps))
         wide = torch.cat(features, dim=-1)
         near = torch.stack([F.normalize(part, dim=-1) for part in (fast, slow, liked, shown)], dim=1)
         direct = (near * self.near.view(1, -1, 1)).sum(1)  # (B, d)

@@ -31,14 +31,18 @@ from recloop.envs.users.fitted.losses import (
 )
 from recloop.envs.users.fitted.recurrent import RecurrentUsers
 from recloop.envs.users.fitted.report import Fit, logged_values, report_on
-from recloop.envs.users.fitted.windows import ConsumedBefore, WindowMaker, Windows, repeat_rate
+from recloop.envs.users.fitted.windows import ConsumedBefore, WindowMaker, Windows
 
 FAMILIES: dict[str, type[FittedUsers]] = {"recurrent": RecurrentUsers, "factor": FactorUsers}
 """Families by name; they share the heads and nothing of how they remember."""
 REPEATS = 0.005
 """Share of repeated consumption from which a log is one whose users consume twice."""
-MIN_USERS = 4
-"""Fewest users a fit takes: some to fit on, one to stop and calibrate on, one to measure on."""
+FEW_USERS = 4
+"""Below so many users nobody is held out: all are fitted on, and the figures are no evidence."""
+_LEAVE_RIDGE = 0.01
+"""Weight of the squared weights of the hazard: sessions end far more rarely than items are answered."""
+_STEPS = 16
+"""Fewest gradient steps an epoch, and fewest windows a step, where the log has as many."""
 _TUNE_SEED = 1
 """Seed of the sampled items in the held-out loss, so that epochs are compared on the same ones."""
 
@@ -82,6 +86,7 @@ def fit_users(
     config = config or FitConfig()
     rows = np.asarray(rows, dtype=np.int64)
     _check(family, sequences, rows, item_vectors, profile, signals)
+    rows = _active(sequences, rows)
     training = _Training(family, sequences, rows, item_vectors, profile, tuple(signals), config, torch.device(device))
     with tqdm(total=config.epochs, desc=f"fit {family} users", disable=not progress, unit="epoch") as bar:
         fit = training.run(bar)
@@ -111,7 +116,7 @@ class _Training:
         self.users, self.tune, self.test = _split(rows, config.validation_share, self.generator)
         slates = sequences.slates
         exposures = slates is not None
-        self.repeat_rate = repeat_rate(sequences, rows)
+        self.repeat_rate = sequences.repeat_rate(rows)
         self.leaves = slates is not None and bool((slates.left[rows_of(slates.offsets, self.users)] == 1).any())
         sizes = Sizes(
             catalogue_size=int(sequences.catalogue_size),
@@ -155,17 +160,20 @@ class _Training:
             ],
             lr=self.config.lr,
         )
+        steady = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 - epoch / self.config.epochs)
         best, kept, kept_epoch = float("inf"), None, 0
         for epoch in range(self.config.epochs):
             moments = self.maker.moments(self.users, self.generator)
             order = torch.randperm(len(moments), generator=self.generator)[: self.config.windows_per_epoch]
-            for start in range(0, len(order), self.config.batch):
-                batch = moments[order[start : start + self.config.batch].numpy()]
+            size = min(self.config.batch, max(_STEPS, len(order) // _STEPS))
+            for start in range(0, len(order), size):
+                batch = moments[order[start : start + size].numpy()]
                 loss = self._loss(self.maker.cut(batch), self.generator, learning=True)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parts.parameters(), 5.0)
                 optimiser.step()
+            steady.step()
             held_out = self._held_out_loss()
             bar.update()
             bar.set_postfix(held_out=f"{held_out:.4f}")
@@ -197,7 +205,7 @@ class _Training:
             config=config,
             sequences=self.sequences,
             users=self.users,
-            held_out=len(self.tune) + len(self.test),
+            held_out=0 if self.test is self.users else len(self.tune) + len(self.test),
             exposure=self.exposure,
             popularity=self.popularity,
             test=test,
@@ -232,6 +240,8 @@ class _Training:
             logits, left = leave_parts(self.fitted, path, windows, raw, calibrated=False)
             if len(left):
                 losses.append(leave_loss(logits, left))
+                if learning:
+                    losses.append(_LEAVE_RIDGE * self.fitted.heads.leave.weight.square().sum())
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -259,8 +269,17 @@ class _Training:
             heads.leave.bias.fill_(float(np.log((rate + 1e-3) / (1 - rate + 1e-3))))
 
 
+def _active(sequences: Sequences, rows: Ints) -> Ints:
+    """Those of the users who were shown something, or consumed something in a log that holds no more."""
+    offsets = sequences.offsets if sequences.slates is None else sequences.slates.offsets
+    return rows[np.diff(offsets)[rows] > 0]
+
+
 def _split(rows: Ints, share: float, generator: torch.Generator) -> tuple[Ints, Ints, Ints]:
-    """Users to fit on, to stop and calibrate on, and to measure on."""
+    """Users to fit on, to stop and calibrate on, and to measure on; all the same where they are few."""
+    if len(rows) < FEW_USERS:
+        everyone = np.sort(rows)
+        return everyone, everyone, everyone
     order = rows[torch.randperm(len(rows), generator=generator).numpy()]
     each = max(1, round(len(rows) * share / 2))
     return np.sort(order[2 * each :]), np.sort(order[:each]), np.sort(order[each : 2 * each])
@@ -276,14 +295,10 @@ def _check(
 ) -> None:
     if family not in FAMILIES:
         raise UserSimulatorError(unknown_name("family of fitted users", family, FAMILIES))
-    counts = sequences.offsets if sequences.slates is None else sequences.slates.offsets
     if len(rows) and (rows.min() < 0 or rows.max() >= sequences.users):
         raise UserSimulatorError(f"rows name user {rows.max()}; the log has users 0 to {sequences.users - 1}")
-    active = int((np.diff(counts)[rows] > 0).sum())
-    if active < MIN_USERS or active < len(rows):
-        raise UserSimulatorError(
-            f"{active} of the {len(rows)} users to fit on have any behaviour; give {MIN_USERS} or more, all with some"
-        )
+    if len(_active(sequences, rows)) == 0:
+        raise UserSimulatorError(f"none of the {len(rows)} users to fit on has any behaviour; give users who have")
     wanted = sequences.catalogue_size + 1
     if item_vectors.dim() != 2 or len(item_vectors) != wanted:
         raise UserSimulatorError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ def follow(
     for step in warm.unbind(1):
         state = memory.advance(state, step)
     read = []
-    for step in memory.inputs(table, windows.items, windows.signals, shown=True).unbind(1):
+    for t, step in enumerate(memory.inputs(table, windows.items, windows.signals, shown=True).unbind(1)):
+        state = replace(state, steps=windows.session_step[:, t])
         read.append(memory.read(state))
         state = memory.advance(state, step)
     vectors = torch.stack([vector for vector, _ in read], dim=1)
@@ -84,7 +85,8 @@ def leave_parts(
         windows.session_step,
     )
     known = windows.scored & (windows.left >= 0)
-    logits = fitted.heads.leave_logit(path.vectors[known], summary[known])
+    # Few sessions end: they must not bend what the many answers taught the memory.
+    logits = fitted.heads.leave_logit(path.vectors[known].detach(), summary[known])
     return logits, windows.left[known].to(raw.dtype)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes
+from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes, session_clock
 from recloop.envs.users.fitted.heads import centred
 
 
@@ -35,12 +35,12 @@ class RecurrentMemory(Memory):
         super().__init__()
         self.signals, self.sizes = signals, sizes
         width = sizes.item_dim + sizes.residual + len(signals)
-        width = 2 * width + 2 if sizes.exposures else width
+        width = 2 * width + 4 if sizes.exposures else width
         self.cell: nn.GRUCell = nn.utils.skip_init(  # type: ignore[no-untyped-call]
             nn.GRUCell, width, sizes.hidden
         )
         self.start = nn.Parameter(torch.zeros(sizes.hidden, sizes.profile_dim))
-        self.user_dim = sizes.hidden + sizes.profile_dim
+        self.user_dim = sizes.hidden + sizes.profile_dim + (2 if sizes.exposures else 0)
 
     def blank(self, profile: Tensor) -> RecurrentState:
         """A hidden state from the profile (B, p) alone."""
@@ -65,12 +65,18 @@ class RecurrentMemory(Memory):
 
     def advance(self, state: RecurrentState, step: Tensor) -> RecurrentState:
         """One step of the cell where anything happened."""
-        after = self.cell(step[:, 1:], state.hidden)
+        read = step[:, 1:]
+        if self.sizes.exposures:
+            read = torch.cat([read, session_clock(state.steps)], dim=1)
+        after = self.cell(read, state.hidden)
         return replace(state, hidden=torch.where(step[:, :1] > 0, after, state.hidden))
 
     def read(self, state: RecurrentState) -> tuple[Tensor, Tensor | None]:
-        """Hidden state beside the profile."""
-        return torch.cat([state.hidden, state.profile], dim=-1), None
+        """Hidden state beside the profile and, with exposures, how far the session is."""
+        parts = [state.hidden, state.profile]
+        if self.sizes.exposures:
+            parts.append(session_clock(state.steps))
+        return torch.cat(parts, dim=-1), None
 
 
 class RecurrentUsers(FittedUsers):

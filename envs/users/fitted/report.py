@@ -170,6 +170,7 @@ def _leaving(fitted: FittedUsers, fit: Fit) -> dict[str, float]:
 
 def _learned(fitted: FittedUsers, fit: Fit, figures: dict[str, dict[str, float]]) -> tuple[str, ...]:
     sentences = []
+    on = "held-out users" if fit.held_out else "the same users (too few to hold any out, so no evidence)"
     for name, row in figures.items():
         if row["count"] == 0:
             continue
@@ -179,7 +180,7 @@ def _learned(fitted: FittedUsers, fit: Fit, figures: dict[str, dict[str, float]]
             other = {LEAVE: "chance", fitted.signals[0].name: "popularity"}.get(name, "the item's rate")
             figure = f"AUC {row['auc']:.3f} ({other}: {row['auc_base']:.3f})"
         sentences.append(
-            f"{fitted.kind} users, {name}: fitted on {len(fit.users)} users; on held-out users {figure}, "
+            f"{fitted.kind} users, {name}: fitted on {len(fit.users)} users; on {on} {figure}, "
             f"calibration error {row['calibration_error']:.3f}, {row['count']:.0f} answers."
         )
     return tuple(sentences)

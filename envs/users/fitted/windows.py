@@ -66,7 +66,11 @@ class WindowMaker:
             self.session_step = _steps_in_session(slates.offsets, slates.session)
 
     def moments(self, users: Ints, generator: torch.Generator | None = None) -> npt.NDArray[np.int64]:
-        """Moments (W, 2) of (user, first scored step) that cover the users' steps; shifted by chance if asked."""
+        """Moments (W, 3) of (user, first scored step, lead) that cover the users' steps.
+
+        With a generator they are shifted by chance, and half of them have no lead: an episode may start from logged
+        consumption alone.
+        """
         counts = np.diff(self.offsets)[users]
         shift = np.zeros(len(users), dtype=np.int64)
         if generator is not None:
@@ -76,12 +80,15 @@ class WindowMaker:
         owner = np.repeat(np.arange(len(users)), pieces)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         starts = within * self.window - shift[owner]
-        return np.stack([users[owner], starts], axis=1)
+        lead = np.full(len(owner), self.lead)
+        if generator is not None and self.lead > 0:
+            lead = lead * torch.randint(2, (len(owner),), generator=generator).numpy()
+        return np.stack([users[owner], starts, lead], axis=1)
 
     def cut(self, moments: npt.NDArray[np.int64]) -> Windows:
-        """The windows at moments (B, 2); a negative start has fewer scored steps."""
-        users, starts = moments[:, 0], moments[:, 1]
-        begin = np.maximum(starts - self.lead, 0)
+        """The windows at moments (B, 3); a negative start has fewer scored steps."""
+        users, starts, lead = moments.T
+        begin = np.maximum(starts - lead, 0)
         end = np.minimum(starts + self.window, np.diff(self.offsets)[users])
         step = begin[:, None] + np.arange(self.lead + self.window)  # (B, T)
         held = step < end[:, None]
@@ -152,15 +159,6 @@ class ConsumedBefore:
             first = torch.where(self.keys[at] == wanted, self.place[at], torch.iinfo(torch.int64).max)
         first = first.unsqueeze(1) if items.dim() == 2 else first
         return first < place.unsqueeze(-1)
-
-
-def repeat_rate(sequences: Sequences, users: Ints) -> float:
-    """Share of the users' consumptions of something they had consumed before, in [0, 1]."""
-    owner = np.repeat(users, sequences.lengths[users])
-    items = sequences.items[rows_of(sequences.offsets, users)]
-    if len(items) == 0:
-        return 0.0
-    return 1.0 - len(np.unique(owner * sequences.catalogue_size + items)) / len(items)
 
 
 def _steps_in_session(offsets: Ints, session: Ints) -> Floats:
