@@ -5,8 +5,8 @@
     recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
     tensorboard --logdir runs/ml-100k/tensorboard
 
-Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `tensorboard/`, `policies/` and
-`finished/`. Started again with the same settings it keeps what is finished; a policy added later joins.
+Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
+`policies/` and `finished/`. Started again with the same settings it keeps what is finished; a policy added later joins.
 """
 
 import time
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_training, save_policy
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
-from recloop.encoders.storage import write_json
+from recloop.encoders.storage import replacing_file, write_json
 from recloop.envs.core import checked_device
 from recloop.envs.users.checks import check_users
 from recloop.envs.world import World
@@ -39,6 +39,7 @@ from recloop.experiments.ledger import (
     digest_of_world,
     file_safe,
 )
+from recloop.experiments.pictures import picture
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report import write_report
 from recloop.experiments.settings import at_least, write_settings
@@ -170,6 +171,8 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     claims = claims_of(comparison)
     write_json(config.out / "claims.json", [asdict(claim) for claim in claims])
     write_report(config.out / "report.html", comparison, claims, facts)
+    with replacing_file(config.out / "picture.png") as part:
+        part.write_bytes(picture(comparison))
     write_json(config.out / "run.json", facts)
     return comparison
 

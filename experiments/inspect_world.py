@@ -14,7 +14,7 @@ from rich.table import Table
 from recloop.envs.logs.schema import Signal
 from recloop.envs.world import PARTS, World
 from recloop.experiments.settings import at_least
-from recloop.experiments.tables import flat_figures, wide_console
+from recloop.experiments.tables import fit_rows, flat_figures, plain_figures, wide_console
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ def print_world(world: World, top: int, console: Console) -> None:
         for line in lines or ("nothing recorded",):
             console.print(f"  - {line}", markup=False, highlight=False, soft_wrap=True)
     console.print()
-    console.print(_pairs("figures", flat_figures(world.card.figures)))
+    console.print(_pairs("figures", plain_figures(world.card.figures)))
+    columns, rows = fit_rows(world.card.figures)
+    if rows:
+        console.print(_fits(columns, rows))
     if world.card.cleaning:
         console.print(_pairs("cleaning", flat_figures(world.card.cleaning)))
     if top:
@@ -90,6 +93,15 @@ def _holdings(world: World) -> dict[str, str]:
         "trained in, judged in": f"{world.training_simulator}; {', '.join(world.evaluation_simulators)}",
         "state encoder": f"{encoder.dim} numbers a user, {len(encoder.relations)} relations",
     }
+
+
+def _fits(columns: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title="fits, on users held out from each", title_justify="left")
+    for place, name in enumerate(columns):
+        table.add_column(name.replace("_", " "), justify="left" if place < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _popular(world: World, top: int) -> Table:

@@ -16,7 +16,7 @@ from recloop.experiments.evaluate import Rollout
 from recloop.experiments.intervals import SEEDS_FOR_INTERVAL, Interval
 from recloop.experiments.pictures import differences_picture, picture, returns_picture, training_picture
 from recloop.experiments.report_style import CSS
-from recloop.experiments.tables import flat_figures, interval_text, simulator_in_words
+from recloop.experiments.tables import fit_rows, flat_figures, interval_text, plain_figures, simulator_in_words
 
 __all__ = ["picture", "write_report"]
 
@@ -220,16 +220,27 @@ def _card(comparison: Comparison) -> str:
     further = [
         f"{name} {value:+g}" for name, value in comparison.world.reward.as_dict().items() if name != "signals" and value
     ]
-    numbers = {**card.figures, **({"cleaning": card.cleaning} if card.cleaning else {})}
-    figures = "".join(
-        f'<tr><td>{escape(name)}</td><td class="n">{escape(text)}</td></tr>'
-        for name, text in flat_figures(numbers).items()
-    )
+    plain = {**plain_figures(card.figures), **flat_figures({"cleaning": card.cleaning} if card.cleaning else {})}
+    figures = _table(["figure", "value"], [[name, text] for name, text in plain.items()], words=1)
+    columns_of_fits, fits = fit_rows(card.figures)
+    if fits:
+        figures = _table([c.replace("_", " ") for c in columns_of_fits], fits, words=2) + figures
     return (
         f'<section><div class="columns">{columns}</div><h3>Reward of a step</h3><p>{reward or "none"}'
         f"{escape(('; ' + ', '.join(further)) if further else '')}</p>"
-        f"<details><summary>All figures</summary><table><tbody>{figures}</tbody></table></details></section>"
+        f"<details><summary>All figures</summary>{figures}</details></section>"
     )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
+    """A table whose first `words` columns are words and the rest numbers."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        marks = ("" if place < words else " class=n" for place in range(len(cells)))
+        return "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for cell, mark in zip(cells, marks, strict=True))
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f"<table><thead><tr>{line(head, 'th')}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _list(lines: Iterable[str]) -> str:

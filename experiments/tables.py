@@ -84,3 +84,27 @@ def flat_figures(figures: Mapping[str, Any], above: str = "") -> dict[str, str]:
         else:
             flat[path] = f"{value:,}" if type(value) is int else str(value)
     return flat
+
+
+def fit_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Figures of fits (model -> signal -> figure -> number) as a table: its columns, and a row a model and signal.
+
+    >>> fit_rows({"items": 3, "judge": {"click": {"auc": 0.75, "count": 120}}})
+    (['users', 'signal', 'auc', 'count'], [['judge', 'click', '0.75', '120']])
+    """
+    fits = {
+        k: v for k, v in figures.items() if isinstance(v, Mapping) and all(isinstance(x, Mapping) for x in v.values())
+    }
+    found = [(model, signal, numbers) for model, signals in fits.items() for signal, numbers in signals.items()]
+    names = sorted({name for _, _, numbers in found for name in numbers})
+    rows = []
+    for model, signal, numbers in found:
+        texts = flat_figures({name: numbers[name] for name in names if name in numbers})
+        rows.append([model, signal, *(texts.get(name, "") for name in names)])
+    return (["users", "signal", *names] if rows else []), rows
+
+
+def plain_figures(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The figures that `fit_rows` does not take, as text on one level."""
+    shown = {row[0] for row in fit_rows(figures)[1]}
+    return flat_figures({name: value for name, value in figures.items() if name not in shown})
