@@ -81,12 +81,15 @@ def _lead(comparison: Comparison, claims: Sequence[Claim]) -> str:
         over = f", {interval_text(best.difference, signed=True)} over {escape(comparison.reference)}"
     known = [claim for claim in claims if claim.level is not None]
     judged = sum(claim.level is Level.across_judges for claim in claims)
-    held = f", {judged} of them across judges" if len(comparison.simulators) > 1 else ""
+    where, held = "", ""
+    if len(comparison.simulators) > 1:
+        where = f" among {escape(simulator_in_words(comparison, comparison.simulators[0]))}"
+        held = f"; in {judged} of them the judges say the same"
     words = escape(simulator_in_words(comparison, simulator))
     return (
         f'<section class="lead">Highest return in front of {words}: <b>{escape(best.policy)}</b> with '
-        f"{best.value.mean:.2f} an episode{over}. The order is known for {len(known)} of {len(claims)} pairs of "
-        f"policies{held}.</section>"
+        f"{best.value.mean:.2f} an episode{over}. The order is known{where} for {len(known)} of {len(claims)} "
+        f"pairs of policies{held}.</section>"
     )
 
 

@@ -5,10 +5,12 @@ import torch
 from recloop.agents.policy import Policy
 from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS
+from recloop.envs.randomness import Draw
 from recloop.envs.world import World
 
 _SEED = 715_517
 """Of the validation lanes, apart from any training seed."""
+_POLICY_SEED = 715_518
 
 
 class Validation:
@@ -43,7 +45,9 @@ class Validation:
         total = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
         carry = None
         while bool(running.any()):
-            slate, carry = policy.act(core.observe(), carry, core.slate_size, core.draw())
+            # Luck of the policy's own: the core's draws are the users' and not for a policy to see.
+            draw = Draw.at(_POLICY_SEED, core.lanes, core.episode, core.past.step)
+            slate, carry = policy.act(core.observe(), carry, core.slate_size, draw)
             step = core.step(slate)
             total += step.reward * running
             running &= ~(step.terminated | step.truncated)
