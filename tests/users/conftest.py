@@ -18,8 +18,10 @@ from recloop.envs.users.fitted import FitConfig
 CONSUME = Signal("consume")
 RATING = Signal("rating", "ordinal", levels=(1.0, 2.0, 3.0, 4.0, 5.0), given_on="consume")
 WATCHED = Signal("watched", "continuous", range=(0.0, 1.0), given_on="consume")
-ITEMS, TASTES, DIM = 24, 3, 8
-QUICK = FitConfig(epochs=8, hidden=16, rank=8, residual=4, negatives=24, history=8, lead=3, window=10, batch=32, lr=2e-2)
+ITEMS, TASTES, DIM = 36, 3, 8
+QUICK = FitConfig(
+    epochs=8, hidden=16, rank=8, residual=4, negatives=24, history=8, lead=3, window=10, batch=32, lr=2e-2
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ def item_vectors() -> Tensor:
     return vectors
 
 
-def consumption_log(users: int = 90, length: int = 16, seed: int = 0, again: bool = False) -> Case:
+def consumption_log(users: int = 90, length: int = 10, seed: int = 0, again: bool = False) -> Case:
     """Nine in ten consumptions follow the user's taste, and are rated 4 or 5; the others 1 or 2."""
     rng = np.random.default_rng(seed)
     taste = rng.integers(TASTES, size=users)
     items = []
     for user in range(users):
-        weight = np.where(np.arange(ITEMS) % TASTES == taste[user], 0.9 / 8, 0.1 / 16)
+        weight = np.where(np.arange(ITEMS) % TASTES == taste[user], 0.9 / 12, 0.1 / 24)
         items.append(rng.choice(ITEMS, length, replace=again, p=weight / weight.sum()))
     rows = np.concatenate(items).astype(np.int64)
     liked = rows % TASTES == np.repeat(taste, length)
@@ -77,7 +79,7 @@ def slate_log(
     leave: Callable[[int, bool], float] | None = None,
     bored: float = 1.0,
 ) -> Case:
-    """Slates of random items. At the top 8 in 10 of one's taste are consumed and 1 in 10 of others; below, half as many.
+    """Slates of random items. At the top 8 in 10 of one's taste are consumed, 1 in 10 of others; below, half.
 
     An item of the taste of which the last slate held one already is consumed `bored` times as often. What was
     consumed was watched to about 0.8 where it is of one's taste, to 0.3 elsewhere. `leave` (step in the session,
@@ -162,8 +164,3 @@ def past_at_arrival(world: Any, users: Tensor) -> Past:
 @pytest.fixture(scope="session")
 def consumption() -> Case:
     return consumption_log()
-
-
-@pytest.fixture(scope="session")
-def slates() -> Case:
-    return slate_log(bored=0.2)

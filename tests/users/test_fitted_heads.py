@@ -24,9 +24,7 @@ def test_ordinal_levels_follow_from_thresholds() -> None:
     assert thresholds.tolist() == pytest.approx([0.0, math.log(3)], abs=1e-2)
     at = torch.tensor(score)
     assert float(distributions.mean(STARS, at, shape)) == pytest.approx(1 + 2 * 0.5 + 2 * 0.25, abs=1e-2)
-    chances = [
-        float(distributions.log_likelihood(STARS, at, shape, torch.tensor(v)).exp()) for v in (1.0, 3.0, 5.0)
-    ]
+    chances = [float(distributions.log_likelihood(STARS, at, shape, torch.tensor(v)).exp()) for v in (1.0, 3.0, 5.0)]
     assert chances == pytest.approx([0.5, 0.25, 0.25], abs=1e-2)
     drawn = distributions.sample(STARS, at.expand(4), shape, torch.tensor([0.9, 0.51, 0.4, 0.1]))
     assert drawn.tolist() == [1.0, 1.0, 3.0, 5.0]
@@ -55,7 +53,11 @@ def test_means_are_the_means_of_draws(signal: Signal) -> None:
 
 
 def test_signals_are_drawn_after_those_they_are_given_on() -> None:
-    assert drawing_order((CLICK, Signal("b", given_on="a"), Signal("a", given_on="click"))) == ((0, None), (2, 0), (1, 2))
+    assert drawing_order((CLICK, Signal("b", given_on="a"), Signal("a", given_on="click"))) == (
+        (0, None),
+        (2, 0),
+        (1, 2),
+    )
     with pytest.raises(UserSimulatorError, match="'clik'; did you mean 'click'"):
         drawing_order((CLICK, Signal("like", given_on="clik")))
     with pytest.raises(UserSimulatorError, match="circle"):

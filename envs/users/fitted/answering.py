@@ -167,6 +167,7 @@ class FittedUsers(UserSimulator):
 
     def arrive(self, users: Tensor, draw: Draw) -> FittedState:
         """The tabled state of users (B,) at the start of an episode."""
+        self._item_table  # noqa: B018 - raises where not prepared
         state: FittedState = self._arrivals.rows(users)
         return state
 

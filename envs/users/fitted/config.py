@@ -60,14 +60,14 @@ class FitConfig:
         seed: of splits, starting weights and sampling.
     """
 
-    epochs: int = 10
+    epochs: int = 12
     patience: int = 4
     batch: int = 64
     windows_per_epoch: int = 4096
     history: int = 50
     lead: int = 5
     window: int = 50
-    lr: float = 5e-3
+    lr: float = 1e-2
     decay: float = 0.01
     item_decay: float = 0.1
     hidden: int = 64
