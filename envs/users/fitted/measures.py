@@ -40,5 +40,5 @@ def calibration_error(predicted: Tensor, actual: Tensor, weights: Tensor | None 
     share = share / share.sum()
     number = ((share.cumsum(0) - share / 2) * bins).long().clamp(max=bins - 1)
     gap = (predicted - actual)[order].double() * share
-    total = torch.zeros(bins, dtype=torch.float64).index_add_(0, number, gap)
+    total = torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add_(0, number, gap)
     return round(float(total.abs().sum()), 7)
