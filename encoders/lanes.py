@@ -24,9 +24,7 @@ class Lanes:
         def pick(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), theirs, mine)
 
-        return replace(
-            self, **{name: pick(mine, getattr(other, name)) for name, mine in self._held().items()}
-        )
+        return replace(self, **{name: pick(mine, getattr(other, name)) for name, mine in self._held().items()})
 
     def rows(self, index: Tensor) -> Self:
         """The lanes `index` (b,) alone."""
@@ -36,9 +34,7 @@ class Lanes:
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several batches as one, in their order."""
         names = parts[0]._held()
-        return replace(
-            parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        )
+        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def _held(self) -> dict[str, Tensor]:
         held = {f.name: getattr(self, f.name) for f in fields(self)}

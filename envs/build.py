@@ -12,10 +12,12 @@ from torch import Tensor
 from recloop.encoders.errors import WorldError
 from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.embeddings import Model, item_knowledge
-from recloop.encoders.next_item import NextItemConfig, fit_state_encoder
+from recloop.encoders.next_item import fit_state_encoder
+from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.encoders.state import StateEncoder, StateEncoderConfig
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
-from recloop.encoders.text import DEFAULT_MODEL, HashedText, TextEncoder, TextVectors, default_cache
+from recloop.encoders.text import HashedText, TextEncoder, TextVectors, default_cache
+from recloop.encoders.text_model import DEFAULT_MODEL
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Ints, Sequences

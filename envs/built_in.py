@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.knowledge.embeddings import item_knowledge
-from recloop.encoders.next_item import NextItemConfig, fit_state_encoder
+from recloop.encoders.next_item import fit_state_encoder
+from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.encoders.state import StateEncoder, StateEncoderConfig
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
 from recloop.envs.build import split_users

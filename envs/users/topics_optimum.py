@@ -54,8 +54,8 @@ def solve(users: TopicUsers, rows: Tensor, k: int, horizon: int, reward: Weighte
     cells = len(boredom) * len(compositions)
     size = max(1, _CHUNK_BYTES // (4 * cells * k))
     values, best = [], []
-    distinct, where = rows.unique(return_inverse=True)
-    for chunk in users.preference[distinct].split(size):
+    distinct, where = torch.unique(rows, return_inverse=True)
+    for chunk in torch.split(users.preference[distinct], size):
         gain, stay = _slates(users, chunk, boredom, places, reward.signals)  # (b, Z, C) each
         gain = gain + reward.leaving * (1 - stay)
         ahead = torch.zeros(len(chunk), len(boredom), device=chunk.device)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recloop.encoders.errors import WorldError
-from recloop.encoders.next_item import NextItemConfig
+from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.envs.build import BuildConfig, EncoderConfig, build_world, split_users
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times

@@ -70,7 +70,9 @@ def test_the_log_keeps_what_happened(world: World) -> None:
     cut = ends.index[ends[Columns.session_end] == SessionEnd.cut.value]
     assert 0 < len(cut) < len(slates)
     assert (slates[cut] == 6).all()  # only the time limit cuts
-    assert (rows[rows[Columns.session_end] == SessionEnd.left.value].groupby(Columns.user)[Columns.session].max() < 2).all()
+    assert (
+        rows[rows[Columns.session_end] == SessionEnd.left.value].groupby(Columns.user)[Columns.session].max() < 2
+    ).all()
     sequences, _, _ = compile_sequences(log)
     assert sequences.slates is not None
     assert int((sequences.slates.left == 1).sum()) == int((ends[Columns.session_end] == SessionEnd.left.value).sum())
