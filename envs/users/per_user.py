@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from recloop.envs.world import World
 
 
+_64_BITS = (1 << 64) - 1
+
+
 @dataclass(frozen=True)
 class ObjectState:
     """The states of B users as Python objects; restarts lanes as a `State` of tensors does.
@@ -53,8 +56,9 @@ class PerUserSimulator(UserSimulator):
     answer, unless `immutable` says that it never is. The generator is a function of (seed, lane, episode, step),
     so a slate gets the same answer however many lanes there are.
 
-    Speed: a Python loop, about 25 microseconds a user and step beside what your code takes (a generator is made for
-    each). Luck goes by the order of your draws, hence by place; two policies that show one item at two places
+    Speed: a Python loop; measured at 1,000 lanes on one core, 56 microseconds a user and step with a state in a dict
+    and five items, against 9 of the fitted recurrent users and 2 of the built-in ones; more where your code takes
+    more. Luck goes by the order of your draws, hence by place; two policies that show one item at two places
     meet the same luck where you draw `seed = int(rng.integers(2**63))` first and then ask `item_luck(seed, item)`.
 
     >>> from recloop.envs.logs.schema import Signal
@@ -169,7 +173,10 @@ def item_luck(seed: int, item: int) -> float:
     >>> item_luck(3, 7) == item_luck(3, 7) != item_luck(3, 8)
     True
     """
-    return float(np.random.default_rng((seed, item)).random())
+    x = (seed + (item + 1) * 0x9E3779B97F4A7C15) & _64_BITS  # the finalizer of splitmix64, as in `Draw`
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return (((x ^ (x >> 31)) >> 11) + 0.5) * 2.0**-53
 
 
 def _generator(seed: int) -> np.random.Generator:
