@@ -67,9 +67,7 @@ def find_simulator(name: str) -> type[UserSimulator]:
             raise UserSimulatorError(f"{unknown_name('user simulator', name, offered)}; {hint}")
         found = offered[name].load()
     if not (isinstance(found, type) and issubclass(found, UserSimulator)):
-        raise UserSimulatorError(
-            f"{name} is not a UserSimulator class; derive it from recloop.envs.UserSimulator"
-        )
+        raise UserSimulatorError(f"{name} is not a UserSimulator class; derive it from recloop.envs.UserSimulator")
     return found
 
 
