@@ -25,13 +25,11 @@ from recloop.envs.profiles import profile_features
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.stages import StageCache
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
+from recloop.envs.users.fitted import REPEATS, FitConfig, FitReport, fit_users
 from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world import PARTS, Card, Catalogue, UserTable, World
 
 _FEWEST_USERS = 8
-_REPEATS = 0.01
-"""From this repeat rate on, a world consumes an item twice."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def build_world(
         user_model=training,
         slate_size=config.slate_size,
         max_steps=config.max_steps,
-        consumes_twice=repeats >= _REPEATS,
+        consumes_twice=repeats >= REPEATS,
         reward=WeightedReward({log.consumption.name: 1.0}),
         card=_card(log, sequences, encoder, reports, repeats, cleaning or {}, rows),
         knowledge=log.knowledge,
@@ -349,7 +347,7 @@ def _card(
         learned += [f"{name}: {sentence}" for sentence in report.learned]
         figures[f"users_{name}"] = {signal: dict(values) for signal, values in report.figures.items()}
     assumed = list(dict.fromkeys(s for report in reports.values() for s in report.assumed))
-    again = "may be consumed again" if repeats >= _REPEATS else "are never shown again once consumed"
+    again = "may be consumed again" if repeats >= REPEATS else "are never shown again once consumed"
     learned.append(f"{repeats:.1%} of the log's consumptions repeat an item, so items {again} in this world.")
     return Card(tuple(learned), tuple(assumed), _not_claimed(log), figures, dict(cleaning))
 

@@ -2,10 +2,11 @@
 
 from recloop.envs.users.fitted.config import AssumedLeaving, FitConfig, FitReport
 from recloop.envs.users.fitted.factor import FactorState, FactorUsers
-from recloop.envs.users.fitted.fitting import fit_users
+from recloop.envs.users.fitted.fitting import REPEATS, fit_users
 from recloop.envs.users.fitted.recurrent import RecurrentState, RecurrentUsers
 
 __all__ = [
+    "REPEATS",
     "AssumedLeaving",
     "FactorState",
     "FactorUsers",
