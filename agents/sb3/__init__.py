@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recloop.agents.sb3.configs import DQNConfig, MaskablePPOConfig, PPOConfig, ProtoPPOConfig
+    from recloop.agents.sb3.configs import DQNConfig, MaskablePPOConfig, PPOConfig, ProtoPPOConfig, SlatePPOConfig
     from recloop.agents.sb3.policy import SB3Policy
     from recloop.agents.sb3.training import dqn, maskable_ppo, ppo, ppo_proto, train_sb3
 
@@ -15,6 +15,7 @@ _HOMES = {
     "SB3Policy": "policy",
     "PPOConfig": "configs",
     "ProtoPPOConfig": "configs",
+    "SlatePPOConfig": "configs",
     "MaskablePPOConfig": "configs",
     "DQNConfig": "configs",
     "train_sb3": "training",
@@ -30,6 +31,7 @@ __all__ = [
     "PPOConfig",
     "ProtoPPOConfig",
     "SB3Policy",
+    "SlatePPOConfig",
     "dqn",
     "maskable_ppo",
     "ppo",

@@ -85,6 +85,17 @@ class PPOConfig(AgentConfig):
 
 
 @dataclass(frozen=True)
+class SlatePPOConfig(PPOConfig):
+    """PPO on Plackett-Luce slates of candidates: bold steps, a short horizon and a weak prior learned most a minute."""
+
+    learning_rate: float = 3e-3
+    gamma: float = 0.9
+    gae_lambda: float = 0.8
+    entropy: float = 0.0
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(hidden=64, prior=0.5))
+
+
+@dataclass(frozen=True)
 class ProtoPPOConfig(PPOConfig):
     """PPO on directions in item space."""
 

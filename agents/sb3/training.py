@@ -25,7 +25,14 @@ from recloop.agents.sb3.adapters import (
     ProtoActorCritic,
     SlateActorCritic,
 )
-from recloop.agents.sb3.configs import AgentConfig, DQNConfig, MaskablePPOConfig, PPOConfig, ProtoPPOConfig
+from recloop.agents.sb3.configs import (
+    AgentConfig,
+    DQNConfig,
+    MaskablePPOConfig,
+    PPOConfig,
+    ProtoPPOConfig,
+    SlatePPOConfig,
+)
 from recloop.agents.sb3.features import FEATURE_KEYS, ItemTables
 from recloop.agents.sb3.isolation import isolated_randomness
 from recloop.agents.sb3.monitoring import Watch, logger_to
@@ -209,7 +216,7 @@ def _dqn(config: AgentConfig, env: VecEnv, arguments: dict[str, Any], seed: int,
 
 
 RECIPES: dict[str, Recipe] = {
-    "ppo": Recipe("candidates", PPOConfig, _ppo(PPO, SlateActorCritic)),
+    "ppo": Recipe("candidates", SlatePPOConfig, _ppo(PPO, SlateActorCritic)),
     "ppo-proto": Recipe("proto", ProtoPPOConfig, _ppo(PPO, ProtoActorCritic)),
     "dqn": Recipe("item", DQNConfig, _dqn, keys=("action_mask",)),
     "maskable-ppo": Recipe("candidates", MaskablePPOConfig, _ppo(MaskablePPO, PickActorCritic), one_at_a_time=True),
