@@ -63,7 +63,7 @@ def test_the_pieces_are_there(comparison: Comparison) -> None:
         "Slate 1",
         "recloop compare &lt;world&gt;",
         "torch 2.13",
-        "across judges",
+        "the judges say the same",
         "Outside",
     ):
         assert piece in text, piece
