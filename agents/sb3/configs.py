@@ -26,9 +26,9 @@ class AgentConfig:
 
     steps: int = 200_000
     lanes: int = 64
-    learning_rate: float = 1e-3
-    gamma: float = 0.95
-    max_grad_norm: float = 0.5
+    learning_rate: float = 5e-4
+    gamma: float = 0.9
+    max_grad_norm: float = 5.0
     candidates: int | None = None
     validations: int = 10
     validation_lanes: int = 128
@@ -72,11 +72,11 @@ class PPOConfig(AgentConfig):
         log_std: log standard deviation of a fresh `proto` action's entries.
     """
 
-    rollout: int = 32
-    batch_size: int = 1024
-    epochs: int = 4
-    gae_lambda: float = 0.9
-    clip: float = 0.2
+    rollout: int = 8
+    batch_size: int = 512
+    epochs: int = 6
+    gae_lambda: float = 0.5
+    clip: float = 0.4
     entropy: float = 0.002
     value: float = 0.5
     target_kl: float | None = None
@@ -86,13 +86,9 @@ class PPOConfig(AgentConfig):
 
 @dataclass(frozen=True)
 class SlatePPOConfig(PPOConfig):
-    """PPO on Plackett-Luce slates of candidates: bold steps, a short horizon and a weak prior learned most a minute."""
+    """PPO on Plackett-Luce slates of candidates: many small, bold updates and a short horizon learned most a step."""
 
-    learning_rate: float = 3e-3
-    gamma: float = 0.9
-    gae_lambda: float = 0.8
-    entropy: float = 0.0
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(hidden=64, prior=0.5))
+    entropy: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,8 @@ class ProtoPPOConfig(PPOConfig):
 class MaskablePPOConfig(PPOConfig):
     """PPO with masks, one pick a step: `steps` and `rollout` count picks, `gamma` stays the discount a slate."""
 
-    rollout: int = 64
-    gae_lambda: float = 0.97
+    rollout: int = 32
+    gae_lambda: float = 0.85
 
 
 @dataclass(frozen=True)

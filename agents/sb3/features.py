@@ -12,8 +12,11 @@ from recloop.envs.observation import CONTEXT, Observation
 FEATURE_KEYS = ("state", "shown", "answers", "context")
 """The observation keys that features are made of, besides `profile` in a world that has profiles."""
 
-ANCHORS = ("state", "shown", "consumed", "picked")
-"""Directions in item space that an action head may mix into what it looks for, in this order."""
+ANCHORS = ("last shown", "shown lately", "consumed lately", "picked")
+"""Mean vectors that an action head may be drawn to or away from, in this order; `lately` fades by the slate."""
+
+_FADE = 0.7
+"""What each slate back leaves of its weight in the `lately` means."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,17 @@ class NetworkConfig:
         slate_dim: length to which the mean item vector of a past slate is projected.
         layers: hidden layers of the trunk.
         prior: how much of the state encoder's score (standardised) a fresh agent's scores hold.
+        shared_gain: how fast gates that all users share learn, as a multiple of the learning rate.
+        state_gain: how fast what depends on the user's state learns, likewise.
         proto_scale: root mean square of the entries of a fresh `proto` action, in (0, 1).
     """
 
-    hidden: int = 128
+    hidden: int = 64
     slate_dim: int = 16
     layers: int = 2
-    prior: float = 1.0
+    prior: float = 3.0
+    shared_gain: float = 30.0
+    state_gain: float = 0.5
     proto_scale: float = 0.4
 
 
@@ -113,8 +120,7 @@ class LoopFeatures(nn.Module):
 
     The trunk is an MLP (LayerNorm, tanh) over the state, the context, the profile, and for each of the last L slates
     the projected mean of what was shown and of what was consumed, so that an agent can see what it has worn out. The
-    anchors are the state, the recency-weighted means of what was shown and consumed, and the mean of what was already
-    picked for the slate in the making (`picked`; zero where the observation has none).
+    anchors have no parameters; `picked` is what the slate in the making holds, zero where none is observed.
 
     Args:
         tables: the items.
@@ -122,6 +128,8 @@ class LoopFeatures(nn.Module):
         profile_dim: p.
         config: sizes.
     """
+
+    lately: Tensor
 
     def __init__(self, tables: ItemTables, shown_length: int, profile_dim: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -134,9 +142,9 @@ class LoopFeatures(nn.Module):
             layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.Tanh()]
             width = config.hidden
         self.trunk = nn.Sequential(*layers)
-        recent_first = torch.arange(shown_length - 1, -1, -1, dtype=torch.float32)
-        self.recency = nn.Parameter(torch.stack([-0.5 * recent_first] * 2))  # (2, L), log-weights
-        self.mean_scale = tables.dim**0.5
+        lately = _FADE ** torch.arange(shown_length - 1, -1, -1, dtype=torch.float32)  # (L,)
+        self.register_buffer("lately", lately / lately.sum(), persistent=False)
+        self.mean_scale = tables.dim**0.5  # entries of the means about as large as those of the state
 
     @property
     def size(self) -> int:
@@ -148,13 +156,12 @@ class LoopFeatures(nn.Module):
         consumed = observation["answers"][..., 0] > 0.5
         shown_means, liked_means = self.means(observation["shown"].long(), consumed)  # (B, L, d) each
         slates = torch.tanh(self.project(torch.cat([shown_means, liked_means], dim=2) * self.mean_scale))
-        weights = torch.softmax(self.recency, dim=1)  # (2, L)
         picked = self._picked(observation, state)
         inputs = [state, observation["context"], slates.flatten(1), picked * self.mean_scale]
         if self.profile_dim:
             inputs.append(F.softsign(observation["profile"]))
         trunk = self.trunk(torch.cat(inputs, dim=1))
-        anchors = [state, weights[0] @ shown_means, weights[1] @ liked_means, picked]
+        anchors = [shown_means[:, -1], self.lately @ shown_means, self.lately @ liked_means, picked]
         return torch.cat([*anchors, trunk], dim=1)
 
     @staticmethod
@@ -167,5 +174,5 @@ class LoopFeatures(nn.Module):
         if "picked" not in observation:
             return torch.zeros_like(state)
         picked = observation["picked"].long().unsqueeze(1)  # (B, 1, K)
-        mean, _ = self.means(picked, torch.zeros_like(picked, dtype=torch.bool))
-        return mean[:, 0]
+        mean: Tensor = self.means(picked, torch.zeros_like(picked, dtype=torch.bool))[0][:, 0]
+        return mean

@@ -14,47 +14,49 @@ from recloop.agents.sb3.features import ANCHORS, ItemTables, LoopFeatures, Netwo
 from recloop.agents.slates import FORBIDDEN
 from recloop.envs.observation import Observation
 
-FACTS = ("encoder score", "log popularity", "times shown lately")
-"""What a head knows of an item for this user besides its vector."""
+FACTS = ("encoder score", "log popularity", "times shown", *(f"likeness to {anchor}" for anchor in ANCHORS))
+"""What a head knows of an item for this user besides its vector; `times shown` in the last L slates."""
 
-_GATE_GAIN = 4.0
-"""What gates are multiplied with, so that one gradient step moves them about as far as it moves the query."""
-
-_DENSE_RATIO = 16
+_DENSE_RATIO = 8
 """Up to this many catalogue items a candidate, scoring the whole catalogue is faster than gathering vectors."""
 
 
-class ItemQuery(nn.Module):
-    """Features -> what is looked for, a vector in item space (B, d): a linear map of the trunk and a mix of anchors."""
+class Gates(nn.Module):
+    """Trunk -> weights (B, G) of known quantities: some shared by all users, plus some that the state decides.
 
-    def __init__(self, features: LoopFeatures) -> None:
+    A few shared weights explain most of a good policy and every transition tells of them; the many weights behind the
+    state's part see mostly noise. Adam moves all alike, so the two get gains: `shared_gain` and `state_gain`.
+
+    Args:
+        hidden: length of the trunk.
+        first: the shared weights of a fresh agent, (G,).
+        config: the gains.
+    """
+
+    def __init__(self, hidden: int, first: Tensor, config: NetworkConfig) -> None:
         super().__init__()
-        self.dim = features.dim
-        self.free = nn.Linear(features.hidden, features.dim)
-        self.mix = nn.Linear(features.hidden, len(ANCHORS))
-        for layer in (self.free, self.mix):
-            nn.init.orthogonal_(layer.weight, 0.01)
-            nn.init.zeros_(layer.bias)
+        self.shared_gain, self.state_gain = config.shared_gain, config.state_gain
+        self.shared = nn.Parameter(first / config.shared_gain)
+        self.of_state = nn.Linear(hidden, len(first), bias=False)
+        nn.init.zeros_(self.of_state.weight)
 
-    def forward(self, features: Tensor) -> Tensor:
-        trunk, anchors = LoopFeatures.split(features, self.dim)
-        mixed: Tensor = self.free(trunk) + (self.mix(trunk).unsqueeze(1) @ anchors).squeeze(1)
-        return mixed
+    def forward(self, trunk: Tensor) -> Tensor:
+        of_state: Tensor = self.of_state(trunk)
+        return self.shared_gain * self.shared + self.state_gain * of_state
 
 
 class ItemScores(nn.Module):
     """Scores of items for each user: query . item + gates . facts.
 
     Items are their vectors centred over the catalogue, so that what all items share does not drown what parts them,
-    and of mean square length 1, so that no division by the root of d is needed. The `FACTS` of an item are the state
-    encoder's next-item score, log popularity, and how often it was shown in the last L slates; each standardised over
-    the admissible items of the row. At first the gates are (`prior`, 0, 0) and the query is near zero, so that a fresh
-    agent explores around the supervised recommender instead of around nothing.
+    and of mean square length 1, so that no division by the root of d is needed. The `FACTS` are standardised over the
+    admissible items of each row. A fresh agent has `prior` for the encoder's score, all else near zero, so that
+    it explores around the supervised recommender instead of around nothing.
 
     Args:
         tables: the items.
-        features: what the query is made of.
-        prior: first weight of the encoder's standardised score.
+        features: what is known of the user.
+        config: sizes, prior, gains.
     """
 
     items: Tensor
@@ -62,34 +64,30 @@ class ItemScores(nn.Module):
     encoder_bias: Tensor
     log_popularity: Tensor
 
-    def __init__(self, tables: ItemTables, features: LoopFeatures, prior: float = 1.0) -> None:
+    def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
         super().__init__()
-        self.query = ItemQuery(features)
-        self.gates = nn.Linear(features.hidden, len(FACTS))
-        nn.init.orthogonal_(self.gates.weight, 0.01)
-        with torch.no_grad():
-            self.gates.bias.copy_(torch.tensor([prior, 0.0, 0.0]) / _GATE_GAIN)
+        self.dim, self.empty, self.state_gain = tables.dim, tables.catalogue_size, config.state_gain
+        self.query = nn.Linear(features.hidden, features.dim)
+        nn.init.orthogonal_(self.query.weight, 0.01)
+        self.gates = Gates(features.hidden, torch.tensor([config.prior] + [0.0] * (len(FACTS) - 1)), config)
         self.register_buffer("items", tables.centred(), persistent=False)
         for name in ("encoder_vectors", "encoder_bias", "log_popularity"):
             self.register_buffer(name, getattr(tables, name), persistent=False)
-        self.dim, self.empty = tables.dim, tables.catalogue_size
 
     def forward(self, features: Tensor, observation: Observation, items: Tensor, mask: Tensor) -> Tensor:
         """Scores (B, C) of item rows (B, C); `mask` (B, C) says which count when facts are standardised."""
-        trunk, _ = LoopFeatures.split(features, self.dim)
-        facts = self._facts(observation, items, mask)
-        gates = _GATE_GAIN * self.gates(trunk)  # (B, F)
-        scores = _dot(self.query(features), self.items, items)
-        for i, fact in enumerate(facts):
-            scores = scores + gates[:, i : i + 1] * fact
-        return scores
+        trunk, anchors = LoopFeatures.split(features, self.dim)
+        query = self.state_gain * self.query(trunk).unsqueeze(1)  # (B, 1, d)
+        facts = self._facts(observation, anchors, items, mask)  # (B, F, C)
+        scores: Tensor = _dot(query, self.items, items) + self.gates(trunk).unsqueeze(1) @ facts
+        return scores[:, 0]
 
     @torch.no_grad()
-    def _facts(self, observation: Observation, items: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        encoder = _dot(observation["state"], self.encoder_vectors, items) + self.encoder_bias[items]
+    def _facts(self, observation: Observation, anchors: Tensor, items: Tensor, mask: Tensor) -> Tensor:
+        encoder = _dot(observation["state"].unsqueeze(1), self.encoder_vectors, items)[:, 0] + self.encoder_bias[items]
         times = _times(observation["shown"].long().flatten(1), items, self.empty)
-        facts = (encoder, self.log_popularity[items], times)
-        return tuple(_standardised(fact, mask) for fact in facts)
+        known = torch.stack([encoder, self.log_popularity[items], times], dim=1)
+        return _standardised(torch.cat([known, _dot(anchors, self.items, items)], dim=1), mask.unsqueeze(1))
 
 
 class CandidateHead(nn.Module):
@@ -97,7 +95,7 @@ class CandidateHead(nn.Module):
 
     def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
         super().__init__()
-        self.scores = ItemScores(tables, features, config.prior)
+        self.scores = ItemScores(tables, features, config)
         self.empty = tables.catalogue_size
 
     def forward(self, features: Tensor, observation: Observation) -> Tensor:
@@ -133,7 +131,7 @@ class QHead(nn.Module):
 
     def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
         super().__init__()
-        self.scores = ItemScores(tables, features, config.prior)
+        self.scores = ItemScores(tables, features, config)
         self.value = ValueHead(features)
         self.register_buffer("items", torch.arange(tables.catalogue_size), persistent=False)
 
@@ -148,8 +146,8 @@ class ProtoHead(nn.Module):
     """Features -> the mean of a Gaussian over directions in item space, (B, d).
 
     Starts at the direction whose inner products with the item vectors come nearest (least squares) to the state
-    encoder's next-item scores, scaled to entries of root mean square
-    `proto_scale`; the query is added to it.
+    encoder's next-item scores, scaled to entries of root mean square `proto_scale`. Gated anchors and a linear
+    map of the trunk are added to it, at the same scale.
     """
 
     to_direction: Tensor
@@ -157,8 +155,11 @@ class ProtoHead(nn.Module):
 
     def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
         super().__init__()
-        self.query = ItemQuery(features)
+        self.dim, self.state_gain = tables.dim, config.state_gain
         self.length = config.proto_scale * math.sqrt(tables.dim)
+        self.query = nn.Linear(features.hidden, features.dim)
+        nn.init.orthogonal_(self.query.weight, 0.01)
+        self.gates = Gates(features.hidden, torch.zeros(len(ANCHORS)), config)
         vectors = tables.vectors.double()
         gram = vectors.T @ vectors + 1e-3 * len(vectors) / tables.dim * torch.eye(tables.dim).to(vectors)
         to_direction = torch.linalg.solve(gram, vectors.T @ tables.encoder_vectors.double())  # (d, d)
@@ -168,8 +169,10 @@ class ProtoHead(nn.Module):
         self.register_buffer("offset", offset.float())
 
     def forward(self, features: Tensor, observation: Observation) -> Tensor:
-        start = F.normalize(observation["state"] @ self.to_direction.T + self.offset, dim=1) * self.length
-        mean: Tensor = start + self.query(features)
+        trunk, anchors = LoopFeatures.split(features, self.dim)
+        start = F.normalize(observation["state"] @ self.to_direction.T + self.offset, dim=1)
+        drawn = (self.gates(trunk).unsqueeze(1) @ anchors)[:, 0]
+        mean: Tensor = self.length * (start + drawn) + self.state_gain * self.query(trunk)
         return mean
 
 
@@ -216,18 +219,18 @@ def admissible(observation: Observation, empty: int) -> Tensor:
     return mask
 
 
-def _standardised(fact: Tensor, mask: Tensor) -> Tensor:
-    """A fact (B, C) with mean 0 and spread 1 over the masked-in places of each row; 0 elsewhere."""
-    count = mask.sum(1, keepdim=True).clamp_min(1)
-    centred = (fact - (fact * mask).sum(1, keepdim=True) / count) * mask
-    return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + 1e-6)
+def _standardised(facts: Tensor, mask: Tensor) -> Tensor:
+    """Facts (B, F, C) with mean 0 and spread 1 over the places that `mask` (B, 1, C) lets count; 0 elsewhere."""
+    count = mask.sum(2, keepdim=True).clamp_min(1)
+    centred = (facts - (facts * mask).sum(2, keepdim=True) / count) * mask
+    return centred / ((centred.square().sum(2, keepdim=True) / count).sqrt() + 1e-3)
 
 
-def _dot(query: Tensor, table: Tensor, items: Tensor) -> Tensor:
-    """Inner products of a query (B, d) with the rows `items` (B, C) of a table (N+1, d): (B, C)."""
+def _dot(queries: Tensor, table: Tensor, items: Tensor) -> Tensor:
+    """Inner products of queries (B, Q, d) with the rows `items` (B, C) of a table (N+1, d): (B, Q, C)."""
     if len(table) <= _DENSE_RATIO * items.shape[1]:
-        return (query @ table.T).gather(1, items)
-    return (table[items] @ query.unsqueeze(2)).squeeze(2)
+        return (queries @ table.T).gather(2, items.unsqueeze(1).expand(-1, queries.shape[1], -1))
+    return queries @ table[items].transpose(1, 2)
 
 
 def _times(shown: Tensor, items: Tensor, empty: int) -> Tensor:

@@ -23,7 +23,7 @@ class PlackettLuceDistribution(Distribution):
     """
 
     def __init__(self, slate_size: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.slate_size = slate_size
 
     def proba_distribution_net(self, *args: Any, **kwargs: Any) -> nn.Module:

@@ -55,7 +55,10 @@ def test_features_change_with_fatigue_and_split_into_their_parts(tiny_world: Wor
     trunk, anchors = LoopFeatures.split(found, tables.dim)
     assert found.shape == (6, features.size)
     assert trunk.shape == (6, 8)
-    torch.testing.assert_close(anchors[:, 0], seen["state"])
+    shown = seen["shown"][:, -1]
+    held = (shown < len(tiny_world.catalogue)).sum(1, keepdim=True)
+    torch.testing.assert_close(anchors[:, 0], tables.centred()[shown].sum(1) / held)
+    assert not anchors[:, 3].any()  # nothing is being picked
     other = features({**seen, "shown": torch.full_like(seen["shown"], 3)})
     assert not torch.equal(other, found)
 
