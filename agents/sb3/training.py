@@ -176,7 +176,7 @@ def _ppo(algorithm: type[PPO] | type[MaskablePPO], policy: type[Any]) -> Algorit
             env,
             learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
             n_steps=config.rollout,
-            batch_size=config.batch_size,
+            batch_size=min(config.batch_size, config.rollout * env.num_envs),
             n_epochs=config.epochs,
             gamma=gamma,
             gae_lambda=config.gae_lambda,

@@ -1,0 +1,153 @@
+"""Every agent learns the obvious: items of the half that a user's profile names."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recloop.agents.policy import FitOptions
+from recloop.agents.registry import POLICIES
+from recloop.agents.sb3 import train_sb3
+from recloop.agents.sb3.configs import AgentConfig, DQNConfig, PPOConfig
+from recloop.agents.sb3.features import NetworkConfig
+from recloop.agents.sb3.monitoring import VALIDATION_TAG
+from recloop.agents.sb3.training import RECIPES
+from recloop.agents.sb3.validation import Validation
+from recloop.encoders.errors import PolicyError
+from recloop.envs.rewards import Outcome, WeightedReward
+from recloop.envs.world import World
+
+SMALL = NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0)
+QUICK: dict[str, dict[str, Any]] = {
+    "ppo": {"steps": 4_000, "learning_rate": 3e-3},
+    "ppo-proto": {"steps": 6_000, "learning_rate": 3e-3},
+    "dqn": {"steps": 4_000, "learning_rate": 3e-3, "learning_starts": 500, "target_every": 200},
+    "maskable-ppo": {"steps": 8_000, "learning_rate": 3e-3},
+}
+
+
+@pytest.fixture(scope="module")
+def obvious(tiny_world: World) -> World:
+    """Three clicks a slate for four slates are possible: 12. A slate of random items gets half of that."""
+    return replace(tiny_world, consumes_twice=True, reward=WeightedReward({"click": 1.0}))
+
+
+def quick(name: str, **changes: Any) -> AgentConfig:
+    shared = {"lanes": 16, "validations": 2, "validation_lanes": 12, "network": SMALL}
+    return RECIPES[name].config(**{**shared, **QUICK[name], **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_it_learns_the_obvious_world(obvious: World, name: str) -> None:
+    curve: list[tuple[float, int]] = []
+
+    def log(tag: str, value: float, step: int) -> None:
+        if tag == VALIDATION_TAG:
+            curve.append((value, step))
+
+    policy = train_sb3(name, obvious, FitOptions(seed=0, log=log), quick(name))
+    reached = Validation(obvious, 100, "cpu").mean_return(policy)
+    assert reached > 10.5, curve
+    assert max(value for value, _ in curve) > curve[0][0], "the first validation is before any training"
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_trained_twice_from_one_seed_gives_equal_weights_and_touches_no_global_generator(
+    obvious: World, name: str
+) -> None:
+    config = quick(name, steps=600, **({"learning_starts": 100} if name == "dqn" else {}))
+    torch.manual_seed(11)
+    states = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+    first = train_sb3(name, obvious, FitOptions(seed=3), config)
+    after = (torch.get_rng_state(), np.random.get_state()[1], random.getstate())  # noqa: NPY002
+    assert torch.equal(states[0], after[0])
+    assert (states[1] == after[1]).all()
+    assert states[2] == after[2]
+    torch.manual_seed(12)  # what happens outside does not matter
+    second = train_sb3(name, obvious, FitOptions(seed=3), config)
+    other = train_sb3(name, obvious, FitOptions(seed=4), config)
+    assert all(torch.equal(value, second.tensors()[key]) for key, value in first.tensors().items())
+    assert any(not torch.equal(value, other.tensors()[key]) for key, value in first.tensors().items())
+
+
+def test_curves_go_to_the_log_under_the_tags_of_sb3(obvious: World) -> None:
+    seen: dict[str, int] = {}
+
+    def log(tag: str, value: float, step: int) -> None:
+        assert isinstance(value, float)
+        seen[tag] = step
+
+    train_sb3("ppo", obvious, FitOptions(steps=800, log=log), quick("ppo"))
+    wanted = {"rollout/ep_rew_mean", "train/value_loss", "train/approx_kl", "train/entropy_loss", VALIDATION_TAG}
+    assert wanted <= set(seen)
+    assert seen[VALIDATION_TAG] >= 800
+
+
+def test_reported_returns_are_those_of_the_world_although_rewards_are_scaled(obvious: World) -> None:
+    returns: list[float] = []
+
+    def log(tag: str, value: float, step: int) -> None:
+        if tag == "rollout/ep_rew_mean":
+            returns.append(value)
+
+    train_sb3("ppo", obvious, FitOptions(steps=800, log=log), quick("ppo"))
+    assert 3 < returns[0] < 12
+
+
+def test_the_best_weights_of_training_are_kept(obvious: World) -> None:
+    """A learning rate that ruins the policy: what comes back is as good as the best validation."""
+    curve: list[float] = []
+
+    def log(tag: str, value: float, step: int) -> None:
+        if tag == VALIDATION_TAG:
+            curve.append(value)
+
+    config = quick("ppo", steps=1500, validations=5, learning_rate=1.0, max_grad_norm=1e9)
+    policy = train_sb3("ppo", obvious, FitOptions(log=log), config)
+    assert Validation(obvious, config.validation_lanes, "cpu").mean_return(policy) == pytest.approx(max(curve))
+
+
+def test_a_reward_that_overflows_the_loss_stops_training_with_one_line(obvious: World) -> None:
+    def huge(outcome: Outcome) -> torch.Tensor:
+        return torch.full((len(outcome.slate),), 1e30)
+
+    world = replace(obvious, reward=huge)  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=r"the loss became (inf|nan).*learning_rate"):
+        train_sb3("ppo", world, FitOptions(), quick("ppo", scale_rewards=False))
+
+
+def test_unknown_agents_and_foreign_configs_are_named(obvious: World) -> None:
+    with pytest.raises(PolicyError, match="did you mean 'ppo'"):
+        train_sb3("ppoo", obvious, FitOptions())
+    with pytest.raises(PolicyError, match="ppo takes a SlatePPOConfig, not a DQNConfig"):
+        train_sb3("ppo", obvious, FitOptions(), DQNConfig())
+    with pytest.raises(PolicyError, match="gamma=2"):
+        PPOConfig(gamma=2)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_configs_round_trip_through_json(name: str) -> None:
+    config = quick(name)
+    assert type(config).of(json.loads(json.dumps(config.as_dict()))) == config
+    with pytest.raises(PolicyError, match="has no 'colour'"):
+        type(config).of({"colour": 1})
+
+
+def test_every_agent_is_in_the_registry() -> None:
+    assert set(RECIPES) <= set(POLICIES)
+
+
+def test_serving_a_policy_does_not_import_stable_baselines() -> None:
+    code = "import sys; from recloop.agents.sb3 import SB3Policy; print('stable_baselines3' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "False"
