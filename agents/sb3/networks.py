@@ -17,8 +17,11 @@ from recloop.envs.observation import Observation
 FACTS = ("encoder score", "log popularity", "times shown", *(f"likeness to {anchor}" for anchor in ANCHORS))
 """What a head knows of an item for this user besides its vector; `times shown` in the last L slates."""
 
-_DENSE_RATIO = 8
+_DENSE_RATIO = 4
 """Up to this many catalogue items a candidate, scoring the whole catalogue is faster than gathering vectors."""
+
+_COUNTED_RATIO = 100
+"""Up to this many, counting what was shown over the whole catalogue is faster than searching."""
 
 
 class Gates(nn.Module):
@@ -230,12 +233,12 @@ def _dot(queries: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """Inner products of queries (B, Q, d) with the rows `items` (B, C) of a table (N+1, d): (B, Q, C)."""
     if len(table) <= _DENSE_RATIO * items.shape[1]:
         return (queries @ table.T).gather(2, items.unsqueeze(1).expand(-1, queries.shape[1], -1))
-    return queries @ table[items].transpose(1, 2)
+    return queries @ F.embedding(items, table).transpose(1, 2)  # many times faster than table[items]
 
 
 def _times(shown: Tensor, items: Tensor, empty: int) -> Tensor:
     """How often each of the items (B, C) is among those shown (B, M): float (B, C)."""
-    if empty <= _DENSE_RATIO * items.shape[1]:
+    if empty <= _COUNTED_RATIO * items.shape[1]:
         counts = torch.zeros(len(shown), empty + 1, device=shown.device)
         counts.scatter_add_(1, shown, torch.ones_like(shown, dtype=counts.dtype))
         return counts.gather(1, items)

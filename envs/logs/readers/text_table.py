@@ -57,7 +57,7 @@ class BadRows:
     def meet(self, path: Path, reason: str, message: str, rows: int = 1) -> None:
         """Raise `message`, or count `rows` of the file `path` under `reason`."""
         if self.on_bad_rows == "error":
-            raise LogError(f"{message}; mend the file, or read with on_bad_rows='drop' to leave such rows out")
+            raise LogError(f"{message}; mend the file, or leave such rows out: --bad-rows drop, on_bad_rows='drop'")
         self.counts[f"{reason} in {path.name}"] += rows
 
     def as_dropped(self) -> tuple[tuple[str, int], ...]:

@@ -110,6 +110,7 @@ def test_scoring_by_gathering_equals_scoring_the_whole_catalogue(
     seen = observation_of(tiny_world)
     expected = actor(seen)
     monkeypatch.setattr(networks, "_DENSE_RATIO", ratio)
+    monkeypatch.setattr(networks, "_COUNTED_RATIO", ratio)
     torch.testing.assert_close(actor(seen), expected)
 
 
