@@ -81,16 +81,17 @@ class ItemScores(nn.Module):
         """Scores (B, C) of item rows (B, C); `mask` (B, C) says which count when facts are standardised."""
         trunk, anchors = LoopFeatures.split(features, self.dim)
         query = self.state_gain * self.query(trunk).unsqueeze(1)  # (B, 1, d)
-        facts = self._facts(observation, anchors, items, mask)  # (B, F, C)
-        scores: Tensor = _dot(query, self.items, items) + self.gates(trunk).unsqueeze(1) @ facts
+        products = _dot(torch.cat([query, anchors], dim=1), self.items, items)  # (B, 1 + anchors, C)
+        facts = self._facts(observation, products[:, 1:], items, mask)  # (B, F, C)
+        scores: Tensor = products[:, :1] + self.gates(trunk).unsqueeze(1) @ facts
         return scores[:, 0]
 
     @torch.no_grad()
-    def _facts(self, observation: Observation, anchors: Tensor, items: Tensor, mask: Tensor) -> Tensor:
+    def _facts(self, observation: Observation, likeness: Tensor, items: Tensor, mask: Tensor) -> Tensor:
         encoder = _dot(observation["state"].unsqueeze(1), self.encoder_vectors, items)[:, 0] + self.encoder_bias[items]
         times = _times(observation["shown"].long().flatten(1), items, self.empty)
         known = torch.stack([encoder, self.log_popularity[items], times], dim=1)
-        return _standardised(torch.cat([known, _dot(anchors, self.items, items)], dim=1), mask.unsqueeze(1))
+        return _standardised(torch.cat([known, likeness], dim=1), mask.unsqueeze(1))
 
 
 class CandidateHead(nn.Module):
