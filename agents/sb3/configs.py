@@ -1,4 +1,4 @@
-"""What each agent is trained with; PPO's defaults were tuned on slates in the demo world. All round-trip through JSON."""
+"""What agents are trained with; PPO's defaults were tuned on slates in the demo world. All round-trip through JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
