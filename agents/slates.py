@@ -35,7 +35,7 @@ def sample(scores: Tensor, mask: Tensor, k: int, gumbel: Tensor | None = None) -
 
 
 def log_prob(scores: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    """Log-probability (B,) of drawing the positions (B, K) in this order; -inf-like where one repeats.
+    """Log-probability (B,) of drawing the positions (B, K) in this order; they must be distinct.
 
     Masked positions that fill the end of a slate count nothing.
     """

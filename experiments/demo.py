@@ -30,7 +30,7 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Run folder; the world is saved in its folder `world`."""
-    steps: int = 200_000
+    steps: int = 100_000
     """Environment steps of each PPO training."""
     seeds: int = 1
     """Trainings of SASRec and PPO."""
