@@ -21,6 +21,7 @@ from recloop.encoders.text_model import DEFAULT_MODEL
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.logs.splits import split_by_user
 from recloop.envs.profiles import profile_features
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.stages import StageCache
@@ -171,13 +172,12 @@ def build_world(
 
 
 def split_users(users: int, shares: tuple[float, float, float], seed: int) -> Tensor:
-    """Disjoint parts: int64 (users,) index into `PARTS`, by a seeded shuffle; every part gets a user or more."""
-    order = np.random.default_rng(seed).permutation(users)
-    bounds = np.clip(np.round(np.cumsum(shares) * users).astype(int), [1, 2, 3], [users - 3, users - 2, users - 1])
-    part = np.empty(users, dtype=np.int64)
-    for number, rows in enumerate(np.split(order, bounds)):
-        part[rows] = number
-    return torch.from_numpy(part)
+    """Disjoint parts by a seeded shuffle: int64 (users,) index into `PARTS`; `shares` leave the last part the rest."""
+    split = split_by_user(users, dict(zip(PARTS, (*shares, 1 - sum(shares)), strict=True)), seed)
+    part = torch.empty(users, dtype=torch.int64)
+    for number, name in enumerate(PARTS):
+        part[torch.from_numpy(split[name])] = number
+    return part
 
 
 def _check(config: BuildConfig, log: LoggedBehavior, sequences: Sequences) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from recloop.encoders.errors import WorldError
+from recloop.encoders.errors import LogError, WorldError
 from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.envs.build import BuildConfig, EncoderConfig, build_world, split_users
 from recloop.envs.logs.compile import compile_sequences
@@ -59,7 +59,8 @@ def test_parts_are_disjoint_and_complete() -> None:
     assert np.bincount(part).tolist() == [45, 15, 20, 20]
     assert torch.equal(part, split_users(100, (0.45, 0.15, 0.2), seed=0))
     assert not torch.equal(part, split_users(100, (0.45, 0.15, 0.2), seed=1))
-    assert np.bincount(split_users(8, (0.9, 0.05, 0.04), seed=0), minlength=4).min() >= 1
+    with pytest.raises(LogError, match="part 'judge' gets none of 8 users"):
+        split_users(8, (0.9, 0.05, 0.04), seed=0)
 
 
 def test_families_and_users_differ_between_training_and_judge(world: World) -> None:

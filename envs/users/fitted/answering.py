@@ -160,10 +160,7 @@ class FittedUsers(UserSimulator):
                 days_away=steps.to(torch.float32),
             )
             chunks.append(self.infer(past, users.profile[rows].to(self.device)))
-        names = vars(chunks[0])
-        self._arrivals = replace(
-            chunks[0], **{name: torch.cat([getattr(chunk, name) for chunk in chunks]) for name in names}
-        )
+        self._arrivals = chunks[0].concatenate(chunks)
 
     def arrive(self, users: Tensor, draw: Draw) -> FittedState:
         """The tabled state of users (B,) at the start of an episode."""
