@@ -18,6 +18,7 @@ from recloop.encoders.state import StateEncoder, StateEncoderConfig
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors, default_cache
 from recloop.encoders.text_model import DEFAULT_MODEL
+from recloop.envs.groups import item_groups
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Ints, Sequences
@@ -136,6 +137,8 @@ def build_world(
     say("state encoder, on the train users")
     encoder = _state_encoder(log, sequences.subset(train), text_vectors, knowledge, config, stages, progress)
 
+    groups, group_names = item_groups(log, encoder.item_vectors, config.seed)
+
     def fitted(family: str, users: str) -> tuple[UserSimulator, FitReport]:
         say(f"{family} users, on part '{users}'")
         return _users(log, family, sequences, rows[users], encoder, profile, config, stages, progress)
@@ -156,6 +159,8 @@ def build_world(
             titles=tuple(log.items[Columns.title].astype(str)),
             texts=tuple(log.items[Columns.text].astype(str)),
             popularity=torch.from_numpy(sequences.popularity(train)),
+            groups=groups,
+            group_names=group_names,
         ),
         users=UserTable(user_ids, part, profile, profile_names, history, feedback, shown, answers),
         sequences=sequences,
@@ -295,7 +300,7 @@ def _users(
         "settings": [family, asdict(settings), [vars(signal) for signal in log.signals]],
     }
     if mine.slates is not None:
-        inputs.update({f"slates.{name}": value for name, value in vars(mine.slates).items()})
+        inputs.update({f"slates.{name}": value for name, value in mine.slates.arrays().items()})
 
     def save(made: tuple[UserSimulator, FitReport], folder: Path) -> None:
         save_simulator(made[0], folder / "users")

@@ -30,7 +30,7 @@ from recloop.envs.rewards import WeightedReward
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import load_simulator, save_simulator
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout; a newer one is refused."""
 
 Part = Literal["train", "fit", "tune", "judge", "evaluate", "all"]
@@ -47,12 +47,17 @@ class Catalogue:
         titles: what a person reads, (N,).
         texts: what the language model read, (N,).
         popularity: float32 (N,) how often the train users consumed each item.
+        groups: int64 (N+1, G) each item's group in each of G groupings; row N holds how many groups a grouping has,
+            and so does an item that belongs to none.
+        group_names: of the G groupings.
     """
 
     ids: tuple[str, ...]
     titles: tuple[str, ...]
     texts: tuple[str, ...]
     popularity: Tensor
+    groups: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
+    group_names: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -162,7 +167,7 @@ class World:
     @property
     def is_truth(self) -> bool:
         """True where the users are written down, so that what is best is known."""
-        return "truth" in self.simulators
+        return "truth" in self.simulators and "train" not in self.simulators
 
     @property
     def training_simulator(self) -> str:
@@ -172,7 +177,9 @@ class World:
     @property
     def evaluation_simulators(self) -> tuple[str, ...]:
         """The simulators that comparisons are run in."""
-        return ("truth",) if self.is_truth else ("train", "judge")
+        if self.is_truth:
+            return ("truth",)
+        return tuple(name for name in ("train", "judge", "truth") if name in self.simulators)
 
     def simulator(self, name: str) -> UserSimulator:
         """A simulator by name; `RecloopError` suggests the nearest."""
@@ -226,6 +233,8 @@ class World:
                 "profile_names": self.users.profile_names,
                 "simulators": list(self.simulators),
                 "user_model": self._user_model_name,
+                "group_names": self.catalogue.group_names,
+                "policies": self.sequences.policies,
                 "card": {
                     "learned": self.card.learned,
                     "assumed": self.card.assumed,
@@ -242,7 +251,10 @@ class World:
             )
             write_tensors(part / "users.safetensors", _user_tensors(self.users))
             write_tensors(part / "sequences.safetensors", _sequence_tensors(self.sequences))
-            write_tensors(part / "items.safetensors", {"popularity": self.catalogue.popularity})
+            write_tensors(
+                part / "items.safetensors",
+                {"popularity": self.catalogue.popularity, "groups": self.catalogue.groups},
+            )
             self.state_encoder.save(part / "state_encoder")
             for name, simulator in self.simulators.items():
                 save_simulator(simulator, part / "simulators" / name)
@@ -295,10 +307,11 @@ class World:
                 ids=tuple(items["item"]),
                 titles=tuple(items["title"]),
                 texts=tuple(items["text"]),
-                popularity=read_tensors(folder / "items.safetensors")["popularity"],
+                group_names=tuple(facts.get("group_names", ())),
+                **read_tensors(folder / "items.safetensors"),
             ),
             users=UserTable(ids=tuple(users["user"]), profile_names=tuple(facts["profile_names"]), **tensors),
-            sequences=_sequences_from(read_tensors(folder / "sequences.safetensors")),
+            sequences=_sequences_from(read_tensors(folder / "sequences.safetensors"), tuple(facts.get("policies", ()))),
             state_encoder=StateEncoder.load(folder / "state_encoder"),
             simulators=simulators,
             user_model=user_model,
@@ -342,15 +355,15 @@ def _sequence_tensors(sequences: Sequences) -> dict[str, Tensor]:
         "given": sequences.given,
     }
     if sequences.slates is not None:
-        arrays.update({f"slates.{name}": value for name, value in vars(sequences.slates).items()})
+        arrays.update({f"slates.{name}": value for name, value in sequences.slates.arrays().items()})
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
 
 
-def _sequences_from(tensors: dict[str, Tensor]) -> Sequences:
+def _sequences_from(tensors: dict[str, Tensor], policies: tuple[str, ...]) -> Sequences:
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
     size = int(arrays.pop("catalogue_size")[0])
     slates = {name.removeprefix("slates."): arrays.pop(name) for name in list(arrays) if name.startswith("slates.")}
-    return Sequences(catalogue_size=size, slates=Slates(**slates) if slates else None, **arrays)
+    return Sequences(catalogue_size=size, slates=Slates(**slates) if slates else None, policies=policies, **arrays)
 
 
 def _signal_facts(signal: Signal) -> dict[str, Any]:

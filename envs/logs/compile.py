@@ -5,10 +5,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.errors import LogError
-from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd
+from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Times
 from recloop.envs.logs.sequences import Floats, Ints, Sequences, Slates
 
 Mask = npt.NDArray[np.bool_]
+_DAY_SECONDS = 86400.0
 
 
 def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], tuple[str, ...]]:
@@ -33,7 +34,9 @@ def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], 
     order = _order(log, users)
     users, items, answers, given = users[order], items[order], answers[order], given[order]
     consumed = answers[:, 0] == 1
-    slates = _slates(log, rows.iloc[order], users, items, answers, given, consumed) if log.has_exposures else None
+    slates, policies = None, ()
+    if log.has_exposures:
+        slates, policies = _slates(log, rows.iloc[order], users, items, answers, given, consumed)
     sequences = Sequences(
         catalogue_size=len(log.items),
         offsets=_offsets(users[consumed], len(log.users)),
@@ -41,6 +44,7 @@ def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], 
         feedback=answers[consumed],
         given=given[consumed],
         slates=slates,
+        policies=policies,
     )
     return sequences, tuple(map(str, log.items.index)), tuple(map(str, log.users.index))
 
@@ -147,8 +151,8 @@ def _slates(
     answers: Floats,
     given: Mask,
     consumed: Mask,
-) -> Slates:
-    """The slates of rows that are already in order."""
+) -> tuple[Slates, tuple[str, ...]]:
+    """The slates of rows that are already in order, and the names of who showed them."""
     count = len(items)
     keys = _slate_keys(rows, users)
     begins = np.ones(count, dtype=bool)
@@ -168,7 +172,15 @@ def _slates(
     offsets = _offsets(owner, len(log.users))
     user_start = np.concatenate([[0], np.cumsum(consumed)])[np.searchsorted(users, owner)]
     session = _sessions(rows.iloc[starts], owner)
-    return Slates(
+    propensity = None
+    if Columns.propensity in rows:
+        propensity = np.full(shape, np.nan, dtype=np.float32)
+        propensity[slate, place] = _propensities(log, rows)
+    policy, policies = None, ()
+    if Columns.policy in rows:
+        policy, names = pd.factorize(rows[Columns.policy].iloc[starts].astype(str), sort=True)
+        policies = tuple(map(str, names))
+    slates = Slates(
         offsets=offsets,
         items=slate_items,
         answers=slate_answers,
@@ -176,7 +188,35 @@ def _slates(
         consumed_before=(before - user_start).astype(np.int64),
         session=session,
         left=_left(rows.iloc[starts], owner, session),
+        days_away=_days_away(log, rows.iloc[starts], owner, session),
+        propensity=propensity,
+        policy=None if policy is None else policy.astype(np.int64),
     )
+    return slates, policies
+
+
+def _propensities(log: LoggedBehavior, rows: pd.DataFrame) -> Floats:
+    """Of rows (R,), NaN where missing; `LogError` where one is no probability."""
+    values = rows[Columns.propensity].to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = (values <= 0) | (values > 1 + 1e-6)
+    if wrong.any():
+        row = rows.index[int(np.argmax(wrong))]
+        raise LogError(
+            f"{log.name}: the propensity of interaction {row} is {values[wrong][0]:g}; a shown item had a probability "
+            "in (0, 1]: mend the log, or drop the column to fit without propensities"
+        )
+    return values.astype(np.float32)
+
+
+def _days_away(log: LoggedBehavior, slates: pd.DataFrame, owner: Ints, session: Ints) -> Floats | None:
+    """Days from each session's last slate to its user's next session (Q,), NaN elsewhere."""
+    if log.times is not Times.behavioural or Columns.session not in slates:
+        return None
+    times = slates[Columns.time].to_numpy(dtype=np.float64)
+    days = np.full(len(times), np.nan, dtype=np.float32)
+    last = np.flatnonzero((owner[1:] == owner[:-1]) & (session[1:] != session[:-1]))
+    days[last] = (times[last + 1] - times[last]) / _DAY_SECONDS
+    return days
 
 
 def _sessions(slates: pd.DataFrame, owner: Ints) -> Ints:

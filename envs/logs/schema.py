@@ -31,14 +31,18 @@ class Columns:
     """Place in the slate, from 0."""
     propensity = "propensity"
     """Probability in (0, 1] that the logging policy showed this item at this place."""
+    policy = "policy"
+    """Name of the logging policy that showed this row."""
     text = "text"
     """Of the items table: what the language model reads."""
     title = "title"
     """Of the items table: what a person reads."""
     entity = "entity"
     """Of the items table: the name of the item's entity in the knowledge graph, or missing."""
+    category = "category"
+    """Of the items table: the one category that an item belongs to, or missing."""
 
-    interactions = (user, item, time, session, session_end, slate, position, propensity)
+    interactions = (user, item, time, session, session_end, slate, position, propensity, policy)
 
 
 class Times(StrEnum):

@@ -1,6 +1,7 @@
 """A log as arrays: every user's consumption and slates in order, by row numbers. What all fitting reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ class Slates:
         consumed_before: int64 (Q,): how many items the user had consumed before this slate.
         session: int64 (Q,): the session's number within the user, from 0.
         left: int8 (Q,): 1 where the user left after this slate, 0 where they stayed, -1 where nobody knows.
+        days_away: float32 (Q,): days from a session's last slate to the user's next session, NaN elsewhere; None in a
+            log without behavioural times.
+        propensity: float32 (Q, K): probability with which the logging policy put the item there, NaN where it does
+            not say; None where no row says.
+        policy: int64 (Q,): row in `Sequences.policies` of who showed the slate; None where the log does not say.
     """
 
     offsets: Ints
@@ -32,6 +38,13 @@ class Slates:
     consumed_before: Ints
     session: Ints
     left: npt.NDArray[np.int8]
+    days_away: Floats | None = None
+    propensity: Floats | None = None
+    policy: Ints | None = None
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What is there, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class Sequences:
         feedback: float32 (M, S) the signals of each consumption; 0 where not given.
         given: bool (M, S) where a signal exists.
         slates: what was shown, or None in a log without exposures.
+        policies: names of the logging policies, where the log says who showed what.
     """
 
     catalogue_size: int
@@ -53,6 +67,7 @@ class Sequences:
     feedback: Floats
     given: npt.NDArray[np.bool_]
     slates: Slates | None = None
+    policies: tuple[str, ...] = ()
 
     @property
     def users(self) -> int:
@@ -75,10 +90,10 @@ class Sequences:
         slates = None
         if self.slates is not None:
             shown = rows_of(self.slates.offsets, users)
-            arrays = {name: value[shown] for name, value in vars(self.slates).items() if name != "offsets"}
+            arrays = {name: value[shown] for name, value in self.slates.arrays().items() if name != "offsets"}
             slates = Slates(offsets=_offsets(np.diff(self.slates.offsets)[users]), **arrays)
-        return Sequences(
-            catalogue_size=self.catalogue_size,
+        return replace(
+            self,
             offsets=_offsets(self.lengths[users]),
             items=self.items[rows],
             feedback=self.feedback[rows],
