@@ -48,7 +48,7 @@ from recloop.experiments.tracking import Run, write_evaluations
 PASSES = frozenset({"sasrec"})
 """Names whose training is counted in passes over the log: `--steps` is not for them."""
 
-FIXED = frozenset({"popularity", "greedy", "planner"})
+FIXED = frozenset({"popularity", "content", "last-item", "worst-first", "greedy", "diversified-greedy", "planner"})
 """Names that neither train nor draw with a seed: what they earn is worked out once."""
 
 

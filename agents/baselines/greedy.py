@@ -81,14 +81,16 @@ class GreedyPolicy(Policy):
         else:
             state = self.model.infer(past, observation["profile"])
         mask = action_mask(observation, self.serving.catalogue_size)
-        return self._best(state, past, mask, k), state
+        shortlist, rewards = self._shortlist(state, past, mask, k)
+        return self._choose(shortlist, rewards, mask, k, draw), state
 
     @classmethod
     def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """The user model lies in the serving folder."""
         return cls(serving)
 
-    def _best(self, state: Any, past: Past, mask: Tensor, k: int) -> Tensor:
+    def _shortlist(self, state: Any, past: Past, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The items worth a closer look (B, C), N where there are none left, and how good each is alone (B, C)."""
         n = self.serving.catalogue_size
         everything = torch.arange(n, device=mask.device)
         utility = self.model.utility(state, past, everything)
@@ -97,11 +99,15 @@ class GreedyPolicy(Policy):
         else:
             shortlist = best_slate(utility, mask, max(k, min(_SHORTLIST, n)))
         rewards = self._rewards(state, past, shortlist)
-        if rewards is None:
-            return shortlist[:, :k]
+        if rewards is None:  # already in order of utility
+            rewards = -torch.arange(shortlist.shape[1], device=mask.device).expand(shortlist.shape).float()
+        return shortlist, rewards
+
+    def _choose(self, shortlist: Tensor, rewards: Tensor, mask: Tensor, k: int, draw: Draw) -> Tensor:
+        """A slate (B, k) out of the shortlist: the highest rewards."""
+        n = self.serving.catalogue_size
         places = best_slate(rewards, shortlist < n, k)  # (B, k) places in the shortlist
-        padded = torch.nn.functional.pad(shortlist, (0, 1), value=n)
-        return padded.gather(1, places)
+        return torch.nn.functional.pad(shortlist, (0, 1), value=n).gather(1, places)
 
     def _rewards(self, state: Any, past: Past, items: Tensor) -> Tensor | None:
         """Expected reward of showing each item (B, C) alone, (B, C); None where the model cannot say."""

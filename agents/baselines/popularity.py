@@ -42,3 +42,18 @@ class PopularityPolicy(ScoringPolicy):
     def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Undo `tensors`."""
         return cls(tensors["counts"])
+
+
+class WorstFirstPolicy(PopularityPolicy):
+    """Shows the k admissible items that the train users consumed least often: a floor that a fair ranking must find.
+
+    Args:
+        counts: float32 (N,) how often each item was consumed.
+    """
+
+    name = "worst-first"
+    kind = "worst-first"
+
+    def scores(self, observation: Observation) -> Tensor:
+        """The same counts for every lane, turned round, (B, N)."""
+        return -super().scores(observation)

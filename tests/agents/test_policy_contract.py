@@ -15,7 +15,17 @@ from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.world import World
 
-NAMES = ("random", "popularity", "greedy", "sasrec")
+NAMES = (
+    "random",
+    "popularity",
+    "content",
+    "last-item",
+    "worst-first",
+    "greedy",
+    "exploring-greedy",
+    "diversified-greedy",
+    "sasrec",
+)
 """Under contract here. Agents of Stable-Baselines3 are under theirs, the planner under its own."""
 
 LANES, K = 6, 4
