@@ -6,7 +6,7 @@ rollout(policy, world, "judge", lanes=500, seed=0).value.mean()
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,7 @@ class Arena:
         users: a part of the world's users or rows of the users table.
         seed: of the users' luck.
         slate_size: K; default the world's.
+        start: `history`: warm from the log; `cold`: nothing has happened yet.
         device: any torch device.
 
     Raises:
@@ -117,6 +118,7 @@ class Arena:
         users: str | Sequence[int] = "evaluate",
         seed: int = 0,
         slate_size: int | None = None,
+        start: Literal["history", "cold"] = "history",
         device: torch.device | str = "cpu",
     ) -> None:
         if lanes < 2:
@@ -130,6 +132,7 @@ class Arena:
             slate_size=slate_size,
             users=users,
             seed=seed,
+            start=start,
             keys=EVALUATION_KEYS,
             device=device,
         )

@@ -150,3 +150,11 @@ def test_one_lane_or_one_user_is_too_few(truth: World) -> None:
     lonely.users.part[0] = 3
     with pytest.raises(RecloopError, match=r"1 user\(s\) to evaluate on"):
         rollout(Fixed([0, 1, 2]), lonely, "truth", lanes=4)
+
+
+def test_a_cold_start_shows_no_history_and_meets_the_same_users(truth: World) -> None:
+    warm = rollout(Fixed([0, 1, 2]), truth, "truth", lanes=8, seed=3)
+    cold = Arena(truth, "truth", lanes=8, seed=3, start="cold").run(Fixed([0, 1, 2]))
+    assert (warm.users == cold.users).all()
+    assert (warm.trace_history < len(truth.catalogue)).any()
+    assert (cold.trace_history == len(truth.catalogue)).all()
