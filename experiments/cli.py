@@ -28,6 +28,10 @@ COMMANDS = {
     "inspect": ("recloop.experiments.inspect_world:InspectConfig", "what a world holds, learned and assumed"),
     "train": ("recloop.experiments.train:TrainConfig", "train one policy in a world"),
     "compare": ("recloop.experiments.compare:CompareConfig", "train, evaluate and compare policies, with a report"),
+    "agreement": (
+        "recloop.experiments.agreement:AgreementConfig",
+        "are policies ranked alike by training users, judges and the truth?",
+    ),
     "recommend": ("recloop.experiments.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
     "download": ("recloop.experiments.download:DownloadConfig", "fetch a published data set, with its checksum"),
     "check-users": ("recloop.experiments.check_users:CheckUsersConfig", "does a user simulator keep the contract?"),
