@@ -23,7 +23,7 @@ from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
-from recloop.envs.users.recording import record
+from recloop.envs.users.recording import Picked, record
 from recloop.envs.users.topics import TopicRules, TopicUsers
 from recloop.envs.users.topics_catalogue import TopicCatalogue, topic_catalogue
 from recloop.envs.world import PARTS, Card, Catalogue, UserTable, World
@@ -171,8 +171,8 @@ def write_log(world: World, focus: SoftFocus, config: TopicWorldConfig) -> Logge
     )
     core.reset(users=torch.arange(config.users))
 
-    def pick(observation: Observation, carry: Any, draw: Draw) -> tuple[Tensor, Tensor, Any]:
-        return (*focus(observation, core.slate_size, draw), carry)
+    def pick(observation: Observation, carry: Any, draw: Draw) -> Picked:
+        return Picked(*focus(observation, core.slate_size, draw))
 
     return record(core, pick, "topics")
 

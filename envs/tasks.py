@@ -28,7 +28,7 @@ class TaskOptions(TypedDict, total=False):
     simulator: a name in the world, `my_package.module:MyUsers`, an installed entry point, or a `UserSimulator`.
     users: a part of the world's users, or rows of the users table, to draw from.
     reward: a callable of `Outcome`; default the world's.
-    sessions: sessions an episode.
+    sessions: sessions an episode; default the world's.
     start: `history` or `cold`.
     slate_size: K; default the world's, and 1 in mode `item`.
     max_steps: time limit of an episode in slates; default the world's.
@@ -43,7 +43,7 @@ class TaskOptions(TypedDict, total=False):
     simulator: str | UserSimulator | None
     users: str | Sequence[int]
     reward: Reward | None
-    sessions: int
+    sessions: int | None
     start: Literal["history", "cold"]
     slate_size: int | None
     max_steps: int | None
@@ -63,7 +63,7 @@ def make_driver(
     simulator: str | UserSimulator | None = None,
     users: str | Sequence[int] = "train",
     reward: Reward | None = None,
-    sessions: int = 1,
+    sessions: int | None = None,
     start: Literal["history", "cold"] = "history",
     slate_size: int | None = None,
     max_steps: int | None = None,

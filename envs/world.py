@@ -27,6 +27,7 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.observation import ObservationSpec
 from recloop.envs.rewards import WeightedReward
+from recloop.envs.support.model import SupportModel
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import load_simulator, save_simulator
 
@@ -142,6 +143,9 @@ class World:
         reward: the default reward.
         card: what to know before believing it.
         knowledge: the graph, or None.
+        support: how far a step lies from anything logged; None where nobody measured it, as in a truth world.
+        sessions: most sessions of an episode; after the last one the user has left for good.
+        max_days: days away that an episode holds, None without limit: shorter gaps mean more sessions.
     """
 
     name: str
@@ -158,6 +162,9 @@ class World:
     reward: WeightedReward
     card: Card
     knowledge: KnowledgeGraph | None = None
+    support: SupportModel | None = None
+    sessions: int = 1
+    max_days: float | None = None
 
     @property
     def item_vectors(self) -> Tensor:
@@ -228,6 +235,8 @@ class World:
                 "signals": [_signal_facts(s) for s in self.signals],
                 "slate_size": self.slate_size,
                 "max_steps": self.max_steps,
+                "sessions": self.sessions,
+                "max_days": self.max_days,
                 "consumes_twice": self.consumes_twice,
                 "reward": self.reward.as_dict(),
                 "profile_names": self.users.profile_names,
@@ -262,6 +271,8 @@ class World:
                 save_simulator(self.user_model, part / "simulators" / "user_model")
             if self.knowledge is not None:
                 _save_knowledge(self.knowledge, part / "knowledge.parquet")
+            if self.support is not None:
+                self.support.save(part / "support")
             write_json(part / "world.json", facts)
 
     @property
@@ -300,6 +311,8 @@ class World:
         user_model = simulators.get(model) if model else None
         if model and user_model is None:
             user_model = load_simulator(folder / "simulators" / model)
+        encoder = StateEncoder.load(folder / "state_encoder")
+        measured = (folder / "support").exists()
         world = cls(
             name=facts["name"],
             signals=tuple(_signal_from(s) for s in facts["signals"]),
@@ -312,11 +325,13 @@ class World:
             ),
             users=UserTable(ids=tuple(users["user"]), profile_names=tuple(facts["profile_names"]), **tensors),
             sequences=_sequences_from(read_tensors(folder / "sequences.safetensors"), tuple(facts.get("policies", ()))),
-            state_encoder=StateEncoder.load(folder / "state_encoder"),
+            state_encoder=encoder,
             simulators=simulators,
             user_model=user_model,
             slate_size=facts["slate_size"],
             max_steps=facts["max_steps"],
+            sessions=facts.get("sessions", 1),
+            max_days=facts.get("max_days"),
             consumes_twice=facts["consumes_twice"],
             reward=WeightedReward(**facts["reward"]),
             card=Card(
@@ -327,6 +342,7 @@ class World:
                 cleaning=facts["card"]["cleaning"],
             ),
             knowledge=_load_knowledge(folder / "knowledge.parquet"),
+            support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
         )
         if world.fingerprint != facts["fingerprint"]:
             raise WorldError(f"the files in {folder} do not belong together (fingerprint differs); build it anew")

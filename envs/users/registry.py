@@ -13,6 +13,7 @@ KINDS = {
     "recurrent": "recloop.envs.users.fitted.recurrent:RecurrentUsers",
     "factor": "recloop.envs.users.fitted.factor:FactorUsers",
     "topics": "recloop.envs.users.topics:TopicUsers",
+    "clickbait": "recloop.envs.users.truth.clickbait:ClickbaitUsers",
 }
 """Kind -> dotted path of the simulators that a world folder may hold."""
 

@@ -120,6 +120,10 @@ class TopicUsers(UserSimulator):
         )
         return self._tire(state, slate), response
 
+    def observe(self, state: TopicState, slate: Tensor, signals: Tensor) -> TopicState:
+        """The state after the answers (B, K, S) to slates (B, K): boredom follows from what was shown."""
+        return self._tire(state, slate)
+
     def resume(self, state: TopicState, days_away: Tensor, draw: Draw) -> TopicState:
         """One level of boredom is forgotten a day away."""
         rested = state.boredom - days_away.to(torch.int64).unsqueeze(1)

@@ -1,0 +1,23 @@
+"""Truth worlds: users written down, the logs they write, and the policies that logged."""
+
+from recloop.envs.users.truth.logs import (
+    LOG_USERS,
+    POLICIES,
+    LoggingPolicy,
+    LogKind,
+    logging_policy,
+    truth_log,
+)
+from recloop.envs.users.truth.worlds import TRUTHS, TruthKind, truth_world
+
+__all__ = [
+    "LOG_USERS",
+    "POLICIES",
+    "TRUTHS",
+    "LogKind",
+    "LoggingPolicy",
+    "TruthKind",
+    "logging_policy",
+    "truth_log",
+    "truth_world",
+]

@@ -1,0 +1,190 @@
+"""Truth worlds by name: their users are written down, so that everything learned from their logs can be checked."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloop.encoders.errors import RecloopError, unknown_name
+from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.text import HashedText
+from recloop.envs.build import split_users
+from recloop.envs.logs.schema import Columns
+from recloop.envs.logs.sequences import Sequences
+from recloop.envs.randomness import Draw
+from recloop.envs.rewards import WeightedReward
+from recloop.envs.users.contract import Past, UserSimulator
+from recloop.envs.users.topics import TopicRules, TopicUsers
+from recloop.envs.users.truth.catalogue import TruthCatalogue, truth_catalogue
+from recloop.envs.users.truth.clickbait import ClickbaitRules, ClickbaitUsers
+from recloop.envs.users.truth.tastes import TasteUsers
+from recloop.envs.world import Card, Catalogue, UserTable, World
+
+_DIM = 64
+_HIDDEN = 32
+_HISTORY, _SHOWN = 50, 5
+_SHARES = (0.45, 0.15, 0.2)
+
+
+@dataclass(frozen=True)
+class TruthKind:
+    """One kind of truth world.
+
+    Args:
+        make: the users, from float32 (U, T) preferences, the catalogue and the rules.
+        rules: the laws unless others are given.
+        tastes: (spread, shift) of the normals whose sigmoids are the preferences.
+        max_steps: time limit of an episode in slates.
+        sessions: most sessions of an episode.
+        max_days: days away that an episode holds.
+    """
+
+    make: Callable[[Tensor, TruthCatalogue, Any], UserSimulator]
+    rules: Any
+    tastes: tuple[float, float] = (1.5, -0.7)
+    max_steps: int = 20
+    sessions: int = 1
+    max_days: float | None = None
+
+
+def _tastes(users: type[TasteUsers]) -> Callable[[Tensor, TruthCatalogue, Any], UserSimulator]:
+    def make(preference: Tensor, catalogue: TruthCatalogue, rules: Any) -> UserSimulator:
+        traits = {name: getattr(catalogue, name) for name in users.trait_names}
+        return users(preference, catalogue.topic, traits, rules)
+
+    return make
+
+
+def _bored(preference: Tensor, catalogue: TruthCatalogue, rules: Any) -> UserSimulator:
+    return TopicUsers(preference, catalogue.topic, catalogue.quality, rules)
+
+
+TRUTHS: Mapping[str, TruthKind] = {
+    "boredom": TruthKind(_bored, TopicRules(levels=3, fade=0.5), tastes=(1.2, 0.0)),
+    "clickbait": TruthKind(_tastes(ClickbaitUsers), ClickbaitRules()),
+}
+"""Name -> kind of truth world."""
+
+
+def truth_world(
+    name: str,
+    *,
+    users: int = 500,
+    items: int = 200,
+    seed: int = 0,
+    slate_size: int = 5,
+    max_steps: int | None = None,
+    topics: int = 6,
+    rules: Any = None,
+) -> World:
+    """A world whose one simulator, `truth`, is users written down. Nobody has behaved in it yet: no log, no fit.
+
+    Item vectors are hashed words of the items' texts, which tell the topic plainly and the traits roughly; the
+    state encoder is untrained. Items carry one grouping, their category. Popularity is the items' mean true utility
+    over the users, blurred as any count would be.
+
+    Args:
+        name: one of `TRUTHS`.
+        users, items, topics: U, N, T.
+        seed: of users, items and popularity.
+        slate_size: K.
+        max_steps: time limit of an episode in slates; default the kind's.
+        rules: other laws than the kind's own.
+
+    Raises:
+        RecloopError: an unknown name, or sizes that do not fit.
+    """
+    if name not in TRUTHS:
+        raise RecloopError(unknown_name("truth world", name, TRUTHS))
+    kind = TRUTHS[name]
+    if rules is not None and type(rules) is not type(kind.rules):
+        raise RecloopError(f"rules are {type(rules).__name__}; the world '{name}' goes by {type(kind.rules).__name__}")
+    rules = kind.rules if rules is None else rules
+    catalogue = truth_catalogue(topics, items, seed)
+    generator = torch.Generator().manual_seed(seed)
+    spread, shift = kind.tastes
+    preference = torch.sigmoid(spread * torch.randn(users, topics, generator=generator) + shift)
+    truth = kind.make(preference.clamp(1e-4, 1.0), catalogue, rules)
+    world = blank_world(name, truth, catalogue, users=users, seed=seed, slate_size=slate_size)
+    return replace(
+        world,
+        catalogue=replace(world.catalogue, popularity=_popularity(truth, users, items, generator)),
+        max_steps=max_steps or kind.max_steps,
+        sessions=kind.sessions,
+        max_days=kind.max_days,
+        card=Card(
+            learned=(f"Nothing is learned: the users are written down ({type(truth).__module__}).",),
+            assumed=(f"All of it: {type(rules).__name__} {asdict(rules)}.",),
+            not_claimed=("Real people are not claimed to behave like these users.",),
+            figures={"users": users, "items": items, "topics": topics, "seed": seed},
+        ),
+    )
+
+
+def blank_world(
+    name: str, truth: UserSimulator, catalogue: TruthCatalogue, *, users: int, seed: int, slate_size: int
+) -> World:
+    """A world in which nobody has behaved: enough for `truth` to be shown slates in it."""
+    n, signals = len(catalogue.items), len(truth.signals)
+    if not 1 <= slate_size <= n:
+        raise RecloopError(f"slate_size={slate_size} does not fit a catalogue of {n} items; choose 1 to {n}")
+    texts = tuple(catalogue.items[Columns.text])
+    encoder = StateEncoder(
+        HashedText(_DIM).encode(texts),
+        [signal.bounds for signal in truth.signals],
+        config=StateEncoderConfig(dim=_DIM, hidden=_HIDDEN),
+        seed=seed,
+    )
+    topics = int(catalogue.topic.max()) + 1
+    return World(
+        name=name,
+        signals=truth.signals,
+        catalogue=Catalogue(
+            ids=tuple(catalogue.items.index),
+            titles=tuple(catalogue.items[Columns.title]),
+            texts=texts,
+            popularity=torch.zeros(n),
+            groups=torch.cat([catalogue.topic, torch.tensor([topics])]).unsqueeze(1),
+            group_names=(Columns.category,),
+        ),
+        users=UserTable(
+            ids=tuple(f"user-{i}" for i in range(users)),
+            part=split_users(users, _SHARES, seed),
+            profile=torch.zeros(users, 0),
+            profile_names=(),
+            history=torch.full((users, _HISTORY), n),
+            feedback=torch.zeros(users, _HISTORY, signals),
+            shown=torch.full((users, _SHOWN, slate_size), n),
+            answers=torch.zeros(users, _SHOWN, slate_size, signals),
+        ),
+        sequences=Sequences(
+            catalogue_size=n,
+            offsets=np.zeros(users + 1, dtype=np.int64),
+            items=np.zeros(0, dtype=np.int64),
+            feedback=np.zeros((0, signals), dtype=np.float32),
+            given=np.zeros((0, signals), dtype=bool),
+        ),
+        state_encoder=encoder,
+        simulators={"truth": truth},
+        user_model=None,
+        slate_size=slate_size,
+        max_steps=20,
+        consumes_twice=True,
+        reward=WeightedReward({truth.signals[0].name: 1.0}),
+        card=Card(),
+    )
+
+
+def _popularity(truth: UserSimulator, users: int, items: int, generator: torch.Generator) -> Tensor:
+    """float32 (N,) as if counted: mean utility of each item, over all users, times log-normal noise."""
+    rows = torch.arange(users)
+    zeros = torch.zeros_like(rows)
+    nothing = Past(*[torch.zeros(users, 1)] * 6)
+    state = truth.arrive(rows, Draw.at(0, rows, zeros, zeros))
+    wanted = truth.utility(state, nothing, torch.arange(items))
+    if wanted is None:
+        raise RecloopError(f"{type(truth).__name__} has no utility; a truth world's users need one")
+    return wanted.mean(0) * users * torch.exp(0.2 * torch.randn(items, generator=generator))
