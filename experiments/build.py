@@ -31,7 +31,7 @@ class BuildCommand:
     """Learn a world from a log of behaviour."""
 
     log: tyro.conf.Positional[Path]
-    """Folder or file of the log: RecBole atomic, sequences, MovieLens as published, CSV, TSV or Parquet."""
+    """Folder or file of the log: RecBole atomic, sequences, CSV, TSV, Parquet; MovieLens, Coat, KuaiRand, KuaiRec."""
     out: Path
     """World folder to write."""
     columns: tuple[str, ...] = ()

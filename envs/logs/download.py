@@ -59,6 +59,14 @@ REGISTRY: dict[str, PublishedLog] = {
         ("ml-20m", "20m", "cd245b17a1ae2cc31bb14903e1204af3"),
         ("ml-25m", "25m", "6b51fb2759a8657d3bfcbfc42b592ada"),
     )
+} | {
+    "kuairec": PublishedLog(
+        "KuaiRec.zip",
+        "https://zenodo.org/records/18164998/files",
+        "md5:261550d472c48eff4990fb13c0e5bcf7",
+        "https://zenodo.org/records/18164998",
+        "CC BY-SA 4.0: share alike, cite Gao et al. 2022 (KuaiRec); 432 MB",
+    )
 }
 """The logs that can be fetched by name."""
 

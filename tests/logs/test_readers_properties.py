@@ -34,6 +34,10 @@ def table(header: str, separator: str, width: int) -> st.SearchStrategy[bytes]:
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
 CSV = "user,item,time,click,stars,slate,position,propensity"
+KUAIRAND = (
+    "user_id,video_id,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,play_time_ms,"
+    "duration_ms,is_rand"
+)
 logs: dict[str, st.SearchStrategy[Files]] = {
     "atomic": st.fixed_dictionaries(
         {"t.inter": table(INTER, "\t", 4)},
@@ -59,6 +63,25 @@ logs: dict[str, st.SearchStrategy[Files]] = {
             "ratings.csv": table("userId,movieId,rating,timestamp", ",", 4),
             "movies.csv": table("movieId,title,genres", ",", 3),
         }
+    ),
+    "coat": st.fixed_dictionaries(
+        {"train.ascii": table("5 0 1", " ", 3), "test.ascii": table("0 2 0", " ", 3)},
+        optional={"propensities.ascii": table("0.5 0.1 0.1", " ", 3)},
+    ),
+    "kuairand": st.fixed_dictionaries(
+        {"log_standard_4_08_to_4_21_pure.csv": table(KUAIRAND, ",", 13)},
+        optional={
+            "log_random_4_22_to_5_08_pure.csv": table(KUAIRAND, ",", 13),
+            "video_features_basic_pure.csv": table("video_id,video_type,upload_type,tag", ",", 4),
+            "user_features_pure.csv": table("user_id,register_days", ",", 2),
+        },
+    ),
+    "kuairec": st.fixed_dictionaries(
+        {"big_matrix.csv": table("user_id,video_id,timestamp,watch_ratio", ",", 4)},
+        optional={
+            "item_categories.csv": table("video_id,feat", ",", 2),
+            "user_features.csv": table("user_id,register_days", ",", 2),
+        },
     ),
 }
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from recloop.encoders.errors import LogError, unknown_name
 from recloop.envs.logs.readers.atomic import read_atomic_log
+from recloop.envs.logs.readers.coat import is_coat, read_coat_log
+from recloop.envs.logs.readers.kuairand import is_kuairand, read_kuairand_log
+from recloop.envs.logs.readers.kuairec import is_kuairec, read_kuairec_log
 from recloop.envs.logs.readers.movielens import is_movielens, read_movielens_log
 from recloop.envs.logs.readers.sequence_text import read_sequence_log
 from recloop.envs.logs.readers.tables import SUFFIXES, read_table_log
@@ -19,14 +22,22 @@ PATTERNS: tuple[tuple[str, Reader], ...] = (
     *((suffix, read_table_log) for suffix in SUFFIXES),
 )
 """How a log's file ends, and who reads it; the first that is there is taken."""
+PUBLISHED: tuple[tuple[Callable[[Path], bool], Reader], ...] = (
+    (is_movielens, read_movielens_log),
+    (is_coat, read_coat_log),
+    (is_kuairand, read_kuairand_log),
+    (is_kuairec, read_kuairec_log),
+)
+"""Logs that are known by the names of their files, and who reads them; looked for first."""
 
 
 def read_log(path: str | Path, **options: Any) -> LoggedBehavior:
     """Read a log, whatever its format.
 
-    Looked for, in this order: MovieLens as published (`u.data`, `ratings.dat` or `ratings.csv` beside its file
-    of films); a RecBole `*.inter`; a `*.sequences.txt`; a CSV, TSV or Parquet file. A folder must hold one log,
-    and of CSV or Parquet one file: name the file of the interactions where there are more.
+    Looked for, in this order: MovieLens as published (`u.data`, `ratings.dat` or `ratings.csv` beside its file of
+    films), Coat (`train.ascii` and `test.ascii`), KuaiRand (`log_standard_*.csv`), KuaiRec (`big_matrix.csv`), the
+    latter two also in a folder `data`; a RecBole `*.inter`; a `*.sequences.txt`; a CSV, TSV or Parquet file. A folder
+    must hold one log, and of CSV or Parquet one file: name the file of the interactions where there are more.
 
     Args:
         path: a folder, or the file of the interactions.
@@ -48,8 +59,9 @@ def read_log(path: str | Path, **options: Any) -> LoggedBehavior:
 def _recognise(place: Path) -> tuple[Reader, Path]:
     if not place.exists():
         raise LogError(f"{place} is not there; check the path")
-    if is_movielens(place):
-        return read_movielens_log, place
+    for is_there, published in PUBLISHED:
+        if is_there(place):
+            return published, place
     for pattern, reader in PATTERNS:
         if place.is_file():
             found = [place] if place.name.lower().endswith(pattern) else []
@@ -61,4 +73,7 @@ def _recognise(place: Path) -> tuple[Reader, Path]:
         if found:
             return reader, found[0]
     known = ", ".join(f"*{pattern}" for pattern, _ in PATTERNS)
-    raise LogError(f"{place} holds no log: looked for u.data, ratings.dat and ratings.csv of MovieLens, {known}")
+    raise LogError(
+        f"{place} holds no log: looked for u.data, ratings.dat and ratings.csv of MovieLens, train.ascii of Coat, "
+        f"log_standard_*.csv of KuaiRand, big_matrix.csv of KuaiRec, {known}"
+    )

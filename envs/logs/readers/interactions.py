@@ -25,6 +25,7 @@ ALIASES = {
     Columns.slate: ("slate", "slate_id", "impression_id"),
     Columns.position: ("position",),
     Columns.propensity: ("propensity", "propensity_score"),
+    Columns.policy: ("policy", "logging_policy"),
 }
 """What columns are called where nobody says; case does not matter."""
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -43,6 +44,7 @@ class ColumnMapping:
         slate: ids of slates; rows of one (user, slate) were shown together.
         position: place in the slate, a number.
         propensity: probability in (0, 1] that the logging policy showed this item at this place.
+        policy: names of the logging policies.
         signals: the answers by column name, the consumption first. Where the first is no consumption (not
             binary, or given on another), one that is 1 in every row is put before it. Empty: guessed.
         time_unit: of a numeric time.
@@ -56,6 +58,7 @@ class ColumnMapping:
     slate: str | None = None
     position: str | None = None
     propensity: str | None = None
+    policy: str | None = None
     signals: tuple[Signal, ...] = ()
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
 
@@ -147,7 +150,7 @@ def build_interactions(
     columns = {name: table.frame[named[name]] for name in (Columns.user, Columns.item)}
     if seconds is not None and kind is not Times.none:
         columns[Columns.time] = pd.Series(seconds)
-    for name in (Columns.session, Columns.session_end, Columns.slate):
+    for name in (Columns.session, Columns.session_end, Columns.slate, Columns.policy):
         if name in named:
             columns[name] = table.frame[named[name]].astype("str")
     for name in (Columns.position, Columns.propensity):
