@@ -10,6 +10,7 @@ from torch import Tensor
 from recloop.encoders.errors import DeviceError, RecloopError, UserSimulatorError
 from recloop.encoders.state import EncoderState
 from recloop.envs.observation import DEFAULT_KEYS, Observation
+from recloop.envs.past import remember
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, Reward, checked_reward
 from recloop.envs.users.contract import Past, Response, UserSimulator
@@ -148,7 +149,7 @@ class Core:
         consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
         items = torch.where(consumed, slate, self.empty)
         self.encoded = self.encoder.advance(self.encoded, items, response.signals)
-        self.past = self._remember(slate, items, response)
+        self.past = remember(self.past, slate, items, response.signals, self.empty)
         outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals)
         reward = checked_reward(self.reward(outcome), self.lanes)
         self.state, terminated = self._leave_or_return(state, response, draw)
@@ -181,30 +182,6 @@ class Core:
             strike = strike | self.past.seen.gather(1, slate)
         strike = strike | (slate == self.empty)
         return torch.where(strike, self.empty, slate), strike.sum(1)
-
-    def _remember(self, slate: Tensor, items: Tensor, response: Response) -> Past:
-        """The past after a slate; new tensors, so that what was handed out stays as it was."""
-        past = self.past
-        length = past.history.shape[1]
-        order = torch.argsort((items == self.empty).to(torch.int8), dim=1, stable=True)  # consumed first
-        count = (items < self.empty).sum(1, keepdim=True)  # (B, 1)
-        places = torch.arange(length, device=self.device) + count  # (B, H)
-        history = torch.cat([past.history, items.gather(1, order)], dim=1).gather(1, places)
-        signals = response.signals.gather(1, order.unsqueeze(2).expand_as(response.signals))
-        feedback = torch.cat([past.feedback, signals], dim=1)
-        feedback = feedback.gather(1, places.unsqueeze(2).expand(-1, -1, feedback.shape[2]))
-        seen = past.seen
-        if seen is not None:
-            seen = seen.scatter(1, items, True)
-        return Past(
-            history=history,
-            feedback=feedback,
-            shown=torch.cat([past.shown[:, 1:], slate.unsqueeze(1)], dim=1),
-            answers=torch.cat([past.answers[:, 1:], response.signals.unsqueeze(1)], dim=1),
-            step=past.step + 1,
-            days_away=torch.zeros_like(past.days_away),
-            seen=seen,
-        )
 
     def _leave_or_return(self, state: Any, response: Response, draw: Draw) -> tuple[Any, Tensor]:
         """End sessions: who left for good, and everyone else in their next session."""
