@@ -60,7 +60,9 @@ class Core:
         users: a part of the world's users, or rows of the users table to draw from.
         seed: of all randomness.
         reward: a callable of `Outcome`; default the world's.
-        sessions: sessions an episode; after the last one the user has left for good.
+        sessions: sessions an episode; after the last one the user has left for good. Default the world's.
+        max_days: days away that an episode holds; it is truncated when a user stays away beyond them. Default the
+            world's; None knows no such limit.
         start: `history`: past, state and users are warm from the log; `cold`: nothing has happened yet.
         keys: what observations hold.
         device: any torch device.
@@ -77,14 +79,19 @@ class Core:
         users: str | Sequence[int] | Tensor = "train",
         seed: int = 0,
         reward: Reward | None = None,
-        sessions: int = 1,
+        sessions: int | None = None,
+        max_days: float | None = None,
         start: Literal["history", "cold"] = "history",
         keys: Sequence[str] = DEFAULT_KEYS,
         device: torch.device | str = "cpu",
     ) -> None:
-        for name, value in (("batch", batch), ("sessions", sessions), ("max_steps", max_steps or 1)):
+        self.sessions = world.sessions if sessions is None else sessions
+        self.max_days = world.max_days if max_days is None else max_days
+        for name, value in (("batch", batch), ("sessions", self.sessions), ("max_steps", max_steps or 1)):
             if value < 1:
                 raise RecloopError(f"{name}={value}; it must be at least 1")
+        if self.max_days is not None and not self.max_days > 0:
+            raise RecloopError(f"max_days={self.max_days}; it must be above 0, or None for no limit")
         if start not in ("history", "cold"):
             raise RecloopError(f"start='{start}'; choose 'history' or 'cold'")
         self.world = world
@@ -93,7 +100,6 @@ class Core:
         self.spec = world.spec(slate_size, max_steps)
         self.slate_size = self.spec.slate_size
         self.max_steps = self.spec.max_steps
-        self.sessions = sessions
         self.start = start
         self.keys = tuple(keys)
         self.seed = seed
@@ -129,6 +135,7 @@ class Core:
                 f"rows 0 to {len(self.world.users) - 1}"
             )
         self.session = torch.zeros_like(self.lanes)
+        self.days = torch.zeros_like(self.lanes, dtype=torch.float32)
         self.past, self.encoded, self.state = self._arrivals(self.users)
 
     @torch.no_grad()
@@ -153,7 +160,10 @@ class Core:
         outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals)
         reward = checked_reward(self.reward(outcome), self.lanes)
         self.state, terminated = self._leave_or_return(state, response, draw)
-        truncated = (self.past.step >= self.max_steps) & ~terminated
+        over = self.past.step >= self.max_steps
+        if self.max_days is not None:
+            over = over | (self.days > self.max_days)
+        truncated = over & ~terminated
         finished = (terminated | truncated).nonzero()[:, 0]
         final = None
         if len(finished):
@@ -192,6 +202,7 @@ class Core:
         back = response.left & ~gone
         days = torch.ones_like(self.past.days_away) if response.days_away is None else response.days_away
         self.past = replace(self.past, days_away=torch.where(back, days, self.past.days_away))
+        self.days = self.days + torch.where(back, days, torch.zeros_like(days))
         return state.where(back, self.simulator.resume(state, days, draw)), response.left & gone
 
     def _restart(self, done: Tensor) -> None:
@@ -199,6 +210,7 @@ class Core:
         self.episode = self.episode + done.to(torch.int64)
         self.users = torch.where(done, self._drawn_users(), self.users)
         self.session = torch.where(done, torch.zeros_like(self.session), self.session)
+        self.days = torch.where(done, torch.zeros_like(self.days), self.days)
         past, encoded, state = self._arrivals(self.users)
         self.past = self.past.where(done, past)
         self.encoded = self.encoded.where(done, encoded)
