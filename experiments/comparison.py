@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recloop.encoders.storage import replacing_file
+from recloop.envs.support.bracket import Bracket, BracketRules, bracket_of
 from recloop.envs.world import World
 from recloop.experiments.evaluate import Floats, Rollout
 from recloop.experiments.intervals import SEEDS_FOR_INTERVAL, Interval, by_user, improvement, t_interval
@@ -34,8 +35,13 @@ COLUMNS = (
     "popularity",
     "diversity",
     "struck",
+    "outside",
+    "pessimistic",
+    "optimistic",
+    "flag",
 )
-"""Columns of `results.csv`, before one `signal:NAME` (mean total an episode) a signal."""
+"""Columns of `results.csv`, before one `signal:NAME` (mean total an episode) a signal. The four before the signals say
+what the support leaves open of the value; they are empty in a world without a support model."""
 
 Curve = list[tuple[int, float]]
 """(training step, value), steps rising."""
@@ -71,6 +77,7 @@ class Headline:
         improves: probability that a user is better served than by the reference; None for the reference itself.
         length, left, coverage, popularity, diversity, struck: means over seeds; struck is a slate's mean.
         signals: mean total an episode, by signal.
+        bracket: what the log's support leaves open of the value; None in a world without a support model.
     """
 
     policy: str
@@ -87,6 +94,12 @@ class Headline:
     diversity: float
     struck: float
     signals: Mapping[str, float]
+    bracket: Bracket | None = None
+
+    @property
+    def flag(self) -> str:
+        """Why the value is not to be relied on; "" where nothing speaks against it, or nobody looked."""
+        return "" if self.bracket is None else self.bracket.flag
 
 
 @dataclass(frozen=True)
@@ -171,7 +184,18 @@ class Comparison:
                 signal.name: mean([float(r.signals[:, i].mean()) for r in rollouts])
                 for i, signal in enumerate(self.world.signals)
             },
+            bracket=bracket_over([rollouts]),
         )
+
+    @property
+    def has_support(self) -> bool:
+        """True where rollouts carry what the log's support leaves open."""
+        return all(r.outside is not None for r in self.rollouts.values())
+
+    def bracket(self, policy: str) -> Bracket | None:
+        """What is open of a policy's value over all simulators and seeds, the training users' value first."""
+        judging = [s for s in self.simulators if s != "truth"] or list(self.simulators)
+        return bracket_over([[self.rollouts[policy, seed, s] for seed in self.seeds] for s in judging])
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of `results.csv`: one for each policy, seed and simulator. Holds no times."""
@@ -203,7 +227,12 @@ class Comparison:
             "struck": rollout.struck.mean(),
             **{f"signal:{s.name}": rollout.signals[:, i].mean() for i, s in enumerate(self.world.signals)},
         }
+        bracket = bracket_over([[rollout]])
+        if bracket is not None:
+            known = (bracket.outside, bracket.pessimistic, bracket.optimistic)
+            numbers.update(zip(("outside", "pessimistic", "optimistic"), known, strict=True))
         return {
+            "flag": "" if bracket is None else bracket.flag,
             "policy": label,
             "seed": str(seed),
             "simulator": simulator,
@@ -217,7 +246,7 @@ class Comparison:
         """`results.csv` as text: equal runs give equal bytes."""
         names = [*COLUMNS, *(f"signal:{s.name}" for s in self.world.signals)]
         text = io.StringIO()
-        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows())
         return text.getvalue()
@@ -226,3 +255,25 @@ class Comparison:
         """Write `results.csv`; replaced whole."""
         with replacing_file(path) as part:
             part.write_text(self.csv(), encoding="utf-8")
+
+
+def bracket_over(groups: Sequence[Sequence[Rollout]], rules: BracketRules | None = None) -> Bracket | None:
+    """What the support leaves open of one policy's value; None where there was no support model.
+
+    Args:
+        groups: rollouts of the policy, those of one simulator (its seeds) together; the bracket spans the simulators.
+        rules: the constants.
+    """
+    values, lows, highs, outside = [], [], [], []
+    for rollouts in groups:
+        beyond, low, high = 0.0, 0.0, 0.0
+        for r in rollouts:
+            if r.outside is None or r.pessimistic is None or r.optimistic is None:
+                return None
+            beyond += float((r.outside * r.length).sum())
+            low, high = low + float(r.pessimistic.mean()), high + float(r.optimistic.mean())
+        values.append(float(np.mean([r.value.mean() for r in rollouts])))
+        lows.append(low / len(rollouts))
+        highs.append(high / len(rollouts))
+        outside.append(beyond / max(sum(int(r.length.sum()) for r in rollouts), 1))
+    return bracket_of(values, lows, highs, outside, rules)

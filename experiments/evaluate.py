@@ -5,7 +5,7 @@ rollout(policy, world, "judge", lanes=500, seed=0).value.mean()
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,8 +19,10 @@ from recloop.envs.core import Core, Transition
 from recloop.envs.observation import DEFAULT_KEYS
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import slate_diversity
+from recloop.envs.support.bracket import BracketRules
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world import World
+from recloop.experiments.ignorance import Ignorance
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -55,6 +57,10 @@ class Rollout:
         popularity: float64 (B,) mean popularity of what was shown, in multiples of the average item's.
         diversity: float64 (B,) mean diversity of the slates, in [0, 2].
         shown: int64 (N,) how often each item was shown, over all lanes.
+        outside: float64 (B,) share of the slates that lie outside the log's support; this and the next three are None
+            in a world without a support model.
+        spread: float64 (B,) sum over slates of the standard deviation of their expected reward over the ensemble.
+        pessimistic, optimistic: float64 (B,) what the episode was worth at worst and at best, see `BracketTally`.
         trace_history: int64 (H,) what the first lane's user had consumed before; N is empty.
         trace_slate: int64 (T, K) what the first lane was shown.
         trace_signals, trace_given: (T, K, S) how it answered.
@@ -73,6 +79,10 @@ class Rollout:
     trace_slate: Ints
     trace_signals: Floats
     trace_given: Bools
+    outside: Floats | None = None
+    spread: Floats | None = None
+    pessimistic: Floats | None = None
+    optimistic: Floats | None = None
 
     @property
     def coverage(self) -> float:
@@ -81,12 +91,13 @@ class Rollout:
 
     def tensors(self) -> dict[str, Tensor]:
         """For safetensors; `Rollout.of` undoes it."""
-        return {f.name: torch.from_numpy(np.ascontiguousarray(getattr(self, f.name))) for f in fields(self)}
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {n: torch.from_numpy(np.ascontiguousarray(value)) for n, value in held.items() if value is not None}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Rollout":
         """Undo `tensors`."""
-        return cls(**{f.name: tensors[f.name].numpy() for f in fields(cls)})
+        return cls(**{name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 class Arena:
@@ -104,6 +115,7 @@ class Arena:
         slate_size: K; default the world's.
         start: `history`: warm from the log; `cold`: nothing has happened yet.
         device: any torch device.
+        rules: of the brackets, where the world has a support model.
 
     Raises:
         RecloopError: for fewer than two lanes or users.
@@ -120,6 +132,7 @@ class Arena:
         slate_size: int | None = None,
         start: Literal["history", "cold"] = "history",
         device: torch.device | str = "cpu",
+        rules: BracketRules | None = None,
     ) -> None:
         if lanes < 2:
             raise RecloopError(f"lanes={lanes}; an interval needs at least 2")
@@ -148,6 +161,8 @@ class Arena:
         counts = world.catalogue.popularity.to(torch.float64)
         relative = counts / counts.mean().clamp_min(1e-12)
         self._popularity = torch.cat([relative, relative.new_zeros(1)]).to(self.core.device)  # (N+1,)
+        self._rules = rules or BracketRules()
+        self._support = None if world.support is None else world.support.to(self.core.device)
 
     @torch.no_grad()
     def run(self, policy: Policy, policy_seed: int = 0) -> Rollout:
@@ -160,13 +175,27 @@ class Arena:
         core = self.core
         core.reset(seed=self.seed, users=self.users)
         tally = _Tally(core, self._popularity)
+        ignorance = None if self._support is None else Ignorance(core, self._support, self._rules)
         carry = None
         for _ in range(core.max_steps):
             slate, carry = self._slate(policy, carry, policy_seed)
-            tally.add(core.step(slate))
+            past, state = core.past, core.state
+            step = core.step(slate)
+            if ignorance is not None:
+                ignorance.add(past, state, step, tally.alive)
+            tally.add(step)
             if not bool(tally.alive.any()):
                 break
-        return tally.rollout()
+        rollout = tally.rollout()
+        if ignorance is None:
+            return rollout
+        return replace(
+            rollout,
+            outside=ignorance.outside / np.maximum(rollout.length, 1),
+            spread=ignorance.spread,
+            pessimistic=ignorance.pessimistic,
+            optimistic=ignorance.optimistic,
+        )
 
     def _slate(self, policy: Policy, carry: object, policy_seed: int) -> tuple[Tensor, object]:
         core = self.core

@@ -16,7 +16,15 @@ from recloop.experiments.evaluate import Rollout
 from recloop.experiments.intervals import SEEDS_FOR_INTERVAL, Interval
 from recloop.experiments.pictures import differences_picture, picture, returns_picture, training_picture
 from recloop.experiments.report_style import CSS
-from recloop.experiments.tables import fit_rows, flat_figures, interval_text, plain_figures, simulator_in_words
+from recloop.experiments.tables import (
+    bracket_cells,
+    fit_rows,
+    flag_mark,
+    flat_figures,
+    interval_text,
+    plain_figures,
+    simulator_in_words,
+)
 
 __all__ = ["picture", "write_report"]
 
@@ -29,6 +37,11 @@ ALWAYS = {
 """What a comparison is no evidence without, by name; a planner too where the truth is known."""
 
 _STEPS_SHOWN = 6
+
+_SUPPORT_NOTE = (
+    " May be: what the return may be, where members of an ensemble disagree and where slates lie beyond the log. "
+    "Outside: share of slates further from the log than 95 % of its own. (!): flagged, the log does not back it."
+)
 
 
 def write_report(path: Path, comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, Any]) -> None:
@@ -117,22 +130,32 @@ def _headline_section(comparison: Comparison, simulator: str) -> str:
     users = len(comparison.values(comparison.reference, simulator))
     lanes = len(next(iter(comparison.rollouts.values())).users)
     head = ["policy", "return", f"minus {comparison.reference}", "p(improve)", "coverage", "popularity", "slates"]
-    head += ["left", "struck", *signals]
+    head += ["left", "struck", *(["may be", "outside"] if comparison.has_support else []), *signals]
     cells = "".join(f"<th{' class=n' if place else ''}>{escape(text)}</th>" for place, text in enumerate(head))
     rows = "".join(_row(comparison, c, comparison.headline(c.label, simulator)) for c in comparison.contenders)
     return (
         f"<section><h3>In front of {escape(words)}</h3><table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody>"
-        f'</table><p class="note">{users:,} evaluation users on {lanes:,} lanes, the same for every policy. Brackets: '
+        f'</table>{_flags(comparison, simulator)}<p class="note">'
+        f"{users:,} evaluation users on {lanes:,} lanes, the same for every policy. Brackets: "
         "95 % interval over users for these trained policies. p(improve): share of users better served than by "
         f"{escape(comparison.reference)}. Coverage: share of the catalogue shown at least once. Popularity: times the "
         "average item's. Struck: places a slate lost to a repeated or forbidden item. Signals: mean total an episode."
-        "</p></section>"
+        f"{_SUPPORT_NOTE if comparison.has_support else ''}</p></section>"
     )
+
+
+def _flags(comparison: Comparison, simulator: str) -> str:
+    """Why values are flagged, a line each."""
+    lines = [comparison.headline(c.label, simulator) for c in comparison.contenders]
+    flagged = [f"<b>{escape(line.policy)}</b>: {escape(line.flag)}" for line in lines if line.flag]
+    if not flagged:
+        return ""
+    return f'<p class="warn">Not backed by the log: {". ".join(flagged)}.</p>'
 
 
 def _row(comparison: Comparison, contender: Contender, line: Headline) -> str:
     kind = "bound" if contender.privileged else "reference" if line.difference is None else ""
-    name = escape(contender.label) + (" (knows the truth)" if contender.privileged else "")
+    name = escape(contender.label) + (" (knows the truth)" if contender.privileged else "") + flag_mark(line)
     seeds = ""
     if line.over_seeds is not None:
         seeds = f'<span class="i">over seeds {interval_text(line.over_seeds)}</span>'
@@ -152,6 +175,7 @@ def _row(comparison: Comparison, contender: Contender, line: Headline) -> str:
         f"{line.length:.1f}",
         f"{line.left:.0%}",
         f"{line.struck:.2f}",
+        *bracket_cells(line),
         *(f"{line.signals[s.name]:.2f}" for s in comparison.world.signals),
     ]
     cells = "".join(f'<td class="n">{text}</td>' for text in numbers)

@@ -10,6 +10,9 @@ from rich.table import Table
 from recloop.experiments.comparison import Comparison, Headline
 from recloop.experiments.intervals import Interval
 
+FLAGGED = "(!) flagged: the log does not back this value; it may be far off, either way."
+"""Said of policies that act beyond the log."""
+
 
 def print_comparison(comparison: Comparison, out: Path, console: Console | None = None) -> None:
     """Print one table a simulator, and where the report is."""
@@ -35,13 +38,25 @@ def headline_table(comparison: Comparison, simulator: str) -> Table:
         title_justify="left",
     )
     table.add_column("policy")
-    for name in ("return", f"minus {comparison.reference}", "p(improve)", "coverage", "slates", "struck"):
+    names = ["return", f"minus {comparison.reference}", "p(improve)", "coverage", "slates", "struck"]
+    if comparison.has_support:
+        names += ["may be", "outside"]
+    for name in names:
         table.add_column(name, justify="right")
     for contender in comparison.contenders:
         line = comparison.headline(contender.label, simulator)
         name = f"{contender.label} (knows the truth)" if contender.privileged else contender.label
-        table.add_row(name, *cells(line))
+        table.add_row(name + flag_mark(line), *cells(line))
+    flagged = any(comparison.headline(c.label, simulator).flag for c in comparison.contenders)
+    if flagged:
+        table.caption = FLAGGED
+        table.caption_justify = "left"
     return table
+
+
+def flag_mark(line: Headline) -> str:
+    """What stands after the name of a policy whose value is not backed by the log."""
+    return " (!)" if line.flag else ""
 
 
 def cells(line: Headline) -> list[str]:
@@ -53,7 +68,16 @@ def cells(line: Headline) -> list[str]:
         f"{line.coverage:.1%}",
         f"{line.length:.1f}",
         f"{line.struck:.2f}",
+        *bracket_cells(line),
     ]
+
+
+def bracket_cells(line: Headline) -> list[str]:
+    """What a value may be, and the share of slates outside the log's support; nothing without a support model."""
+    bracket = line.bracket
+    if bracket is None:
+        return []
+    return [f"{bracket.pessimistic:.2f} to {bracket.optimistic:.2f}", f"{bracket.outside:.0%}"]
 
 
 def interval_text(interval: Interval, signed: bool = False) -> str:

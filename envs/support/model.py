@@ -191,7 +191,7 @@ class SupportModel:
         return SupportModel(self.facts.to(device), *tensors, self.threshold, self.worth, self.neighbours, self.reason)
 
     def save(self, folder: Path) -> None:
-        """Write `support.json` and `support.safetensors` into an existing folder; item vectors stay with the world."""
+        """Write `support.json` and `support.safetensors` into a folder; item vectors stay with the world."""
         facts = {
             "format": FORMAT,
             "threshold": self.threshold,
@@ -255,9 +255,9 @@ def _unit_length(vectors: Tensor) -> Tensor:
 
 def _in_chunks(measure: Callable[[Past, Tensor], Tensor], past: Past, slate: Tensor) -> Tensor:
     everyone = torch.arange(len(slate), device=slate.device)
-    return torch.cat([measure(past.rows(rows), slate[rows]) for rows in everyone.split(_CHUNK)])
+    return torch.cat([measure(past.rows(rows), slate[rows]) for rows in torch.split(everyone, _CHUNK)])
 
 
 def _kth(features: Tensor, reference: Tensor, k: int) -> Tensor:
     """Distance to the k-th nearest of the reference, (B, D), (R, D) -> (B,)."""
-    return torch.cat([torch.cdist(some, reference).kthvalue(k, dim=1).values for some in features.split(_CHUNK)])
+    return torch.cat([torch.cdist(some, reference).kthvalue(k, dim=1).values for some in torch.split(features, _CHUNK)])

@@ -53,7 +53,7 @@ def worth_of(
     like = min(smoothing, len(reference))
     known = (moments.left >= 0).to(torch.float32)
     rewards, leaves = [], []
-    for some in reference.split(_CHUNK):
+    for some in torch.split(reference, _CHUNK):
         near = torch.cdist(some, reference).topk(like, dim=1, largest=False).indices
         rewards.append(earned[near].mean(1))
         leaves.append((left * known)[near].sum(1) / known[near].sum(1).clamp_min(1))
