@@ -31,6 +31,14 @@ class UserSimulatorError(RecloopError):
     """A user simulator that breaks its contract."""
 
 
+class LanguageModelError(RecloopError):
+    """A language model that cannot be asked, or whose answers are of no use."""
+
+
+class BudgetError(LanguageModelError):
+    """The budget of calls or money is spent; what was answered is kept."""
+
+
 class DeviceError(RecloopError):
     """A torch device that is not there."""
 
