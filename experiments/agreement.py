@@ -9,7 +9,7 @@ true value, and the pairwise claims of `recloop.experiments.pairwise`, counted a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -25,6 +25,7 @@ from recloop.encoders.storage import write_json
 from recloop.envs.core import checked_device
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world import World
+from recloop.experiments.comparison import bracket_over
 from recloop.experiments.evaluate import Arena, Rollout
 from recloop.experiments.intervals import Interval, by_user, ratio_interval
 from recloop.experiments.pairwise import ClaimCount, ClaimRules, PairClaim, count, pair_claims
@@ -68,6 +69,7 @@ class PolicyValues:
         truth: float64 (P, U), or None.
         flagged: (P,) whether the policy goes beyond what the log supports.
         brackets: (P, 2) pessimistic and optimistic value, or None where the world has no support model.
+        outside: (P,) share of steps outside the log's support; empty without a support model.
         gates_failed: names of the gates that the world failed.
     """
 
@@ -77,6 +79,7 @@ class PolicyValues:
     truth: Floats | None = None
     flagged: tuple[bool, ...] = ()
     brackets: Floats | None = None
+    outside: tuple[float, ...] = ()
     gates_failed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -136,6 +139,7 @@ class Agreement:
             "brackets": None
             if values.brackets is None
             else {p: _rounded(values.brackets[i]) for i, p in enumerate(values.policies)},
+            "outside": {p: round(share, 6) for p, share in zip(values.policies, values.outside, strict=False)},
             "gates_failed": list(values.gates_failed),
             "taus": {name: _interval(tau) for name, tau in self.taus.items()},
             "ratios": {name: _interval(ratio) for name, ratio in self.ratios.items()},
@@ -195,26 +199,33 @@ def value_policies(
     """
     members, judges = voices_of(world)
     truth = truth or world.simulators.get("truth")
-    rollouts: dict[str, list[list[Rollout]]] = {}
+    rollouts: dict[str, list[list[Rollout]]] = {}  # by kind of users, simulator, policy
     groups = {"train": members, "judges": judges, "truth": [] if truth is None else [truth]}
     bar = tqdm(total=len(policies) * sum(map(len, groups.values())), unit="rollout", disable=not progress)
     with bar:
         for kind, simulators in groups.items():
             rollouts[kind] = []
+            place = replace(world, support=None) if kind == "truth" else world  # the truth is nowhere unknown
             for simulator in simulators:
-                arena = Arena(world, simulator, lanes=lanes, seed=seed, start=start, device=device)
+                arena = Arena(place, simulator, lanes=lanes, seed=seed, start=start, device=device)
                 row = []
                 for name, policy in policies.items():
                     bar.set_postfix_str(f"{kind} {name}")
                     row.append(arena.run(policy))
                     bar.update()
                 rollouts[kind].append(row)
+    voices = [*rollouts["judges"], *rollouts["train"]]
+    brackets = [bracket_over([[row[i]] for row in voices]) for i in range(len(policies))]
+    known = [(b.pessimistic, b.optimistic) for b in brackets if b is not None]
     tables = {kind: np.array([[_by_user(r) for r in row] for row in rows]) for kind, rows in rollouts.items()}
     return PolicyValues(
         policies=tuple(policies),
         train=tables["train"],
         judges=tables["judges"],
         truth=tables["truth"][0] if truth is not None else None,
+        flagged=tuple(b is not None and b.flag != "" for b in brackets),
+        brackets=np.array(known) if known else None,
+        outside=tuple(b.outside for b in brackets if b is not None),
     )
 
 
