@@ -5,22 +5,31 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from recloop.agents.baselines.lookahead import Lookahead, lookahead_slates
 from recloop.agents.policy import Carry, FitOptions, Policy
 from recloop.encoders.errors import PolicyError
 from recloop.envs.core import Core
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import WeightedReward
+from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.topics import TopicUsers
 from recloop.envs.users.topics_optimum import Optimum, best_slates, boredom_number, solve
+from recloop.envs.users.truth.matrix import MatrixUsers
+from recloop.envs.users.truth.tastes import TasteUsers
 from recloop.envs.world import World
 
 
 class PlannerPolicy(Policy):
-    """Plays the computed optimum of a world of `TopicUsers`, from the users' true preferences and boredom.
+    """Plans from the users' true state.
 
-    See `recloop.envs.users.topics_optimum` for why it is exact. The programme is solved once for every user that
-    it meets in a core.
+    In a world of `TopicUsers` it plays the computed optimum: see `recloop.envs.users.topics_optimum` for why it is
+    exact; the programme is solved once for every user that it meets in a core. In the other truth worlds it looks
+    ahead (`recloop.agents.baselines.lookahead`): optimal where nothing shown changes the users, a good plan and no
+    bound where it does.
+
+    Args:
+        farsighted: False plays what earns most in this slate alone: greedy on the truth.
 
     Raises:
         PolicyError: in a world whose users are not written down, and for users other than the truth.
@@ -29,13 +38,15 @@ class PlannerPolicy(Policy):
     name = "planner"
     privileged: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, farsighted: bool = True) -> None:
+        self.farsighted = farsighted
         self._solved: dict[int, tuple[Core, Optimum]] = {}
+        self._tuned: dict[tuple[int, int], tuple[UserSimulator, Lookahead]] = {}
 
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:
         """Nothing to learn; the world must be a truth."""
-        if not world.is_truth:
+        if "truth" not in world.simulators:
             raise PolicyError(
                 f"the planner needs a truth world; in '{world.name}' users are learned from a log and what is best is "
                 "not known. Leave 'planner' out of --policies"
@@ -48,6 +59,10 @@ class PlannerPolicy(Policy):
 
     def act_on_state(self, core: Core, k: int) -> Tensor:
         """The best slates for every lane of a core whose simulator is the truth: int64 (B, k)."""
+        if not self.farsighted:
+            return lookahead_slates(core, k, 0.0)
+        if not isinstance(core.simulator, TopicUsers):
+            return lookahead_slates(core, k, self.lookahead(core, k).weight)
         users = _truth(core)
         plan, step = self._plan(core, k), core.past.step
         lanes = torch.arange(core.batch, device=core.device)
@@ -57,6 +72,24 @@ class PlannerPolicy(Policy):
     def optimum(self, core: Core, k: int) -> Tensor:
         """Expected return of every lane's episode from its first step under the best policy, (B,)."""
         return self._plan(core, k).value
+
+    def lookahead(self, core: Core, k: int) -> Lookahead:
+        """How the future is weighed for the users of a core; tuned when they are first met.
+
+        Raises:
+            PolicyError: for users who are not written down.
+        """
+        users = core.simulator
+        if not isinstance(users, TasteUsers | MatrixUsers):
+            raise PolicyError(
+                f"the planner plans for the users of truth worlds, not for {type(users).__name__}; run it with "
+                "simulator 'truth'"
+            )
+        met = self._tuned.get((k, core.max_steps))
+        if met is None or met[0] is not users:
+            met = (users, Lookahead.of(core, k))
+            self._tuned[k, core.max_steps] = met
+        return met[1]
 
     def _plan(self, core: Core, k: int) -> Optimum:
         """The optimum for the users in a core's lanes; solved for those that it has not met before."""

@@ -11,9 +11,15 @@ from recloop.envs.users.contract import UserSimulator
 
 KINDS = {
     "recurrent": "recloop.envs.users.fitted.recurrent:RecurrentUsers",
+    "attentive": "recloop.envs.users.fitted.attentive:AttentiveUsers",
     "factor": "recloop.envs.users.fitted.factor:FactorUsers",
     "topics": "recloop.envs.users.topics:TopicUsers",
+    "clicks": "recloop.envs.users.truth.clicks:ClickUsers",
+    "cascade": "recloop.envs.users.truth.cascade:CascadeUsers",
     "clickbait": "recloop.envs.users.truth.clickbait:ClickbaitUsers",
+    "drift": "recloop.envs.users.truth.drift:DriftUsers",
+    "retention": "recloop.envs.users.truth.retention:RetentionUsers",
+    "matrix": "recloop.envs.users.truth.matrix:MatrixUsers",
 }
 """Kind -> dotted path of the simulators that a world folder may hold."""
 

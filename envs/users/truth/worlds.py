@@ -18,8 +18,13 @@ from recloop.envs.randomness import Draw
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.users.contract import Past, UserSimulator
 from recloop.envs.users.topics import TopicRules, TopicUsers
+from recloop.envs.users.truth.cascade import CascadeRules, CascadeUsers
 from recloop.envs.users.truth.catalogue import TruthCatalogue, truth_catalogue
 from recloop.envs.users.truth.clickbait import ClickbaitRules, ClickbaitUsers
+from recloop.envs.users.truth.clicks import ClickRules, ClickUsers
+from recloop.envs.users.truth.drift import DriftRules, DriftUsers
+from recloop.envs.users.truth.matrix import MatrixRules, MatrixUsers, matrix_table
+from recloop.envs.users.truth.retention import RetentionRules, RetentionUsers
 from recloop.envs.users.truth.tastes import TasteUsers
 from recloop.envs.world import Card, Catalogue, UserTable, World
 
@@ -29,12 +34,16 @@ _HISTORY, _SHOWN = 50, 5
 _SHARES = (0.45, 0.15, 0.2)
 
 
+Make = Callable[[Tensor, TruthCatalogue, Any, torch.Generator], UserSimulator]
+"""float32 (U, T) preferences, the catalogue, the rules and a generator for what else is drawn -> users."""
+
+
 @dataclass(frozen=True)
 class TruthKind:
     """One kind of truth world.
 
     Args:
-        make: the users, from float32 (U, T) preferences, the catalogue and the rules.
+        make: the users.
         rules: the laws unless others are given.
         tastes: (spread, shift) of the normals whose sigmoids are the preferences.
         max_steps: time limit of an episode in slates.
@@ -42,7 +51,7 @@ class TruthKind:
         max_days: days away that an episode holds.
     """
 
-    make: Callable[[Tensor, TruthCatalogue, Any], UserSimulator]
+    make: Make
     rules: Any
     tastes: tuple[float, float] = (1.5, -0.7)
     max_steps: int = 20
@@ -50,21 +59,34 @@ class TruthKind:
     max_days: float | None = None
 
 
-def _tastes(users: type[TasteUsers]) -> Callable[[Tensor, TruthCatalogue, Any], UserSimulator]:
-    def make(preference: Tensor, catalogue: TruthCatalogue, rules: Any) -> UserSimulator:
+def _tastes(users: type[TasteUsers]) -> Make:
+    def make(preference: Tensor, catalogue: TruthCatalogue, rules: Any, generator: torch.Generator) -> UserSimulator:
         traits = {name: getattr(catalogue, name) for name in users.trait_names}
         return users(preference, catalogue.topic, traits, rules)
 
     return make
 
 
-def _bored(preference: Tensor, catalogue: TruthCatalogue, rules: Any) -> UserSimulator:
+def _bored(
+    preference: Tensor, catalogue: TruthCatalogue, rules: TopicRules, generator: torch.Generator
+) -> UserSimulator:
     return TopicUsers(preference, catalogue.topic, catalogue.quality, rules)
 
 
+def _matrix(
+    preference: Tensor, catalogue: TruthCatalogue, rules: MatrixRules, generator: torch.Generator
+) -> UserSimulator:
+    return MatrixUsers(matrix_table(preference, catalogue.topic, catalogue.quality, rules.top, generator), rules)
+
+
 TRUTHS: Mapping[str, TruthKind] = {
-    "boredom": TruthKind(_bored, TopicRules(levels=3, fade=0.5), tastes=(1.2, 0.0)),
+    "clicks": TruthKind(_tastes(ClickUsers), ClickRules()),
+    "cascade": TruthKind(_tastes(CascadeUsers), CascadeRules()),
+    "boredom": TruthKind(_bored, TopicRules(levels=3, fade=0.5, leave_bored=0.08), tastes=(1.2, 0.0)),
     "clickbait": TruthKind(_tastes(ClickbaitUsers), ClickbaitRules()),
+    "drift": TruthKind(_tastes(DriftUsers), DriftRules()),
+    "retention": TruthKind(_tastes(RetentionUsers), RetentionRules(), max_steps=40, sessions=1000, max_days=14.0),
+    "matrix": TruthKind(_matrix, MatrixRules()),
 }
 """Name -> kind of truth world."""
 
@@ -107,7 +129,7 @@ def truth_world(
     generator = torch.Generator().manual_seed(seed)
     spread, shift = kind.tastes
     preference = torch.sigmoid(spread * torch.randn(users, topics, generator=generator) + shift)
-    truth = kind.make(preference.clamp(1e-4, 1.0), catalogue, rules)
+    truth = kind.make(preference.clamp(1e-4, 1.0), catalogue, rules, generator)
     world = blank_world(name, truth, catalogue, users=users, seed=seed, slate_size=slate_size)
     return replace(
         world,
