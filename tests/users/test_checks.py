@@ -147,6 +147,68 @@ class Odd(Sound):
         return torch.rand(len(past.step), items.shape[-1], generator=torch.Generator().manual_seed(items.dim()))
 
 
+class Elsewhere(Sound):
+    """On a device of its own; `meta` stands for any that the core is not on."""
+
+    def answer(self, held: Tensor, click: Tensor, left: Tensor) -> Response:
+        response = super().answer(held, click, left)
+        return replace(response, signals=response.signals.to("meta"))
+
+
+class Stray(Sound):
+    def arrive(self, users: Tensor, draw: Draw) -> Any:
+        return Mood(torch.zeros(len(users), device="meta"))
+
+
+class Clouded(Sound):
+    def arrive(self, users: Tensor, draw: Draw) -> Any:
+        return Mood(torch.full((len(users),), float("nan")))
+
+
+class Wearing(Sound):
+    """Wears its state out in place."""
+
+    def respond(self, state: Any, past: Past, slate: Tensor, draw: Draw) -> Any:
+        found = super().respond(state, past, slate, draw)
+        state.mood.mul_(0.5)
+        return found
+
+
+class Seeding(Sound):
+    """The same twice, because it seeds what is not its own."""
+
+    def respond(self, state: Any, past: Past, slate: Tensor, draw: Draw) -> Any:
+        torch.manual_seed(0)
+        return super().respond(state, past, slate, draw)
+
+
+class Ranked(Sound):
+    def arrive(self, users: Tensor, draw: Draw) -> Any:
+        return Mood(torch.arange(len(users)) / len(users))
+
+
+class Deaf(Sound):
+    def prepare(self, world: World, device: torch.device | str) -> None:
+        raise FileNotFoundError("weights.bin")
+
+
+class Captive(Sound):
+    """Says that nobody ever leaves, and lets everybody go."""
+
+    def answer(self, held: Tensor, click: Tensor, left: Tensor) -> Response:
+        return super().answer(held, click, torch.ones_like(left))
+
+    def expected(self, state: Any, past: Past, slate: Tensor) -> Expected:
+        return Expected(torch.ones(*slate.shape, 2), leave=torch.zeros(len(slate)))
+
+
+class Endless(Sound):
+    """Leaves place by place."""
+
+    def answer(self, held: Tensor, click: Tensor, left: Tensor) -> Response:
+        return super().answer(held, click, left.unsqueeze(1).expand_as(held))
+
+
 def test_sound_users_pass() -> None:
     check_users(Sound(), built_in_world())
     check_users(Sound(), built_in_world(), lanes=3, slate_size=1)
@@ -171,13 +233,22 @@ BROKEN = {
     Untyped: "`signals` is no tuple of Signal",
     Crashing: "respond raises KeyError: 'movie 7'",
     Certain: "Expected.mean of 'click' lies outside 0.0 to 1.0",
+    Elsewhere: "Response.signals lies on meta, it was prepared for cpu; keep to self.device",
+    Stray: "the state's mood lies on meta, it was prepared for cpu; keep to self.device",
+    Clouded: "the state's mood holds NaN; check the inputs",
+    Wearing: "respond changes the state it is given; copy",
+    Seeding: "seeds a global random generator; draw all randomness from `draw`",
+    Ranked: "a user arrives otherwise alone than among 16",
+    Deaf: "prepare raises FileNotFoundError: weights.bin",
+    Captive: "users leave .* where Expected.leave says that they never do",
+    Endless: r"Response.left has shape \(16, 5\); give \(16,\)",
     Odd: r"utility of items \(C,\) and of the same items \(B, C\) differ",
 }
 
 
 @pytest.mark.parametrize("users", BROKEN, ids=lambda users: users.__name__)
 def test_a_broken_promise_is_named_with_its_mend(users: type[Sound]) -> None:
-    with pytest.raises(UserSimulatorError, match=BROKEN[users]) as caught:
+    with torch.random.fork_rng(), pytest.raises(UserSimulatorError, match=BROKEN[users]) as caught:
         check_users(users(), built_in_world())
     assert "\n" not in str(caught.value)
 

@@ -69,7 +69,7 @@ def test_what_each_kind_of_signal_is_asked_in() -> None:
     halves = Signal("stars", "ordinal", levels=(0.5, 1.0, 1.5))
     assert "A = 0.5, B = 1, C = 1.5" in question(halves).text
     assert "A = 0 to 2, B = 2 to 4" in question(WATCHED).text
-    with pytest.raises(LanguageModelError, match="'score' has 21 levels; a model is asked for 20 at most"):
+    with pytest.raises(LanguageModelError, match="'score' has 21 levels; a language model is asked for 20 at most"):
         question(Signal("score", "ordinal", levels=tuple(range(0, 210, 10))))
 
 
