@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 import tyro
 from rich.table import Table
 from tqdm import tqdm
@@ -191,7 +192,7 @@ def value_policies(
         policies: by name.
         truth: default the world's own simulator `truth`, where it has one.
         lanes: episodes of each policy in each kind of users.
-        start: see `Arena`.
+        start: `history`: warm from the log; `cold`: nothing is known of anybody yet.
         seed: of the users' luck, the same everywhere.
 
     Raises:
@@ -199,6 +200,7 @@ def value_policies(
     """
     members, judges = voices_of(world)
     truth = truth or world.simulators.get("truth")
+    world = cold_world(world) if start == "cold" else world
     rollouts: dict[str, list[list[Rollout]]] = {}  # by kind of users, simulator, policy
     groups = {"train": members, "judges": judges, "truth": [] if truth is None else [truth]}
     bar = tqdm(total=len(policies) * sum(map(len, groups.values())), unit="rollout", disable=not progress)
@@ -207,7 +209,7 @@ def value_policies(
             rollouts[kind] = []
             place = replace(world, support=None) if kind == "truth" else world  # the truth is nowhere unknown
             for simulator in simulators:
-                arena = Arena(place, simulator, lanes=lanes, seed=seed, start=start, device=device)
+                arena = Arena(place, simulator, lanes=lanes, seed=seed, device=device)
                 row = []
                 for name, policy in policies.items():
                     bar.set_postfix_str(f"{kind} {name}")
@@ -226,6 +228,21 @@ def value_policies(
         flagged=tuple(b is not None and b.flag != "" for b in brackets),
         brackets=np.array(known) if known else None,
         outside=tuple(b.outside for b in brackets if b is not None),
+    )
+
+
+def cold_world(world: World) -> World:
+    """The world with nobody's history, so that whatever starts in it starts cold: arrivals stay a gather."""
+    users, n = world.users, len(world.catalogue)
+    return replace(
+        world,
+        users=replace(
+            users,
+            history=torch.full_like(users.history, n),
+            feedback=torch.zeros_like(users.feedback),
+            shown=torch.full_like(users.shown, n),
+            answers=torch.zeros_like(users.answers),
+        ),
     )
 
 

@@ -15,7 +15,16 @@ from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Past, Response, UserSimulator
 from recloop.envs.users.topics import CLICK, RATING, TopicUsers
 from recloop.envs.world import World
-from recloop.experiments.agreement import AgreementConfig, PolicyValues, agreement_of, main, value_policies, voices_of
+from recloop.experiments.agreement import (
+    AgreementConfig,
+    PolicyValues,
+    agreement_of,
+    cold_world,
+    main,
+    value_policies,
+    voices_of,
+)
+from recloop.experiments.evaluate import Arena
 
 NAMES = ("random", "popularity", "greedy", "worst-first")
 
@@ -75,6 +84,17 @@ def test_a_simulator_that_is_the_truth_agrees_with_it_lane_by_lane(judged: World
     assert agreement.taus["training-truth"].mean == 1.0
     assert agreement.ratios["popularity"].mean == 1.0
     assert agreement.counted.right == agreement.counted.made
+
+
+def test_a_world_without_histories_is_a_cold_start(truth: World) -> None:
+    assert truth.user_model is not None
+    policy = make_policy("popularity", truth)
+    world = truth.with_simulators(fitted=truth.user_model)
+    cold = Arena(world, "fitted", lanes=10, start="cold").run(policy)
+    emptied = Arena(cold_world(world), "fitted", lanes=10).run(policy)
+    assert (cold.value == emptied.value).all()
+    assert (cold.length == emptied.length).all()
+    assert (cold.value != Arena(world, "fitted", lanes=10).run(policy).value).any()
 
 
 def test_a_world_without_training_users_or_judges_is_refused(truth: World, judged: World) -> None:
