@@ -12,9 +12,9 @@ from recloop.envs.rewards import WeightedReward
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.truth.tastes import TasteUsers
 
-WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """What the future may weigh, tried from the least."""
-_LANES = 200
+_LANES = 128
 _SEED = 0x91A7
 
 
@@ -44,7 +44,7 @@ def lookahead_slates(core: Core, k: int, weight: float) -> Tensor:
 class Lookahead:
     """Lookahead whose weight of the future was found by rolling the truth itself out.
 
-    The weight is the one of `WEIGHTS` that earned most over 200 episodes of the world's users, with seeds of its own.
+    The weight is the one of `WEIGHTS` that earned most over 128 episodes of the world's users, with seeds of its own.
     Users whom nothing shown ever changes need none: there, greedy on the truth is optimal (clicks, cascade, matrix).
 
     Args:

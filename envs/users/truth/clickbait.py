@@ -28,10 +28,10 @@ class ClickbaitRules:
     examine: float = 0.9
     plain: float = 0.35
     start: float = 0.5
-    move: float = 0.12
-    floor: float = 0.15
+    move: float = 0.06
+    floor: float = 0.3
     leave: float = 0.01
-    leave_sour: float = 0.2
+    leave_sour: float = 0.08
     recover: float = 0.2
 
     def __post_init__(self) -> None:

@@ -63,7 +63,7 @@ class LoggingPolicy:
             kind = torch.where(draw.uniform("logging policy changes") < self.redraw, kind, carry)
         slate = history.new_zeros(len(history), self.k)
         propensity = torch.zeros(slate.shape, device=history.device)
-        for number in kind.unique().tolist():
+        for number in sorted(set(kind.tolist())):
             lanes = (kind == number).nonzero()[:, 0]
             seen = {name: values[lanes] for name, values in observation.items()}
             scores = KINDS[self.names[number]](known, seen)

@@ -42,7 +42,7 @@ class TasteUsers(UserSimulator):
     kind: ClassVar[str]
     rules_class: ClassVar[type]
     trait_names: ClassVar[tuple[str, ...]] = ("quality",)
-    signals = (CLICK,)
+    signals: tuple[Signal, ...] = (CLICK,)
 
     def __init__(self, preference: Tensor, topic: Tensor, traits: Mapping[str, Tensor], rules: Any) -> None:
         missing = [name for name in self.trait_names if name not in traits]

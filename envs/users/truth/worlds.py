@@ -46,6 +46,7 @@ class TruthKind:
         make: the users.
         rules: the laws unless others are given.
         tastes: (spread, shift) of the normals whose sigmoids are the preferences.
+        topics: T; the planner of `boredom` is exact and pays for them dearly.
         max_steps: time limit of an episode in slates.
         sessions: most sessions of an episode.
         max_days: days away that an episode holds.
@@ -54,6 +55,7 @@ class TruthKind:
     make: Make
     rules: Any
     tastes: tuple[float, float] = (1.5, -0.7)
+    topics: int = 6
     max_steps: int = 20
     sessions: int = 1
     max_days: float | None = None
@@ -82,10 +84,10 @@ def _matrix(
 TRUTHS: Mapping[str, TruthKind] = {
     "clicks": TruthKind(_tastes(ClickUsers), ClickRules()),
     "cascade": TruthKind(_tastes(CascadeUsers), CascadeRules()),
-    "boredom": TruthKind(_bored, TopicRules(levels=3, fade=0.5, leave_bored=0.08), tastes=(1.2, 0.0)),
+    "boredom": TruthKind(_bored, TopicRules(levels=3, fade=0.5, leave_bored=0.08), tastes=(2.0, -1.0), topics=5),
     "clickbait": TruthKind(_tastes(ClickbaitUsers), ClickbaitRules()),
     "drift": TruthKind(_tastes(DriftUsers), DriftRules()),
-    "retention": TruthKind(_tastes(RetentionUsers), RetentionRules(), max_steps=40, sessions=1000, max_days=14.0),
+    "retention": TruthKind(_tastes(RetentionUsers), RetentionRules(), max_steps=40, sessions=1000, max_days=10.0),
     "matrix": TruthKind(_matrix, MatrixRules()),
 }
 """Name -> kind of truth world."""
@@ -99,7 +101,7 @@ def truth_world(
     seed: int = 0,
     slate_size: int = 5,
     max_steps: int | None = None,
-    topics: int = 6,
+    topics: int | None = None,
     rules: Any = None,
 ) -> World:
     """A world whose one simulator, `truth`, is users written down. Nobody has behaved in it yet: no log, no fit.
@@ -110,10 +112,11 @@ def truth_world(
 
     Args:
         name: one of `TRUTHS`.
-        users, items, topics: U, N, T.
+        users, items: U, N.
         seed: of users, items and popularity.
         slate_size: K.
         max_steps: time limit of an episode in slates; default the kind's.
+        topics: T; default the kind's.
         rules: other laws than the kind's own.
 
     Raises:
@@ -125,6 +128,7 @@ def truth_world(
     if rules is not None and type(rules) is not type(kind.rules):
         raise RecloopError(f"rules are {type(rules).__name__}; the world '{name}' goes by {type(kind.rules).__name__}")
     rules = kind.rules if rules is None else rules
+    topics = topics or kind.topics
     catalogue = truth_catalogue(topics, items, seed)
     generator = torch.Generator().manual_seed(seed)
     spread, shift = kind.tastes
