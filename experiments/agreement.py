@@ -24,7 +24,9 @@ from recloop.agents.registry import make_policy, needs_training
 from recloop.encoders.errors import RecloopError
 from recloop.encoders.storage import write_json
 from recloop.envs.core import checked_device
+from recloop.envs.replay import replay_gate
 from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.recording import Pick
 from recloop.envs.world import World
 from recloop.experiments.comparison import bracket_over
 from recloop.experiments.evaluate import Arena, Rollout
@@ -231,6 +233,23 @@ def value_policies(
     )
 
 
+def gates_failed(world: World, *, pick: Pick | None = None, seed: int = 0, device: str = "cpu") -> tuple[str, ...]:
+    """The training users and judges in whom the logging policies do not earn what they earned in the log.
+
+    See `recloop.envs.replay`. Empty also where the log has no exposures, so that nothing can be replayed.
+
+    Args:
+        world: fitted, warm.
+        pick: the logging policies as code, where they are known.
+        seed: of the users' luck.
+    """
+    if world.sequences.slates is None:
+        return ()
+    names = [name for name in world.simulators if name == "train" or name.startswith("judge")]
+    reports = {name: replay_gate(world, name, pick=pick, seed=seed + 1, device=device) for name in names}
+    return tuple(f"replay in {name}" for name, report in reports.items() if not report.passed)
+
+
 def cold_world(world: World) -> World:
     """The world with nobody's history, so that whatever starts in it starts cold: arrivals stay a gather."""
     users, n = world.users, len(world.catalogue)
@@ -318,7 +337,8 @@ def main(config: AgreementConfig) -> Agreement:
         device=config.device,
         progress=config.progress,
     )
-    agreement = agreement_of(values, seed=config.seed)
+    failed = gates_failed(world, seed=config.seed, device=config.device)
+    agreement = agreement_of(replace(values, gates_failed=failed), seed=config.seed)
     print_agreement(world, agreement)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -333,6 +353,8 @@ def print_agreement(world: World, agreement: Agreement) -> None:
     console.print(agreement_table(world, agreement))
     for name, tau in agreement.taus.items():
         console.print(f"Kendall's tau, {name.replace('-', ' and ', 1).replace('-', ' ')}: {interval_text(tau)}")
+    for name in agreement.values.gates_failed:
+        console.print(f"GATE FAILED: {name}; nothing is claimed", soft_wrap=True)
     made = [claim for claim in agreement.claims if claim.made]
     console.print(f"{len(made)} of {len(agreement.claims)} pairs are claimed:")
     for claim in made:
