@@ -26,6 +26,7 @@ from recloop.envs.logs.splits import split_by_user
 from recloop.envs.profiles import profile_features
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.stages import StageCache
+from recloop.envs.support.measured import with_support
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import REPEATS, FitConfig, FitReport, fit_users
 from recloop.envs.users.registry import load_simulator, save_simulator
@@ -151,7 +152,8 @@ def build_world(
     history, feedback = sequences.last(everyone, config.history_length)
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
     repeats = sequences.repeat_rate(train)
-    return World(
+    say("support of the log")
+    world = World(
         name=log.name,
         signals=log.signals,
         catalogue=Catalogue(
@@ -174,6 +176,7 @@ def build_world(
         card=_card(log, sequences, encoder, reports, repeats, cleaning or {}, rows),
         knowledge=log.knowledge,
     )
+    return with_support(world)
 
 
 def split_users(users: int, shares: tuple[float, float, float], seed: int) -> Tensor:

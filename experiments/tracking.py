@@ -20,6 +20,9 @@
 | `evaluate/SIMULATOR/popularity` | mean popularity of what was shown | times the average item |
 | `evaluate/SIMULATOR/diversity` | one minus the mean cosine within a slate | 0 to 2 |
 | `evaluate/SIMULATOR/struck` | places struck as repeated or forbidden | places an episode |
+| `evaluate/SIMULATOR/outside` | share of slates outside the log's support, in a world that has one | 0 to 1 |
+| `evaluate/SIMULATOR/pessimistic` | what the return may be at worst, given what the log leaves open; too | reward |
+| `evaluate/SIMULATOR/optimistic` | what it may be at best; too | reward |
 | `evaluate/SIMULATOR/signal/NAME` | mean total of a signal an episode | signal's own |
 
 The x axis is the training step; evaluations stand at the last one.
@@ -54,6 +57,9 @@ class Tags:
     evaluate_popularity = "evaluate/SIMULATOR/popularity"
     evaluate_diversity = "evaluate/SIMULATOR/diversity"
     evaluate_struck = "evaluate/SIMULATOR/struck"
+    evaluate_outside = "evaluate/SIMULATOR/outside"
+    evaluate_pessimistic = "evaluate/SIMULATOR/pessimistic"
+    evaluate_optimistic = "evaluate/SIMULATOR/optimistic"
     evaluate_signal = "evaluate/SIMULATOR/signal/NAME"
 
     @classmethod
@@ -149,6 +155,9 @@ def write_evaluations(comparison: Comparison, folder: Path) -> None:
         "popularity": Tags.evaluate_popularity,
         "diversity": Tags.evaluate_diversity,
         "struck": Tags.evaluate_struck,
+        "outside": Tags.evaluate_outside,
+        "pessimistic": Tags.evaluate_pessimistic,
+        "optimistic": Tags.evaluate_optimistic,
     }
     for label in comparison.labels:
         for seed in comparison.seeds:
@@ -162,7 +171,8 @@ def write_evaluations(comparison: Comparison, folder: Path) -> None:
                 if (row["policy"], row["seed"]) != (label, str(seed)):
                     continue
                 for column, tag in numbers.items():
-                    writer.add_scalar(filled(tag, row["simulator"]), float(row[column]), step)
+                    if column in row:  # nothing is known of the support in a world without a support model
+                        writer.add_scalar(filled(tag, row["simulator"]), float(row[column]), step)
                 for signal in comparison.world.signals:
                     tag = filled(Tags.evaluate_signal, row["simulator"], signal.name)
                     writer.add_scalar(tag, float(row[f"signal:{signal.name}"]), step)

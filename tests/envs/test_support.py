@@ -18,6 +18,7 @@ from recloop.envs.randomness import Draw
 from recloop.envs.support import BracketRules, SupportModel, bracket_of
 from recloop.envs.support.bracket import BracketTally
 from recloop.envs.support.features import ItemFacts, feature_weights, step_features, windows
+from recloop.envs.support.measured import with_support
 from recloop.envs.support.moments import moments_at, session_starts, steps_in_session
 from recloop.envs.support.worth import Worth
 from recloop.envs.users.contract import Past
@@ -49,19 +50,6 @@ def world() -> World:
     groups = torch.cat([truth.topic, torch.tensor([truth.topics])]).unsqueeze(1)
     catalogue = replace(made.catalogue, groups=groups, group_names=("topic",))
     return with_support(replace(made, sequences=sequences, catalogue=catalogue))
-
-
-def with_support(world: World) -> World:
-    support = SupportModel.fit(
-        world.sequences,
-        np.arange(len(world.users)),
-        world.catalogue.groups,
-        world.item_vectors,
-        signals=world.signals,
-        reward=world.reward,
-        slate_size=world.slate_size,
-    )
-    return replace(world, support=support)
 
 
 def outside(world: World, slates: Tensor | None, seed: int = 5) -> float:
@@ -190,7 +178,9 @@ def test_a_world_keeps_its_support(world: World, tmp_path: Path) -> None:
 
 
 def test_a_log_without_exposures_has_an_empty_support(world: World) -> None:
-    bare = with_support(replace(world, sequences=replace(world.sequences, slates=None))).support
+    unseen = with_support(replace(world, sequences=replace(world.sequences, slates=None)))
+    bare = unseen.support
+    assert "Support: empty" in unseen.card.not_claimed[-1]
     assert bare is not None
     assert bare.is_empty
     assert "no exposures" in bare.sentence

@@ -12,7 +12,7 @@ from recloop.agents.registry import make_policy
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
-from recloop.envs.support import SupportModel
+from recloop.envs.support.measured import with_support
 from recloop.envs.users.contract import Expected, Past
 from recloop.envs.users.topics import TopicState, TopicUsers
 from recloop.envs.users.truth.logs import truth_log
@@ -58,17 +58,8 @@ def world() -> World:
     inflated[:, POOR] = 1.0
     faulty = TopicUsers(inflated, truth.topic, truth.quality, replace(truth.rules, fade=0.97))
     judge = Spread(truth.preference, truth.topic, truth.quality, truth.rules)
-    support = SupportModel.fit(
-        sequences,
-        np.arange(240),
-        made.catalogue.groups,
-        made.item_vectors,
-        signals=made.signals,
-        reward=made.reward,
-        slate_size=made.slate_size,
-    )
     simulators = {"train": faulty, "validation": faulty, "judge": judge}
-    return replace(made, sequences=sequences, simulators=simulators, support=support)
+    return with_support(replace(made, sequences=sequences, simulators=simulators))
 
 
 @pytest.fixture(scope="module")
