@@ -16,7 +16,7 @@ class DownloadConfig:
     """Fetch a published log."""
 
     name: tyro.conf.Positional[str]
-    """Name of a published log (ml-100k, ml-1m), or the http address of a zip file."""
+    """Name of a published log (ml-100k, ml-1m, kuairec), or the http address of a zip file."""
     out: Path = Path("data")
     """Folder where logs lie."""
     mirror: str | None = None

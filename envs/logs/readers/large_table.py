@@ -55,7 +55,7 @@ def read_large_table(path: Path, columns: tuple[str, ...], numeric: tuple[str, .
         raise LogError(f"{path} is no CSV file that can be read ({str(error).splitlines()[0][:200]})") from None
     for fault in faults:
         bad_rows.meet(path, "ragged line", fault)
-    lines = np.setdiff1d(np.arange(2, 2 + table.num_rows + len(ragged)), ragged)
+    lines = np.delete(np.arange(2, 2 + table.num_rows + len(ragged)), np.array(ragged, dtype=np.int64) - 2)
     cells = {name: _cells(table[name].combine_chunks(), name in numeric) for name in columns}
     frame = pd.DataFrame(cells)
     blank = np.logical_and.reduce([np.asarray(table[name].to_pandas() == "") for name in columns])
