@@ -33,7 +33,13 @@ COMMANDS = {
         "are policies ranked alike by training users, judges and the truth?",
     ),
     "recommend": ("recloop.experiments.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
+    "fidelity": ("recloop.experiments.fidelity:FidelityCommand", "are simulated users like the logged ones?"),
     "download": ("recloop.experiments.download:DownloadConfig", "fetch a published data set, with its checksum"),
+    "users": ("recloop.experiments.users:UsersConfig", "user simulators that are there, in a world or installed"),
+    "distill": (
+        "recloop.experiments.distill:DistillConfig",
+        "ask a language model about slates within a budget, and fit fast users to its answers",
+    ),
     "check-users": ("recloop.experiments.check_users:CheckUsersConfig", "does a user simulator keep the contract?"),
 }
 """Command -> dotted path of its settings (the module's `main` runs them) and what it is for."""

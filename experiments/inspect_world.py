@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from recloop.envs.fidelity import reports_on
 from recloop.envs.logs.schema import Signal
 from recloop.envs.world import PARTS, World
 from recloop.experiments.settings import at_least
@@ -48,6 +49,8 @@ def print_world(world: World, top: int, console: Console) -> None:
         for line in lines or ("nothing recorded",):
             console.print(f"  - {line}", markup=False, highlight=False, soft_wrap=True)
     console.print()
+    for report in reports_on(world.card):
+        console.print(f"[bold]fidelity[/bold]  {report.verdict}", highlight=False, soft_wrap=True)
     console.print(_pairs("figures", plain_figures(world.card.figures)))
     columns, rows = fit_rows(world.card.figures)
     if rows:

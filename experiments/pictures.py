@@ -18,18 +18,18 @@ INK = "#1f2733"
 def returns_picture(comparison: Comparison) -> bytes:
     """Return of every policy with its interval over users and a dot a seed; one panel a simulator. PNG."""
     names = comparison.simulators
-    figure, axes = _figure(len(names), 0.42 * len(comparison.labels) + 1.2)
+    figure, axes = new_figure(len(names), 0.42 * len(comparison.labels) + 1.2)
     for axis, simulator in zip(axes, names, strict=True):
         _draw_returns(axis, comparison, simulator)
         axis.set_title(simulator_in_words(comparison, simulator), loc="left", fontsize=11, color=INK)
-    return _png(figure)
+    return png_of(figure)
 
 
 def differences_picture(comparison: Comparison) -> bytes:
     """Paired difference to the reference with its interval; one panel a simulator. PNG."""
     names = comparison.simulators
     labels = [c for c in comparison.labels if c != comparison.reference]
-    figure, axes = _figure(len(names), 0.42 * max(len(labels), 1) + 1.2)
+    figure, axes = new_figure(len(names), 0.42 * max(len(labels), 1) + 1.2)
     for axis, simulator in zip(axes, names, strict=True):
         for place, label in enumerate(labels):
             found = comparison.headline(label, simulator).difference
@@ -42,22 +42,22 @@ def differences_picture(comparison: Comparison) -> bytes:
         _name_rows(axis, labels)
         axis.set_xlabel(f"return minus {comparison.reference}, paired by user", color=INK)
         axis.set_title(simulator_in_words(comparison, simulator), loc="left", fontsize=11, color=INK)
-    return _png(figure)
+    return png_of(figure)
 
 
 def training_picture(comparison: Comparison) -> bytes | None:
     """Return over training steps: a thin line a seed, a thick one for their mean. PNG; None where nothing trained."""
     if not _trained(comparison):
         return None
-    figure, axes = _figure(1, 3.4)
+    figure, axes = new_figure(1, 3.4)
     _draw_training(axes[0], comparison)
-    return _png(figure)
+    return png_of(figure)
 
 
 def picture(comparison: Comparison) -> bytes:
     """The picture for a README: training curves beside the returns among users nobody trained on. PNG."""
     curves = _trained(comparison)
-    figure, axes = _figure(2 if curves else 1, 3.6)
+    figure, axes = new_figure(2 if curves else 1, 3.6)
     if curves:
         _draw_training(axes[0], comparison)
         axes[0].set_title(f"Training in {comparison.world.name}", loc="left", fontsize=11, color=INK)
@@ -65,7 +65,7 @@ def picture(comparison: Comparison) -> bytes:
     _draw_returns(axes[-1], comparison, simulator)
     words = simulator_in_words(comparison, simulator)
     axes[-1].set_title(f"Evaluation users, {words}", loc="left", fontsize=11, color=INK)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _draw_returns(axis: Any, comparison: Comparison, simulator: str) -> None:
@@ -128,13 +128,14 @@ def _name_rows(axis: Any, labels: Sequence[str]) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def _figure(panels: int, height: float) -> tuple[Any, list[Any]]:
+def new_figure(panels: int, height: float, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of `rows` x `panels` axes, in the style of all pictures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4 * panels if panels > 1 else 7.6, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    axes = [figure.add_subplot(rows, panels, i + 1) for i in range(rows * panels)]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         for side in ("left", "bottom"):
@@ -145,7 +146,8 @@ def _figure(panels: int, height: float) -> tuple[Any, list[Any]]:
     return figure, axes
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """A figure as PNG."""
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()

@@ -13,6 +13,7 @@ from recloop.encoders.storage import replacing_file
 from recloop.experiments.claims import Claim, Level
 from recloop.experiments.comparison import Comparison, Contender, Headline
 from recloop.experiments.evaluate import Rollout
+from recloop.experiments.fidelity_section import failure_notice, fidelity_section
 from recloop.experiments.intervals import SEEDS_FOR_INTERVAL, Interval
 from recloop.experiments.pictures import differences_picture, picture, returns_picture, training_picture
 from recloop.experiments.report_style import CSS
@@ -59,6 +60,7 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         f"<header><h1>Policies in {name}</h1><p>{kind} &middot; {len(comparison.labels)} policies &middot; "
         f"{len(comparison.seeds)} seed(s) &middot; slates of {_slate_size(comparison)} from "
         f"{len(world.catalogue):,} items</p></header>",
+        failure_notice(world.card),
         _lacking(comparison),
         _lead(comparison, claims),
         "<h2>Results</h2>",
@@ -70,6 +72,7 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         _training(comparison),
         "<h2>The world's card</h2>",
         _card(comparison),
+        fidelity_section(world.card),
         "<h2>One session a policy</h2>",
         _sessions(comparison),
         "<h2>How it was made</h2>",

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from recloop.envs.fidelity import failures
+from recloop.envs.fidelity.report import FIGURE as FIDELITY
 from recloop.experiments.comparison import Comparison, Headline
 from recloop.experiments.intervals import Interval
 
@@ -19,6 +21,8 @@ def print_comparison(comparison: Comparison, out: Path, console: Console | None 
     console = console or wide_console()
     for simulator in comparison.simulators:
         console.print(headline_table(comparison, simulator))
+    for sentence in failures(comparison.world.card):
+        console.print(f"[bold red]this world failed its fidelity report:[/bold red] {sentence}", highlight=False)
     console.print(f"report       {out / 'report.html'}", soft_wrap=True)
     console.print(f"tensorboard  tensorboard --logdir {out / 'tensorboard'}", soft_wrap=True)
 
@@ -117,7 +121,9 @@ def fit_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     (['users', 'signal', 'auc', 'count'], [['judge', 'click', '0.75', '120']])
     """
     fits = {
-        k: v for k, v in figures.items() if isinstance(v, Mapping) and all(isinstance(x, Mapping) for x in v.values())
+        name: value
+        for name, value in figures.items()
+        if name != FIDELITY and isinstance(value, Mapping) and all(isinstance(x, Mapping) for x in value.values())
     }
     found = [(model, signal, numbers) for model, signals in fits.items() for signal, numbers in signals.items()]
     names = sorted({name for _, _, numbers in found for name in numbers})
@@ -129,6 +135,6 @@ def fit_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def plain_figures(figures: Mapping[str, Any]) -> dict[str, str]:
-    """The figures that `fit_rows` does not take, as text on one level."""
+    """The figures that `fit_rows` does not take, as text on one level; fidelity reports have tables of their own."""
     shown = {row[0] for row in fit_rows(figures)[1]}
-    return flat_figures({name: value for name, value in figures.items() if name not in shown})
+    return flat_figures({name: value for name, value in figures.items() if name not in (*shown, FIDELITY)})

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.envs.fidelity.bootstrap import by_user, interval
-from recloop.envs.fidelity.features import Array
-from recloop.envs.fidelity.lanes import LoggedLanes
+from recloop.envs.fidelity.lanes import Array, LoggedLanes, Numbers
 from recloop.envs.fidelity.replaying import Foretold
 from recloop.envs.fidelity.report import Curve, FidelityLine
 from recloop.envs.logs.schema import Signal
@@ -35,9 +34,9 @@ class Findings:
 class Answers:
     """n answers of one kind: who gave them, what was foretold, what came."""
 
-    lane: Array
-    foretold: Array
-    actual: Array
+    lane: Numbers
+    foretold: Numbers
+    actual: Numbers
     users: int
 
 
@@ -82,7 +81,7 @@ def _signal_lines(signal: Signal, answers: Answers, rng: np.random.Generator, fo
         _likelihood(name, answers, base, rng, found)
         _auc(name, answers, rng, found)
         return
-    mine = (answers.foretold - actual) ** 2
+    mine: Array = (answers.foretold - actual) ** 2
     sums = np.stack([_sums(answers, mine), _sums(answers, (base - actual) ** 2)], axis=1)
     value = interval(sums, lambda t: np.sqrt(t[:, 0] / t[:, 1]), rng)
     found.figures[f"rmse_{name}"] = float(np.sqrt(mine.mean()))
@@ -120,8 +119,9 @@ def _calibration(name: str, answers: Answers, base: float, rng: np.random.Genera
 
 
 def _likelihood(name: str, answers: Answers, base: float, rng: np.random.Generator, found: Findings) -> None:
-    chance, actual = np.clip(answers.foretold, _TINY, 1 - _TINY), answers.actual
-    mine = np.where(actual > 0.5, np.log(chance), np.log1p(-chance))
+    actual = answers.actual
+    chance = np.clip(answers.foretold.astype(np.float64), _TINY, 1 - _TINY)
+    mine: Array = np.where(actual > 0.5, np.log(chance), np.log1p(-chance))
     constant = np.where(actual > 0.5, np.log(base), np.log1p(-base))
     sums = np.stack([_sums(answers, mine - constant), _sums(answers, np.ones(len(mine)))], axis=1)
     value = interval(sums, lambda t: t[:, 0] / t[:, 1], rng)
@@ -161,14 +161,15 @@ def _preference(signal: Signal, foretold: Foretold, rng: np.random.Generator, fo
     if foretold.wins is None or foretold.pairs is None or not foretold.pairs.sum():
         found.unsupported.append("The simulator does not rank items (`utility`): its preferences are not measured.")
         return
-    sums = np.stack([foretold.wins, foretold.pairs], axis=1)
+    sums = np.stack([foretold.wins, foretold.pairs], axis=1).astype(np.float64)
     value = interval(sums, lambda t: t[:, 0] / np.maximum(t[:, 1], 1), rng)
     reason = "against items drawn by popularity, so that popularity alone gets one half"
     found.lines.append(_line(f"auc_{signal.name}", value, 0.5, True, reason))
 
 
-def _sums(answers: Answers, values: Array) -> Array:
-    return np.bincount(answers.lane, values, answers.users)
+def _sums(answers: Answers, values: Numbers) -> Array:
+    sums: Array = np.bincount(answers.lane, values, answers.users).astype(np.float64)
+    return sums
 
 
 def _line(name: str, value: tuple[float, float, float], limit: float, least: bool, reason: str) -> FidelityLine:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recloop.envs.fidelity.features import Array
+from recloop.envs.fidelity.lanes import Array, Numbers
 
 DRAWS = 300
 
@@ -34,8 +34,10 @@ def interval(
     return value, float(min(low, value)), float(max(high, value))
 
 
-def by_user(lane: Array, column: Array, values: Array, users: int, columns: int) -> Array:
+def by_user(lane: Numbers, column: Numbers, values: Numbers, users: int, columns: int) -> Array:
     """Sums (users, columns) of values (n,) by user and column."""
-    flat = np.bincount(lane.astype(np.int64) * columns + column.astype(np.int64), values, users * columns)
+    flat = np.bincount(lane.astype(np.int64) * columns + column.astype(np.int64), values, users * columns).astype(
+        np.float64
+    )
     sums: Array = flat.reshape(users, columns)
     return sums

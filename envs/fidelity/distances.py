@@ -4,7 +4,7 @@ import numpy as np
 
 from recloop.envs.fidelity.answers import Findings
 from recloop.envs.fidelity.bootstrap import DRAWS, by_user, interval
-from recloop.envs.fidelity.features import Array
+from recloop.envs.fidelity.lanes import Array, Numbers
 from recloop.envs.fidelity.report import Curve, FidelityLine
 from recloop.envs.fidelity.sessions import Sessions
 
@@ -48,7 +48,7 @@ def session_lines(
         found.unsupported.append("The simulator does not say how long users stay away: return gaps are not compared.")
 
 
-Values = list[tuple[Array, Array, Array]]
+Values = list[tuple[Numbers, Numbers, Numbers]]
 """For each side: the lane (n,), the value (n,), and whether it was seen to its end (n,) 1 or 0."""
 
 
@@ -60,7 +60,7 @@ def _values(sides: tuple[Sessions, Sessions], popularity: Array) -> dict[str, Va
         found["return_gaps"] = [_whole(s.lane, s.days_away, np.isfinite(s.days_away)) for s in sides]
     for side in sides:
         clicks = side.clicks.sum(2)  # (M, T)
-        shown = side.given[..., 0].any(2)
+        shown: Numbers = side.given[..., 0].any(axis=2)
         consumed = side.clicks > 0.5
         lanes = np.broadcast_to(side.lane[:, None, None], consumed.shape)
         found["clicks_a_session"].append(_whole(side.lane, clicks.sum(1), np.ones(len(side), dtype=bool)))
@@ -70,7 +70,7 @@ def _values(sides: tuple[Sessions, Sessions], popularity: Array) -> dict[str, Va
     return found
 
 
-def _repeats(side: Sessions) -> tuple[Array, Array, Array]:
+def _repeats(side: Sessions) -> tuple[Numbers, Numbers, Numbers]:
     """Of each session with a consumption, the share that the user had consumed before within what was looked at."""
     m, step, place = np.nonzero(side.clicks > 0.5)  # in order of session, hence of user and time
     pairs = side.lane[m] * (int(side.items.max(initial=0)) + 1) + side.items[m, step, place]
@@ -81,7 +81,7 @@ def _repeats(side: Sessions) -> tuple[Array, Array, Array]:
     return _whole(side.lane, again, count > 0)
 
 
-def _whole(lane: Array, value: Array, there: Array) -> tuple[Array, Array, Array]:
+def _whole(lane: Numbers, value: Numbers, there: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     mine = value[there].astype(float)
     return lane[there], mine, np.ones(len(mine))
 

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recloop.envs.fidelity.lanes import Bools
+from recloop.envs.fidelity.lanes import Array, Bools
 from recloop.envs.fidelity.sessions import Sessions
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints
-
-Array = npt.NDArray[np.float64]
 
 POSITIONS = 10
 GROUPS = 8

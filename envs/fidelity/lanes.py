@@ -1,6 +1,7 @@
 """Logged slates side by side, a lane a user: what simulated users are walked along."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ from torch import Tensor
 from recloop.envs.logs.sequences import Floats, Ints, Sequences
 
 Bools = npt.NDArray[np.bool_]
+Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[Any]
+"""Of any type that counts."""
 
 STRETCH = 10
 """Slates that stand for a session in a log that does not say where one ends."""

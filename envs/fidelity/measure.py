@@ -11,8 +11,8 @@ from recloop.encoders.errors import RecloopError
 from recloop.envs.core import Core, checked_device
 from recloop.envs.fidelity.answers import Findings, next_answer_lines
 from recloop.envs.fidelity.distances import session_lines
-from recloop.envs.fidelity.features import Array, Context, session_features
-from recloop.envs.fidelity.lanes import STRETCH, LoggedLanes, logged_lanes
+from recloop.envs.fidelity.features import Context, session_features
+from recloop.envs.fidelity.lanes import STRETCH, Array, LoggedLanes, logged_lanes
 from recloop.envs.fidelity.replaying import foretell, simulate
 from recloop.envs.fidelity.report import FidelityLine, FidelityReport
 from recloop.envs.fidelity.sessions import Sessions, open_loop, whole

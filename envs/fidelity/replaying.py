@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.envs.fidelity.lanes import Bools, LoggedLanes
+from recloop.envs.fidelity.lanes import Array, Bools, LoggedLanes
 from recloop.envs.logs.sequences import Floats
 from recloop.envs.past import remember
 from recloop.envs.randomness import Draw
@@ -42,8 +42,8 @@ class Foretold:
 
     mean: Floats
     leave: Floats | None
-    wins: Floats | None = None
-    pairs: Floats | None = None
+    wins: Array | None = None
+    pairs: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def foretell(
                 state = simulator.infer(past, profile)
             except NotImplementedError:
                 return None
-    leave = None if any(x is None for x in leaves) else np.stack(leaves, axis=1)
+    known = [x for x in leaves if x is not None]
+    leave = np.stack(known, axis=1) if len(known) == len(leaves) else None
     paired = (None, None) if lanes.exposures else (wins, pairs)
     return Foretold(np.stack(means, axis=1), leave, *paired)
 
@@ -178,7 +179,7 @@ def _return(
     return past, state.where(back, simulator.resume(state, days, draw))
 
 
-def _preferred(simulator: UserSimulator, state: Any, past: Past, slate: Tensor, drawn: Tensor) -> tuple[Floats, Floats]:
+def _preferred(simulator: UserSimulator, state: Any, past: Past, slate: Tensor, drawn: Tensor) -> tuple[Array, Array]:
     """How often (B,) the consumed item is wanted more than drawn ones (B, C) that are new, and of how many."""
     utility = simulator.utility(state, past, torch.cat([slate, drawn], dim=1))
     if utility is None:

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from recloop.envs.fidelity.features import Array
+from recloop.envs.fidelity.lanes import Array
 from recloop.envs.logs.sequences import Ints
 
 NAME = "logistic regression on session features"
@@ -77,8 +77,8 @@ def two_sample_test(
         test = fold == held
         score[test] = _scores(scaled[~test], label[~test], scaled[test], label[test])
     auc = _bag_auc(score, label, bag, rng)
-    draws = []
-    for _ in range(_BOOTSTRAPS):
+    draws = [auc]
+    for _ in range(_BOOTSTRAPS if score.any() else 0):
         times = np.bincount(rng.choice(users, users), minlength=users)[lane]
         draws.append(_bag_auc(score, label, bag, rng, times))
     low, high = np.quantile(draws, [0.025, 0.975])
