@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,11 +13,12 @@ from recloop.agents.baselines.planner import PlannerPolicy
 from recloop.agents.registry import make_policy
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError
 from recloop.envs.core import Core
+from recloop.envs.logs.readers.kuairec import WatchTable
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.contract import Past
-from recloop.envs.users.truth import TRUTHS, truth_world
+from recloop.envs.users.truth import TRUTHS, matrix_world, truth_log, truth_world
 from recloop.envs.users.truth.cascade import CascadeRules, CascadeUsers
 from recloop.envs.users.truth.clickbait import ClickbaitRules, ClickbaitState, ClickbaitUsers
 from recloop.envs.users.truth.clicks import ClickRules, ClickUsers, TasteState
@@ -177,6 +179,21 @@ def test_matrix_answers_from_its_table() -> None:
         weight = torch.exp(-0.5 * ((grid - mean) / 0.25) ** 2) * (grid > 0.7)
         watched = (weight * grid.clamp(max=2.0)).sum() / weight.sum()
         assert expected.mean[0, place, 1].item() == pytest.approx(watched.item(), abs=2e-4)
+
+
+def test_a_published_table_becomes_a_world_that_writes_logs() -> None:
+    ratio = np.random.default_rng(0).uniform(0, 3, (20, 12)).astype(np.float32)
+    ratio[0, 0] = np.nan
+    users, items = tuple(f"u{i}" for i in range(20)), tuple(f"v{i}" for i in range(12))
+    watched = WatchTable(users, items, ratio, ("a", "b", "") * 4, limit=5.0)
+    world = matrix_world(watched, slate_size=3)
+    check_users(world.simulator("truth"), world)
+    assert world.catalogue.groups[:, 0].tolist() == [0, 1, 2] * 4 + [3]
+    assert any("0.42%" in line for line in world.card.assumed)
+    log = truth_log(world, "switching", seed=0)
+    watch = log.interactions.loc[log.interactions["click"] == 1, "watch"]
+    assert watch.between(0.7, 2.0).all()
+    assert set(log.interactions["user"]) == set(users)
 
 
 def test_where_nothing_changes_the_users_the_planner_finds_the_best_of_all_slates() -> None:

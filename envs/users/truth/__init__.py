@@ -8,7 +8,7 @@ from recloop.envs.users.truth.logs import (
     logging_policy,
     truth_log,
 )
-from recloop.envs.users.truth.worlds import TRUTHS, TruthKind, truth_world
+from recloop.envs.users.truth.worlds import TRUTHS, TruthKind, matrix_world, truth_world
 
 __all__ = [
     "LOG_USERS",
@@ -18,6 +18,7 @@ __all__ = [
     "LoggingPolicy",
     "TruthKind",
     "logging_policy",
+    "matrix_world",
     "truth_log",
     "truth_world",
 ]

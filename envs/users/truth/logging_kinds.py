@@ -1,7 +1,7 @@
 """What logging policies go by: scores of items from what a policy may know, one function a kind of policy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,8 +53,13 @@ class Known:
 
     def to(self, device: torch.device) -> "Known":
         """The same on a device."""
-        tables = (self.vectors, self.popularity, self.grade, self.topic)
-        return Known(*(table.to(device) for table in tables), topics=self.topics)
+        return replace(
+            self,
+            vectors=self.vectors.to(device),
+            popularity=self.popularity.to(device),
+            grade=self.grade.to(device),
+            topic=self.topic.to(device),
+        )
 
 
 @dataclass(frozen=True)

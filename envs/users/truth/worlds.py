@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.encoders.state import StateEncoder, StateEncoderConfig
 from recloop.encoders.text import HashedText
 from recloop.envs.build import split_users
+from recloop.envs.logs.readers.kuairec import WatchTable
 from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.randomness import Draw
@@ -134,61 +136,102 @@ def truth_world(
     spread, shift = kind.tastes
     preference = torch.sigmoid(spread * torch.randn(users, topics, generator=generator) + shift)
     truth = kind.make(preference.clamp(1e-4, 1.0), catalogue, rules, generator)
-    world = blank_world(name, truth, catalogue, users=users, seed=seed, slate_size=slate_size)
-    return replace(
-        world,
-        catalogue=replace(world.catalogue, popularity=_popularity(truth, users, items, generator)),
-        max_steps=max_steps or kind.max_steps,
-        sessions=kind.sessions,
-        max_days=kind.max_days,
-        card=Card(
-            learned=(f"Nothing is learned: the users are written down ({type(truth).__module__}).",),
-            assumed=(f"All of it: {type(rules).__name__} {asdict(rules)}.",),
-            not_claimed=("Real people are not claimed to behave like these users.",),
-            figures={"users": users, "items": items, "topics": topics, "seed": seed},
-        ),
+    ids = tuple(f"user-{i}" for i in range(users))
+    card = Card(
+        learned=(f"Nothing is learned: the users are written down ({type(truth).__module__}).",),
+        assumed=(f"All of it: {type(rules).__name__} {asdict(rules)}.",),
+        not_claimed=("Real people are not claimed to behave like these users.",),
+        figures={"users": users, "items": items, "topics": topics, "seed": seed},
     )
+    world = _blank_world(name, truth, catalogue.items, catalogue.topic, ids, generator, slate_size, card)
+    return replace(world, max_steps=max_steps or kind.max_steps, sessions=kind.sessions, max_days=kind.max_days)
 
 
-def blank_world(
-    name: str, truth: UserSimulator, catalogue: TruthCatalogue, *, users: int, seed: int, slate_size: int
+def matrix_world(
+    watched: WatchTable, *, rules: MatrixRules | None = None, seed: int = 0, slate_size: int = 5, max_steps: int = 20
+) -> World:
+    """The truth world `matrix` over a published table, KuaiRec's small matrix: see `MatrixUsers.from_table`.
+
+    The categories of the videos are the items' grouping and, with their ids, all that their texts tell.
+
+    Args:
+        watched: as `recloop.envs.logs.readers.kuairec.read_kuairec_matrix` gives it.
+        rules: the laws; default those of the made-up matrix.
+        seed: of the parts of the users, and of popularity's blur.
+        slate_size: K.
+        max_steps: time limit of an episode in slates.
+    """
+    rules = rules or MatrixRules()
+    truth = MatrixUsers.from_table(torch.from_numpy(watched.watch_ratio), rules)
+    number, names = pd.factorize(np.array([name or "none" for name in watched.category], dtype=object))
+    said = [f"category {names[place]}" for place in number]
+    items = pd.DataFrame(
+        {
+            Columns.title: [f"Video {item}" for item in watched.items],
+            Columns.text: [f"Video {item}: {text}, {text}." for item, text in zip(watched.items, said, strict=True)],
+        },
+        index=pd.Index(watched.items, name=Columns.item),
+    )
+    card = Card(
+        learned=("Nothing is learned: the mean watch ratio of every pair was observed.",),
+        assumed=(
+            f"Everything but the table: {asdict(rules)}.",
+            f"{1 - watched.density:.2%} of the pairs were not observed and have their item's mean.",
+        ),
+        not_claimed=("What a second showing of a video, or its place in a slate, would have changed.",),
+        figures={"users": len(watched.users), "items": len(watched.items), "seed": seed},
+    )
+    topic = torch.from_numpy(number.astype(np.int64))
+    generator = torch.Generator().manual_seed(seed)
+    world = _blank_world("matrix", truth, items, topic, watched.users, generator, slate_size, card)
+    return replace(world, max_steps=max_steps)
+
+
+def _blank_world(
+    name: str,
+    truth: UserSimulator,
+    items: pd.DataFrame,
+    topic: Tensor,
+    users: tuple[str, ...],
+    generator: torch.Generator,
+    slate_size: int,
+    card: Card,
 ) -> World:
     """A world in which nobody has behaved: enough for `truth` to be shown slates in it."""
-    n, signals = len(catalogue.items), len(truth.signals)
+    n, u, signals, seed = len(items), len(users), len(truth.signals), generator.initial_seed()
     if not 1 <= slate_size <= n:
         raise RecloopError(f"slate_size={slate_size} does not fit a catalogue of {n} items; choose 1 to {n}")
-    texts = tuple(catalogue.items[Columns.text])
+    texts = tuple(items[Columns.text])
     encoder = StateEncoder(
         HashedText(_DIM).encode(texts),
         [signal.bounds for signal in truth.signals],
         config=StateEncoderConfig(dim=_DIM, hidden=_HIDDEN),
         seed=seed,
     )
-    topics = int(catalogue.topic.max()) + 1
     return World(
         name=name,
         signals=truth.signals,
         catalogue=Catalogue(
-            ids=tuple(catalogue.items.index),
-            titles=tuple(catalogue.items[Columns.title]),
+            ids=tuple(items.index),
+            titles=tuple(items[Columns.title]),
             texts=texts,
-            popularity=torch.zeros(n),
-            groups=torch.cat([catalogue.topic, torch.tensor([topics])]).unsqueeze(1),
+            popularity=_popularity(truth, u, n, generator),
+            groups=torch.cat([topic, topic.max(0, keepdim=True).values + 1]).unsqueeze(1),
             group_names=(Columns.category,),
         ),
         users=UserTable(
-            ids=tuple(f"user-{i}" for i in range(users)),
-            part=split_users(users, _SHARES, seed),
-            profile=torch.zeros(users, 0),
+            ids=users,
+            part=split_users(u, _SHARES, seed),
+            profile=torch.zeros(u, 0),
             profile_names=(),
-            history=torch.full((users, _HISTORY), n),
-            feedback=torch.zeros(users, _HISTORY, signals),
-            shown=torch.full((users, _SHOWN, slate_size), n),
-            answers=torch.zeros(users, _SHOWN, slate_size, signals),
+            history=torch.full((u, _HISTORY), n),
+            feedback=torch.zeros(u, _HISTORY, signals),
+            shown=torch.full((u, _SHOWN, slate_size), n),
+            answers=torch.zeros(u, _SHOWN, slate_size, signals),
         ),
         sequences=Sequences(
             catalogue_size=n,
-            offsets=np.zeros(users + 1, dtype=np.int64),
+            offsets=np.zeros(u + 1, dtype=np.int64),
             items=np.zeros(0, dtype=np.int64),
             feedback=np.zeros((0, signals), dtype=np.float32),
             given=np.zeros((0, signals), dtype=bool),
@@ -200,7 +243,7 @@ def blank_world(
         max_steps=20,
         consumes_twice=True,
         reward=WeightedReward({truth.signals[0].name: 1.0}),
-        card=Card(),
+        card=card,
     )
 
 
