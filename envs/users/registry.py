@@ -72,10 +72,26 @@ def find_simulator(name: str) -> type[UserSimulator]:
         if name not in offered:
             hint = "or give a dotted path such as my_package.module:MyUsers"
             raise UserSimulatorError(f"{unknown_name('user simulator', name, offered)}; {hint}")
-        found = offered[name].load()
+        try:
+            found = offered[name].load()
+        except (ImportError, AttributeError) as error:
+            reason = f"cannot import {offered[name].value}: {error}"
+            raise UserSimulatorError(f"{reason}; install the package that offers '{name}' anew") from error
     if not (isinstance(found, type) and issubclass(found, UserSimulator)):
         raise UserSimulatorError(f"{name} is not a UserSimulator class; derive it from recloop.envs.UserSimulator")
     return found
+
+
+def simulator_class(kind: str) -> type[UserSimulator]:
+    """The class of a built-in kind."""
+    if kind not in KINDS:
+        raise UserSimulatorError(unknown_name("kind of users", kind, KINDS))
+    return cast(type[UserSimulator], _attribute(KINDS[kind]))
+
+
+def installed_simulators() -> dict[str, str]:
+    """What installed packages offer in the group `recloop.users`: name -> dotted path; nothing is imported."""
+    return {point.name: point.value for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)}
 
 
 def _attribute(path: str) -> object:
