@@ -10,13 +10,15 @@ true value, and the pairwise claims of `recloop.experiments.pairwise`, counted a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 import tyro
 from rich.table import Table
+from torch import Tensor
 from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
@@ -25,6 +27,7 @@ from recloop.encoders.errors import RecloopError
 from recloop.encoders.storage import write_json
 from recloop.envs.core import checked_device
 from recloop.envs.replay import replay_gate
+from recloop.envs.support.bracket import Bracket, BracketRules, bracket_of
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.recording import Pick
 from recloop.envs.world import World
@@ -54,6 +57,10 @@ EXTREMES = frozenset({"random", "worst-first"})
 """Policies that any users tell from the others; taus are also given without them."""
 
 
+_NO_MARGIN = BracketRules(model_error=0.0)
+"""Of a single voice nothing is added; the margin comes on top of all voices together."""
+
+
 @runtime_checkable
 class HasMembers(Protocol):
     """An ensemble, each of whose members can answer on its own."""
@@ -70,9 +77,8 @@ class PolicyValues:
         train: float64 (M, P, U) return by member of the training ensemble.
         judges: float64 (J, P, U) return by judge.
         truth: float64 (P, U), or None.
-        flagged: (P,) whether the policy goes beyond what the log supports.
-        brackets: (P, 2) pessimistic and optimistic value, or None where the world has no support model.
-        outside: (P,) share of steps outside the log's support; empty without a support model.
+        voices: float64 (P, V, 4) of each policy in each of the V judges and members, judges first: mean return, mean of
+            the episodes at worst and at best, share of steps outside the log's support; None without a support model.
         gates_failed: names of the gates that the world failed.
     """
 
@@ -80,9 +86,7 @@ class PolicyValues:
     train: Floats
     judges: Floats
     truth: Floats | None = None
-    flagged: tuple[bool, ...] = ()
-    brackets: Floats | None = None
-    outside: tuple[float, ...] = ()
+    voices: Floats | None = None
     gates_failed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,21 +94,37 @@ class PolicyValues:
         parts = {"train": self.train[0], "judges": self.judges[0], "truth": self.truth}
         for name, values in parts.items():
             if values is not None and values.shape != wanted:
-                raise RecloopError(
-                    f"{name} holds values of shape {values.shape}; {wanted} policies and users are meant"
-                )
-        if self.flagged and len(self.flagged) != wanted[0]:
-            raise RecloopError(f"{len(self.flagged)} flags for {wanted[0]} policies; give one a policy")
+                raise RecloopError(f"{name} holds values of shape {values.shape}; {wanted} (policies, users) is meant")
+        if self.voices is not None and len(self.voices) != wanted[0]:
+            raise RecloopError(f"voices speak of {len(self.voices)} policies, not of {wanted[0]}; give one a policy")
+
+    @cached_property
+    def brackets(self) -> tuple[Bracket, ...]:
+        """What is not known of each policy's value, (P,); empty without a support model."""
+        if self.voices is None:
+            return ()
+        return tuple(bracket_of(*voices.T.tolist()) for voices in self.voices)
 
     @property
     def flags(self) -> tuple[bool, ...]:
-        """(P,), all False where nothing is known."""
-        return self.flagged or (False,) * len(self.policies)
+        """(P,) whether a policy goes beyond what the log supports; all False where nobody measured it."""
+        return tuple(bracket.flag != "" for bracket in self.brackets) or (False,) * len(self.policies)
 
     @property
     def simulated(self) -> Floats:
         """(P,) the value that is reported: that among the judges, whom no policy was trained or tuned against."""
         return np.asarray(self.judges.mean((0, 2)), dtype=np.float64)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The arrays, for safetensors."""
+        arrays = {"train": self.train, "judges": self.judges, "truth": self.truth, "voices": self.voices}
+        return {n: torch.from_numpy(np.ascontiguousarray(values)) for n, values in arrays.items() if values is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], policies: Sequence[str], gates_failed: Sequence[str]) -> Self:
+        """Undo `tensors`; the names are kept elsewhere."""
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(tuple(policies), **arrays, gates_failed=tuple(gates_failed))
 
 
 @dataclass(frozen=True)
@@ -139,10 +159,7 @@ class Agreement:
             if values.truth is None
             else {p: round(float(values.truth[i].mean()), 6) for i, p in enumerate(values.policies)},
             "flagged": [p for p, flag in zip(values.policies, values.flags, strict=True) if flag],
-            "brackets": None
-            if values.brackets is None
-            else {p: _rounded(values.brackets[i]) for i, p in enumerate(values.policies)},
-            "outside": {p: round(share, 6) for p, share in zip(values.policies, values.outside, strict=False)},
+            "brackets": {p: asdict(bracket) for p, bracket in zip(values.policies, values.brackets, strict=False)},
             "gates_failed": list(values.gates_failed),
             "taus": {name: _interval(tau) for name, tau in self.taus.items()},
             "ratios": {name: _interval(ratio) for name, ratio in self.ratios.items()},
@@ -218,18 +235,16 @@ def value_policies(
                     row.append(arena.run(policy))
                     bar.update()
                 rollouts[kind].append(row)
-    voices = [*rollouts["judges"], *rollouts["train"]]
-    brackets = [bracket_over([[row[i]] for row in voices]) for i in range(len(policies))]
-    known = [(b.pessimistic, b.optimistic) for b in brackets if b is not None]
     tables = {kind: np.array([[_by_user(r) for r in row] for row in rows]) for kind, rows in rollouts.items()}
+    voices = [*rollouts["judges"], *rollouts["train"]]
     return PolicyValues(
         policies=tuple(policies),
         train=tables["train"],
         judges=tables["judges"],
         truth=tables["truth"][0] if truth is not None else None,
-        flagged=tuple(b is not None and b.flag != "" for b in brackets),
-        brackets=np.array(known) if known else None,
-        outside=tuple(b.outside for b in brackets if b is not None),
+        voices=None
+        if world.support is None
+        else np.array([[_voice(row[i]) for row in voices] for i in range(len(policies))]),
     )
 
 
@@ -390,6 +405,14 @@ def agreement_table(world: World, agreement: Agreement) -> Table:
 
 def _by_user(rollout: Rollout) -> Floats:
     return by_user(rollout.value, rollout.users)
+
+
+def _voice(rollout: Rollout) -> list[float]:
+    """Mean return, at worst, at best, and the share of steps outside the support."""
+    bracket = bracket_over([[rollout]], _NO_MARGIN)
+    if bracket is None:
+        raise RecloopError("this rollout was not measured against the log's support; run it in an Arena of the world")
+    return [bracket.value, bracket.pessimistic, bracket.optimistic, bracket.outside]
 
 
 def _rounded(numbers: Floats) -> list[float]:

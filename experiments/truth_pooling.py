@@ -15,10 +15,11 @@ import numpy as np
 
 from recloop.encoders.storage import replacing_file
 from recloop.experiments.intervals import LEVEL
+from recloop.experiments.pairwise import FIXED_ON
 
 COLUMNS = ("world", "log", "measure", "value", "low", "high", "aim", "command", "commit")
-POOLED = "pooled"
-"""The world of rows over all worlds."""
+POOLED, UNSEEN = "pooled", "pooled-unseen"
+"""The worlds of rows over all worlds, and over those that no constant was tuned on (`pairwise.FIXED_ON`)."""
 OFF = 0.25
 """A simulated value further from the true one than this share is off."""
 NEAR = (0.8, 1.25)
@@ -62,7 +63,7 @@ class Unit:
         """From a unit's JSON."""
         found = facts["agreement"]
         names = found["policies"]
-        brackets = found["brackets"]
+        brackets = [found["brackets"][n] for n in names if found["brackets"]]
         return cls(
             world=facts["world"],
             log=facts["log"],
@@ -71,7 +72,7 @@ class Unit:
             truth=tuple(found["truth"][name] for name in names),
             flagged=tuple(name in found["flagged"] for name in names),
             held_back=bool(found["gates_failed"]),
-            brackets=None if brackets is None else tuple((brackets[n][0], brackets[n][1]) for n in names),
+            brackets=tuple((b["pessimistic"], b["optimistic"]) for b in brackets) or None,
             taus={name: tau["value"] for name, tau in found["taus"].items() if tau["value"] is not None},
             pairs=found["counted"]["pairs"],
             made=found["counted"]["made"],
@@ -249,6 +250,9 @@ def pool(units: Units, seed: int = 0) -> list[Row]:
         mine = [unit for unit in units if unit.log == log]
         worlds = list(dict.fromkeys(unit.world for unit in mine))
         rows += _rows(POOLED, log, mine, seed)
+        unseen = [unit for unit in mine if unit.world not in FIXED_ON]
+        if 0 < len(unseen) < len(mine):
+            rows += _rows(UNSEEN, log, unseen, seed)
         for world in worlds:
             rows += _rows(world, log, [unit for unit in mine if unit.world == world], seed)
     return rows

@@ -66,8 +66,21 @@ def test_taus_ratios_and_claims_of_hand_made_values() -> None:
 def test_values_of_other_shapes_are_refused() -> None:
     with pytest.raises(RecloopError, match=r"judges holds values of shape \(3, 50\)"):
         PolicyValues(NAMES, values(1, 2, 3, 4)[None], values(1, 2, 3)[None])
-    with pytest.raises(RecloopError, match="2 flags for 4 policies"):
-        PolicyValues(NAMES, values(1, 2, 3, 4)[None], values(1, 2, 3, 4)[None], flagged=(True, False))
+    with pytest.raises(RecloopError, match="voices speak of 2 policies, not of 4"):
+        PolicyValues(NAMES, values(1, 2, 3, 4)[None], values(1, 2, 3, 4)[None], voices=np.ones((2, 2, 4)))
+
+
+def test_what_voices_leave_open_flags_a_policy_and_forbids_its_claims() -> None:
+    inside, outside = [[2.0, 1.9, 2.1, 0.1]] * 2, [[2.0, 1.9, 2.1, 0.1], [2.0, 1.9, 2.1, 0.6]]
+    voices = np.array([inside, outside, inside, inside])  # one voice says popularity leaves the log
+    found = PolicyValues(NAMES, values(2, 3, 4, 1)[None], values(2, 3, 4, 1)[None], voices=voices)
+    assert found.flags == (False, True, False, False)
+    assert found.brackets[0].pessimistic == pytest.approx(1.9 - 0.2)
+    agreement = agreement_of(found)
+    assert agreement.counted.made == 3  # of the pairs without popularity
+    again = PolicyValues.of(found.tensors(), NAMES, ())
+    assert again.brackets == found.brackets
+    json.dumps(agreement.as_dict(), allow_nan=False)
 
 
 def test_a_simulator_that_is_the_truth_agrees_with_it_lane_by_lane(judged: World) -> None:

@@ -20,7 +20,10 @@ FACTS = {
         "judges": {"greedy": [6.0, 4.0], "random": [2.0, 2.0]},
         "truth": {"greedy": 4.0, "random": 1.0},
         "flagged": ["random"],
-        "brackets": {"greedy": [3.0, 6.0], "random": [1.5, 3.0]},
+        "brackets": {
+            "greedy": {"value": 5.0, "pessimistic": 3.0, "optimistic": 6.0, "outside": 0.1, "flag": ""},
+            "random": {"value": 2.0, "pessimistic": 1.5, "optimistic": 3.0, "outside": 0.4, "flag": "outside"},
+        },
         "gates_failed": [],
         "taus": {"judges-truth": {"value": 1.0, "low": 1.0, "high": 1.0}, "judges-training": {"value": None}},
         "counted": {"pairs": 1, "made": 1, "right": 1, "on_ties": 0},
@@ -91,6 +94,13 @@ def test_shares_are_pooled_over_claims_and_intervals_over_clusters() -> None:
     assert found(units, "drift")["claims_made"].value == 0.0
     assert math.isnan(found(units, "drift")["claims_right"].value)  # no claim at all
     assert found(units, "drift")["claims_right"].met is False
+
+
+def test_worlds_that_no_constant_was_tuned_on_are_pooled_apart() -> None:
+    units = [UNIT, replace(UNIT, world="cascade", pairs=10, made=5, right=4)]
+    assert found(units, "pooled-unseen")["claims_made"].value == 0.5
+    assert found(units)["claims_made"].value == 6 / 11
+    assert found([UNIT], "pooled-unseen") == {}
 
 
 def test_logs_are_kept_apart_and_pooled_rows_come_first() -> None:
