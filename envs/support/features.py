@@ -10,7 +10,10 @@ from recloop.envs.users.contract import Past
 _RECENT = 10
 """Consumed items that count as recent."""
 
-_GENERAL = 14
+_FAMILIAR = 20
+"""An item shown this often in the log is as well known as any."""
+
+_GENERAL = 12
 """Features that no grouping is needed for; they come first."""
 
 
@@ -22,17 +25,22 @@ class ItemFacts:
         groups: int64 (N+1, G) the item's group in each grouping; row N holds the number of groups.
         vectors: float32 (N+1, d) of length 1, row N zero.
         popularity: float32 (N+1,) rank by logged consumption, from 0 (never) to 1 (most).
-        exposure: float32 (N+1,) log(1 + times shown in the log), divided by the largest.
+        familiar: float32 (N+1,) times shown in the log over `_FAMILIAR`, at most 1.
     """
 
     groups: Tensor
     vectors: Tensor
     popularity: Tensor
-    exposure: Tensor
+    familiar: Tensor
 
     def to(self, device: torch.device | str) -> "ItemFacts":
         """The same facts on a device."""
         return ItemFacts(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def familiarity(shown: Tensor) -> Tensor:
+    """How well the log knows items that it showed so often, (N,) -> (N,) in [0, 1]."""
+    return (shown.to(torch.float32) / _FAMILIAR).clamp(max=1.0)
 
 
 def windows(shown: int) -> tuple[int, ...]:
@@ -49,9 +57,9 @@ def step_features(past: Past, slate: Tensor, facts: ItemFacts) -> Tensor:
 
     For each grouping: the slate's largest share and number of groups; over windows of recent slates the exposure of
     the slate's groups and of the most exposed one; how often the slate's groups were taken when shown lately; their
-    share of recent consumption, and the largest share. For all: popularity (mean, spread, first place), times shown
-    in the log, nearness of the slate's items to each other and to recent consumption, repeats, recent consumption
-    rates, length of the history, place in the session.
+    share of recent consumption, and the largest share. For all: popularity (mean, spread, first place), how often
+    the log showed such items, nearness of the slate's items to each other and to recent consumption, repeats, recent
+    consumption rates, length of the history, place in the session.
 
     Args:
         past: B lanes.
@@ -123,21 +131,17 @@ def _general(past: Past, slate: Tensor, facts: ItemFacts) -> Tensor:
     shown_held = (past.shown < n).to(torch.float32)
     taken = (past.answers[..., 0] > 0.5).to(torch.float32) * shown_held
     again = (slate.unsqueeze(2) == past.shown.flatten(1).unsqueeze(1)).any(2)
-    again_last = (slate.unsqueeze(2) == past.shown[:, -1].unsqueeze(1)).any(2)
     before = (slate.unsqueeze(2) == past.history.unsqueeze(1)).any(2)
     length = past.history.shape[1]
     known = (past.history < n).sum(1).to(torch.float32)
-    exposure = facts.exposure[slate]
     columns = [
         centre,
         mean((popularity - centre.unsqueeze(1)).square()).sqrt(),
         popularity[:, 0] - centre,
-        mean(exposure),
-        torch.where(held > 0, exposure, 1.0).amin(1),
+        mean(facts.familiar[slate]),
         (total.square().sum(1) - vectors.square().sum((1, 2))) / pairs,
         (total * liked).sum(1) / places,
         mean(again.to(torch.float32)),
-        mean(again_last.to(torch.float32)),
         mean(before.to(torch.float32)),
         taken[:, -1].sum(1) / shown_held[:, -1].sum(1).clamp_min(1),
         taken.sum((1, 2)) / shown_held.sum((1, 2)).clamp_min(1),

@@ -14,7 +14,7 @@ from recloop.encoders.storage import read_json, read_tensors, write_json, write_
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.rewards import WeightedReward
-from recloop.envs.support.features import ItemFacts, feature_weights, step_features
+from recloop.envs.support.features import ItemFacts, familiarity, feature_weights, step_features
 from recloop.envs.support.moments import moments_at
 from recloop.envs.support.worth import Worth, worth_of
 from recloop.envs.users.contract import Past
@@ -24,8 +24,8 @@ _CHUNK = 1024
 """Steps whose distances are computed at once."""
 _FEWEST = 100
 """Fewer logged steps than this say nothing about what lies near them."""
-_NARROWEST = 0.02
-"""Least standard deviation of a feature: one that never changed in the log is no licence for infinite distances."""
+_NARROWEST = 0.1
+"""Least standard deviation of a feature. Most are shares; one that hardly changed in the log must not outweigh all."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class SupportModel:
                 "upgrade recloop"
             )
         tensors = read_tensors(folder / "support.safetensors")
-        facts = ItemFacts(tensors["groups"], _unit_length(item_vectors), tensors["popularity"], tensors["exposure"])
+        facts = ItemFacts(tensors["groups"], _unit_length(item_vectors), tensors["popularity"], tensors["familiar"])
         return cls(
             facts,
             tensors["reference"],
@@ -239,13 +239,13 @@ def item_facts(sequences: Sequences, rows: Ints, groups: Tensor, item_vectors: T
     shown = torch.zeros(n)
     if sequences.slates is not None:
         items = sequences.slates.items[rows_of(sequences.slates.offsets, rows)].ravel()
-        shown = torch.from_numpy(np.bincount(items[items < n], minlength=n).astype(np.float32)).log1p()
+        shown = torch.from_numpy(np.bincount(items[items < n], minlength=n))
     nothing = torch.zeros(1)
     return ItemFacts(
         groups=groups if groups.numel() else torch.zeros(n + 1, 0, dtype=torch.int64),
         vectors=_unit_length(item_vectors),
         popularity=torch.cat([rank, nothing]),
-        exposure=torch.cat([shown / shown.max().clamp_min(1e-6), nothing]),
+        familiar=torch.cat([familiarity(shown), nothing]),
     )
 
 

@@ -95,7 +95,7 @@ def test_features_of_one_step_by_hand() -> None:
         groups=torch.tensor([[0], [0], [1], [2]]),
         vectors=torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
         popularity=torch.tensor([1.0, 0.5, 0.0, 0.0]),
-        exposure=torch.tensor([1.0, 0.5, 0.5, 0.0]),
+        familiar=torch.tensor([1.0, 1.0, 0.5, 0.0]),
     )
     past = Past(
         history=torch.tensor([[3, 3, 0]]),
@@ -107,20 +107,20 @@ def test_features_of_one_step_by_hand() -> None:
     )
     assert windows(2) == (1, 2)
     found = step_features(past, torch.tensor([[1, 2]]), facts)[0].tolist()
-    general = found[:14]
+    general = found[:12]
     assert general[0] == pytest.approx(0.25)  # mean popularity of items 1 and 2
     assert general[2] == pytest.approx(0.25)  # the first place is more popular than the mean
-    assert general[3:5] == pytest.approx([0.5, 0.5])  # exposure, mean and least
-    assert general[5:7] == pytest.approx([0.0, 0.5])  # nearness to each other, to what was consumed
-    assert general[7:10] == pytest.approx([1.0, 0.5, 0.0])  # both shown before, one of them last; none consumed
-    assert general[10:12] == pytest.approx([0.5, 0.25])  # consumption rates
-    grouped = found[14:]
+    assert general[3] == pytest.approx(0.75)  # item 2 is half known
+    assert general[4:6] == pytest.approx([0.0, 0.5])  # nearness to each other, to what was consumed
+    assert general[6:8] == pytest.approx([1.0, 0.0])  # both shown lately, none consumed
+    assert general[8:10] == pytest.approx([0.5, 0.25])  # consumption rates
+    grouped = found[12:]
     assert grouped[:2] == pytest.approx([0.5, 1.0])  # largest share, groups a place
     assert grouped[2:4] == pytest.approx([0.5, 1.0])  # last slate: all of group 0
     assert grouped[4:6] == pytest.approx([0.5, 0.75])  # last two: three quarters
     assert grouped[6] == pytest.approx(0.5 / 3)  # group 0: one of three taken; group 1: none of one
     assert grouped[7:] == pytest.approx([0.5, 1.0, 0.5])  # consumption is all of group 0
-    assert feature_weights(len(found), 4)[[0, 14]].tolist() == [1.0, 0.5]
+    assert feature_weights(len(found), 4)[[0, 12]].tolist() == [1.0, 0.5]
 
 
 def test_moments_are_the_past_before_a_slate() -> None:
