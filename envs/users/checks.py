@@ -73,7 +73,8 @@ class _Checks:
             return
         self.answers = AnswerChecks(self.notes, self.simulator.signals, self.n, self.lanes, self.k, self.device)
         generators = _global_generators()
-        if self.notes.called("prepare", lambda: self.simulator.prepare(self.world, self.device) or True) is None:
+        self.notes.called("prepare", lambda: self.simulator.prepare(self.world, self.device))
+        if self.notes.broken:
             return
         self._in_use(steps)
         self.notes.expect(

@@ -1,5 +1,8 @@
 """An endpoint with failures injected: retries, time-outs, budgets, nonsense; nothing paid for is ever lost."""
 
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,35 @@ def test_lasting_faults_end_in_one_line_and_answers_are_kept(
     again = Endpoint(config(server), AnswerStore(kept)).probabilities(PROMPTS, YES_NO)
     assert again[:, 1].tolist() == pytest.approx([server.chance(p.text) for p in PROMPTS], abs=1e-6)
     assert len(server.questions) - asked == 4, "the run resumes where it was killed"
+
+
+KILLED = """
+import sys
+from recloop.envs.users.language import AnswerStore, Endpoint, EndpointConfig, Prompt
+prompts = [Prompt("Shown now: a shoe. ", "Would you click on number " + "1" * i) for i in range(6)]
+config = EndpointConfig(sys.argv[1], "tiny-chat", key_variable="NO_KEY", concurrency=1)
+Endpoint(config, AnswerStore(__import__("pathlib").Path(sys.argv[2]))).probabilities(prompts, ("no", "yes"))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_has_paid_for_nothing_in_vain(server: Any, tmp_path: Path) -> None:
+    kept = tmp_path / "answers.sqlite"
+    running: list[subprocess.Popen[bytes]] = []
+
+    def kill_at_the_fifth(number: int) -> Any:
+        if number == 4:
+            running[0].kill()
+        return "hang" if number == 4 else None
+
+    server.fail = kill_at_the_fifth
+    running.append(subprocess.Popen([sys.executable, "-c", KILLED, server.url, str(kept)]))
+    assert running[0].wait(timeout=60) == -signal.SIGKILL
+    store = AnswerStore(kept)
+    assert len(store) == store.spent.calls == 4
+    server.fail = lambda number: None
+    Endpoint(config(server), store).probabilities(PROMPTS, YES_NO)
+    assert len(server.questions) == 5 + 2, "four were kept, two are asked"
 
 
 def test_retry_after_is_kept_to(server: Any) -> None:
