@@ -130,7 +130,7 @@ def fit_choice_factors(
     *,
     rank: int = 32,
     decay: float = 1e-3,
-    epochs: int = 20,
+    epochs: int = 12,
     negatives: int = 8,
     lr: float = 0.02,
     seed: int = 0,

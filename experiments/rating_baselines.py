@@ -40,7 +40,7 @@ from recloop.experiments.rating_measures import (
     squared_errors,
     user_aucs,
 )
-from recloop.experiments.rating_parts import Fitting, Parts, coat_parts, fitted_answers, parts_in_time
+from recloop.experiments.rating_parts import Fitting, Parts, coat_parts, earlier_world, fitted_answers, parts_in_time
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 
@@ -80,11 +80,13 @@ class RatingsConfig:
     """Newest consumptions that fitted users read."""
     seed: int = 0
     """Of every fit."""
+    progress: bool = True
+    """Show progress bars."""
 
     @property
     def fitting(self) -> Fitting:
         """What fits of users read of this."""
-        return Fitting(self.text, self.epochs, self.state_epochs, self.history, self.seed)
+        return Fitting(self.text, self.epochs, self.state_epochs, self.history, self.seed, self.progress)
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, state_epochs=self.state_epochs, history=self.history)
@@ -132,8 +134,9 @@ def lines_in_time(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
     yield from _auc_lines("popularity", _aucs(parts, np.tile(popular, (parts.shape[0], 1)), beta), None)
     yield from _rating_lines(FACTORS, errors, None)
     yield from _auc_lines(FACTORS, aucs, None)
+    world = earlier_world(parts.earlier, config.fitting)
     for family in config.families or tuple(FAMILIES):
-        ratings, wants = fitted_answers(parts, family, config.fitting)
+        ratings, wants = fitted_answers(parts, world, family, config.fitting)
         yield from _rating_lines(family, _errors(parts, ratings), errors)
         yield from _auc_lines(family, _aucs(parts, wants, beta), aucs)
 
@@ -158,8 +161,9 @@ def coat_lines(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
         print(f"{FACTORS}{name}: {chosen}")
         yield from _rating_lines(f"{FACTORS}{name}", errors, reference)
         reference = errors if reference is None else reference
+    world = earlier_world(parts.earlier, config.fitting)
     for family in config.families or tuple(FAMILIES):
-        ratings, _ = fitted_answers(parts, family, config.fitting)
+        ratings, _ = fitted_answers(parts, world, family, config.fitting)
         yield from _rating_lines(family, _errors(parts, ratings), reference)
 
 

@@ -16,7 +16,6 @@ from recloop.envs.logs.cleaning import clean
 from recloop.envs.logs.compile import compile_sequences, ordered_rows
 from recloop.envs.logs.readers import read_coat_log
 from recloop.envs.logs.schema import Columns, LoggedBehavior
-from recloop.envs.logs.sequences import Sequences
 from recloop.envs.logs.splits import split_per_user_in_time
 from recloop.envs.profiles import profile_features
 from recloop.envs.randomness import Draw
@@ -44,6 +43,7 @@ class Fitting:
         state_epochs: most passes of the fit of the item vectors.
         history: newest consumptions that users read.
         seed: of every fit.
+        progress: progress bars.
     """
 
     text: str = "hashed"
@@ -51,6 +51,7 @@ class Fitting:
     state_epochs: int = 12
     history: int = 50
     seed: int = 0
+    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,22 @@ def coat_parts(folder: Path, seed: int) -> Parts:
     return Parts(chosen, chosen, learned, foretold, tuning, "learned from self-selected, tested on random")
 
 
-def fitted_answers(parts: Parts, family: str, fitting: Fitting) -> tuple[Floats, Floats]:
+def fitted_answers(parts: Parts, world: World, family: str, fitting: Fitting) -> tuple[Floats, Floats]:
     """What fitted users, learned from the earlier part, say at its end: ratings (n,) of what is foretold, wants (U, N).
 
     They are inductive: each reads its own earlier part as a history. A want is the logit of consumption given that the
     item is shown, under the exposure that the fit assumes.
 
+    Args:
+        parts: the log.
+        world: that of the earlier part, from `earlier_world`.
+        family: of the users.
+        fitting: how they are fitted.
+
     Raises:
         RecloopError: users that expect nothing or rank nothing.
     """
-    sequences, _, _ = compile_sequences(parts.earlier)
-    world = _world(parts.earlier, sequences, fitting)
+    sequences = world.sequences
     config = FitConfig(epochs=fitting.epochs, history=fitting.history, seed=fitting.seed)
     simulator, report = fit_users(
         family,  # type: ignore[arg-type]
@@ -138,8 +144,9 @@ def fitted_answers(parts: Parts, family: str, fitting: Fitting) -> tuple[Floats,
         np.arange(sequences.users),
         world.item_vectors,
         world.users.profile,
-        parts.earlier.signals,
+        world.signals,
         config=config,
+        progress=fitting.progress,
     )
     print(f"{family}: {report.epochs} epochs, {report.seconds:.0f} s")
     simulator.prepare(world, "cpu")
@@ -162,8 +169,9 @@ def fitted_answers(parts: Parts, family: str, fitting: Fitting) -> tuple[Floats,
     return ratings, np.concatenate(wants).astype(np.float64)
 
 
-def _world(log: LoggedBehavior, sequences: Sequences, fitting: Fitting) -> World:
+def earlier_world(log: LoggedBehavior, fitting: Fitting) -> World:
     """A world at the end of a log, without simulators: item vectors learned from it, and everybody's history."""
+    sequences, _, _ = compile_sequences(log)
     everyone = np.arange(sequences.users)
     text: TextVectors = HashedText() if fitting.text == "hashed" else TextEncoder(fitting.text)
     profile, names = profile_features(log.users, everyone)
@@ -176,6 +184,7 @@ def _world(log: LoggedBehavior, sequences: Sequences, fitting: Fitting) -> World
         [signal.bounds for signal in log.signals],
         seed=fitting.seed,
         fitting=NextItemConfig(epochs=fitting.state_epochs),
+        progress=fitting.progress,
     )
     history, feedback = sequences.last(everyone, fitting.history)
     shown, answers = sequences.last_slates(everyone, _LEAD, 1)
