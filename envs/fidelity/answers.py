@@ -121,8 +121,8 @@ def _calibration(name: str, answers: Answers, base: float, rng: np.random.Genera
 def _likelihood(name: str, answers: Answers, base: float, rng: np.random.Generator, found: Findings) -> None:
     actual = answers.actual
     chance = np.clip(answers.foretold.astype(np.float64), _TINY, 1 - _TINY)
-    mine: Array = np.where(actual > 0.5, np.log(chance), np.log1p(-chance))
-    constant = np.where(actual > 0.5, np.log(base), np.log1p(-base))
+    mine = np.log(np.where(actual > 0.5, chance, 1 - chance))
+    constant = np.log(np.where(actual > 0.5, base, 1 - base))
     sums = np.stack([_sums(answers, mine - constant), _sums(answers, np.ones(len(mine)))], axis=1)
     value = interval(sums, lambda t: t[:, 0] / t[:, 1], rng)
     found.figures[f"log_likelihood_{name}"] = float(mine.mean())

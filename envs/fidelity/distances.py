@@ -60,7 +60,7 @@ def _values(sides: tuple[Sessions, Sessions], popularity: Array) -> dict[str, Va
         found["return_gaps"] = [_whole(s.lane, s.days_away, np.isfinite(s.days_away)) for s in sides]
     for side in sides:
         clicks = side.clicks.sum(2)  # (M, T)
-        shown: Numbers = side.given[..., 0].any(axis=2)
+        shown = np.any(side.given[..., 0], axis=2)
         consumed = side.clicks > 0.5
         lanes = np.broadcast_to(side.lane[:, None, None], consumed.shape)
         found["clicks_a_session"].append(_whole(side.lane, clicks.sum(1), np.ones(len(side), dtype=bool)))
