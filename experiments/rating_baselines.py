@@ -161,10 +161,13 @@ def coat_lines(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
         print(f"{FACTORS}{name}: {chosen}")
         yield from _rating_lines(f"{FACTORS}{name}", errors, reference)
         reference = errors if reference is None else reference
-    world = earlier_world(parts.earlier, config.fitting)
+    # Every rated coat as a slate of one: a fit weighs what was shown, and ratings are all that is asked of it here.
+    shown = replace(parts.earlier, has_exposures=True)
+    world = earlier_world(shown, config.fitting)
     for family in config.families or tuple(FAMILIES):
-        ratings, _ = fitted_answers(parts, world, family, config.fitting)
-        yield from _rating_lines(family, _errors(parts, ratings), reference)
+        for name, fitting in (("", config.fitting), (", weighted", replace(config.fitting, propensity="clipped"))):
+            ratings, _ = fitted_answers(parts, world, family, fitting)
+            yield from _rating_lines(f"{family}{name}", _errors(parts, ratings), reference)
 
 
 def write_rows(path: Path, data: str, split: str, lines: list[Line]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,7 @@ class Fitting:
         history: newest consumptions that users read.
         seed: of every fit.
         progress: progress bars.
+        propensity: use of the log's propensities in the loss, as in `FitConfig`.
     """
 
     text: str = "hashed"
@@ -52,6 +54,7 @@ class Fitting:
     history: int = 50
     seed: int = 0
     progress: bool = False
+    propensity: Literal["off", "clipped"] = "off"
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def fitted_answers(parts: Parts, world: World, family: str, fitting: Fitting) ->
         RecloopError: users that expect nothing or rank nothing.
     """
     sequences = world.sequences
-    config = FitConfig(epochs=fitting.epochs, history=fitting.history, seed=fitting.seed)
+    config = FitConfig(epochs=fitting.epochs, history=fitting.history, seed=fitting.seed, propensity=fitting.propensity)
     simulator, report = fit_users(
         family,  # type: ignore[arg-type]
         sequences,
