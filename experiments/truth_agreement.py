@@ -25,7 +25,8 @@ from tqdm import tqdm
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.users.truth import LOG_USERS, TRUTHS
-from recloop.experiments.agreement import PolicyValues, agreement_of
+from recloop.experiments.agreement import agreement_of
+from recloop.experiments.policy_values import PolicyValues
 from recloop.experiments.provenance import command, use_threads
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console

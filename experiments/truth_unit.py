@@ -17,15 +17,9 @@ from recloop.envs.build import BuildConfig, EncoderConfig, build_world
 from recloop.envs.users.fitted import FitConfig
 from recloop.envs.users.truth import LOG_USERS, logging_policy, truth_log, truth_world
 from recloop.envs.world import World
-from recloop.experiments.agreement import (
-    FIXED_POLICIES,
-    PolicyValues,
-    agreement_of,
-    cold_world,
-    gates_failed,
-    value_policies,
-)
+from recloop.experiments.agreement import FIXED_POLICIES, agreement_of
 from recloop.experiments.evaluate import Arena
+from recloop.experiments.policy_values import PolicyValues, cold_world, gates_failed, value_policies
 from recloop.experiments.provenance import commit
 from recloop.experiments.truth_fidelity import fidelity_measures
 

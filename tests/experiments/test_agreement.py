@@ -15,16 +15,9 @@ from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Past, Response, UserSimulator
 from recloop.envs.users.topics import CLICK, RATING, TopicUsers
 from recloop.envs.world import World
-from recloop.experiments.agreement import (
-    AgreementConfig,
-    PolicyValues,
-    agreement_of,
-    cold_world,
-    main,
-    value_policies,
-    voices_of,
-)
+from recloop.experiments.agreement import AgreementConfig, agreement_of, main
 from recloop.experiments.evaluate import Arena
+from recloop.experiments.policy_values import PolicyValues, cold_world, value_policies, voices_of
 
 NAMES = ("random", "popularity", "greedy", "worst-first")
 

@@ -13,8 +13,9 @@ import torch
 from recloop.encoders.errors import RecloopError, WorldError
 from recloop.envs.users.truth import truth_world
 from recloop.experiments import truth_agreement
-from recloop.experiments.agreement import FIXED_POLICIES, PolicyValues, agreement_of
+from recloop.experiments.agreement import FIXED_POLICIES, agreement_of
 from recloop.experiments.pairwise import ClaimRules
+from recloop.experiments.policy_values import PolicyValues
 from recloop.experiments.truth_agreement import QUICK, StudyConfig, main
 from recloop.experiments.truth_unit import UnitConfig, as_the_truth, run_unit
 
