@@ -166,9 +166,9 @@ def replay_gate(
     mode: Mode = "closed loop"
     if pick is None and slates.policy is not None:
         mode = "estimated"
-        groups = world.catalogue.groups
-        grouping = groups[:, 0] if groups.numel() else torch.zeros(len(world.catalogue) + 1, dtype=torch.int64)
-        pick = EstimatedPolicies(sequences, rows, grouping, kinds_in_force(logged.policy, steps, seed))
+        kinds = kinds_in_force(logged.policy, steps, seed)
+        shown = world.users.shown.shape[1]
+        pick = EstimatedPolicies(sequences, rows, world.item_vectors, kinds, shown, seed)
     elif pick is None:
         mode, lengths = "open loop", starts.lengths
         pick = LoggedSlates(slates, starts, names)

@@ -5,14 +5,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recloop.encoders.errors import RecloopError
 from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
 from recloop.envs.replay.episodes import Starts, step_rows
+from recloop.envs.support.moments import moments_at
 from recloop.envs.users.recording import Picked
 
-_FEWEST = 20
-"""Fewer slates than this in a situation stand for nothing; a wider likeness is taken then."""
+_RECENT = 10
+"""Consumed items that make a situation."""
+_LIKE = 10
+"""Logged situations that a slate is drawn from."""
+_MOST = 4000
+"""Most logged situations of a policy that are looked at."""
 
 
 class LoggedSlates:
@@ -38,69 +44,59 @@ class LoggedSlates:
 
 
 class EstimatedPolicies:
-    """Named policies, each as a draw from the slates that it showed in a like situation.
+    """Named policies, each as a draw from the slates that it showed in like situations.
 
-    Alike are users whose last consumption was of one group, and whose last slate held most of one group. Whole slates
-    are drawn, so composition and order are the policy's own. What it makes of older consumption or of the user's
-    profile is lost: a policy that adapts to more is estimated too blunt. The carry counts steps.
+    A situation is what was consumed lately, what was consumed last and what was shown lately, as item vectors. A lane
+    gets the whole slate of one of the policy's `_LIKE` nearest logged situations, so composition and order are the
+    policy's own. What it makes of the user's profile, and of older or finer facts, is lost: a policy that adapts to
+    more is estimated too blunt. The carry counts steps.
 
     Args:
         sequences: the log.
         users: int64 whose slates are drawn from.
-        groups: int64 (N+1,) one grouping of the items.
+        item_vectors: float32 (N+1, d), row N zero.
         kinds: int64 (B, T) the policy in force by lane and step, rows of `sequences.policies`.
+        shown: L of the observations that will be seen.
+        seed: of the sample of situations.
     """
 
-    def __init__(self, sequences: Sequences, users: Ints, groups: Tensor, kinds: Ints) -> None:
+    def __init__(
+        self, sequences: Sequences, users: Ints, item_vectors: Tensor, kinds: Ints, shown: int, seed: int
+    ) -> None:
         slates = sequences.slates
         if slates is None or slates.policy is None:
-            raise ValueError("policies are estimated from slates whose policy is known")
-        rows = rows_of(slates.offsets, users)
-        owner = np.repeat(users, np.diff(slates.offsets)[users])
-        last, _ = sequences.last(owner, 1, slates.consumed_before[rows])
-        first = np.isin(rows, slates.offsets[users])
-        before = np.where(first[:, None], sequences.catalogue_size, slates.items[np.maximum(rows - 1, 0)])
-        self.groups, self.size = groups, int(groups[-1]) + 1  # the last one is for nothing consumed or shown yet
+            raise RecloopError("policies are estimated from slates whose policy is known; this log does not name them")
+        self.vectors = torch.nn.functional.normalize(item_vectors.detach().cpu(), dim=1)
         self.names, self.kinds = np.array(sequences.policies), kinds
-        kind = torch.from_numpy(slates.policy[rows])
-        keys = self._keys(kind, groups[last[:, 0]], torch.from_numpy(before))
-        sizes = [len(self.names) * self.size**more for more in (2, 1, 0)]
-        self.pools = [_Pool(slates.items[rows], key.numpy(), n) for key, n in zip(keys, sizes, strict=True)]
-
-    def _keys(self, kind: Tensor, after: Tensor, before: Tensor) -> list[Tensor]:
-        """Situations (B,), the closest likeness first: kind (B,), last consumed group (B,), last slate (B, K)."""
-        counts = torch.nn.functional.one_hot(self.groups[before], self.size).sum(1)  # (B, groups + 1)
-        some = counts[:, :-1].amax(1) > 0
-        most = torch.where(some, counts[:, :-1].argmax(1), self.size - 1) if self.size > 1 else torch.zeros_like(kind)
-        with_after = kind * self.size + after
-        return [with_after * self.size + most, with_after, kind]
+        rows = rows_of(slates.offsets, users)
+        generator = np.random.default_rng(seed)
+        self.known: dict[int, tuple[Tensor, Tensor]] = {}
+        for kind in np.unique(slates.policy[rows]).tolist():
+            mine = generator.permutation(rows[slates.policy[rows] == kind])[:_MOST]
+            moments = moments_at(sequences, slates, mine, _RECENT, shown)
+            self.known[kind] = (self._situation(moments.past.history, moments.past.shown), moments.slate)
 
     def __call__(self, observation: Observation, carry: int | None, draw: Draw) -> Picked:
         step = carry or 0
-        kind = torch.from_numpy(self.kinds[:, min(step, self.kinds.shape[1] - 1)])
-        after = self.groups[observation["history"][:, -1].cpu()]
+        kind = self.kinds[:, min(step, self.kinds.shape[1] - 1)]
+        here = self._situation(observation["history"][:, -_RECENT:].cpu(), observation["shown"].cpu())
         luck = draw.uniform("estimated policy").cpu()
-        keys = self._keys(kind, after, observation["shown"][:, -1].cpu())
-        slate = self.pools[-1].draw(kind, luck)
-        for key, pool in reversed(list(zip(keys, self.pools, strict=True))[:-1]):
-            enough = (pool.counts[key] >= _FEWEST).unsqueeze(1)
-            slate = torch.where(enough, pool.draw(key, luck), slate)
-        return Picked(slate.to(draw.key.device), policy=self.names[kind.numpy()], carry=step + 1)
+        width = next(iter(self.known.values()))[1].shape[1]
+        slate = torch.zeros(len(kind), width, dtype=torch.int64)
+        for number in np.unique(kind).tolist():
+            lanes = torch.from_numpy(np.flatnonzero(kind == number))
+            there, slates = self.known[number]
+            near = torch.cdist(here[lanes], there).topk(min(_LIKE, len(there)), dim=1, largest=False).indices
+            chosen = (luck[lanes] * near.shape[1]).long().unsqueeze(1)
+            slate[lanes] = slates[near.gather(1, chosen)[:, 0]]
+        return Picked(slate.to(draw.key.device), policy=self.names[kind], carry=step + 1)
 
-
-class _Pool:
-    """Slates (Q, K) by key (Q,) in 0 to `keys` - 1."""
-
-    def __init__(self, items: Ints, key: Ints, keys: int) -> None:
-        order = np.argsort(key, kind="stable")
-        counts = np.bincount(key, minlength=keys)
-        self.items, self.counts = torch.from_numpy(items[order]), torch.from_numpy(counts)
-        self.starts = torch.from_numpy(np.cumsum(counts) - counts)
-
-    def draw(self, key: Tensor, luck: Tensor) -> Tensor:
-        """A slate of each key (B,), by luck (B,) in (0, 1); any slate where a key has none."""
-        place = self.starts[key] + (luck * self.counts[key]).long().clamp(max=self.counts[key].sub(1).clamp_min(0))
-        return self.items[place.clamp(max=len(self.items) - 1)]
+    def _situation(self, history: Tensor, shown: Tensor) -> Tensor:
+        """Histories (B, H), slates (B, L, K) -> (B, 3 d)."""
+        recent = self.vectors[history].sum(1)
+        lately = self.vectors[shown.flatten(1)].sum(1)
+        parts = [torch.nn.functional.normalize(total, dim=1) for total in (recent, lately)]
+        return torch.cat([*parts, self.vectors[history[:, -1]]], dim=1)
 
 
 def kinds_in_force(policy: Ints, steps: int, seed: int) -> Ints:

@@ -10,9 +10,11 @@ from recloop.encoders.errors import RecloopError
 from recloop.envs.core import Core
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.sequences import Sequences, Slates
+from recloop.envs.randomness import Draw
 from recloop.envs.replay import GateReport, GateRules, replay_gate
 from recloop.envs.replay.episodes import Episodes, choose_episodes, in_both, world_before
 from recloop.envs.replay.measures import measures
+from recloop.envs.replay.policies import EstimatedPolicies
 from recloop.envs.users.contract import Past, Response
 from recloop.envs.users.topics import TopicState, TopicUsers
 from recloop.envs.users.truth.logs import logging_policy, truth_log
@@ -148,3 +150,35 @@ def test_users_stand_as_they_stood_before_the_episode(world: World) -> None:
     core = Core(then, "truth", batch=1, users=[0], slate_size=2)
     assert core.past.seen is not None
     assert core.past.seen[0].nonzero()[:, 0].tolist() == [0]  # what comes later may still be shown
+
+
+def test_an_estimated_policy_shows_what_it_showed_in_like_situations() -> None:
+    """Policy `echo` shows the item just consumed again, `fixed` always item 2; 40 users each, two slates of one."""
+    users, n = 80, 3
+    echo = np.arange(users) < 40
+    first = np.where(echo, np.arange(users) % 2, 2)
+    items = np.stack([first, first], axis=1).reshape(-1, 1)
+    slates = Slates(
+        offsets=np.arange(0, 2 * users + 1, 2),
+        items=items,
+        answers=np.ones((2 * users, 1, 1), dtype=np.float32),
+        given=np.ones((2 * users, 1, 1), dtype=bool),
+        consumed_before=np.tile([0, 1], users),
+        session=np.zeros(2 * users, dtype=np.int64),
+        left=np.zeros(2 * users, dtype=np.int8),
+        policy=np.repeat(np.where(echo, 0, 1), 2),
+    )
+    ones = np.ones((2 * users, 1), dtype=np.float32)
+    log = Sequences(n, slates.offsets, items[:, 0], ones, ones > 0, slates, ("echo", "fixed"))
+    vectors = torch.cat([torch.eye(n), torch.zeros(1, n)])
+    kinds = np.array([[0], [0], [1]])
+    policy = EstimatedPolicies(log, np.arange(users), vectors, kinds, shown=1, seed=0)
+    consumed = torch.tensor([[0], [1], [0]])
+    history = torch.cat([torch.full((3, 9), n), consumed], dim=1)
+    lane = torch.arange(3)
+    picked = policy({"history": history, "shown": consumed.unsqueeze(1)}, None, Draw.at(0, lane, lane, lane))
+    assert picked.slate.tolist() == [[0], [1], [2]]
+    assert picked.policy is not None
+    assert picked.policy.tolist() == ["echo", "echo", "fixed"]
+    with pytest.raises(RecloopError, match="does not name them"):
+        EstimatedPolicies(replace(log, slates=None), np.arange(users), vectors, kinds, shown=1, seed=0)
