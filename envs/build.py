@@ -28,7 +28,7 @@ from recloop.envs.rewards import WeightedReward
 from recloop.envs.stages import StageCache
 from recloop.envs.support.measured import with_support
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.fitted import REPEATS, FitConfig, FitReport, fit_users
+from recloop.envs.users.fitted import REPEATS, Family, FitConfig, FitReport, fit_ensemble
 from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world import PARTS, Card, Catalogue, UserTable, World
 
@@ -70,6 +70,7 @@ class BuildConfig:
         seed: of the parts and of every fit.
         encoder: text, graph and state.
         users: how users are fitted.
+        members, judge_members: bootstrapped fits in the ensembles of the training users and of the judge.
         device: where fits run.
         cache: folder of what is kept between builds; default `$RECLOOP_CACHE` or `~/.cache/recloop`.
         use_cache: False neither reads nor writes it.
@@ -78,13 +79,15 @@ class BuildConfig:
     slate_size: int = 10
     max_steps: int = 20
     history_length: int = 50
-    shown_length: int = 5
+    shown_length: int = 10
     fit: float = 0.45
     tune: float = 0.15
     judge: float = 0.2
     seed: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     users: FitConfig = field(default_factory=FitConfig)
+    members: int = 3
+    judge_members: int = 1
     device: str = "cpu"
     cache: Path | None = None
     use_cache: bool = True
@@ -93,7 +96,7 @@ class BuildConfig:
         shares = (self.fit, self.tune, self.judge)
         if min(shares) <= 0 or sum(shares) >= 1:
             raise WorldError(f"shares fit={self.fit}, tune={self.tune}, judge={self.judge} must be > 0 and sum below 1")
-        for name in ("slate_size", "max_steps", "history_length", "shown_length"):
+        for name in ("slate_size", "max_steps", "history_length", "shown_length", "members", "judge_members"):
             if getattr(self, name) < 1:
                 raise WorldError(f"{name}={getattr(self, name)}; it must be at least 1")
 
@@ -110,7 +113,7 @@ def build_world(
     """Learn a world from a clean log.
 
     Text and graph vectors see items alone. The state encoder and the user model are fitted on the train users, the
-    validation simulator on a part of them of its own, the judge on the judge users, by another family. The evaluated
+    validation simulator on a part of them of its own, the judge on the judge users: three families. The evaluated
     users' behaviour is only where their episodes start from: nothing is fitted on it.
 
     Args:
@@ -140,13 +143,13 @@ def build_world(
 
     groups, group_names = item_groups(log, encoder.item_vectors, config.seed)
 
-    def fitted(family: str, users: str) -> tuple[UserSimulator, FitReport]:
+    def fitted(family: Family, users: str, members: int) -> tuple[UserSimulator, FitReport]:
         say(f"{family} users, on part '{users}'")
-        return _users(log, family, sequences, rows[users], encoder, profile, config, stages, progress)
+        return _users(log, family, members, sequences, rows[users], encoder, profile, groups, config, stages, progress)
 
-    training, training_report = fitted("recurrent", "fit")
-    validation, validation_report = fitted("factor", "tune")
-    judge, judge_report = fitted("factor", "judge")
+    training, training_report = fitted("recurrent", "fit", config.members)
+    validation, validation_report = fitted("factor", "tune", 1)
+    judge, judge_report = fitted("attentive", "judge", config.judge_members)
     reports = {"train": training_report, "validation": validation_report, "judge": judge_report}
     everyone = np.arange(sequences.users)
     history, feedback = sequences.last(everyone, config.history_length)
@@ -283,11 +286,13 @@ def _load_encoder(folder: Path) -> StateEncoder:
 
 def _users(
     log: LoggedBehavior,
-    family: str,
+    family: Family,
+    members: int,
     sequences: Sequences,
     users: Ints,
     encoder: StateEncoder,
     profile: Tensor,
+    groups: Tensor,
     config: BuildConfig,
     stages: StageCache,
     progress: bool,
@@ -300,7 +305,8 @@ def _users(
         "feedback": mine.feedback,
         "vectors": encoder.item_vectors,
         "profile": profile[users],
-        "settings": [family, asdict(settings), [vars(signal) for signal in log.signals]],
+        "groups": groups,
+        "settings": [family, members, asdict(settings), [vars(signal) for signal in log.signals]],
     }
     if mine.slates is not None:
         inputs.update({f"slates.{name}": value for name, value in mine.slates.arrays().items()})
@@ -317,13 +323,15 @@ def _users(
     return stages.keep(
         f"users-{family}",
         inputs,
-        lambda: fit_users(
-            family,  # type: ignore[arg-type]
+        lambda: fit_ensemble(
+            family,
             mine,
             np.arange(mine.users),
             encoder.item_vectors,
             profile[users],
             log.signals,
+            members=members,
+            groups=groups,
             config=settings,
             device=config.device,
             progress=progress,

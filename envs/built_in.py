@@ -109,6 +109,7 @@ def topic_world(
         encoder.item_vectors,
         blank.users.profile,
         truth.signals,
+        groups=blank.catalogue.groups,
         config=FitConfig(epochs=config.user_epochs, seed=config.seed, lead=blank.users.shown.shape[1]),
         progress=progress,
     )
@@ -198,6 +199,8 @@ def _blank_world(config: TopicWorldConfig, catalogue: TopicCatalogue, truth: Top
             titles=tuple(catalogue.items[Columns.title]),
             texts=tuple(catalogue.items[Columns.text]),
             popularity=torch.zeros(n),
+            groups=torch.cat([catalogue.topic, torch.tensor([config.topics])]).unsqueeze(1),
+            group_names=(Columns.category,),
         ),
         users=UserTable(
             ids=tuple(f"user-{i}" for i in range(users)),

@@ -14,7 +14,7 @@ from recloop.envs.past import remember
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, Reward, checked_reward
 from recloop.envs.users.contract import Past, Response, UserSimulator
-from recloop.envs.world import World
+from recloop.envs.world import UserTable, World
 
 _CHUNK = 4096
 """Users whose logged history is encoded at once."""
@@ -241,6 +241,16 @@ class Core:
                 for rows in torch.split(torch.arange(len(users), device=self.device), _CHUNK)
             ]
         self._encoded = EncoderState.concatenate(chunks)
+        self._strangers = self._inferred(users) if cold else None
+
+    def _inferred(self, users: UserTable) -> Any:
+        """Users of whom nothing but the profile is known, by row; None where a simulator cannot guess at anyone."""
+        zeros = torch.zeros(len(users), dtype=torch.int64, device=self.device)
+        past = Past(self._history, self._feedback, self._shown, self._answers, zeros, zeros.to(torch.float32))
+        try:
+            return self.simulator.infer(past, self._profile)
+        except NotImplementedError:  # such users arrive as they are
+            return None
 
     def _consumed_in_log(self, cold: bool) -> Tensor:
         """bool (U, N+1): what each user consumed in the log; all False for a cold start."""
@@ -263,12 +273,8 @@ class Core:
             seen=None if self._seen is None else self._seen[users],
         )
         draw = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1))
-        if self.start == "cold":
-            try:
-                return past, self._encoded.rows(users), self.simulator.infer(past, self._profile[users])
-            except NotImplementedError:  # users who cannot be guessed at arrive as they are
-                pass
-        return past, self._encoded.rows(users), self.simulator.arrive(users, draw)
+        state = self.simulator.arrive(users, draw) if self._strangers is None else self._strangers.rows(users)
+        return past, self._encoded.rows(users), state
 
     @torch.no_grad()
     def _observe(self, past: Past, encoded: EncoderState, users: Tensor, keys: Sequence[str] | None) -> Observation:

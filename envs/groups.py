@@ -34,13 +34,13 @@ def item_groups(log: LoggedBehavior, vectors: Tensor, seed: int = 0) -> tuple[Te
     Returns:
         int64 (N+1, G) and the G names. Items without a group, and row N, hold the number of groups of that grouping.
     """
-    found: dict[str, list[object]] = {}
+    found: dict[str, list[str | None]] = {}
     if Columns.category in log.items and log.items[Columns.category].notna().any():
-        found[Columns.category] = list(log.items[Columns.category])
+        found[Columns.category] = _names(log.items[Columns.category])
     if log.knowledge is not None and Columns.entity in log.items:
-        attribute = _attribute(log.knowledge, list(log.items[Columns.entity]))
+        attribute = _attribute(log.knowledge, _names(log.items[Columns.entity]))
         if attribute is not None:
-            found[attribute[0]] = list(attribute[1])
+            found[attribute[0]] = attribute[1]
     columns = [_numbered(values) for values in found.values()]
     names = list(found)
     near = _near(vectors[:-1], seed)
@@ -52,25 +52,28 @@ def item_groups(log: LoggedBehavior, vectors: Tensor, seed: int = 0) -> tuple[Te
     return torch.stack(columns, dim=1), tuple(names)
 
 
-def _numbered(values: list[object]) -> Tensor:
+def _names(column: "pd.Series[str]") -> list[str | None]:
+    return [str(value) if pd.notna(value) else None for value in column]
+
+
+def _numbered(values: list[str | None]) -> Tensor:
     """Names or missing ones -> (N+1,) numbers, largest group first."""
-    series = pd.Series(values, dtype="object")
-    names = [name for name, _ in Counter(series.dropna().astype(str)).most_common()]
+    names = [name for name, _ in Counter(value for value in values if value is not None).most_common()]
     number = {name: min(place, MOST_GROUPS - 1) for place, name in enumerate(names)}
     none = min(len(names), MOST_GROUPS)
-    rows = [number[str(value)] if pd.notna(value) else none for value in series]
+    rows = [none if value is None else number[value] for value in values]
     return torch.tensor([*rows, none], dtype=torch.int64)
 
 
-def _attribute(graph: KnowledgeGraph, entities: list[object]) -> tuple[str, list[object]] | None:
+def _attribute(graph: KnowledgeGraph, entities: list[str | None]) -> tuple[str, list[str | None]] | None:
     """The relation that splits the items best, with each item's tail; None where none speaks of enough items."""
     row = {name: place for place, name in enumerate(graph.entities)}
-    item_of = {row[str(name)]: item for item, name in enumerate(entities) if pd.notna(name) and str(name) in row}
-    best: tuple[float, str, list[object]] | None = None
+    item_of = {row[name]: item for item, name in enumerate(entities) if name is not None and name in row}
+    best: tuple[float, str, list[str | None]] | None = None
     for r, relation in enumerate(graph.relations):
         triples = graph.triples[graph.triples[:, 1] == r]
         frequent = Counter(int(tail) for tail in triples[:, 2])
-        values: list[object] = [None] * len(entities)
+        values: list[str | None] = [None] * len(entities)
         rank = [0] * len(entities)
         for head, _, tail in triples:
             item = item_of.get(int(head))

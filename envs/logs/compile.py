@@ -34,7 +34,8 @@ def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], 
     order = _order(log, users)
     users, items, answers, given = users[order], items[order], answers[order], given[order]
     consumed = answers[:, 0] == 1
-    slates, policies = None, ()
+    slates: Slates | None = None
+    policies: tuple[str, ...] = ()
     if log.has_exposures:
         slates, policies = _slates(log, rows.iloc[order], users, items, answers, given, consumed)
     sequences = Sequences(
@@ -176,7 +177,8 @@ def _slates(
     if Columns.propensity in rows:
         propensity = np.full(shape, np.nan, dtype=np.float32)
         propensity[slate, place] = _propensities(log, rows)
-    policy, policies = None, ()
+    policy = None
+    policies: tuple[str, ...] = ()
     if Columns.policy in rows:
         policy, names = pd.factorize(rows[Columns.policy].iloc[starts].astype(str), sort=True)
         policies = tuple(map(str, names))

@@ -13,6 +13,7 @@ KINDS = {
     "recurrent": "recloop.envs.users.fitted.recurrent:RecurrentUsers",
     "attentive": "recloop.envs.users.fitted.attentive:AttentiveUsers",
     "factor": "recloop.envs.users.fitted.factor:FactorUsers",
+    "ensemble": "recloop.envs.users.fitted.ensemble:EnsembleUsers",
     "topics": "recloop.envs.users.topics:TopicUsers",
     "clicks": "recloop.envs.users.truth.clicks:ClickUsers",
     "cascade": "recloop.envs.users.truth.cascade:CascadeUsers",

@@ -17,12 +17,14 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
+from recloop.envs.users.fitted.context import Context, Reading, Recalled
+from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import Heads, ItemParts, UserParts, slate_summary
 
 if TYPE_CHECKING:
     from recloop.envs.world import World
 
-FORMAT = 1
+FORMAT = 2
 _CHUNK = 2048
 """Users whose arrival is computed at once."""
 
@@ -38,7 +40,9 @@ class Sizes:
         exposures: whether they were fitted on what was shown, and so feel what is shown to them.
         positions: places with a bias of their own.
         repeats: whether the log holds repeated consumption.
-        hidden, rank, residual: as in `FitConfig`.
+        hidden, rank, residual, lead: as in `FitConfig`.
+        groups: how many groups each grouping of the items has.
+        days: whether days away were learned.
     """
 
     catalogue_size: int
@@ -50,6 +54,9 @@ class Sizes:
     hidden: int
     rank: int
     residual: int
+    lead: int = 5
+    groups: tuple[int, ...] = ()
+    days: bool = False
 
 
 def session_clock(steps: Tensor) -> Tensor:
@@ -69,10 +76,19 @@ class FittedState(State):
 
 
 class Memory(nn.Module, ABC):
-    """How a family remembers: from steps to the user's vector. Leading dimension B of every state."""
+    """How a family remembers: from steps to what the heads read. Leading dimension B of every state.
+
+    Attributes:
+        user_dim: length of the user's vector.
+        group_width: features of each group, in logs with exposures.
+        direct: whether readings hold a vector in item space.
+        looks_back: whether it reads the past itself (`recall`, `repeats`).
+    """
 
     user_dim: int
+    group_width: int = 0
     direct: bool = False
+    looks_back: bool = False
 
     @abstractmethod
     def blank(self, profile: Tensor) -> Any:
@@ -91,8 +107,12 @@ class Memory(nn.Module, ABC):
         """The state after a step (B, i), its `steps` not yet counted on; unchanged where nothing happened."""
 
     @abstractmethod
-    def read(self, state: Any) -> tuple[Tensor, Tensor | None]:
-        """The users' vectors (B, user_dim), and in item space (B, d) or None."""
+    def read(self, state: Any) -> Reading:
+        """What the state tells, leading dimension B."""
+
+    def recall(self, reading: Reading, past: Recalled, table: Tensor) -> Reading:
+        """The reading completed from the past, leading dims (...); `table` (N+1, d+residual) of the items."""
+        return reading
 
     def repeats(self, history: Tensor, shown: Tensor, items: Tensor) -> Tensor | None:
         """What is added to consumption because items are not new: (B, H), (B, L, K), (B, C) or (C,) -> (B, C)."""
@@ -113,7 +133,8 @@ class FittedUsers(UserSimulator):
     def __init__(self, signals: Sequence[Signal], sizes: Sizes, leaving: AssumedLeaving | None) -> None:
         self.signals = tuple(signals)
         self.sizes, self.leaving = sizes, leaving
-        self.memory = self._memory()
+        self.groups = Groups(sizes.catalogue_size, sizes.groups)
+        self.memory = self._memory(self.groups)
         self.heads = Heads(
             self.signals,
             sizes.catalogue_size,
@@ -124,10 +145,14 @@ class FittedUsers(UserSimulator):
             positions=sizes.positions,
             direct=self.memory.direct,
         )
+        self.context: Context | None = None
+        if sizes.exposures:
+            row = sizes.item_dim + sizes.residual
+            self.context = Context(self.groups, self.memory.group_width, self.memory.user_dim, row, len(self.signals))
         self._table: Tensor | None = None
 
     @abstractmethod
-    def _memory(self) -> Memory:
+    def _memory(self, groups: Groups) -> Memory:
         """The family's memory, its weights not set."""
 
     @torch.no_grad()
@@ -171,17 +196,24 @@ class FittedUsers(UserSimulator):
     @torch.no_grad()
     def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:
         """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
+        response = self.answer(state, past, slate, draw)
+        return self.observe(state, slate, response.signals), response
+
+    @torch.no_grad()
+    def answer(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> Response:
+        """As `respond`, without the state that follows."""
         vector, scores = self._scores(state, past, slate)
         signals, given = self.heads.sample(scores, slate, draw)
         held = slate < self.sizes.catalogue_size
+        appeal = self.heads.means(scores, held)[..., 0]
+        summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, state.steps)
         if self.leaving is None:
-            appeal = torch.sigmoid(scores[..., 0])
-            summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, state.steps)
             chance = self.heads.leave_chance(vector, summary)
         else:
             chance = self._assumed_chance((signals[..., 0] > 0.5).any(1).to(signals.dtype))
         left = draw.uniform("leave") < chance
-        return self.observe(state, slate, signals), Response(signals, given, left)
+        days = self.heads.days_away(vector, summary, draw) if self.sizes.days else None
+        return Response(signals, given, left, days)
 
     @torch.no_grad()
     def observe(self, state: FittedState, slate: Tensor, signals: Tensor) -> FittedState:
@@ -211,8 +243,9 @@ class FittedUsers(UserSimulator):
         place = torch.arange(length, device=past.step.device)  # (L,)
         since = past.step.unsqueeze(1) - length + place  # (B, L), negative before the episode
         steps = torch.where(since >= 0, since, place).to(torch.float32)
-        for slate, step in zip(slates.unbind(1), steps.unbind(1), strict=True):
-            state = self.memory.advance(replace(state, steps=step), slate)
+        held = (past.shown < n).any(-1).any(0).tolist()  # a slate that nobody was shown changes nobody
+        for slate, step, known in zip(slates.unbind(1), steps.unbind(1), held, strict=True):
+            state = self.memory.advance(replace(state, steps=step), slate) if known else state
         guess: FittedState = replace(state, steps=past.step.to(torch.float32))
         return guess
 
@@ -221,9 +254,9 @@ class FittedUsers(UserSimulator):
         """Calibrated means with position effects; 0 at empty places. The spread is not known."""
         vector, scores = self._scores(state, past, slate)
         held = slate < self.sizes.catalogue_size
-        mean = self.heads.means(scores)
+        mean = self.heads.means(scores, held)
         appeal = mean[..., 0] * held
-        anything = 1 - (1 - appeal).prod(-1)
+        anything = appeal.sum(-1) if bool(self.heads.one_at_most) else 1 - (1 - appeal).prod(-1)
         if self.leaving is None:
             presence = self.heads.presence(mean)
             summary = slate_summary(self.signals, mean, presence, appeal, held, state.steps, anything)
@@ -235,7 +268,8 @@ class FittedUsers(UserSimulator):
     @torch.no_grad()
     def utility(self, state: FittedState, past: Past, items: Tensor) -> Tensor:
         """Consumption logits without position effects: items (B, C) or (C,) -> (B, C)."""
-        user = self.heads.user_parts(*self.memory.read(state))
+        reading = self._reading(state, past)
+        user = self.heads.user_parts(reading.vector, reading.direct)
         if items.dim() == 1:
             whole = len(items) == self.sizes.catalogue_size and torch.equal(items, self._all_items)
             want = self._items.want[:-1] if whole else self._items.want[items]
@@ -244,6 +278,8 @@ class FittedUsers(UserSimulator):
         else:
             want = (self._items.want[items] @ user.want.unsqueeze(-1)).squeeze(-1)
             raw = want + self._items.bias[items, 0] + user.bias[:, :1]
+        if self.context is not None:
+            raw = raw + self.context.alone(reading, self._characters, items)[..., 0]
         repeats = self.memory.repeats(past.history, past.shown, items)
         raw = raw if repeats is None else raw + repeats
         return raw * self.heads.scale[0] + self.heads.shift[0]
@@ -263,12 +299,12 @@ class FittedUsers(UserSimulator):
     def load(cls, folder: Path) -> Self:
         """Undo `save`; `UserSimulatorError` where the folder is from a newer format or does not fit."""
         facts = read_json(folder / "users.json")
-        if facts["format"] > FORMAT:
-            raise UserSimulatorError(
-                f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop"
-            )
+        if facts["format"] != FORMAT:
+            way = "upgrade recloop" if facts["format"] > FORMAT else "build the world anew"
+            raise UserSimulatorError(f"{folder} has format {facts['format']}, this recloop reads {FORMAT}; {way}")
         leaving = None if facts["leaving"] is None else AssumedLeaving(**facts["leaving"])
-        users = cls([_signal(signal) for signal in facts["signals"]], Sizes(**facts["sizes"]), leaving)
+        sizes = Sizes(**{**facts["sizes"], "groups": tuple(facts["sizes"]["groups"])})
+        users = cls([_signal(signal) for signal in facts["signals"]], sizes, leaving)
         try:
             users.parts().load_state_dict(read_tensors(folder / "users.safetensors"))
         except RuntimeError as error:
@@ -278,8 +314,9 @@ class FittedUsers(UserSimulator):
         return users
 
     def parts(self) -> nn.ModuleDict:
-        """The two modules that hold all weights."""
-        return nn.ModuleDict({"memory": self.memory, "heads": self.heads})
+        """The modules that hold all weights."""
+        parts = {"groups": self.groups, "memory": self.memory, "heads": self.heads}
+        return nn.ModuleDict(parts if self.context is None else {**parts, "context": self.context})
 
     @property
     def _item_table(self) -> Tensor:
@@ -296,26 +333,35 @@ class FittedUsers(UserSimulator):
         everything = torch.arange(len(vectors), device=vectors.device)
         self._items: ItemParts = self.heads.item_parts(self._table, everything)
         self._all_items = everything[:-1]
+        if self.context is not None:
+            self._characters = self.context.characters(self._table, self.heads.item_bias)
 
     def _replay(self, profile: Tensor, history: Tensor, feedback: Tensor) -> Any:
         """Consumption (B, H) with feedback (B, H, S), one by one, from users of whom only the profile is known."""
         state = self.memory.blank(profile)
         steps = self.memory.inputs(self._item_table, history.unsqueeze(-1), feedback.unsqueeze(-2), shown=False)
-        for step in steps.unbind(1):
-            state = self.memory.advance(state, step)
+        held = (history < self.sizes.catalogue_size).any(0).tolist()
+        for step, known in zip(steps.unbind(1), held, strict=True):
+            state = self.memory.advance(state, step) if known else state
         return state
 
     def _scores(self, state: FittedState, past: Past, slate: Tensor) -> tuple[Tensor, Tensor]:
         """Users' vectors, and calibrated scores with position effects (B, K, S)."""
-        self._item_table  # noqa: B018 - raises where not prepared
-        vector, direct = self.memory.read(state)
-        user: UserParts = self.heads.user_parts(vector, direct)
+        reading = self._reading(state, past)
+        user: UserParts = self.heads.user_parts(reading.vector, reading.direct)
         places = torch.arange(slate.shape[1], device=slate.device)
         raw = self.heads.raw(user, self._items.at(slate), places)
+        if self.context is not None:
+            raw = raw + self.context.slate(reading, self._characters, slate)
         repeats = self.memory.repeats(past.history, past.shown, slate)
         if repeats is not None:
             raw = torch.cat([raw[..., :1] + repeats.unsqueeze(-1), raw[..., 1:]], dim=-1)
-        return vector, self.heads.calibrated(raw)
+        return reading.vector, self.heads.calibrated(raw)
+
+    def _reading(self, state: FittedState, past: Past) -> Reading:
+        table = self._item_table
+        recalled = Recalled(past.history, past.feedback, past.shown, past.answers)
+        return self.memory.recall(self.memory.read(state), recalled, table)
 
     def _assumed_chance(self, consumed: Tensor) -> Tensor:
         """Probability of leaving by the stated default, from that of having consumed anything (B,)."""

@@ -141,6 +141,52 @@ def calibrate_leaving(fitted: FittedUsers, found: Scored) -> None:
         fitted.heads.leave_shift.fill_(shift)
 
 
+@torch.no_grad()
+def score_slates(
+    fitted: FittedUsers, maker: WindowMaker, users: np.ndarray, item_vectors: Tensor, profile: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw scores of consumption, consumption, and where there is an item: of every slate (n, K)."""
+    found = []
+    moments = maker.moments(users)[:_MOMENTS]
+    for start in range(0, len(moments), 256):
+        windows = maker.cut(moments[start : start + 256]).to(item_vectors.device)
+        raw = step_scores(fitted, follow(fitted, item_vectors, profile, windows), windows, windows.items)
+        scored = windows.scored
+        held = windows.items[scored] < fitted.sizes.catalogue_size
+        found.append((raw[..., 0][scored], windows.signals[..., 0][scored], held))
+    columns = zip(*found, strict=True)
+    scores, values, held = (torch.cat(column) for column in columns)
+    return scores, values, held
+
+
+def choose(fitted: FittedUsers, slates: tuple[Tensor, Tensor, Tensor]) -> tuple[float, float] | None:
+    """Decide whether a slate is one choice or one a place, by the likelihood of held-out slates.
+
+    Sets `heads.one_at_most`, and scale and shift of consumption where it is.
+
+    Returns:
+        Nats a slate, one a place and one choice; None where some slate has two consumptions, or slates one place.
+    """
+    scores, values, held = slates
+    heads = fitted.heads
+    if scores.shape[1] < 2 or len(scores) < _FEW or bool((values.sum(1) > 1).any()):
+        return None
+    target = torch.where(values.sum(1) > 0, values.argmax(1), scores.shape[1])  # (n,)
+
+    def loss(scale: Tensor, shift: Tensor) -> Tensor:
+        logits = (scores * scale + shift).masked_fill(~held, -torch.inf)
+        return F.cross_entropy(F.pad(logits, (0, 1)), target)
+
+    scale, shift, _ = _minimise(loss, scores.new_zeros(0), len(scores))
+    single = heads.calibrated(scores.unsqueeze(-1).expand(*scores.shape, len(fitted.signals)))[..., 0]
+    apart = -F.binary_cross_entropy_with_logits(single, values, reduction="none").masked_fill(~held, 0).sum(1).mean()
+    together = -loss(scores.new_tensor(scale), scores.new_tensor(shift))
+    if together > apart:
+        heads.one_at_most.fill_(True)
+        heads.scale[0], heads.shift[0] = scale, shift
+    return float(apart), float(together)
+
+
 def assumed_answers(found: Scored, base_rate: float) -> tuple[Tensor, Tensor, Tensor]:
     """Consumptions and what was assumed shown beside them, weighted to the base rate: scores, values, weights (n,)."""
     others = found.against[found.against_held]

@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from recloop.encoders.errors import UserSimulatorError
+from recloop.encoders.errors import UserSimulatorError, unknown_name
+
+Family = Literal["recurrent", "attentive", "factor"]
+"""The families of fitted users."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class FitConfig:
         base_rate: assumed probability that a shown item is consumed (logs without exposures).
         beta: exposure in the log is assumed proportional to popularity^beta (logs without exposures).
         leaving: assumed where the log does not say who left.
+        propensity: `off`; `clipped`: every logged place weighs 1 / propensity in the loss, clipped at ten times the
+            median; `auto`: whichever has the better held-out likelihood on randomly shown places (`off` where there
+            are none).
         validation_share: share of the users held out; half of them for early stopping and calibration, half
             for the reported figures.
         seed: of splits, starting weights and sampling.
@@ -78,6 +85,7 @@ class FitConfig:
     base_rate: float = 0.1
     beta: float = 0.5
     leaving: AssumedLeaving = field(default_factory=AssumedLeaving)
+    propensity: Literal["off", "clipped", "auto"] = "off"
     validation_share: float = 0.2
     seed: int = 0
 
@@ -88,6 +96,8 @@ class FitConfig:
         for name in ("base_rate", "validation_share"):
             if not 0 < getattr(self, name) < 1:
                 raise UserSimulatorError(f"{name}={getattr(self, name)} of the users' fit must lie inside (0, 1)")
+        if self.propensity not in ("off", "clipped", "auto"):
+            raise UserSimulatorError(unknown_name("use of propensities", self.propensity, ("off", "clipped", "auto")))
         if not 0 <= self.dropout < 1:
             raise UserSimulatorError(f"dropout={self.dropout} of the users' fit must lie in [0, 1)")
 
@@ -97,7 +107,7 @@ class FitReport:
     """What a fit of users achieved, on users it held out.
 
     Args:
-        family: `recurrent` or `factor`.
+        family: `recurrent`, `attentive` or `factor`.
         figures: by signal name (and `leave`), then by figure: `log_likelihood` (nats an answer) beside
             `log_likelihood_base` of a constant, `auc` beside `auc_base`, `rmse` beside `rmse_base`,
             `calibration_error`, `count`.

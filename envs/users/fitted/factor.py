@@ -8,10 +8,15 @@ from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.context import Reading
+from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import centred
+from recloop.envs.users.fitted.layers import linear
 
 FAST, SLOW, SHOWN = 0.8, 0.98, 0.7
 """What is left of a decayed sum after one more consumption (fast, slow) and one more slate (shown)."""
+WINDOWS = (0.4, 0.75, 0.95)
+"""What is left of a group's counts after one more slate."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class FactorState(FittedState):
         shown: float32 (B, d) mean vectors of the slates lately shown; 0 in logs without exposures.
         answers: float32 (B, S) mean answers to them.
         shown_mass: float32 (B,) sum of weights of these slates.
+        groups: float32 (B, C, 2 x 3) items of every group shown and consumed over three windows that fade a slate at a
+            time, or None in logs without exposures.
     """
 
     profile: Tensor
@@ -40,6 +47,7 @@ class FactorState(FittedState):
     shown: Tensor
     answers: Tensor
     shown_mass: Tensor
+    groups: Tensor | None = None
 
 
 class FactorMemory(Memory):
@@ -51,15 +59,15 @@ class FactorMemory(Memory):
     """
 
     direct = True
+    looks_back = True
 
-    def __init__(self, signals: tuple[Signal, ...], sizes: Sizes) -> None:
+    def __init__(self, signals: tuple[Signal, ...], sizes: Sizes, groups: Groups) -> None:
         super().__init__()
-        self.signals, self.sizes = signals, sizes
+        self.signals, self.sizes, self.items_groups = signals, sizes, groups
+        self.group_width = 3 * len(WINDOWS)
         d, s = sizes.item_dim, len(signals)
         width = 3 * d + s + 3 + sizes.profile_dim + (d + s + 3 if sizes.exposures else 0)
-        self.hidden: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-            nn.Linear, width, sizes.hidden
-        )
+        self.hidden = linear(width, sizes.hidden)
         self.near = nn.Parameter(torch.zeros(4))
         self.again = nn.Parameter(torch.zeros(2))
         self.user_dim = sizes.hidden + width
@@ -83,6 +91,7 @@ class FactorMemory(Memory):
             shown=zero(d),
             answers=zero(s),
             shown_mass=zero(),
+            groups=zero(self.items_groups.count, 2 * len(WINDOWS)) if self.sizes.exposures else None,
         )
 
     def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
@@ -104,12 +113,16 @@ class FactorMemory(Memory):
             (vectors * seen).sum(-2) / size,
             (answers * seen).sum(-2) / size,
         ]
+        if self.sizes.exposures:
+            both = torch.cat([held.to(vectors.dtype).unsqueeze(-1) * float(shown), weight], dim=-1)
+            parts.append(self.items_groups.sums(items, both).flatten(-2))
         return torch.cat(parts, dim=-1)
 
     def advance(self, state: FactorState, step: Tensor) -> FactorState:
         """Decay by how many were consumed and whether a slate was shown, then add; a step of zeros changes nothing."""
         d, s = self.sizes.item_dim, len(self.signals)
-        count, seen, vectors, liked, feedback, shown, answers = step.split_with_sizes([1, 1, d, d, s, d, s], 1)
+        known = step[:, : 2 + 3 * d + 2 * s]
+        count, seen, vectors, liked, feedback, shown, answers = known.split_with_sizes([1, 1, d, d, s, d, s], 1)
         fast, slow = FAST**count, SLOW**count
         fade = 1 - (1 - SHOWN) * seen
         return replace(
@@ -123,10 +136,18 @@ class FactorMemory(Memory):
             shown=state.shown * fade + shown,
             answers=state.answers * fade + answers,
             shown_mass=state.shown_mass * fade.squeeze(1) + seen.squeeze(1),
+            groups=None if state.groups is None else self._fade(state.groups, seen, step[:, known.shape[1] :]),
         )
 
-    def read(self, state: FactorState) -> tuple[Tensor, Tensor | None]:
-        """Features through a layer beside the features themselves; the weighted sum of the normed sums."""
+    def _fade(self, groups: Tensor, seen: Tensor, step: Tensor) -> Tensor:
+        """Windows (B, C, 2 x 3) a slate later."""
+        left = groups.new_tensor(WINDOWS).repeat_interleave(2)  # (6,)
+        left = 1 - (1 - left) * seen.unsqueeze(2)
+        both = step.view(len(step), -1, 2).repeat(1, 1, len(WINDOWS))
+        return groups * left + both
+
+    def read(self, state: FactorState) -> Reading:
+        """Features through a layer beside the features themselves; the weighted sum of the normed sums; windows."""
         mass = state.mass.clamp_min(1)
         fast, slow = state.fast / mass[:, :1].sqrt(), state.slow / mass[:, 1:].sqrt()
         liked = state.liked / mass[:, 1:].sqrt()
@@ -147,7 +168,11 @@ class FactorMemory(Memory):
         wide = torch.cat(features, dim=-1)
         near = torch.stack([F.normalize(part, dim=-1) for part in (fast, slow, liked, shown)], dim=1)
         direct = (near * self.near.view(1, -1, 1)).sum(1)  # (B, d)
-        return torch.cat([F.gelu(self.hidden(wide)), wide], dim=-1), direct
+        groups = None
+        if state.groups is not None:
+            shown, taken = state.groups.view(*state.groups.shape[:-1], -1, 2).unbind(-1)  # (B, C, 3)
+            groups = torch.cat([torch.log1p(shown), torch.log1p(taken), taken / (shown + 1)], dim=-1)
+        return Reading(torch.cat([F.gelu(self.hidden(wide)), wide], dim=-1), direct, groups)
 
     def repeats(self, history: Tensor, shown: Tensor, items: Tensor) -> Tensor | None:
         """Learned weights on having been consumed, and on log(1 + times shown lately)."""
@@ -170,8 +195,8 @@ class FactorUsers(FittedUsers):
 
     kind = "factor"
 
-    def _memory(self) -> Memory:
-        return FactorMemory(self.signals, self.sizes)
+    def _memory(self, groups: Groups) -> Memory:
+        return FactorMemory(self.signals, self.sizes, groups)
 
 
 def _times(rows: Tensor, items: Tensor, catalogue_size: int) -> Tensor:

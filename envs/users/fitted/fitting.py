@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Literal, Never
+from typing import Never
 
 import numpy as np
 import torch
@@ -14,26 +14,42 @@ from tqdm import tqdm
 from recloop.encoders.errors import UserSimulatorError, unknown_name
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
-from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers, Sizes
-from recloop.envs.users.fitted.calibration import Exposure, Scored, calibrate, calibrate_leaving, score
-from recloop.envs.users.fitted.config import FitConfig, FitReport
+from recloop.envs.users.fitted.attentive import AttentiveUsers
+from recloop.envs.users.fitted.calibration import (
+    Exposure,
+    Scored,
+    calibrate,
+    calibrate_leaving,
+    choose,
+    score,
+    score_slates,
+)
+from recloop.envs.users.fitted.config import Family, FitConfig, FitReport
 from recloop.envs.users.fitted.factor import FactorUsers
-from recloop.envs.users.fitted.heads import start_heads, start_weights
+from recloop.envs.users.fitted.groups import group_sizes
+from recloop.envs.users.fitted.heads import start_heads
+from recloop.envs.users.fitted.layers import start_weights
 from recloop.envs.users.fitted.losses import (
     answer_losses,
+    days_loss,
     follow,
     leave_loss,
     leave_parts,
     sampled_softmax,
     step_scores,
 )
+from recloop.envs.users.fitted.propensities import effective_sample_size, propensity_weights
 from recloop.envs.users.fitted.recurrent import RecurrentUsers
 from recloop.envs.users.fitted.report import Fit, logged_values, report_on
 from recloop.envs.users.fitted.windows import ConsumedBefore, WindowMaker, Windows
 
-FAMILIES: dict[str, type[FittedUsers]] = {"recurrent": RecurrentUsers, "factor": FactorUsers}
+FAMILIES: dict[str, type[FittedUsers]] = {
+    "recurrent": RecurrentUsers,
+    "attentive": AttentiveUsers,
+    "factor": FactorUsers,
+}
 """Families by name; they share the heads and nothing of how they remember."""
 REPEATS = 0.005
 """Share of repeated consumption from which a log is one whose users consume twice."""
@@ -43,22 +59,26 @@ _LEAVE_RIDGE = 0.01
 """Weight of the squared weights of the hazard: sessions end far more rarely than items are answered."""
 _STEPS = 16
 """Fewest gradient steps an epoch, and fewest windows a step, where the log has as many."""
+_MEMBER_STRIDE = 7919
+"""Sets the members' seeds apart from those of fits with neighbouring seeds."""
 _TUNE_SEED = 1
 """Seed of the sampled items in the held-out loss, so that epochs are compared on the same ones."""
 
 
 def fit_users(
-    family: Literal["recurrent", "factor"],
+    family: Family,
     sequences: Sequences,
     rows: Ints,
     item_vectors: Tensor,
     profile: Tensor,
     signals: Sequence[Signal],
     *,
+    groups: Tensor | None = None,
     config: FitConfig | None = None,
+    member: int | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
-) -> tuple[UserSimulator, FitReport]:
+) -> tuple[FittedUsers, FitReport]:
     """Fit users of one family on the behaviour of `rows` alone; no other user's behaviour is read.
 
     Where the log holds what was shown, consumption is learned on it. Elsewhere the score of an item estimates
@@ -66,13 +86,16 @@ def fit_users(
     states: exposure in the log was proportional to popularity^beta, and a shown item is consumed with `base_rate`.
 
     Args:
-        family: `recurrent` or `factor`.
+        family: `recurrent`, `attentive` or `factor`.
         sequences: the log.
         rows: rows of the users to fit on; a share of them is held out for stopping, calibration and figures.
         item_vectors: float32 (N+1, d); row N is zero.
         profile: float32 (U, p).
         signals: what an answer carries, consumption first.
+        groups: int64 (N+1, G) groupings of the items (`Catalogue.groups`); default none.
         config: sizes and settings.
+        member: number in an ensemble: starts from weights of its own, and is fitted on users drawn again with
+            replacement; those held out are the same for every member.
         device: where to fit; the users come back on the CPU.
         progress: whether to show a bar.
 
@@ -82,12 +105,17 @@ def fit_users(
     Raises:
         UserSimulatorError: an unknown family, too few users, shapes that do not fit.
     """
-    begin = time.perf_counter()
     config = config or FitConfig()
+    if config.propensity == "auto":
+        raise UserSimulatorError("propensity='auto' chooses between two fits; call fit_ensemble")
+    begin = time.perf_counter()
     rows = np.asarray(rows, dtype=np.int64)
     _check(family, sequences, rows, item_vectors, profile, signals)
     rows = _active(sequences, rows)
-    training = _Training(family, sequences, rows, item_vectors, profile, tuple(signals), config, torch.device(device))
+    groups = torch.zeros(len(item_vectors), 0, dtype=torch.int64) if groups is None else groups
+    training = _Training(
+        family, sequences, rows, item_vectors, profile, tuple(signals), groups, config, member, torch.device(device)
+    )
     with tqdm(total=config.epochs, desc=f"fit {family} users", disable=not progress, unit="epoch") as bar:
         fit = training.run(bar)
     fitted = training.fitted
@@ -107,13 +135,19 @@ class _Training:
         item_vectors: Tensor,
         profile: Tensor,
         signals: tuple[Signal, ...],
+        groups: Tensor,
         config: FitConfig,
+        member: int | None,
         device: torch.device,
     ) -> None:
         self.config, self.sequences, self.device = config, sequences, device
         self.vectors, self.profile = item_vectors.to(device), profile.to(device)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.users, self.tune, self.test = _split(rows, config.validation_share, self.generator)
+        self.users, self.tune, self.test = split_rows(rows, config.validation_share, self.generator)
+        if member is not None:
+            self.generator.manual_seed(config.seed + _MEMBER_STRIDE * (member + 1))
+            again = torch.randint(len(self.users), (len(self.users),), generator=self.generator).numpy()
+            self.users = np.sort(self.users[again])
         slates = sequences.slates
         exposures = slates is not None
         self.repeat_rate = sequences.repeat_rate(rows)
@@ -128,17 +162,27 @@ class _Training:
             hidden=config.hidden,
             rank=config.rank,
             residual=config.residual,
+            lead=config.lead,
+            groups=group_sizes(groups) if exposures else (),
+            days=slates is not None and slates.days_away is not None and bool(np.isfinite(slates.days_away).any()),
         )
         self.fitted = FAMILIES[family](signals, sizes, None if self.leaves else config.leaving)
+        if exposures:
+            self.fitted.groups.fill(groups)
         start_weights(self.fitted.memory, self.generator)
         start_heads(self.fitted.heads, self.generator)
+        if self.fitted.context is not None:
+            start_weights(self.fitted.context, self.generator)
+            self.fitted.context.last.weight.data.mul_(0.1)
         self._start_from_base_rates()
         self.fitted.parts().to(device)
+        weight = propensity_weights(sequences) if config.propensity == "clipped" else None
         self.maker = WindowMaker(
-            sequences, config.history, config.lead, config.window, memory=self.fitted.memory.direct
+            sequences, config.history, config.lead, config.window, self.fitted.memory.looks_back, weight
         )
         counts = torch.from_numpy(sequences.popularity(self.users))
         self.exposure: Exposure | None = None
+        self.choice: tuple[float, float] | None = None
         self.popularity = counts
         if not exposures:
             self.share = 0.5 * (counts + 1) / (counts + 1).sum() + 0.5 / len(counts)
@@ -198,6 +242,8 @@ class _Training:
         with torch.no_grad():
             found = self._score(self.tune, generator)
             calibrate(fitted, found, self.exposure)
+            if self.exposure is None:
+                self.choice = choose(fitted, self._slates(self.tune))
             if self.leaves:
                 calibrate_leaving(fitted, self._score(self.tune, generator, calibrated=True))
             test = self._score(self.test, generator, calibrated=True)
@@ -211,10 +257,15 @@ class _Training:
             test=test,
             epochs=epochs,
             repeat_rate=self.repeat_rate,
+            choice=self.choice,
+            sample=effective_sample_size(self.maker.weight) if self.maker.weight is not None else None,
         )
 
     def _score(self, users: Ints, generator: torch.Generator, calibrated: bool = False) -> Scored:
         return score(self.fitted, self.maker, users, self.vectors, self.profile, self.exposure, generator, calibrated)
+
+    def _slates(self, users: Ints) -> tuple[Tensor, Tensor, Tensor]:
+        return score_slates(self.fitted, self.maker, users, self.vectors, self.profile)
 
     def _loss(self, windows: Windows, generator: torch.Generator, learning: bool) -> Tensor:
         windows = windows.to(self.device)
@@ -242,6 +293,9 @@ class _Training:
                 losses.append(leave_loss(logits, left))
                 if learning:
                     losses.append(_LEAVE_RIDGE * self.fitted.heads.leave.weight.square().sum())
+        if self.fitted.sizes.days:
+            away = days_loss(self.fitted, path, windows, raw)
+            losses += [] if away is None else [0.2 * away]
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -275,7 +329,7 @@ def _active(sequences: Sequences, rows: Ints) -> Ints:
     return rows[np.diff(offsets)[rows] > 0]
 
 
-def _split(rows: Ints, share: float, generator: torch.Generator) -> tuple[Ints, Ints, Ints]:
+def split_rows(rows: Ints, share: float, generator: torch.Generator) -> tuple[Ints, Ints, Ints]:
     """Users to fit on, to stop and calibrate on, and to measure on; all the same where they are few."""
     if len(rows) < FEW_USERS:
         everyone = np.sort(rows)

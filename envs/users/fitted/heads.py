@@ -11,6 +11,7 @@ from recloop.encoders.errors import UserSimulatorError, unknown_name
 from recloop.envs.logs.schema import Signal
 from recloop.envs.randomness import Draw
 from recloop.envs.users.fitted import distributions
+from recloop.envs.users.fitted.layers import linear, start_weights
 
 CONSUME = "consume"
 """Purpose of the draw that decides on consumption; other signals draw under their own names."""
@@ -70,6 +71,8 @@ class Heads(nn.Module):
     shift: Tensor
     leave_scale: Tensor
     leave_shift: Tensor
+    one_at_most: Tensor
+    """Whether a slate is a choice of one item or none (multinomial); else every place is a choice of its own."""
 
     def __init__(
         self,
@@ -94,16 +97,19 @@ class Heads(nn.Module):
         self.shapes = nn.ParameterList(
             nn.Parameter(torch.zeros(distributions.shape_size(signal))) for signal in self.signals
         )
-        self.of_items = _linear(item_dim + residual, s * rank, bias=False)
-        self.of_users = _linear(user_dim, s * rank)
-        self.user_bias = _linear(user_dim, s)
-        self.leave = _linear(user_dim + summary_size(self.signals), 1)
+        self.of_items = linear(item_dim + residual, s * rank, bias=False)
+        self.of_users = linear(user_dim, s * rank)
+        self.user_bias = linear(user_dim, s)
+        self.leave = linear(user_dim + summary_size(self.signals), 1)
+        self.gap = linear(user_dim + summary_size(self.signals), 1)
+        self.gap_spread = nn.Parameter(torch.zeros(()))
         # log(popularity + 1) less the assumed exposure, where consumption was learned without exposures.
         self.register_buffer("offset", torch.zeros(catalogue_size + 1))
         self.register_buffer("scale", torch.ones(s))
         self.register_buffer("shift", torch.zeros(s))
         self.register_buffer("leave_scale", torch.ones(()))
         self.register_buffer("leave_shift", torch.zeros(()))
+        self.register_buffer("one_at_most", torch.zeros((), dtype=torch.bool))
 
     def items(self, item_vectors: Tensor) -> Tensor:
         """Items as both families read them: vectors (N+1, d) with the learned residual, (N+1, d+residual)."""
@@ -150,23 +156,27 @@ class Heads(nn.Module):
         """Of values given calibrated scores of one signal, elementwise, in nats."""
         return distributions.log_likelihood(self.signals[signal], score, self.shapes[signal], values)
 
-    def means(self, scores: Tensor) -> Tensor:
-        """Expected values where given, (..., S) -> (..., S)."""
-        return torch.stack(
-            [distributions.mean(signal, scores[..., s], self.shapes[s]) for s, signal in enumerate(self.signals)],
-            dim=-1,
-        )
+    def means(self, scores: Tensor, held: Tensor | None = None) -> Tensor:
+        """Expected values where given, of slates (..., K, S) -> (..., K, S); `held` (..., K) has an item there."""
+        means = [distributions.mean(signal, scores[..., s], self.shapes[s]) for s, signal in enumerate(self.signals)]
+        if bool(self.one_at_most):
+            means[0] = chosen(scores[..., 0], held)
+        return torch.stack(means, dim=-1)
 
     def sample(self, scores: Tensor, slate: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Answers to a slate (B, K) by its items' luck: signals (B, K, S), and where they are given."""
-        given = [slate < self.catalogue_size] * len(self.signals)
+        held = slate < self.catalogue_size
+        given = [held] * len(self.signals)
         values = [torch.zeros_like(scores[..., 0])] * len(self.signals)
         for s, parent in self.order:
             signal = self.signals[s]
             uniform = draw.uniform(CONSUME if s == 0 else signal.name, slate)
             if parent is not None:
                 given[s] = given[parent] & (values[parent] > 0.5)
-            value = distributions.sample(signal, scores[..., s], self.shapes[s], uniform)
+            if s == 0 and bool(self.one_at_most):
+                value = _one_of(scores[..., 0], held, draw, slate)
+            else:
+                value = distributions.sample(signal, scores[..., s], self.shapes[s], uniform)
             values[s] = torch.where(given[s], value, 0.0)
         return torch.stack(values, dim=-1), torch.stack(given, dim=-1)
 
@@ -186,6 +196,33 @@ class Heads(nn.Module):
     def leave_chance(self, vector: Tensor, summary: Tensor) -> Tensor:
         """Calibrated probability of leaving, (...)."""
         return torch.sigmoid(self.leave_logit(vector, summary) * self.leave_scale + self.leave_shift)
+
+    def gap_mean(self, vector: Tensor, summary: Tensor) -> Tensor:
+        """Mean of log(1 + days away) of those who leave after this slate, (...)."""
+        mean: Tensor = self.gap(torch.cat([vector, summary], dim=-1))
+        return mean.squeeze(-1)
+
+    def days_away(self, vector: Tensor, summary: Tensor, draw: Draw) -> Tensor:
+        """Days until the next session of those who leave now, (B,): log-normal after adding a day."""
+        spread = F.softplus(self.gap_spread)
+        return torch.expm1(self.gap_mean(vector, summary) + spread * draw.normal("days away")).clamp_min(0)
+
+
+def chosen(scores: Tensor, held: Tensor | None = None) -> Tensor:
+    """Probability of each place (..., K) in a choice among the held places and none (McFadden 1974)."""
+    if held is not None:
+        scores = scores.masked_fill(~held, -torch.inf)
+    return torch.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]
+
+
+def _one_of(scores: Tensor, held: Tensor, draw: Draw, slate: Tensor) -> Tensor:
+    """1 at the place chosen, by Gumbel noise that belongs to the items; nothing may be chosen. (B, K)."""
+    noisy = (scores + draw.gumbel(CONSUME, slate)).masked_fill(~held, -torch.inf)
+    none = draw.gumbel("consume nothing")
+    best = noisy.max(1)
+    places = torch.arange(slate.shape[1], device=slate.device)
+    wins = (best.values > none).unsqueeze(1) & (places == best.indices.unsqueeze(1))
+    return wins.to(scores.dtype)
 
 
 def drawing_order(signals: Sequence[Signal]) -> tuple[tuple[int, int | None], ...]:
@@ -264,17 +301,6 @@ def slate_summary(
     return torch.cat([answers, torch.stack(readings, dim=-1)], dim=-1)
 
 
-def start_weights(module: nn.Module, generator: torch.Generator) -> None:
-    """Uniform weights by fan-in (He et al. 2015), zero biases, from a generator of one's own."""
-    with torch.no_grad():
-        for weight in module.parameters():
-            if weight.dim() < 2:
-                weight.zero_()
-            elif weight.numel():
-                bound = weight.shape[1] ** -0.5
-                weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
-
-
 def start_heads(heads: Heads, generator: torch.Generator) -> None:
     """As `start_weights`; item and position biases start at zero, residuals near it."""
     start_weights(heads, generator)
@@ -285,11 +311,3 @@ def start_heads(heads: Heads, generator: torch.Generator) -> None:
         heads.leave.weight.zero_()
         heads.residual.copy_(torch.randn(heads.residual.shape, generator=generator) * 0.1)
         heads.residual[-1].zero_()
-
-
-def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """A layer whose weights are not set: torch's own initialisation would draw from the global generator."""
-    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-        nn.Linear, inputs, outputs, bias=bias
-    )
-    return layer

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.envs.users.fitted.answering import FittedUsers
+from recloop.envs.users.fitted.context import Reading
 from recloop.envs.users.fitted.heads import UserParts, slate_summary
 from recloop.envs.users.fitted.windows import ConsumedBefore, Windows
 
@@ -20,12 +21,12 @@ class Trajectory:
 
     Args:
         table: (N+1, d+residual) items as both families read them.
-        vectors: (B, T, user_dim).
-        users: what the heads read of them, leading dims (B, T).
+        reading: what is read of them, leading dims (B, T).
+        users: what the heads make of it, leading dims (B, T).
     """
 
     table: Tensor
-    vectors: Tensor
+    reading: Reading
     users: UserParts
 
 
@@ -49,13 +50,19 @@ def follow(
         state = replace(state, steps=windows.session_step[:, t])
         read.append(memory.read(state))
         state = memory.advance(state, step)
-    vectors = torch.stack([vector for vector, _ in read], dim=1)
+    reading = Reading(*(_stacked(read, name) for name in ("vector", "direct", "groups")))  # type: ignore[arg-type]
+    if windows.past is not None:
+        reading = memory.recall(reading, windows.past, table)
     if dropout > 0:
-        kept = torch.rand(vectors.shape, generator=generator).to(vectors.device) >= dropout
-        vectors = vectors * kept / (1 - dropout)
-    found = [direct for _, direct in read if direct is not None]
-    direct = torch.stack(found, dim=1) if found else None
-    return Trajectory(table, vectors, heads.user_parts(vectors, direct))
+        kept = torch.rand(reading.vector.shape, generator=generator).to(table.device) >= dropout
+        reading = replace(reading, vector=reading.vector * kept / (1 - dropout))
+    return Trajectory(table, reading, heads.user_parts(reading.vector, reading.direct))
+
+
+def _stacked(readings: list[Reading], name: str) -> Tensor | None:
+    """One field of the readings of T steps, (B, T, ...)."""
+    found = [getattr(reading, name) for reading in readings]
+    return None if found[0] is None else torch.stack(found, dim=1)
 
 
 def step_scores(fitted: FittedUsers, path: Trajectory, windows: Windows, items: Tensor) -> Tensor:
@@ -63,10 +70,19 @@ def step_scores(fitted: FittedUsers, path: Trajectory, windows: Windows, items: 
     heads = fitted.heads
     places = torch.arange(items.shape[2], device=items.device) if fitted.sizes.exposures else None
     raw = heads.raw(path.users, heads.item_parts(path.table, items), places)
-    repeats = fitted.memory.repeats(windows.recent.flatten(0, 1), windows.shown.flatten(0, 1), items.flatten(0, 1))
+    if fitted.context is not None:
+        raw = raw + fitted.context.slate(path.reading, fitted.context.characters(path.table, heads.item_bias), items)
+    repeats = _repeats(fitted, windows, items.flatten(0, 1))
     if repeats is not None:
         raw = torch.cat([raw[..., :1] + repeats.view(*items.shape, 1), raw[..., 1:]], dim=-1)
     return raw
+
+
+def _repeats(fitted: FittedUsers, windows: Windows, items: Tensor) -> Tensor | None:
+    """What the family adds because items are not new: items (B*T, C) or (C,) -> (B*T, C)."""
+    if windows.past is None:
+        return None
+    return fitted.memory.repeats(windows.past.history.flatten(0, 1), windows.past.shown.flatten(0, 1), items)
 
 
 def leave_parts(
@@ -75,7 +91,7 @@ def leave_parts(
     """Logits of leaving and what happened, of the steps where somebody knows: (n,), (n,)."""
     held = windows.items < fitted.sizes.catalogue_size
     scores = fitted.heads.calibrated(raw) if calibrated else raw
-    appeal = torch.sigmoid(scores[..., 0]).detach()
+    appeal = fitted.heads.means(scores, held)[..., 0].detach()
     summary = slate_summary(
         fitted.signals,
         windows.signals,
@@ -85,9 +101,28 @@ def leave_parts(
         windows.session_step,
     )
     known = windows.scored & (windows.left >= 0)
-    # Few sessions end: they must not bend what the many answers taught the memory.
-    logits = fitted.heads.leave_logit(path.vectors[known].detach(), summary[known])
+    logits = fitted.heads.leave_logit(_gently(path.reading.vector[known]), summary[known])
     return logits, windows.left[known].to(raw.dtype)
+
+
+def _gently(vectors: Tensor) -> Tensor:
+    """The same numbers, a tenth of the gradient: few sessions end, and they must not bend what the many answers
+    taught the memory."""
+    return vectors.detach() + 0.1 * (vectors - vectors.detach())
+
+
+def days_loss(fitted: FittedUsers, path: Trajectory, windows: Windows, raw: Tensor) -> Tensor | None:
+    """Mean Gaussian loss of log(1 + days away) where sessions ended and the user came back; None where none did."""
+    known = windows.scored & torch.isfinite(windows.days_away)
+    if not bool(known.any()):
+        return None
+    held = windows.items < fitted.sizes.catalogue_size
+    appeal = fitted.heads.means(raw, held)[..., 0].detach()
+    given = windows.given.to(raw.dtype)
+    summary = slate_summary(fitted.signals, windows.signals, given, appeal, held, windows.session_step)
+    mean = fitted.heads.gap_mean(_gently(path.reading.vector[known]), summary[known])
+    spread = F.softplus(fitted.heads.gap_spread)
+    return (0.5 * ((torch.log1p(windows.days_away[known]) - mean) / spread) ** 2 + torch.log(spread)).mean()
 
 
 def sampled_softmax(
@@ -114,7 +149,7 @@ def sampled_softmax(
     drawn, counts = torch.unique(negatives, return_counts=True)
     parts = heads.item_parts(path.table, drawn)
     logits = path.users.want @ parts.want.T + parts.bias[:, 0]  # (B, T, M)
-    repeats = fitted.memory.repeats(windows.recent.flatten(0, 1), windows.shown.flatten(0, 1), drawn)
+    repeats = _repeats(fitted, windows, drawn)
     if repeats is not None:
         logits = logits + repeats.view(logits.shape)
     log_share = torch.log(share) + math.log(len(negatives))
@@ -135,7 +170,8 @@ def answer_losses(fitted: FittedUsers, windows: Windows, raw: Tensor, first: int
         where = windows.given[..., s] & windows.scored.unsqueeze(-1)
         if bool(where.any()):
             score, value = raw[..., s][where], windows.signals[..., s][where]
-            losses.append(-fitted.heads.log_likelihood(s, score, value).mean())
+            weight = windows.weight[where]
+            losses.append(-(fitted.heads.log_likelihood(s, score, value) * weight).sum() / weight.sum())
     return losses
 
 

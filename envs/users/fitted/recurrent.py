@@ -1,4 +1,4 @@
-"""Recurrent users: what they want is a hidden state that every step moves."""
+"""Recurrent users: hidden states that every step moves, one of the user and one of each group of items."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,17 @@ from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.context import Reading
+from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import centred
+from recloop.envs.users.fitted.layers import gru_cell, linear
+
+GROUP_UNITS = 16
+"""Units of a group's state."""
+_READ = 8
+"""Numbers that are read of an item in a log with exposures."""
+_WORTH = 2
+"""Numbers a shown item adds to its group's input."""
 
 
 @dataclass(frozen=True)
@@ -18,65 +28,99 @@ class RecurrentState(FittedState):
     Args:
         hidden: float32 (B, dh).
         profile: float32 (B, p), as they arrived.
+        groups: float32 (B, C, dg) of every group of items, or None in logs without exposures.
     """
 
     hidden: Tensor
     profile: Tensor
+    groups: Tensor | None = None
 
 
 class RecurrentMemory(Memory):
     """A GRU cell (Cho et al. 2014) advanced once a step, as in GRU4Rec (Hidasi et al. 2016).
 
-    Differences: an order-free input over several items a step, their answers beside them; in logs with exposures
-    also the mean of what was shown, so that boredom can be felt; the profile enters at the start and at the end.
+    Differences: an order-free input over several items a step, their answers beside them; the profile enters at the
+    start and at the end. In logs with exposures the cell reads a few learned numbers an item, never its whole
+    vector, and a second, smaller cell runs for every group of items with weights that all groups share: its input is
+    how many items of the group were shown and consumed. So fatigue that was seen in one group is known for every
+    other. What a group has of its own is its starting state.
     """
 
-    def __init__(self, signals: tuple[Signal, ...], sizes: Sizes) -> None:
+    def __init__(self, signals: tuple[Signal, ...], sizes: Sizes, groups: Groups) -> None:
         super().__init__()
-        self.signals, self.sizes = signals, sizes
-        width = sizes.item_dim + sizes.residual + len(signals)
-        width = 2 * width + 4 if sizes.exposures else width
-        self.cell: nn.GRUCell = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-            nn.GRUCell, width, sizes.hidden
-        )
+        self.signals, self.sizes, self.items_groups = signals, sizes, groups
+        s, row = len(signals), sizes.item_dim + sizes.residual
+        if sizes.exposures:
+            self.reader = linear(row, _READ)
+            self.worth = linear(row, _WORTH, bias=False)
+            self.width = 2 * (_READ + s) + 2
+            self.group_inputs = s + 1 + _WORTH
+            self.cell = gru_cell(self.width + 2, sizes.hidden)
+            self.group_cell = gru_cell(self.group_inputs + len(groups.sizes) + 4, GROUP_UNITS)
+            self.origin = nn.Parameter(torch.zeros(groups.count, GROUP_UNITS))
+            self.group_width = GROUP_UNITS
+        else:
+            self.width = row + s
+            self.cell = gru_cell(self.width, sizes.hidden)
         self.start = nn.Parameter(torch.zeros(sizes.hidden, sizes.profile_dim))
         self.user_dim = sizes.hidden + sizes.profile_dim + (2 if sizes.exposures else 0)
 
     def blank(self, profile: Tensor) -> RecurrentState:
         """A hidden state from the profile (B, p) alone."""
         hidden = torch.tanh(profile @ self.start.T)
-        return RecurrentState(steps=hidden.new_zeros(len(profile)), hidden=hidden, profile=profile)
+        groups = torch.tanh(self.origin).expand(len(profile), -1, -1) if self.sizes.exposures else None
+        return RecurrentState(hidden.new_zeros(len(profile)), hidden, profile, groups)
 
     def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
-        """(..., 1 + width): whether anything happened; what was consumed; with exposures, what was shown."""
+        """(..., 1 + width): whether anything happened; what was consumed; with exposures, what was shown, by group."""
         held = items < self.sizes.catalogue_size
         consumed = held & (signals[..., 0] > 0.5) if shown else held
         weight = consumed.to(table.dtype).unsqueeze(-1)  # (..., K, 1)
         count = weight.sum(-2)  # (..., 1)
-        rows, answers = F.embedding(items, table), centred(self.signals, signals)
-        read = torch.cat([rows, answers], dim=-1)  # (..., K, d + residual + S)
-        parts = [count > 0, (read * weight).sum(-2) / count.clamp_min(1).sqrt()]
-        if self.sizes.exposures:
-            seen = held.to(table.dtype).unsqueeze(-1) * float(shown)
-            size = seen.sum(-2)
-            parts[0] = parts[0] | (size > 0)
-            parts += [(read * seen).sum(-2) / size.clamp_min(1), torch.log1p(count), torch.log1p(size)]
-        return torch.cat([parts[0].to(table.dtype), *parts[1:]], dim=-1)
+        answers = centred(self.signals, signals)
+        if not self.sizes.exposures:
+            read = torch.cat([F.embedding(items, table), answers], dim=-1)  # (..., K, d + residual + S)
+            return torch.cat([(count > 0).to(table.dtype), (read * weight).sum(-2) / count.clamp_min(1).sqrt()], -1)
+        seen = held.to(table.dtype).unsqueeze(-1) * float(shown)
+        size = seen.sum(-2)
+        read = torch.cat([F.embedding(items, self.reader(table)), answers], dim=-1)
+        by_group = [seen, weight, answers[..., 1:] * weight, F.embedding(items, self.worth(table)) * seen]
+        groups = self.items_groups.sums(items, torch.cat(by_group, dim=-1))  # (..., C, S+1+worth)
+        parts = [
+            ((count > 0) | (size > 0)).to(table.dtype),
+            (read * weight).sum(-2) / count.clamp_min(1).sqrt(),
+            (read * seen).sum(-2) / size.clamp_min(1),
+            torch.log1p(count),
+            torch.log1p(size),
+            groups.flatten(-2),
+        ]
+        return torch.cat(parts, dim=-1)
 
     def advance(self, state: RecurrentState, step: Tensor) -> RecurrentState:
-        """One step of the cell where anything happened."""
-        read = step[:, 1:]
-        if self.sizes.exposures:
-            read = torch.cat([read, session_clock(state.steps)], dim=1)
-        after = self.cell(read, state.hidden)
-        return replace(state, hidden=torch.where(step[:, :1] > 0, after, state.hidden))
+        """One step of the cells where anything happened."""
+        happened, read = step[:, :1] > 0, step[:, 1 : 1 + self.width]
+        if state.groups is None:
+            return replace(state, hidden=torch.where(happened, self.cell(read, state.hidden), state.hidden))
+        clock = session_clock(state.steps)
+        hidden = self.cell(torch.cat([read, clock], dim=1), state.hidden)
+        b, c, units = state.groups.shape
+        mine = step[:, 1 + self.width :].view(b, c, self.group_inputs)
+        common = torch.cat([clock, read[:, -2:]], dim=1).unsqueeze(1).expand(-1, c, -1)
+        kind = self.items_groups.kind.expand(b, -1, -1)
+        rows = torch.cat([mine, common, kind], dim=2).flatten(0, 1)
+        groups = self.group_cell(rows, state.groups.reshape(b * c, units)).view(b, c, units)
+        return replace(
+            state,
+            hidden=torch.where(happened, hidden, state.hidden),
+            groups=torch.where(happened.unsqueeze(2), groups, state.groups),
+        )
 
-    def read(self, state: RecurrentState) -> tuple[Tensor, Tensor | None]:
-        """Hidden state beside the profile and, with exposures, how far the session is."""
+    def read(self, state: RecurrentState) -> Reading:
+        """Hidden state beside the profile and, with exposures, how far the session is; and the groups' states."""
         parts = [state.hidden, state.profile]
         if self.sizes.exposures:
             parts.append(session_clock(state.steps))
-        return torch.cat(parts, dim=-1), None
+        return Reading(torch.cat(parts, dim=-1), groups=state.groups)
 
 
 class RecurrentUsers(FittedUsers):
@@ -84,5 +128,5 @@ class RecurrentUsers(FittedUsers):
 
     kind = "recurrent"
 
-    def _memory(self) -> Memory:
-        return RecurrentMemory(self.signals, self.sizes)
+    def _memory(self, groups: Groups) -> Memory:
+        return RecurrentMemory(self.signals, self.sizes, groups)

@@ -34,6 +34,8 @@ class Fit:
         test: raw scores of the users to measure on.
         epochs: until the best held-out loss.
         repeat_rate: share of consumption that repeats.
+        choice: nats a held-out slate as one choice a place, and as one of all places; None where not compared.
+        sample: effective sample size of the propensity weights; None without.
     """
 
     config: FitConfig
@@ -45,6 +47,8 @@ class Fit:
     test: Scored
     epochs: int
     repeat_rate: float
+    choice: tuple[float, float] | None = None
+    sample: float | None = None
 
 
 @torch.no_grad()
@@ -182,6 +186,18 @@ def _learned(fitted: FittedUsers, fit: Fit, figures: dict[str, dict[str, float]]
         sentences.append(
             f"{fitted.kind} users, {name}: fitted on {len(fit.users)} users; on {on} {figure}, "
             f"calibration error {row['calibration_error']:.3f}, {row['count']:.0f} answers."
+        )
+    if fit.choice is not None:
+        apart, together = fit.choice
+        way = "one of its places or none" if together > apart else "a choice at every place"
+        sentences.append(
+            f"{fitted.kind} users take a slate as {way}: {together:.4f} nats a held-out slate as one choice, "
+            f"{apart:.4f} as one a place."
+        )
+    if fit.sample is not None:
+        sentences.append(
+            f"{fitted.kind} users: logged places weigh inverse propensities, clipped; they are worth {fit.sample:.0f} "
+            "equal ones."
         )
     return tuple(sentences)
 

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from recloop.envs.logs.sequences import Floats, Ints, Sequences, rows_of
+from recloop.envs.users.fitted.context import Recalled
 
 
 @dataclass(frozen=True)
 class Windows:
     """B moments. Steps are slates where the log has exposures, else single consumptions (K = 1).
+
+    T and H are no longer than some window of the batch needs.
 
     Args:
         users: int64 (B,) rows of the users table.
@@ -24,8 +27,10 @@ class Windows:
         left: int8 (B, T) 1 left, 0 stayed, -1 nobody knows.
         session_step: float32 (B, T) slates answered in the session before.
         place: int64 (B, T) items consumed before the step.
-        recent: int64 (B, T, H) newest consumptions before each step; empty (B, T, 0) where nobody asks.
-        shown: int64 (B, T, L, K) newest slates before each step within the window; (B, T, 0, K) likewise.
+        past: what the family looks back at before each step, leading dims (B, T): consumption as far as the log
+            goes, slates within the window; None where it does not look back.
+        days_away: float32 (B, T) days until the user came back after this step; NaN where nobody knows.
+        weight: float32 (B, T, K) of each place in the loss.
     """
 
     users: Tensor
@@ -38,12 +43,15 @@ class Windows:
     left: Tensor
     session_step: Tensor
     place: Tensor
-    recent: Tensor
-    shown: Tensor
+    past: Recalled | None
+    days_away: Tensor
+    weight: Tensor
 
     def to(self, device: torch.device | str) -> "Windows":
         """The same windows on a device."""
-        return Windows(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        past = self.past and Recalled(**{name: value.to(device) for name, value in vars(self.past).items()})
+        return Windows(**moved, past=past)
 
 
 class WindowMaker:
@@ -54,11 +62,21 @@ class WindowMaker:
         history: H.
         lead: slates without loss at a window's start.
         window: T, steps with loss.
-        memory: whether `recent` and `shown` are wanted.
+        memory: whether `past` is wanted.
+        weight: float32 (Q, K) of each logged place in the loss; default 1.
     """
 
-    def __init__(self, sequences: Sequences, history: int, lead: int, window: int, memory: bool) -> None:
+    def __init__(
+        self,
+        sequences: Sequences,
+        history: int,
+        lead: int,
+        window: int,
+        memory: bool,
+        weight: Floats | None = None,
+    ) -> None:
         self.sequences, self.history, self.window, self.memory = sequences, history, window, memory
+        self.weight = weight
         slates = sequences.slates
         self.lead = lead if slates is not None else 0
         self.offsets = sequences.offsets if slates is None else slates.offsets
@@ -68,13 +86,14 @@ class WindowMaker:
     def moments(self, users: Ints, generator: torch.Generator | None = None) -> npt.NDArray[np.int64]:
         """Moments (W, 3) of (user, first scored step, lead) that cover the users' steps.
 
-        With a generator they are shifted by chance, and half of them have no lead: an episode may start from logged
-        consumption alone.
+        With a generator half of the users' are shifted by chance, and half of them have no lead: an episode may start
+        from logged consumption alone.
         """
         counts = np.diff(self.offsets)[users]
         shift = np.zeros(len(users), dtype=np.int64)
         if generator is not None:
             shift = torch.randint(self.window, (len(users),), generator=generator).numpy()
+            shift = shift * torch.randint(2, (len(users),), generator=generator).numpy()
         pieces = -(-np.maximum(counts + shift, 1) // self.window)  # windows a user, the first may be short
         pieces = np.where(counts > 0, pieces, 0)
         owner = np.repeat(np.arange(len(users)), pieces)
@@ -90,7 +109,7 @@ class WindowMaker:
         users, starts, lead = moments.T
         begin = np.maximum(starts - lead, 0)
         end = np.minimum(starts + self.window, np.diff(self.offsets)[users])
-        step = begin[:, None] + np.arange(self.lead + self.window)  # (B, T)
+        step = begin[:, None] + np.arange(max(int((end - begin).max(initial=1)), 1))  # (B, T)
         held = step < end[:, None]
         rows = np.where(held, self.offsets[users][:, None] + step, self.offsets[users][:, None])
         scored = held & (step >= starts[:, None])
@@ -108,32 +127,42 @@ class WindowMaker:
             session_step = self.session_step[rows]
         items = np.where(held[..., None], items, n)
         given = given & held[..., None, None]
-        history, feedback = self.sequences.last(users, self.history, place[:, 0])
-        recent, shown = self._memory(users, place, items)
+        length = int(np.clip(place[:, 0].max(initial=1), 1, self.history))
+        history, feedback = self.sequences.last(users, length, place[:, 0])
+        days = np.full(rows.shape, np.nan, dtype=np.float32)
+        if slates is not None and slates.days_away is not None:
+            days = np.where(held, slates.days_away[rows], np.float32(np.nan))
+        weight = np.ones(items.shape, dtype=np.float32) if self.weight is None else self.weight[rows]
+        signals = np.where(given, signals, np.float32(0))
         return Windows(
             users=torch.from_numpy(users.copy()),
             history=history,
             feedback=feedback,
             items=torch.from_numpy(items),
-            signals=torch.from_numpy(np.where(given, signals, np.float32(0))),
+            signals=torch.from_numpy(signals),
             given=torch.from_numpy(given),
             scored=torch.from_numpy(scored),
             left=torch.from_numpy(left),
             session_step=torch.from_numpy(session_step),
             place=torch.from_numpy(place.astype(np.int64)),
-            recent=recent,
-            shown=shown,
+            past=self._past(users, place, items, signals) if self.memory else None,
+            days_away=torch.from_numpy(days),
+            weight=torch.from_numpy(weight),
         )
 
-    def _memory(self, users: Ints, place: Ints, items: Ints) -> tuple[Tensor, Tensor]:
+    def _past(self, users: Ints, place: Ints, items: Ints, signals: Floats) -> Recalled:
         b, t, k = items.shape
-        n = self.sequences.catalogue_size
-        if not self.memory:
-            return torch.zeros(b, t, 0, dtype=torch.int64), torch.zeros(b, t, 0, k, dtype=torch.int64)
-        recent, _ = self.sequences.last(np.repeat(users, t), self.history, place.reshape(-1))
-        padded = np.concatenate([np.full((b, self.lead, k), n, dtype=np.int64), items], axis=1)
+        length = int(np.clip(place.max(initial=1), 1, self.history))
+        history, feedback = self.sequences.last(np.repeat(users, t), length, place.reshape(-1))
+        padded = np.concatenate([np.full((b, self.lead, k), self.sequences.catalogue_size), items], axis=1)
+        answers = np.concatenate([np.zeros((b, self.lead, k, signals.shape[3]), dtype=np.float32), signals], axis=1)
         back = np.arange(t)[:, None] + np.arange(self.lead)  # (T, L) places in `padded` before each step
-        return recent.view(b, t, self.history), torch.from_numpy(padded[:, back])
+        return Recalled(
+            history=history.view(b, t, length),
+            feedback=feedback.view(b, t, length, -1),
+            shown=torch.from_numpy(padded[:, back]),
+            answers=torch.from_numpy(answers[:, back]),
+        )
 
 
 class ConsumedBefore:

@@ -1,0 +1,122 @@
+"""Attentive users: what they want is looked up in their past anew at every step, nothing is carried along."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recloop.envs.logs.schema import Signal
+from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.context import Reading, Recalled
+from recloop.envs.users.fitted.groups import Groups
+from recloop.envs.users.fitted.heads import centred
+from recloop.envs.users.fitted.layers import linear
+
+_QUERIES, _KEY, _VALUE = 4, 16, 16
+_READ = 8
+"""Numbers that are read of an item in a log with exposures."""
+
+
+@dataclass(frozen=True)
+class AttentiveState(FittedState):
+    """State of attentive users: all else stands in the past.
+
+    Args:
+        profile: float32 (B, p).
+    """
+
+    profile: Tensor
+
+
+class AttentiveMemory(Memory):
+    """Pooling by multi-head attention (Lee et al. 2019) over what was consumed and, with exposures, shown.
+
+    Differences from the Set Transformer: one layer, learned queries moved by the profile and the session's clock,
+    ages as features, an entry that stands for nothing. Of every group of items it lays side by side how many were
+    shown and consumed in each of the last slates, and how many were consumed over the remembered history.
+    """
+
+    looks_back = True
+
+    def __init__(self, signals: tuple[Signal, ...], sizes: Sizes, groups: Groups) -> None:
+        super().__init__()
+        self.signals, self.sizes, self.items_groups = signals, sizes, groups
+        read = _READ if sizes.exposures else 2 * _VALUE
+        entry = read + len(signals) + 4
+        self.reader = linear(sizes.item_dim + sizes.residual, read)
+        self.keys = linear(entry, _KEY)
+        self.values = linear(entry, _VALUE * (1 if sizes.exposures else 2))
+        self.queries = linear(sizes.profile_dim + 2, _QUERIES * _KEY)
+        pooled = _QUERIES * self.values.out_features
+        self.user_dim = pooled + sizes.profile_dim + 4
+        if sizes.exposures:
+            self.group_width = 2 * sizes.lead + 3
+
+    def blank(self, profile: Tensor) -> AttentiveState:
+        """Nothing to keep but the profile (B, p)."""
+        return AttentiveState(profile.new_zeros(len(profile)), profile)
+
+    def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
+        """Nothing: (..., 0)."""
+        return table.new_zeros(*items.shape[:-1], 0)
+
+    def advance(self, state: AttentiveState, step: Tensor) -> AttentiveState:
+        """Nothing changes; the past is the core's."""
+        return state
+
+    def read(self, state: AttentiveState) -> Reading:
+        """Profile and clock, for `recall`."""
+        return Reading(torch.cat([state.profile, session_clock(state.steps)], dim=-1))
+
+    def recall(self, reading: Reading, past: Recalled, table: Tensor) -> Reading:
+        """The user's vector and the groups' counts, leading dims (...)."""
+        n = self.sizes.catalogue_size
+        tabled = self.reader(table)
+        length = past.history.shape[-1]
+        age = torch.arange(length - 1, -1, -1, device=table.device, dtype=table.dtype)
+        entries = [self._entries(tabled, past.history, past.feedback, age, 0.0)]
+        held = [past.history < n]
+        if self.sizes.exposures:
+            slates, k = past.shown.shape[-2:]
+            back = torch.arange(slates - 1, -1, -1, device=table.device, dtype=table.dtype).repeat_interleave(k)
+            entries.append(self._entries(tabled, past.shown.flatten(-2), past.answers.flatten(-3, -2), back, 1.0))
+            held.append((past.shown < n).flatten(-2))
+        rows, there = torch.cat(entries, dim=-2), torch.cat(held, dim=-1)
+        queries = self.queries(reading.vector).unflatten(-1, (_QUERIES, _KEY))
+        match = queries @ self.keys(rows).transpose(-1, -2) / _KEY**0.5  # (..., Q, P)
+        match = F.pad(match.masked_fill(~there.unsqueeze(-2), -torch.inf), (0, 1))  # and nothing
+        pooled = match.softmax(-1)[..., :-1] @ self.values(rows)  # (..., Q, V)
+        counts = torch.stack([torch.log1p(part.sum(-1).to(table.dtype)) / 3 for part in (held[0], held[-1])], dim=-1)
+        vector = torch.cat([pooled.flatten(-2), reading.vector, counts], dim=-1)
+        groups = self._by_group(past) if self.sizes.exposures else None
+        return replace(reading, vector=vector, groups=groups)
+
+    def _entries(self, tabled: Tensor, items: Tensor, answers: Tensor, age: Tensor, kind: float) -> Tensor:
+        ages = torch.stack([torch.log1p(age) / 3, 1 / (1 + age), torch.exp(-age / 3), torch.full_like(age, kind)], -1)
+        told = [F.embedding(items, tabled), centred(self.signals, answers), ages.expand(*items.shape, -1)]
+        return torch.cat(told, dim=-1)
+
+    def _by_group(self, past: Recalled) -> Tensor:
+        """(..., C, 2L + 3): shown and consumed in each slate, newest last; consumed in the history, at three ranges."""
+        n = self.sizes.catalogue_size
+        held = (past.shown < n).to(torch.float32)
+        taken = held * (past.answers[..., 0] > 0.5)
+        per_slate = self.items_groups.sums(past.shown, torch.stack([held, taken], dim=-1))  # (..., L, C, 2)
+        recent = per_slate.movedim(-3, -2).flatten(-2)  # (..., C, 2L)
+        missing = 2 * self.sizes.lead - recent.shape[-1]
+        recent = F.pad(recent, (missing, 0)) if missing > 0 else recent[..., -2 * self.sizes.lead :]
+        age = torch.arange(past.history.shape[-1] - 1, -1, -1, device=held.device)
+        ranges = torch.stack([0.8**age, 0.95**age, torch.ones_like(age, dtype=torch.float32)], dim=-1)
+        weight = ranges * (past.history < n).to(torch.float32).unsqueeze(-1)
+        consumed = torch.log1p(self.items_groups.sums(past.history, weight))
+        return torch.cat([recent, consumed], dim=-1)
+
+
+class AttentiveUsers(FittedUsers):
+    """Fitted users who look back at their past; see `AttentiveMemory` and `Heads`."""
+
+    kind = "attentive"
+
+    def _memory(self, groups: Groups) -> Memory:
+        return AttentiveMemory(self.signals, self.sizes, groups)

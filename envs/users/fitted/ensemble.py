@@ -1,0 +1,134 @@
+"""An ensemble of fitted users: each lane meets one member, and the members' disagreement says what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from recloop.encoders.errors import UserSimulatorError
+from recloop.encoders.storage import read_json, write_json
+from recloop.envs.randomness import Draw
+from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+from recloop.envs.users.fitted.answering import FittedState, FittedUsers
+
+if TYPE_CHECKING:
+    from recloop.envs.world import World
+
+
+@dataclass(frozen=True)
+class EnsembleState(State):
+    """State of an ensemble: every member's guess of the same user.
+
+    Args:
+        member: int64 (B,) who answers in this lane.
+        states: one a member, each of B lanes.
+    """
+
+    member: Tensor
+    states: tuple[FittedState, ...]
+
+    def where(self, mask: Tensor, other: Self) -> Self:
+        """See `Lanes.where`."""
+        states = tuple(mine.where(mask, theirs) for mine, theirs in zip(self.states, other.states, strict=True))
+        return type(self)(torch.where(mask, other.member, self.member), states)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Lanes.rows`."""
+        return type(self)(self.member[index], tuple(state.rows(index) for state in self.states))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """See `Lanes.concatenate`."""
+        columns = zip(*(part.states for part in parts), strict=True)
+        states = tuple(column[0].concatenate(list(column)) for column in columns)
+        return cls(torch.cat([part.member for part in parts]), states)
+
+
+class EnsembleUsers(UserSimulator):
+    """Users fitted several times on bootstrapped users of one log (Efron 1979; Lakshminarayanan et al. 2017).
+
+    A lane's user is one of the members for the whole episode, drawn at arrival, so that what the log leaves open is
+    met as several worlds rather than as their average. All members follow every answer: `expected` returns the mean
+    over them, and their standard deviation as the spread.
+
+    Args:
+        members: fitted alike, of one log.
+    """
+
+    kind: ClassVar[str] = "ensemble"
+
+    def __init__(self, members: Sequence[FittedUsers]) -> None:
+        if not members:
+            raise UserSimulatorError("an ensemble of no members cannot answer; give one or more")
+        if any(member.signals != members[0].signals for member in members):
+            raise UserSimulatorError("the members of an ensemble answer with different signals; fit them on one log")
+        self.members = tuple(members)
+        self.signals = members[0].signals
+
+    def prepare(self, world: World, device: torch.device | str) -> None:
+        """Prepare every member."""
+        self.device = torch.device(device)
+        for member in self.members:
+            member.prepare(world, device)
+
+    def arrive(self, users: Tensor, draw: Draw) -> EnsembleState:
+        """Every member's tabled state, and who answers."""
+        return EnsembleState(self._drawn(draw), tuple(member.arrive(users, draw) for member in self.members))
+
+    def respond(self, state: EnsembleState, past: Past, slate: Tensor, draw: Draw) -> tuple[EnsembleState, Response]:
+        """The answer of each lane's member; every member sees it."""
+        answers = [m.answer(s, past, slate, draw) for m, s in zip(self.members, state.states, strict=True)]
+        response = answers[0]
+        for number, other in enumerate(answers[1:], start=1):
+            response = response.where(state.member == number, other)
+        return self.observe(state, slate, response.signals), response
+
+    def observe(self, state: EnsembleState, slate: Tensor, signals: Tensor) -> EnsembleState:
+        """The state after the answers (B, K, S) to slates (B, K)."""
+        followed = [m.observe(s, slate, signals) for m, s in zip(self.members, state.states, strict=True)]
+        return EnsembleState(state.member, tuple(followed))
+
+    def resume(self, state: EnsembleState, days_away: Tensor, draw: Draw) -> EnsembleState:
+        """Every member's new session."""
+        resumed = [m.resume(s, days_away, draw) for m, s in zip(self.members, state.states, strict=True)]
+        return EnsembleState(state.member, tuple(resumed))
+
+    def infer(self, past: Past, profile: Tensor) -> EnsembleState:
+        """Every member's guess; lanes go round the members."""
+        lanes = torch.arange(len(profile), device=profile.device) % len(self.members)
+        return EnsembleState(lanes, tuple(member.infer(past, profile) for member in self.members))
+
+    def expected(self, state: EnsembleState, past: Past, slate: Tensor) -> Expected:
+        """Mean over the members, and their standard deviation (0 for one member)."""
+        found = [m.expected(s, past, slate) for m, s in zip(self.members, state.states, strict=True)]
+        means = torch.stack([one.mean for one in found])
+        leaves = torch.stack([one.leave for one in found if one.leave is not None])
+        return Expected(means.mean(0), means.std(0, unbiased=False), leaves.mean(0))
+
+    def utility(self, state: EnsembleState, past: Past, items: Tensor) -> Tensor:
+        """Mean over the members."""
+        found = [m.utility(s, past, items) for m, s in zip(self.members, state.states, strict=True)]
+        return torch.stack(found).mean(0)
+
+    def save(self, folder: Path) -> None:
+        """Write one folder a member into an existing folder."""
+        write_json(folder / "ensemble.json", {"kinds": [member.kind for member in self.members]})
+        for number, member in enumerate(self.members):
+            (folder / f"member-{number}").mkdir(exist_ok=True)
+            member.save(folder / f"member-{number}")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Undo `save`."""
+        from recloop.envs.users.fitted.fitting import FAMILIES
+
+        kinds = read_json(folder / "ensemble.json")["kinds"]
+        return cls([FAMILIES[kind].load(folder / f"member-{number}") for number, kind in enumerate(kinds)])
+
+    def _drawn(self, draw: Draw) -> Tensor:
+        return (draw.uniform("member") * len(self.members)).long().clamp(max=len(self.members) - 1)
