@@ -264,7 +264,7 @@ def bracket_over(groups: Sequence[Sequence[Rollout]], rules: BracketRules | None
         groups: rollouts of the policy, those of one simulator (its seeds) together; the bracket spans the simulators.
         rules: the constants.
     """
-    values, lows, highs, outside = [], [], [], []
+    values, lows, highs, outside, spreads = [], [], [], [], []
     for rollouts in groups:
         beyond, low, high = 0.0, 0.0, 0.0
         for r in rollouts:
@@ -275,5 +275,7 @@ def bracket_over(groups: Sequence[Sequence[Rollout]], rules: BracketRules | None
         values.append(float(np.mean([r.value.mean() for r in rollouts])))
         lows.append(low / len(rollouts))
         highs.append(high / len(rollouts))
+        members = [r.expected.mean(0) for r in rollouts if r.expected is not None]
+        spreads.append(float(np.mean(members, axis=0).std()) if members else 0.0)
         outside.append(beyond / max(sum(int(r.length.sum()) for r in rollouts), 1))
-    return bracket_of(values, lows, highs, outside, rules)
+    return bracket_of(values, lows, highs, outside, rules, spreads=spreads)

@@ -59,7 +59,7 @@ class Rollout:
         shown: int64 (N,) how often each item was shown, over all lanes.
         outside: float64 (B,) share of the slates that lie outside the log's support; this and the next three are None
             in a world without a support model.
-        spread: float64 (B,) sum over slates of the standard deviation of their expected reward over the ensemble.
+        expected: float64 (B, M) what each member of an ensemble expected of the slates; None without one.
         pessimistic, optimistic: float64 (B,) what the episode was worth at worst and at best, see `BracketTally`.
         trace_history: int64 (H,) what the first lane's user had consumed before; N is empty.
         trace_slate: int64 (T, K) what the first lane was shown.
@@ -80,7 +80,7 @@ class Rollout:
     trace_signals: Floats
     trace_given: Bools
     outside: Floats | None = None
-    spread: Floats | None = None
+    expected: Floats | None = None
     pessimistic: Floats | None = None
     optimistic: Floats | None = None
 
@@ -192,7 +192,7 @@ class Arena:
         return replace(
             rollout,
             outside=ignorance.outside / np.maximum(rollout.length, 1),
-            spread=ignorance.spread,
+            expected=ignorance.expected,
             pessimistic=ignorance.pessimistic,
             optimistic=ignorance.optimistic,
         )

@@ -13,7 +13,8 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.bracket import BracketRules, BracketTally
 from recloop.envs.support.model import SupportModel
-from recloop.envs.users.contract import Expected, Past
+from recloop.envs.users.contract import Past
+from recloop.envs.users.fitted.ensemble import EnsembleUsers
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,26 +33,37 @@ class Ignorance:
         self.tally = BracketTally(support, rules, core.batch, core.max_steps, core.device)
         self.step = 0
         self.asks = True
-        self.none = torch.zeros(core.batch, device=core.device)
+        self.members: Tensor | None = None
+        self.nowhere = torch.zeros(core.batch, device=core.device)
 
     def add(self, past: Past, state: Any, step: Transition, alive: Tensor) -> None:
         """One step of the lanes that were `alive` (B,) before it; `past` and `state` are from before it, too."""
         rows = alive.nonzero()[:, 0]
-        distance = self.none.clone()
+        distance = self.nowhere.clone()
         distance[rows] = self.support.distance(past.rows(rows), step.slate[rows])
-        spread = self._spread(past, state, step.slate)
-        self.tally.add(distance, step.reward, spread, step.terminated, alive, self.step)
+        self.tally.add(distance, step.reward, step.terminated, alive, self.step)
         self.step += 1
+        expected = self._expected(past, state, step.slate) if self.asks else None
+        if expected is not None:
+            earned = expected.double() * alive.unsqueeze(1)
+            self.members = earned if self.members is None else self.members + earned
 
-    def _spread(self, past: Past, state: Any, slate: Tensor) -> Tensor:
-        """Standard deviation of the slates' expected reward over the ensemble, (B,); 0 where nobody says."""
-        if not self.asks:
-            return self.none
-        expected = self.core.simulator.expected(state, past, slate)
-        if expected is None or expected.spread is None:
+    def _expected(self, past: Past, state: Any, slate: Tensor) -> Tensor | None:
+        """What each member of an ensemble expects the slates to earn, (B, M); None where nobody disagrees.
+
+        Users that only tell a spread count as two members, one above and one below the mean in every place alike.
+        """
+        simulator, world = self.core.simulator, self.core.world
+        if isinstance(simulator, EnsembleUsers):
+            found = [m.expected(s, past, slate) for m, s in zip(simulator.members, state.states, strict=True)]
+            earned = [expected_reward(one.mean, world.reward, world.signals) for one in found]
+            return torch.stack(earned, dim=1)
+        one = simulator.expected(state, past, slate)
+        if one is None or one.spread is None:
             self.asks = False
-            return self.none
-        return reward_spread(expected, self.core.world.reward, self.core.world.signals)
+            return None
+        ends = (one.mean - one.spread, one.mean + one.spread)
+        return torch.stack([expected_reward(end, world.reward, world.signals) for end in ends], dim=1)
 
     @property
     def outside(self) -> Floats:
@@ -59,9 +71,9 @@ class Ignorance:
         return _host(self.tally.outside)
 
     @property
-    def spread(self) -> Floats:
-        """Sum over steps of the spread of their expected reward, (B,)."""
-        return _host(self.tally.spread)
+    def expected(self) -> Floats | None:
+        """What each member expected of the episodes, (B, M); None where nobody disagrees."""
+        return None if self.members is None else _host(self.members)
 
     @property
     def pessimistic(self) -> Floats:
@@ -78,21 +90,17 @@ def _host(tensor: Tensor) -> Floats:
     return np.asarray(tensor.cpu().numpy(), dtype=np.float64)
 
 
-def reward_spread(expected: Expected, reward: WeightedReward, signals: Sequence[Signal]) -> Tensor:
-    """How unsure an ensemble is of the mean reward of slates, (B,): its members are taken to err alike in every place.
+def expected_reward(mean: Tensor, reward: WeightedReward, signals: Sequence[Signal]) -> Tensor:
+    """What signals of expected values (B, K, S) earn, (B,); the reward's other parts are left out.
 
-    Only what signals earn counts. A signal that exists on another's positives counts as often as these are expected.
+    A signal that exists on another's positives counts as often as these are expected.
     """
-    if expected.spread is None:
-        return torch.zeros(len(expected.mean), device=expected.mean.device)
     names = [signal.name for signal in signals]
-    total = torch.zeros(len(expected.mean), device=expected.mean.device)
+    total = torch.zeros(len(mean), device=mean.device)
     for place, signal in enumerate(signals):
-        weight = abs(reward.signals.get(signal.name, 0.0))
+        weight = reward.signals.get(signal.name, 0.0)
         if weight == 0:
             continue
-        spread = expected.spread[..., place]
-        if signal.given_on is not None:
-            spread = spread * expected.mean[..., names.index(signal.given_on)]
-        total = total + weight * spread.sum(1)
+        given = mean[..., names.index(signal.given_on)] if signal.given_on is not None else 1.0
+        total = total + weight * (mean[..., place] * given).sum(1)
     return total

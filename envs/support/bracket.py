@@ -14,7 +14,7 @@ class BracketRules:
     """The constants of brackets and flags, in one place.
 
     Args:
-        spread: standard deviations over the ensemble's members that its mean may be off by, the same way at each step.
+        spread: standard deviations over the ensemble's members that a policy's value may be off by.
         full_at: distance, in multiples of the threshold, from which on a step's worth is wholly unknown; between 1 and
             this it is so in part.
         model_error: share of any value that may be wrong although every step lies inside the log: what the replay
@@ -34,8 +34,8 @@ class BracketTally:
     """Adds up what B lanes earn at worst and at best, step by step, each lane's first episode.
 
     A step at distance x from the log (1 is the threshold) is unknown in the share u = (x - 1) / (full_at - 1), within
-    [0, 1]. Its reward r, expected with spread s, is worth at worst (1 - u) (r - spread x s) + u x low and at best
-    (1 - u) (r + spread x s) + u x high, where low and high are what logged steps were worth. Leaving is as unknown:
+    [0, 1]. Its reward r is worth at worst (1 - u) r + u x low and at best (1 - u) r + u x high, where low and high are
+    what logged steps were worth. Leaving is as unknown:
     at worst a further u x (leave_high - leave_mean) of the lanes leave after it; at best a lane that left after it
     stays in the share u, and earns `high` a step for as long as lanes stay that leave with probability leave_low.
 
@@ -52,27 +52,24 @@ class BracketTally:
     ) -> None:
         self.support, self.rules, self.max_steps = support, rules, max_steps
         zeros = torch.zeros(batch, dtype=torch.float64, device=device)
-        self.outside, self.spread, self.low, self.high = zeros, zeros, zeros, zeros
+        self.outside, self.low, self.high = zeros, zeros, zeros
         self.staying = torch.ones_like(zeros)
 
-    def add(self, distance: Tensor, reward: Tensor, spread: Tensor, left: Tensor, alive: Tensor, step: int) -> None:
+    def add(self, distance: Tensor, reward: Tensor, left: Tensor, alive: Tensor, step: int) -> None:
         """One step of lanes that are `alive`, all (B,); `step` counts from 0.
 
         Args:
             distance: in multiples of the threshold.
             reward: what the lane earned.
-            spread: standard deviation of the step's expected reward over the ensemble; 0 where nobody says.
             left: the user left after it.
         """
         rules, worth = self.rules, self.support.worth
         unknown = ((distance.double() - 1) / (rules.full_at - 1)).clamp(0, 1)
-        off = rules.spread * spread.double()
         earned = reward.double()
-        low = (1 - unknown) * (earned - off) + unknown * worth.reward_low
-        high = (1 - unknown) * (earned + off) + unknown * worth.reward_high
+        low = (1 - unknown) * earned + unknown * worth.reward_low
+        high = (1 - unknown) * earned + unknown * worth.reward_high
         more = unknown * left * max(worth.reward_high, 0.0) * self._more_steps(step)
         self.outside = self.outside + (distance > 1).double() * alive
-        self.spread = self.spread + spread.double() * alive
         self.low = self.low + self.staying * low * alive
         self.high = self.high + (high + more) * alive
         further = max(worth.leave_high - worth.leave_mean, 0.0)
@@ -114,6 +111,8 @@ def bracket_of(
     highs: Sequence[float],
     outside: Sequence[float],
     rules: BracketRules | None = None,
+    *,
+    spreads: Sequence[float] = (),
 ) -> Bracket:
     """The bracket of one policy from its means in one or several simulators: it spans what all of them leave open.
 
@@ -121,9 +120,11 @@ def bracket_of(
         values: mean return in each simulator; the first is the one reported.
         lows, highs: mean of the lanes' worst and best in each.
         outside: share of steps outside the support in each; the largest counts.
+        spreads: standard deviation of the value over an ensemble's members in each; none where nobody says.
     """
     rules = rules or BracketRules()
-    wrong = [rules.model_error * abs(v) for v in values]
+    spreads = spreads or [0.0] * len(values)
+    wrong = [rules.model_error * abs(v) + rules.spread * s for v, s in zip(values, spreads, strict=True)]
     pessimistic = min(min(v, low) - w for v, low, w in zip(values, lows, wrong, strict=True))
     optimistic = max(max(v, high) + w for v, high, w in zip(values, highs, wrong, strict=True))
     bracket = Bracket(values[0], pessimistic, optimistic, max(outside), "")

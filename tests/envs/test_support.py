@@ -203,27 +203,29 @@ def test_few_slates_are_no_support(world: World) -> None:
     assert "fewer than 100" in few.reason
 
 
-def tallied(world: World, distances: list[float], spread: float = 0.0, left: bool = False) -> BracketTally:
+def tallied(world: World, distances: list[float], left: bool = False) -> BracketTally:
     """Two lanes that earn 1 a step at the same distances; the second is over after the first step."""
     assert world.support is not None
     support = SupportModel(
         world.support.facts, world.support.reference, world.support.centre, world.support.scale,
         1.0, Worth(0.2, 3.0, leave_low=0.0, leave_mean=0.1, leave_high=0.3), 1,
     )  # fmt: skip
-    tally = BracketTally(support, BracketRules(spread=2.0, full_at=2.0), 2, 4, torch.device("cpu"))
+    tally = BracketTally(support, BracketRules(full_at=2.0), 2, 4, torch.device("cpu"))
     alive = torch.tensor([True, True])
     for step, distance in enumerate(distances):
         gone = torch.tensor([left and step == len(distances) - 1] * 2)
-        tally.add(torch.full((2,), distance), torch.ones(2), torch.full((2,), spread), gone, alive, step)
+        tally.add(torch.full((2,), distance), torch.ones(2), gone, alive, step)
         alive = torch.tensor([True, False])
     return tally
 
 
-def test_inside_the_log_only_the_spread_is_open(world: World) -> None:
-    tally = tallied(world, [0.5, 1.0], spread=0.1)
+def test_inside_the_log_nothing_is_open_but_what_the_ensemble_says(world: World) -> None:
+    tally = tallied(world, [0.5, 1.0])
     assert tally.outside.tolist() == [0, 0]
-    assert tally.low.tolist() == pytest.approx([1.6, 0.8])
-    assert tally.high.tolist() == pytest.approx([2.4, 1.2])
+    assert tally.low.tolist() == tally.high.tolist() == [2.0, 1.0]
+    rules = BracketRules(spread=2.0, model_error=0.0)
+    unsure = bracket_of([2.0], [2.0], [2.0], [0.0], rules, spreads=[0.3])
+    assert (unsure.pessimistic, unsure.optimistic) == (1.4, 2.6)
 
 
 def test_beyond_the_log_a_step_may_be_worth_what_logged_ones_were(world: World) -> None:

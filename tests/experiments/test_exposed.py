@@ -10,8 +10,10 @@ from torch import Tensor
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.registry import make_policy
 from recloop.envs.logs.compile import compile_sequences
+from recloop.envs.logs.schema import Signal
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
+from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.measured import with_support
 from recloop.envs.users.contract import Expected, Past
 from recloop.envs.users.topics import TopicState, TopicUsers
@@ -19,8 +21,9 @@ from recloop.envs.users.truth.logs import truth_log
 from recloop.envs.users.truth.worlds import truth_world
 from recloop.envs.world import World
 from recloop.experiments.claims import Level, claims_of
-from recloop.experiments.comparison import Comparison, Contender
+from recloop.experiments.comparison import Comparison, Contender, bracket_over
 from recloop.experiments.evaluate import Arena, rollout
+from recloop.experiments.ignorance import expected_reward
 from recloop.experiments.report import html
 from recloop.experiments.tables import headline_table
 
@@ -132,15 +135,27 @@ def test_a_world_without_support_has_empty_cells(world: World) -> None:
     assert ",,,," in comparison.csv().splitlines()[1]
 
 
-def test_the_ensembles_spread_widens_the_bracket(world: World) -> None:
+def test_the_ensembles_disagreement_widens_the_bracket(world: World) -> None:
     found = rollout(make_policy("random", world), world, "judge", lanes=20, seed=3)
-    assert found.spread is not None
-    assert found.optimistic is not None
-    np.testing.assert_allclose(found.spread, 0.05 * world.slate_size * found.length, rtol=1e-5)
-    assert (found.optimistic > found.value).all()
-    sure = rollout(make_policy("random", world), world, "train", lanes=20, seed=3)
-    assert sure.spread is not None
-    assert not sure.spread.any()
+    assert found.expected is not None
+    low, high = found.expected.T
+    np.testing.assert_allclose(high - low, 0.1 * world.slate_size * found.length, rtol=1e-4)
+    narrow = bracket_over([[replace(found, expected=None)]])
+    wide = bracket_over([[found]])
+    assert narrow is not None
+    assert wide is not None
+    off = 2 * 0.05 * world.slate_size * found.length.mean()
+    assert wide.optimistic - narrow.optimistic == pytest.approx(off, rel=1e-4)
+    assert narrow.pessimistic - wide.pessimistic == pytest.approx(off, rel=1e-4)
+    assert rollout(make_policy("random", world), world, "train", lanes=20, seed=3).expected is None
+
+
+def test_members_are_asked_one_by_one() -> None:
+    """Two signals, the second given on the first: two places that earn 0.5 and 0.2 clicks, likes count double."""
+    signals = (Signal("click"), Signal("like", given_on="click"))
+    mean = torch.tensor([[[0.5, 0.1], [0.2, 0.5]]])
+    earned = expected_reward(mean, WeightedReward({"click": 1.0, "like": 2.0}), signals)
+    assert earned.tolist() == pytest.approx([0.7 + 2 * (0.05 + 0.1)])
 
 
 def test_watching_changes_no_value(world: World) -> None:
