@@ -17,8 +17,10 @@ from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Past, UserSimulator
 from recloop.envs.world import World
 
-_SHORTLIST = 64
+SHORTLIST = 64
 """Items of highest utility whose expected reward is worked out; more than any slate the field shows."""
+_CLOSE = 16
+"""The same where reward is consumption alone: `utility` orders by it already, but for what an ensemble averages."""
 _ROWS = 1 << 15
 """Single-item slates that are asked about at once."""
 
@@ -36,9 +38,9 @@ class GreedyPolicy(Policy):
 
     It holds a fitted model of its own (`World.user_model`), guesses the user's state from the past with `infer`
     and keeps the guess up to date from the answers (`observe` where the model has it, else `infer` anew each
-    step); it never reads the environment's state. The 64 items of highest `utility` are ranked by expected reward
-    under the world's default reward: weighted expected signals, a signal given on another one times the chance of
-    that one, and leaving. Diversity and repeats, which belong to whole slates, are left out. Without `expected` it
+    step); it never reads the environment's state. The 64 items of highest `utility` (16 where reward is consumption
+    alone) are ranked by expected reward under the world's default reward: weighted expected signals, a signal given on
+    another one times the chance of that one, and leaving. Diversity and repeats, which belong to whole slates, are left out. Without `expected` it
     ranks by `utility`, without `utility` it works out the reward of every item.
 
     Args:
@@ -97,11 +99,17 @@ class GreedyPolicy(Policy):
         if utility is None:
             shortlist = everything.expand(len(mask), -1).masked_fill(~mask, n)
         else:
-            shortlist = best_slate(utility, mask, max(k, min(_SHORTLIST, n)))
+            shortlist = best_slate(utility, mask, max(k, min(self._closer_look(k), n)))
         rewards = self._rewards(state, past, shortlist)
         if rewards is None:  # already in order of utility
             rewards = -torch.arange(shortlist.shape[1], device=mask.device).expand(shortlist.shape).float()
         return shortlist, rewards
+
+    def _closer_look(self, k: int) -> int:
+        """How many items of highest utility are looked at closely."""
+        reward, consumption = self.serving.world.reward, self.serving.world.signals[0].name
+        alone = all(not weight or name == consumption for name, weight in reward.signals.items())
+        return max(_CLOSE, 2 * k) if alone and not reward.leaving else SHORTLIST
 
     def _choose(self, shortlist: Tensor, rewards: Tensor, mask: Tensor, k: int, draw: Draw) -> Tensor:
         """A slate (B, k) out of the shortlist: the highest rewards."""

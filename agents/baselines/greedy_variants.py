@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.agents.baselines.greedy import GreedyPolicy
+from recloop.agents.baselines.greedy import SHORTLIST, GreedyPolicy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import best_slate, sample_slate
 from recloop.envs.randomness import Draw
@@ -61,6 +61,10 @@ class DiversifiedGreedyPolicy(GreedyPolicy):
     def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """User model and vectors lie in the serving folder."""
         return cls(serving)
+
+    def _closer_look(self, k: int) -> int:
+        """Wide, so that unlike items are among them."""
+        return max(SHORTLIST, k)
 
     def _choose(self, shortlist: Tensor, rewards: Tensor, mask: Tensor, k: int, draw: Draw) -> Tensor:
         n = self.serving.catalogue_size

@@ -1,10 +1,13 @@
 """Policies that learn nothing: what they show, worked out by hand."""
 
+import pytest
 import torch
 
 from recloop.agents import FitOptions, make_policy
 from recloop.agents.baselines.content import ContentPolicy, LastItemPolicy
+from recloop.agents.baselines.greedy import GreedyPolicy
 from recloop.agents.baselines.greedy_variants import DiversifiedGreedyPolicy, ExploringGreedyPolicy
+from recloop.envs.built_in import built_in_world
 from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.randomness import Draw
@@ -76,3 +79,12 @@ def test_diversified_greedy_weighs_reward_against_likeness(tiny_world: World) ->
     assert policy._choose(shortlist, rewards, mask, 4, one_draw(1)).tolist() == [[0, 1, 2, 3]]
     nothing = torch.tensor([[0, n, n, n]])
     assert policy._choose(nothing, rewards, mask, 2, one_draw(1)).tolist() == [[0, n]]
+
+
+def test_the_short_list_of_greedy_loses_nothing_where_consumption_is_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = built_in_world()
+    observation = Core(world, batch=40, users="evaluate", keys=(*DEFAULT_KEYS, "action_mask")).observe()
+    short, _ = make_policy("greedy", world).act(observation, None, 5, one_draw(40))
+    monkeypatch.setattr(GreedyPolicy, "_closer_look", lambda self, k: 200)
+    whole, _ = make_policy("greedy", world).act(observation, None, 5, one_draw(40))
+    assert torch.equal(short, whole)
