@@ -5,6 +5,7 @@
     recloop inspect worlds/ml-100k
     recloop train worlds/ml-100k --agent ppo --steps 200000 --seed 0 --out policies/ppo
     recloop compare worlds/ml-100k --policies random popularity greedy sasrec ppo --seeds 3 --out runs/ml-100k
+    recloop agreement worlds/ml-100k --out runs/agreement
     recloop recommend policies/ppo --history 50,181,258 --k 10
 
 Exit codes: 0 done; 2 bad input, said in one line on stderr; 130 interrupted. Nothing heavy is imported before the
