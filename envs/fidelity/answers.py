@@ -51,20 +51,20 @@ def next_answer_lines(
             continue
         there = lanes.given[..., s]
         answers = Answers(lane[there], foretold.mean[..., s][there], lanes.answers[..., s][there], len(lanes.users))
-        _signal_lines(signal, answers, rng, found)
-    known = lanes.left >= 0
-    if not known.any():
+        _signal_lines(signal, answers, s == 0, rng, found)
+    told = lanes.left >= 0
+    if not told.any():
         found.unsupported.append("The log does not say how sessions ended: leaving is not measured.")
     elif foretold.leave is None:
         found.unsupported.append("The simulator does not say with what probability users leave: it is not measured.")
     else:
         left = Answers(
-            np.nonzero(known)[0], foretold.leave[known], (lanes.left[known] == 1).astype(float), len(lanes.users)
+            np.nonzero(told)[0], foretold.leave[told], (lanes.left[told] == 1).astype(float), len(lanes.users)
         )
-        _signal_lines(Signal(LEAVE), left, rng, found)
+        _signal_lines(Signal(LEAVE), left, False, rng, found)
 
 
-def _signal_lines(signal: Signal, answers: Answers, rng: np.random.Generator, found: Findings) -> None:
+def _signal_lines(signal: Signal, answers: Answers, known: bool, rng: np.random.Generator, found: Findings) -> None:
     name, actual = signal.name, answers.actual
     if len(actual) < FEWEST:
         found.unsupported.append(f"'{name}' was logged {len(actual)} times among these users, too few to measure.")
@@ -78,15 +78,17 @@ def _signal_lines(signal: Signal, answers: Answers, rng: np.random.Generator, fo
     found.figures[f"base_{name}"] = base
     _calibration(name, answers, base - signal.bounds[0], rng, found)
     if signal.kind == "binary":
-        _likelihood(name, answers, base, rng, found)
-        _auc(name, answers, rng, found)
+        _likelihood(name, answers, base, known, rng, found)
+        _auc(name, answers, known, rng, found)
         return
     mine: Array = (answers.foretold - actual) ** 2
     sums = np.stack([_sums(answers, mine), _sums(answers, (base - actual) ** 2)], axis=1)
     value = interval(sums, lambda t: np.sqrt(t[:, 0] / t[:, 1]), rng)
     found.figures[f"rmse_{name}"] = float(np.sqrt(mine.mean()))
     found.figures[f"rmse_base_{name}"] = float(np.std(actual))
-    found.lines.append(_line(f"rmse_ratio_{name}", value, 1.0, False, "RMSE over that of always saying the mean"))
+    reason = "RMSE over that of always saying the mean; there may be nothing to know, so it must only not be worse"
+    line = FidelityLine(f"rmse_ratio_{name}", "answers", *value, "low <= 1", value[1] <= 1, reason)
+    found.lines.append(line)
 
 
 def _calibration(name: str, answers: Answers, base: float, rng: np.random.Generator, found: Findings) -> None:
@@ -112,13 +114,15 @@ def _calibration(name: str, answers: Answers, base: float, rng: np.random.Genera
 
     value = interval(sums, lambda t: error(t, 1), rng, lambda t: error(t, 2))
     reason = "a gap of a tenth of the base rate between foretold and actual is the most that values may be off by"
-    found.lines.append(_line(f"calibration_{name}", value, CALIBRATION_LIMIT, False, reason))
+    found.lines.append(_no_more(f"calibration_{name}", value, CALIBRATION_LIMIT, reason))
     total = sums.sum(0)
     x, y = total[2] / np.maximum(total[1], 1), total[3] / np.maximum(total[1], 1)
     found.curves.append(Curve(name, "calibration", tuple(map(float, x)), tuple(map(float, y))))
 
 
-def _likelihood(name: str, answers: Answers, base: float, rng: np.random.Generator, found: Findings) -> None:
+def _likelihood(
+    name: str, answers: Answers, base: float, known: bool, rng: np.random.Generator, found: Findings
+) -> None:
     actual = answers.actual
     chance = np.clip(answers.foretold.astype(np.float64), _TINY, 1 - _TINY)
     mine = np.log(np.where(actual > 0.5, chance, 1 - chance))
@@ -127,11 +131,11 @@ def _likelihood(name: str, answers: Answers, base: float, rng: np.random.Generat
     value = interval(sums, lambda t: t[:, 0] / t[:, 1], rng)
     found.figures[f"log_likelihood_{name}"] = float(mine.mean())
     found.figures[f"log_likelihood_base_{name}"] = float(constant.mean())
-    reason = "nats an answer over always saying the base rate; users who know less than that know nothing"
-    found.lines.append(_line(f"likelihood_gain_{name}", value, 0.0, True, reason))
+    reason = "nats an answer over always saying the base rate"
+    found.lines.append(_better(f"likelihood_gain_{name}", value, 0.0, known, reason))
 
 
-def _auc(name: str, answers: Answers, rng: np.random.Generator, found: Findings) -> None:
+def _auc(name: str, answers: Answers, known: bool, rng: np.random.Generator, found: Findings) -> None:
     edges = np.unique(np.quantile(answers.foretold, np.arange(1, _GRADES) / _GRADES))
     grade = np.searchsorted(edges, answers.foretold)
     sums = np.stack(
@@ -149,7 +153,7 @@ def _auc(name: str, answers: Answers, rng: np.random.Generator, found: Findings)
         return figure
 
     value = interval(sums, auc, rng)
-    found.lines.append(_line(f"auc_{name}", value, 0.5, True, "an order that is no better than chance is none"))
+    found.lines.append(_better(f"auc_{name}", value, 0.5, known, "an order that is no better than chance is none"))
 
 
 def _preference(signal: Signal, foretold: Foretold, rng: np.random.Generator, found: Findings) -> None:
@@ -164,7 +168,7 @@ def _preference(signal: Signal, foretold: Foretold, rng: np.random.Generator, fo
     sums = np.stack([foretold.wins, foretold.pairs], axis=1).astype(np.float64)
     value = interval(sums, lambda t: t[:, 0] / np.maximum(t[:, 1], 1), rng)
     reason = "against items drawn by popularity, so that popularity alone gets one half"
-    found.lines.append(_line(f"auc_{signal.name}", value, 0.5, True, reason))
+    found.lines.append(_better(f"auc_{signal.name}", value, 0.5, True, reason))
 
 
 def _sums(answers: Answers, values: Numbers) -> Array:
@@ -172,7 +176,14 @@ def _sums(answers: Answers, values: Numbers) -> Array:
     return sums
 
 
-def _line(name: str, value: tuple[float, float, float], limit: float, least: bool, reason: str) -> FidelityLine:
-    """A gain must be above its limit with its whole interval; an error must not be above it."""
-    passed = value[1] > limit if least else value[0] <= limit
-    return FidelityLine(name, "answers", *value, limit, least, bool(passed), reason)
+def _no_more(name: str, value: tuple[float, float, float], limit: float, reason: str) -> FidelityLine:
+    """An error that must not exceed a limit."""
+    return FidelityLine(name, "answers", *value, f"<= {limit:.3f}", value[0] <= limit, reason)
+
+
+def _better(name: str, value: tuple[float, float, float], chance: float, known: bool, reason: str) -> FidelityLine:
+    """A merit: above chance with its whole interval where there is something to be known, else not below it."""
+    if known:
+        return FidelityLine(name, "answers", *value, f"low > {chance:g}", value[1] > chance, reason)
+    reason = f"{reason}; there may be nothing to know about it, so it must only not be worse"
+    return FidelityLine(name, "answers", *value, f"high >= {chance:g}", value[2] >= chance, reason)

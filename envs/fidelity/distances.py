@@ -4,7 +4,7 @@ import numpy as np
 
 from recloop.envs.fidelity.answers import Findings
 from recloop.envs.fidelity.bootstrap import DRAWS, by_user, interval
-from recloop.envs.fidelity.lanes import Array, Numbers
+from recloop.envs.fidelity.lanes import Array, Bools, Numbers
 from recloop.envs.fidelity.report import Curve, FidelityLine
 from recloop.envs.fidelity.sessions import Sessions
 
@@ -32,7 +32,7 @@ def session_lines(
         found: taken on.
     """
     users = int(max(logged.lane.max(initial=0), simulated.lane.max(initial=0))) + 1
-    for name, values in _values((logged, simulated), popularity).items():
+    for name, values in _values((logged, simulated), popularity, loop).items():
         if min(len(lane) for lane, _, _ in values) < FEWEST:
             found.unsupported.append(f"{name.replace('_', ' ')}, {loop} loop: fewer than {FEWEST} values on a side.")
             continue
@@ -52,7 +52,7 @@ Values = list[tuple[Numbers, Numbers, Numbers]]
 """For each side: the lane (n,), the value (n,), and whether it was seen to its end (n,) 1 or 0."""
 
 
-def _values(sides: tuple[Sessions, Sessions], popularity: Array) -> dict[str, Values]:
+def _values(sides: tuple[Sessions, Sessions], popularity: Array, loop: str) -> dict[str, Values]:
     found: dict[str, Values] = {"clicks_a_session": [], "clicks_a_slate": [], "consumed_popularity": [], "repeats": []}
     if (sides[0].left >= 0).any():
         found["session_length"] = [(s.lane, s.length.astype(float), (s.left == 1).astype(float)) for s in sides]
@@ -66,19 +66,24 @@ def _values(sides: tuple[Sessions, Sessions], popularity: Array) -> dict[str, Va
         found["clicks_a_session"].append(_whole(side.lane, clicks.sum(1), np.ones(len(side), dtype=bool)))
         found["clicks_a_slate"].append(_whole(lanes[..., 0], clicks, shown))
         found["consumed_popularity"].append(_whole(lanes, np.log1p(popularity[side.items]), consumed))
-        found["repeats"].append(_repeats(side))
+        found["repeats"].append(_repeats(side, side.clicks > 0.5 if loop == "closed" else side.given[..., 0]))
     return found
 
 
-def _repeats(side: Sessions) -> tuple[Numbers, Numbers, Numbers]:
-    """Of each session with a consumption, the share that the user had consumed before within what was looked at."""
-    m, step, place = np.nonzero(side.clicks > 0.5)  # in order of session, hence of user and time
+def _repeats(side: Sessions, counts: Bools) -> tuple[Numbers, Numbers, Numbers]:
+    """Of each session with a consumption, the share of it that is of items the user had met before.
+
+    What `counts` (M, T, K) as having met an item is consumption in the closed loop and exposure in the open one: there
+    a policy that shows again what was consumed in the log shows it to simulated users who had not consumed it.
+    """
+    m, step, place = np.nonzero(counts)  # in order of session, hence of user and time
     pairs = side.lane[m] * (int(side.items.max(initial=0)) + 1) + side.items[m, step, place]
-    first = np.zeros(len(m), dtype=bool)
-    first[np.unique(pairs, return_index=True)[1]] = True
-    count = np.bincount(m, minlength=len(side))
-    again = np.bincount(m, ~first, len(side)) / np.maximum(count, 1)
-    return _whole(side.lane, again, count > 0)
+    again = np.ones(len(m))
+    again[np.unique(pairs, return_index=True)[1]] = 0
+    clicks = side.clicks[m, step, place]
+    count = np.bincount(m, clicks, len(side))
+    share = np.bincount(m, clicks * again, len(side)) / np.maximum(count, 1)
+    return _whole(side.lane, share, count > 0)
 
 
 def _whole(lane: Numbers, value: Numbers, there: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -88,6 +93,7 @@ def _whole(lane: Numbers, value: Numbers, there: Numbers) -> tuple[Numbers, Numb
 
 def _compare(name: str, values: Values, users: int, loop: str, rng: np.random.Generator, found: Findings) -> None:
     """Distances of the two distribution functions; where an end was not seen, of their Kaplan-Meier estimates."""
+    values = _cut_tail(values)
     pooled = np.concatenate([value for _, value, _ in values])
     edges = np.unique(pooled)
     if len(edges) > _BINS:
@@ -106,9 +112,19 @@ def _compare(name: str, values: Values, users: int, loop: str, rng: np.random.Ge
         value = interval(sums, distance, rng)
         chance = float(np.quantile(distance(swapped), 0.99))
         line = max(limit, chance)
-        found.lines.append(FidelityLine(f"{name}_{kind}", loop, *value, line, False, value[0] <= line, _REASONS[kind]))
+        found.lines.append(
+            FidelityLine(f"{name}_{kind}", loop, *value, f"<= {line:.3f}", value[0] <= line, _REASONS[kind])
+        )
     curve = Curve(f"{name}, {loop} loop", "distribution", *(tuple(map(float, x)) for x in (edges, *shares)))
     found.curves.append(curve)
+
+
+def _cut_tail(values: Values) -> Values:
+    """Where some ends were not seen: all cut where fewer than `FEWEST` of a side are left, what follows is noise."""
+    if all(seen.all() for _, _, seen in values):
+        return values
+    last = min(float(np.sort(value)[-FEWEST]) for _, value, _ in values)
+    return [(lane, np.minimum(value, last), seen * (value <= last)) for lane, value, seen in values]
 
 
 def _swapped(sums: Array, rng: np.random.Generator) -> Array:

@@ -21,10 +21,9 @@ class FidelityLine:
         loop: `answers` (the next answer, the log's before it known), `open` (on the logged slates) or `closed` (on
             slates of the logging policy).
         value, low, high: with its 95 % interval over users.
-        limit: where it passes.
-        least: True where the value must lie above the limit, False where it must not exceed it.
-        passed: whether it does.
-        reason: why that is the limit.
+        rule: the pass line, `<= 0.100` or so; `low > 0` and `high >= 0` ask an end of the interval.
+        passed: whether it keeps to it.
+        reason: why that is the pass line.
     """
 
     name: str
@@ -32,8 +31,7 @@ class FidelityLine:
     value: float
     low: float
     high: float
-    limit: float
-    least: bool
+    rule: str
     passed: bool
     reason: str
 
@@ -41,11 +39,6 @@ class FidelityLine:
     def text(self) -> str:
         """Value and interval."""
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    @property
-    def rule(self) -> str:
-        """The pass line."""
-        return f"{'>' if self.least else '<='} {self.limit:.3f}"
 
 
 @dataclass(frozen=True)

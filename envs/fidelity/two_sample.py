@@ -19,7 +19,7 @@ from recloop.envs.fidelity.lanes import Array
 from recloop.envs.logs.sequences import Ints
 
 NAME = "logistic regression on session features"
-CLICKS = 150
+CLICKS = 300
 """Clicks that sessions judged together hold on average: what it takes to see that positions have no effect."""
 FEWEST = 60
 """Sessions a side below which nothing is tested."""

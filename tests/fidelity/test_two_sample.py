@@ -24,8 +24,8 @@ def sample(shift: float, seed: int, sessions: int = 600) -> float:
     return found.auc
 
 
-def test_bags_hold_a_hundred_and_fifty_clicks_where_there_are_enough_sessions() -> None:
-    assert bag_size(5.0, 2000) == 30
+def test_bags_hold_three_hundred_clicks_where_there_are_enough_sessions() -> None:
+    assert bag_size(5.0, 2000) == 60
     assert bag_size(5.0, 80) == 10
     assert bag_size(0.0, 8) == 1
 
