@@ -40,8 +40,8 @@ class GreedyPolicy(Policy):
     and keeps the guess up to date from the answers (`observe` where the model has it, else `infer` anew each
     step); it never reads the environment's state. The 64 items of highest `utility` (16 where reward is consumption
     alone) are ranked by expected reward under the world's default reward: weighted expected signals, a signal given on
-    another one times the chance of that one, and leaving. Diversity and repeats, which belong to whole slates, are left out. Without `expected` it
-    ranks by `utility`, without `utility` it works out the reward of every item.
+    another one times the chance of that one, and leaving. Diversity and repeats, which belong to whole slates, are left
+    out. Without `expected` it ranks by `utility`, without `utility` it works out the reward of every item.
 
     Args:
         serving: with a user model in it.
