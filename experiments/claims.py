@@ -2,7 +2,7 @@
 
 Three levels. *In this world*: among the simulated users that agents trained with (in a ground-truth world: the truth).
 *Across judges*: the same order also among users that no policy was trained or tuned against. *Outside*: among real
-people; never claimed here, because this version has no support model and no off-policy estimate.
+people; never claimed here, because this version makes no off-policy estimates.
 
 A claim needs a paired t test over users that passes at 5 % after Holm's correction over all pairs of policies in
 that simulator, and the same sign in every retraining seed.

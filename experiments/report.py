@@ -218,7 +218,7 @@ def _claims_section(comparison: Comparison, claims: Sequence[Claim]) -> str:
         '<p class="note">A claim needs a paired t test over users below 5 % after Holm&rsquo;s correction over all '
         f"pairs, and one sign in every training seed. They hold for these trained policies; {scope}. "
         "<b>Outside</b>, among real people, nothing is claimed: "
-        "this version has neither a support model nor off-policy estimates.</p></section>"
+        "this version makes no off-policy estimates.</p></section>"
     )
 
 
