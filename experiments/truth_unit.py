@@ -24,6 +24,10 @@ from recloop.experiments.provenance import commit
 from recloop.experiments.truth_fidelity import fidelity_measures
 
 
+_FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
+"""Shares of the users: whom policies are valued on, the rest, start cold, so that few are enough."""
+
+
 @dataclass(frozen=True)
 class UnitConfig:
     """Sizes of a unit; two units of one config and place are the same to the bit.
@@ -35,7 +39,7 @@ class UnitConfig:
         lanes: episodes of each policy in each kind of users, from cold starts.
         dim: d, length of item and user vectors.
         state_epochs: most passes of the state encoder's fit.
-        user_epochs: most passes of each fit of users; 0 for the default.
+        user_epochs: passes of each fit of users.
         sasrec_passes: passes of SASRec over the train users.
         rl_steps: environment steps that PPO is trained for; 0 leaves it out.
     """
@@ -48,7 +52,7 @@ class UnitConfig:
     lanes: int = 300
     dim: int = 32
     state_epochs: int = 2
-    user_epochs: int = 0
+    user_epochs: int = 6
     sasrec_passes: int = 4
     rl_steps: int = 8192
 
@@ -95,8 +99,12 @@ def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any]
 
 def build_config(config: UnitConfig, truth: World) -> BuildConfig:
     """How the log becomes a world: hashed words for text, a small encoder, nothing kept between builds."""
-    users = FitConfig(epochs=config.user_epochs) if config.user_epochs else FitConfig()
+    users = FitConfig(epochs=config.user_epochs, patience=config.user_epochs, hidden=32, rank=8, residual=8)
     return BuildConfig(
+        fit=_FIT,
+        tune=_TUNE,
+        judge=_JUDGE,
+        judge_members=2,
         slate_size=truth.slate_size,
         max_steps=truth.max_steps,
         seed=config.draw,

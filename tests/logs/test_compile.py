@@ -118,3 +118,23 @@ def test_faults_say_what_to_do() -> None:
     log = make_log(rows)
     with pytest.raises(LogError, match="user 'u' stands twice"):
         compile_sequences(replace(log, users=pd.concat([log.users, log.users])))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5])
+def test_a_propensity_that_is_none_is_named(value: float) -> None:
+    rows = exposures().assign(propensity=[0.5, value, *[0.5] * (len(exposures()) - 2)])
+    with pytest.raises(LogError, match=rf"propensity of interaction 1 is {value:g}"):
+        compile_sequences(make_log(rows, has_exposures=True))
+
+
+def test_policies_and_propensities_follow_their_slates() -> None:
+    rows = exposures()
+    rows = rows.assign(propensity=[0.1 * (n + 1) for n in range(len(rows))], policy="b")
+    sequences, _, _ = compile_sequences(make_log(rows, has_exposures=True))
+    slates = sequences.slates
+    assert slates is not None
+    assert slates.propensity is not None
+    assert slates.policy is not None
+    assert sequences.policies == ("b",)
+    assert (np.isfinite(slates.propensity) == (slates.items < sequences.catalogue_size)).all()
+    assert slates.policy.tolist() == [0] * len(slates.items)

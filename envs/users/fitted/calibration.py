@@ -251,4 +251,4 @@ def _minimise(loss: Callable[..., Tensor], shape: Tensor, count: int) -> tuple[f
             return value
 
         search.step(closure)  # type: ignore[no-untyped-call]
-    return float(slope.detach().exp()), float(shift), free.detach()
+    return float(slope.detach().exp()), float(shift.detach()), free.detach()

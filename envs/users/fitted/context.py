@@ -62,7 +62,7 @@ class Context(nn.Module):
 
     RANK = 3
     COMMON = 12
-    HIDDEN = 48
+    HIDDEN = 32
 
     def __init__(self, groups: Groups, width: int, user_dim: int, item_dim: int, signals: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Context(nn.Module):
         while user.dim() < at.dim():
             user = user.unsqueeze(-2)
         rows = torch.cat([at, kind.expand(*at.shape[:-1], -1), share, shared, user.expand(*at.shape[:-1], -1)], dim=-1)
-        hidden = F.gelu(self.second(F.gelu(self.first(rows))))
+        hidden = F.relu(self.second(F.relu(self.first(rows))))
         found: Tensor = self.last(hidden)
         return found
 
