@@ -18,6 +18,7 @@ from recloop.encoders.state import StateEncoder, StateEncoderConfig
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors, default_cache
 from recloop.encoders.text_model import DEFAULT_MODEL
+from recloop.envs.examination import examined
 from recloop.envs.groups import item_groups
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
@@ -71,6 +72,8 @@ class BuildConfig:
         encoder: text, graph and state.
         users: how users are fitted.
         members, judge_members: bootstrapped fits in the ensembles of the training users and of the judge.
+        examine: whether the users are held against the log's other users (`recloop.envs.fidelity`) and the logging
+            policies replayed in them (`recloop.envs.replay`), for the card.
         device: where fits run.
         cache: folder of what is kept between builds; default `$RECLOOP_CACHE` or `~/.cache/recloop`.
         use_cache: False neither reads nor writes it.
@@ -88,6 +91,7 @@ class BuildConfig:
     users: FitConfig = field(default_factory=FitConfig)
     members: int = 3
     judge_members: int = 1
+    examine: bool = True
     device: str = "cpu"
     cache: Path | None = None
     use_cache: bool = True
@@ -179,7 +183,8 @@ def build_world(
         card=_card(log, sequences, encoder, reports, repeats, cleaning or {}, rows),
         knowledge=log.knowledge,
     )
-    return with_support(world)
+    world = with_support(world)
+    return examined(world, seed=config.seed, device=config.device, say=say) if config.examine else world
 
 
 def split_users(users: int, shares: tuple[float, float, float], seed: int) -> Tensor:

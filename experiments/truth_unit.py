@@ -23,7 +23,6 @@ from recloop.experiments.policy_values import PolicyValues, cold_world, gates_fa
 from recloop.experiments.provenance import commit
 from recloop.experiments.truth_fidelity import fidelity_measures
 
-
 _FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
 """Shares of the users: whom policies are valued on, the rest, start cold, so that few are enough."""
 
@@ -105,6 +104,7 @@ def build_config(config: UnitConfig, truth: World) -> BuildConfig:
         tune=_TUNE,
         judge=_JUDGE,
         judge_members=2,
+        examine=False,
         slate_size=truth.slate_size,
         max_steps=truth.max_steps,
         seed=config.draw,

@@ -1,4 +1,4 @@
-"""Attentive users: what they want is looked up in their past anew at every step, nothing is carried along."""
+"""Attentive users: what they want is looked up in their past anew at every step; all they carry along is counts."""
 
 from dataclasses import dataclass, replace
 
@@ -24,9 +24,12 @@ class AttentiveState(FittedState):
 
     Args:
         profile: float32 (B, p).
+        counts: float32 (B, C, 2) items of every group shown and consumed so far, which slates forgotten by the past
+            have taken with them; None in logs without exposures.
     """
 
     profile: Tensor
+    counts: Tensor | None = None
 
 
 class AttentiveMemory(Memory):
@@ -34,7 +37,7 @@ class AttentiveMemory(Memory):
 
     Differences from the Set Transformer: one layer, learned queries moved by the profile and the session's clock,
     ages as features, an entry that stands for nothing. Of every group of items it lays side by side how many were
-    shown and consumed in each of the last slates, and how many were consumed over the remembered history.
+    shown and consumed in each of the last slates, and how many were consumed over the remembered history and in all.
     """
 
     looks_back = True
@@ -51,23 +54,37 @@ class AttentiveMemory(Memory):
         pooled = _QUERIES * self.values.out_features
         self.user_dim = pooled + sizes.profile_dim + 4
         if sizes.exposures:
-            self.group_width = 2 * sizes.lead + 3
+            self.group_width = 2 * sizes.lead + 6
 
     def blank(self, profile: Tensor) -> AttentiveState:
-        """Nothing to keep but the profile (B, p)."""
-        return AttentiveState(profile.new_zeros(len(profile)), profile)
+        """Users of whom only the profile (B, p) is known: all counts are 0."""
+        zeros = profile.new_zeros(len(profile))
+        counts = zeros.new_zeros(len(profile), self.items_groups.count, 2) if self.sizes.exposures else None
+        return AttentiveState(zeros, profile, counts)
 
     def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
-        """Nothing: (..., 0)."""
-        return table.new_zeros(*items.shape[:-1], 0)
+        """What was shown and consumed, by group: (..., 2C); nothing in logs without exposures."""
+        if not self.sizes.exposures:
+            return table.new_zeros(*items.shape[:-1], 0)
+        held = (items < self.sizes.catalogue_size).to(table.dtype)
+        taken = held * (signals[..., 0] > 0.5) if shown else held
+        both = torch.stack([held * float(shown), taken], dim=-1)
+        return self.items_groups.sums(items, both).flatten(-2)
 
     def advance(self, state: AttentiveState, step: Tensor) -> AttentiveState:
-        """Nothing changes; the past is the core's."""
-        return state
+        """Counts go up; the rest of the past is the core's."""
+        if state.counts is None:
+            return state
+        return replace(state, counts=state.counts + step.view_as(state.counts))
 
     def read(self, state: AttentiveState) -> Reading:
-        """Profile and clock, for `recall`."""
-        return Reading(torch.cat([state.profile, session_clock(state.steps)], dim=-1))
+        """Profile, clock and counts, for `recall` to complete."""
+        vector = torch.cat([state.profile, session_clock(state.steps)], dim=-1)
+        if state.counts is None:
+            return Reading(vector)
+        shown, taken = state.counts.unbind(-1)
+        counts = [torch.log1p(shown) / 2, torch.log1p(taken) / 2, (taken + 0.2) / (shown + 1)]
+        return Reading(vector, groups=torch.stack(counts, dim=-1))
 
     def recall(self, reading: Reading, past: Recalled, table: Tensor) -> Reading:
         """The user's vector and the groups' counts, leading dims (...)."""
@@ -89,8 +106,9 @@ class AttentiveMemory(Memory):
         pooled = match.softmax(-1)[..., :-1] @ self.values(rows)  # (..., Q, V)
         counts = torch.stack([torch.log1p(part.sum(-1).to(table.dtype)) / 3 for part in (held[0], held[-1])], dim=-1)
         vector = torch.cat([pooled.flatten(-2), reading.vector, counts], dim=-1)
-        groups = self._by_group(past) if self.sizes.exposures else None
-        return replace(reading, vector=vector, groups=groups)
+        if reading.groups is None:
+            return replace(reading, vector=vector)
+        return replace(reading, vector=vector, groups=torch.cat([reading.groups, self._by_group(past)], dim=-1))
 
     def _entries(self, tabled: Tensor, items: Tensor, answers: Tensor, age: Tensor, kind: float) -> Tensor:
         ages = torch.stack([torch.log1p(age) / 3, 1 / (1 + age), torch.exp(-age / 3), torch.full_like(age, kind)], -1)
