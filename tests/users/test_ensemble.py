@@ -22,7 +22,15 @@ from tests.users.conftest import QUICK, Case, past_at_arrival, slate_log, world_
 def ensemble() -> tuple[EnsembleUsers, FitReport, Case]:
     case = slate_log(users=60)
     found = fit_ensemble(
-        "recurrent", case.sequences, case.rows, case.vectors, case.profile, case.signals, members=2, config=QUICK
+        "recurrent",
+        case.sequences,
+        case.rows,
+        case.vectors,
+        case.profile,
+        case.signals,
+        members=2,
+        groups=case.groups,
+        config=QUICK,
     )
     return *found, case
 
@@ -127,7 +135,15 @@ class TestPropensities:
         case = self.case(propensity)
         config = replace(QUICK, epochs=2, propensity="auto")
         _, report = fit_ensemble(
-            "factor", case.sequences, case.rows, case.vectors, case.profile, case.signals, members=1, config=config
+            "factor",
+            case.sequences,
+            case.rows,
+            case.vectors,
+            case.profile,
+            case.signals,
+            members=1,
+            groups=case.groups,
+            config=config,
         )
         assert any("propensity weights are" in sentence for sentence in report.learned)
 
@@ -143,8 +159,8 @@ def test_one_choice_a_slate_is_found_by_likelihood():
     values = torch.nn.functional.one_hot((2 * scores + noise).argmax(1), 3).float()
     held = torch.ones(400, 3, dtype=torch.bool)
     try:
-        assert choose(member, (scores, torch.ones(400, 3), held)) is None
-        found = choose(member, (scores, values, held))
+        assert choose(member, (scores, scores, torch.ones(400, 3), held)) is None
+        found = choose(member, (scores, scores, values, held))
         assert found is not None
         assert found[1] > found[0]
         assert bool(member.heads.one_at_most)

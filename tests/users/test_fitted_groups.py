@@ -28,6 +28,10 @@ def reading(heads: Context, lanes: int = 2) -> Reading:
     return Reading(torch.rand(lanes, 3, generator=generator), groups=rows)
 
 
+def blind(heads: Context, read: Reading, characters: torch.Tensor, slate: torch.Tensor) -> torch.Tensor:
+    return heads.answered(heads.look_at(read, characters, slate), torch.zeros(slate.shape))
+
+
 def test_sums_count_everything_once_and_each_group_apart():
     slate = torch.tensor([[0, 1, 2], [5, EMPTY, 4]])
     total = groups().sums(slate, torch.ones(2, 3, 1)).squeeze(-1)
@@ -55,8 +59,8 @@ def test_a_second_item_of_the_group_changes_the_first_ones_score():
     heads = context(groups())
     read = reading(heads)
     characters = heads.characters(torch.zeros(7, 2), torch.zeros(7, 2))
-    same = heads.slate(read, characters, torch.tensor([[0, 1], [0, 1]]))[:, 0]
-    other = heads.slate(read, characters, torch.tensor([[0, 2], [0, 2]]))[:, 0]
+    same = blind(heads, read, characters, torch.tensor([[0, 1], [0, 1]]))[:, 0]
+    other = blind(heads, read, characters, torch.tensor([[0, 2], [0, 2]]))[:, 0]
     assert not torch.allclose(same, other)
 
 
@@ -66,8 +70,22 @@ def test_groups_are_exchangeable():
     read = reading(heads)
     characters = heads.characters(torch.rand(7, 2, generator=torch.Generator().manual_seed(2)), torch.zeros(7, 2))
     slate = torch.tensor([[0, 3, 4], [5, 1, 2]])
-    before = heads.slate(read, characters, slate)
+    before = blind(heads, read, characters, slate)
     heads.groups.fill(torch.tensor([2, 0, 1, 3])[COLUMN])
     assert read.groups is not None
     moved = Reading(read.vector, groups=read.groups[:, [0, 2, 3, 1]])
-    assert torch.allclose(heads.slate(moved, characters, slate), before, atol=1e-6)
+    assert torch.allclose(blind(heads, moved, characters, slate), before, atol=1e-6)
+
+
+def test_places_know_what_was_consumed_above_and_nothing_below():
+    heads = context(groups())
+    read = reading(heads)
+    characters = heads.characters(torch.rand(7, 2, generator=torch.Generator().manual_seed(2)), torch.zeros(7, 2))
+    slate = torch.tensor([[0, 1, 4], [0, 1, 4]])
+    seen = heads.look_at(read, characters, slate)
+    consumed = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    found, nothing = heads.answered(seen, consumed), heads.answered(seen, consumed * 0)
+    assert torch.equal(found[:, :2], nothing[:, :2])
+    assert not torch.allclose(found[:, 2], nothing[:, 2])
+    for place in range(3):
+        assert torch.allclose(heads.at_place(seen, consumed, place), found[:, place], atol=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,7 +19,7 @@ from recloop.envs.users.contract import Expected, Past, Response, State, UserSim
 from recloop.envs.users.fitted.config import AssumedLeaving
 from recloop.envs.users.fitted.context import Context, Reading, Recalled
 from recloop.envs.users.fitted.groups import Groups
-from recloop.envs.users.fitted.heads import Heads, ItemParts, UserParts, slate_summary
+from recloop.envs.users.fitted.heads import CONSUME, Heads, ItemParts, UserParts, slate_summary
 
 if TYPE_CHECKING:
     from recloop.envs.world import World
@@ -202,9 +202,14 @@ class FittedUsers(UserSimulator):
     @torch.no_grad()
     def answer(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> Response:
         """As `respond`, without the state that follows."""
-        vector, scores = self._scores(state, past, slate)
-        signals, given = self.heads.sample(scores, slate, draw)
         held = slate < self.sizes.catalogue_size
+        luck = draw.uniform(CONSUME, slate)  # (B, K), the same that `sample` goes by
+
+        def consume(score: Tensor, place: int) -> Tensor:
+            return (luck[:, place] < torch.sigmoid(score)) & held[:, place]
+
+        vector, scores = self._scores(state, past, slate, consume)
+        signals, given = self.heads.sample(scores, slate, draw)
         appeal = self.heads.means(scores, held)[..., 0]
         summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, state.steps)
         if self.leaving is None:
@@ -251,9 +256,16 @@ class FittedUsers(UserSimulator):
 
     @torch.no_grad()
     def expected(self, state: FittedState, past: Past, slate: Tensor) -> Expected:
-        """Calibrated means with position effects; 0 at empty places. The spread is not known."""
-        vector, scores = self._scores(state, past, slate)
+        """Calibrated means with position effects; 0 at empty places. The spread is not known.
+
+        What a place owes to those above it is taken at their means.
+        """
         held = slate < self.sizes.catalogue_size
+
+        def consume(score: Tensor, place: int) -> Tensor:
+            return torch.sigmoid(score) * held[:, place]
+
+        vector, scores = self._scores(state, past, slate, consume)
         mean = self.heads.means(scores, held)
         appeal = mean[..., 0] * held
         anything = appeal.sum(-1) if bool(self.heads.one_at_most) else 1 - (1 - appeal).prod(-1)
@@ -345,18 +357,38 @@ class FittedUsers(UserSimulator):
             state = self.memory.advance(state, step) if known else state
         return state
 
-    def _scores(self, state: FittedState, past: Past, slate: Tensor) -> tuple[Tensor, Tensor]:
-        """Users' vectors, and calibrated scores with position effects (B, K, S)."""
+    def _scores(
+        self, state: FittedState, past: Past, slate: Tensor, consume: Callable[[Tensor, int], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Users' vectors, and calibrated scores with position effects (B, K, S).
+
+        `consume` says what is consumed (B,) at a place of which the calibrated score (B,) is known, top first.
+        """
         reading = self._reading(state, past)
         user: UserParts = self.heads.user_parts(reading.vector, reading.direct)
         places = torch.arange(slate.shape[1], device=slate.device)
         raw = self.heads.raw(user, self._items.at(slate), places)
-        if self.context is not None:
-            raw = raw + self.context.slate(reading, self._characters, slate)
         repeats = self.memory.repeats(past.history, past.shown, slate)
         if repeats is not None:
             raw = torch.cat([raw[..., :1] + repeats.unsqueeze(-1), raw[..., 1:]], dim=-1)
+        if self.context is not None:
+            raw = raw + self._in_slate(self.context, reading, slate, raw, consume)
         return reading.vector, self.heads.calibrated(raw)
+
+    def _in_slate(
+        self, context: Context, reading: Reading, slate: Tensor, raw: Tensor, consume: Callable[[Tensor, int], Tensor]
+    ) -> Tensor:
+        """What the slate adds to the raw scores (B, K, S), place by place from the top."""
+        seen = context.look_at(reading, self._characters, slate)
+        consumed = torch.zeros_like(raw[..., 0])
+        if slate.shape[1] == 1 or bool(self.heads.one_at_most):
+            return context.answered(seen, consumed)
+        added = []
+        for place in range(slate.shape[1]):
+            added.append(context.at_place(seen, consumed, place))
+            score = self.heads.calibrated(raw[:, place] + added[-1])[:, 0]
+            consumed[:, place] = consume(score, place).to(consumed.dtype)
+        return torch.stack(added, dim=1)
 
     def _reading(self, state: FittedState, past: Past) -> Reading:
         table = self._item_table

@@ -144,30 +144,32 @@ def calibrate_leaving(fitted: FittedUsers, found: Scored) -> None:
 @torch.no_grad()
 def score_slates(
     fitted: FittedUsers, maker: WindowMaker, users: np.ndarray, item_vectors: Tensor, profile: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Raw scores of consumption, consumption, and where there is an item: of every slate (n, K)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Raw scores of consumption that know nothing of the places above; calibrated ones that do; consumption; and
+    where there is an item: of every slate (n, K)."""
     found = []
     moments = maker.moments(users)[:_MOMENTS]
     for start in range(0, len(moments), 256):
         windows = maker.cut(moments[start : start + 256]).to(item_vectors.device)
-        raw = step_scores(fitted, follow(fitted, item_vectors, profile, windows), windows, windows.items)
+        path = follow(fitted, item_vectors, profile, windows)
+        blind = step_scores(fitted, path, windows, windows.items, heard=False)
+        heard = fitted.heads.calibrated(step_scores(fitted, path, windows, windows.items))
         scored = windows.scored
         held = windows.items[scored] < fitted.sizes.catalogue_size
-        found.append((raw[..., 0][scored], windows.signals[..., 0][scored], held))
-    columns = zip(*found, strict=True)
-    scores, values, held = (torch.cat(column) for column in columns)
-    return scores, values, held
+        found.append((blind[..., 0][scored], heard[..., 0][scored], windows.signals[..., 0][scored], held))
+    blind, heard, values, held = (torch.cat(column) for column in zip(*found, strict=True))
+    return blind, heard, values, held
 
 
-def choose(fitted: FittedUsers, slates: tuple[Tensor, Tensor, Tensor]) -> tuple[float, float] | None:
-    """Decide whether a slate is one choice or one a place, by the likelihood of held-out slates.
+def choose(fitted: FittedUsers, slates: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[float, float] | None:
+    """Decide whether a slate is one choice or one a place, by the likelihood of held-out slates of `score_slates`.
 
     Sets `heads.one_at_most`, and scale and shift of consumption where it is.
 
     Returns:
         Nats a slate, one a place and one choice; None where some slate has two consumptions, or slates one place.
     """
-    scores, values, held = slates
+    scores, heard, values, held = slates
     heads = fitted.heads
     if scores.shape[1] < 2 or len(scores) < _FEW or bool((values.sum(1) > 1).any()):
         return None
@@ -178,8 +180,7 @@ def choose(fitted: FittedUsers, slates: tuple[Tensor, Tensor, Tensor]) -> tuple[
         return F.cross_entropy(F.pad(logits, (0, 1)), target)
 
     scale, shift, _ = _minimise(loss, scores.new_zeros(0), len(scores))
-    single = heads.calibrated(scores.unsqueeze(-1).expand(*scores.shape, len(fitted.signals)))[..., 0]
-    apart = -F.binary_cross_entropy_with_logits(single, values, reduction="none").masked_fill(~held, 0).sum(1).mean()
+    apart = -F.binary_cross_entropy_with_logits(heard, values, reduction="none").masked_fill(~held, 0).sum(1).mean()
     together = -loss(scores.new_tensor(scale), scores.new_tensor(shift))
     if together > apart:
         heads.one_at_most.fill_(True)

@@ -264,7 +264,7 @@ class _Training:
     def _score(self, users: Ints, generator: torch.Generator, calibrated: bool = False) -> Scored:
         return score(self.fitted, self.maker, users, self.vectors, self.profile, self.exposure, generator, calibrated)
 
-    def _slates(self, users: Ints) -> tuple[Tensor, Tensor, Tensor]:
+    def _slates(self, users: Ints) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return score_slates(self.fitted, self.maker, users, self.vectors, self.profile)
 
     def _loss(self, windows: Windows, generator: torch.Generator, learning: bool) -> Tensor:

@@ -65,13 +65,18 @@ def _stacked(readings: list[Reading], name: str) -> Tensor | None:
     return None if found[0] is None else torch.stack(found, dim=1)
 
 
-def step_scores(fitted: FittedUsers, path: Trajectory, windows: Windows, items: Tensor) -> Tensor:
-    """Raw scores of items (B, T, C) at each step, (B, T, C, S); positions count where the log has exposures."""
+def step_scores(fitted: FittedUsers, path: Trajectory, windows: Windows, items: Tensor, heard: bool = True) -> Tensor:
+    """Raw scores of items (B, T, C) at each step, (B, T, C, S); positions count where the log has exposures.
+
+    With `heard`, each place knows the logged answers of those above it.
+    """
     heads = fitted.heads
     places = torch.arange(items.shape[2], device=items.device) if fitted.sizes.exposures else None
     raw = heads.raw(path.users, heads.item_parts(path.table, items), places)
     if fitted.context is not None:
-        raw = raw + fitted.context.slate(path.reading, fitted.context.characters(path.table, heads.item_bias), items)
+        characters = fitted.context.characters(path.table, heads.item_bias)
+        slate = fitted.context.look_at(path.reading, characters, items)
+        raw = raw + fitted.context.answered(slate, windows.signals[..., 0] if heard else torch.zeros_like(raw[..., 0]))
     repeats = _repeats(fitted, windows, items.flatten(0, 1))
     if repeats is not None:
         raw = torch.cat([raw[..., :1] + repeats.view(*items.shape, 1), raw[..., 1:]], dim=-1)
