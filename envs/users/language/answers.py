@@ -63,7 +63,7 @@ def spelled(token: str) -> str:
 def pooled(chances: Iterable[tuple[str, float]], options: Sequence[str], least_mass: float) -> list[float] | None:
     """Probabilities of the options from those of tokens, renormalised; None where they hold too little of the mass.
 
-    >>> pooled([(" Yes", 0.4), ("yes", 0.2), ("No", 0.2), ("maybe", 0.1)], ["no", "yes"], 0.01)
+    >>> pooled([(" Yes", 0.25), ("yes", 0.125), ("No", 0.125), ("maybe", 0.25)], ["no", "yes"], 0.01)
     [0.25, 0.75]
     """
     wanted = [spelled(option) for option in options]

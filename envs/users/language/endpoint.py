@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -75,7 +75,8 @@ class Endpoint:
 
     Every answer is in the store before the next one is waited for, so that nothing paid for is lost when a run ends
     early. Before a call its highest possible price is set aside, so that neither budget is ever passed; calls
-    that broke off without an answer count at that price.
+    that broke off without an answer count at that price. Where what is set aside leaves too little for the next call,
+    it waits for what those under way really cost.
 
     Args:
         config: where and how.
@@ -94,7 +95,7 @@ class Endpoint:
             back_off=config.back_off,
             longest_wait=config.longest_wait,
         )
-        self._budget = threading.Lock()
+        self._budget = threading.Condition()
         self._reserved_calls, self._reserved_money = 0, 0.0
 
     def probabilities(self, prompts: Sequence[Prompt], options: Sequence[str]) -> Tensor:
@@ -132,12 +133,11 @@ class Endpoint:
         finally:  # also on an interruption: calls under way end and are kept, the others never begin
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-        failures = [job.exception() for job in jobs if not job.cancelled() and job.exception() is not None]
+        raised = [job.exception() for job in jobs if not job.cancelled()]
+        failures = [failure for failure in raised if failure is not None and not isinstance(failure, CancelledError)]
         if failures:
             budget = [failure for failure in failures if isinstance(failure, BudgetError)]
-            first = (budget or failures)[0]
-            assert first is not None
-            raise first
+            raise (budget or failures)[0]
         return {text: job.result() for job, text in jobs.items()}
 
     def _one(self, text: str, key: str, stop: threading.Event) -> list[tuple[str, float]]:
@@ -153,7 +153,7 @@ class Endpoint:
             "top_logprobs": config.top_logprobs,
         }
         for attempt in range(config.attempts):
-            self._reserve(highest)
+            self._reserve(highest, stop)
             charge: tuple[int, float] = (0, 0.0)
             answer: dict[str, list[tuple[str, float]]] = {}
             try:
@@ -162,9 +162,12 @@ class Endpoint:
                 if isinstance(outcome, Answered):
                     answer = {key: outcome.tokens}
                     return outcome.tokens
+                lasting = outcome.fatal or attempt + 1 == config.attempts
+                if lasting:  # before those who wait for the budget are woken
+                    stop.set()
             finally:
                 self._settle(highest, answer, charge)
-            if outcome.fatal or attempt + 1 == config.attempts:
+            if lasting:
                 raise LanguageModelError(outcome.said(attempt + 1))
             if stop.wait(self._calls.pause(outcome, attempt, key)):
                 raise LanguageModelError(outcome.said(attempt + 1))
@@ -179,28 +182,35 @@ class Endpoint:
         asked, said = outcome.usage
         return (1, (asked * self.config.price_in + said * self.config.price_out) / 1e6)
 
-    def _reserve(self, money: float) -> None:
-        config = self.config
+    def _reserve(self, money: float, stop: threading.Event) -> None:
+        """Set the price of a call aside; `BudgetError` once nothing is under way that could turn out cheaper."""
         with self._budget:
-            spent = self.store.spent
-            calls = spent.calls + self._reserved_calls
-            if config.max_calls is not None and calls + 1 > config.max_calls:
-                raise BudgetError(
-                    f"{spent.calls} of {config.max_calls} calls are spent; the {len(self.store)} answers are kept, "
-                    "raise the budget and run again to go on"
-                )
-            if config.max_money is not None and spent.money + self._reserved_money + money > config.max_money:
-                raise BudgetError(
-                    f"{spent.money:.4g} of {config.max_money:g} is spent and the next call may cost {money:.2g}; the "
-                    f"{len(self.store)} answers are kept, raise the budget and run again to go on"
-                )
+            while not stop.is_set() and (refused := self._refused(money)) is not None:
+                if not self._reserved_calls:
+                    raise refused
+                self._budget.wait()
+            if stop.is_set():
+                raise CancelledError
             self._reserved_calls += 1
             self._reserved_money += money
+
+    def _refused(self, money: float) -> BudgetError | None:
+        """Why the next call does not fit beside those under way, or None."""
+        config, spent = self.config, self.store.spent
+        kept = f"the {len(self.store)} answers are kept, raise the budget and run again to go on"
+        if config.max_calls is not None and spent.calls + self._reserved_calls + 1 > config.max_calls:
+            return BudgetError(f"{spent.calls} of {config.max_calls} calls are spent; {kept}")
+        if config.max_money is not None and spent.money + self._reserved_money + money > config.max_money:
+            return BudgetError(
+                f"{spent.money:.4g} of {config.max_money:g} is spent and the next call may cost {money:.2g}; {kept}"
+            )
+        return None
 
     def _settle(self, reserved: float, answer: dict[str, list[tuple[str, float]]], charge: tuple[int, float]) -> None:
         """Exchange what was set aside for what it cost."""
         with self._budget:
             self._reserved_calls -= 1
             self._reserved_money -= reserved
+            self._budget.notify_all()
             if answer or charge[0]:
                 self.store.put(answer, *charge)

@@ -134,6 +134,32 @@ def test_calls_stay_within_the_budget_over_all_runs(server: Any, tmp_path: Path)
     assert len(server.questions) == 6
 
 
+@pytest.mark.parametrize("fault", [None, 429])
+def test_a_budget_is_spent_to_the_end_before_it_is_called_spent(server: Any, fault: int | None) -> None:
+    """More calls at once than the budget holds: the others wait for those under way, which may yet cost nothing."""
+
+    def slowly(number: int) -> int | None:
+        time.sleep(0.1)
+        return fault if number < 2 else None
+
+    server.fail = slowly
+    endpoint = Endpoint(config(server, max_calls=4, concurrency=6))
+    with pytest.raises(BudgetError, match=r"4 of 4 calls are spent; the 4 answers are kept"):
+        endpoint.probabilities(PROMPTS, YES_NO)
+    assert len(server.questions) == (4 if fault is None else 6)
+
+
+def test_a_failure_stops_those_who_wait_for_the_budget(server: Any) -> None:
+    def slowly(number: int) -> int:
+        time.sleep(0.1)
+        return 400
+
+    server.fail = slowly
+    with pytest.raises(LanguageModelError, match="answers 400"):
+        Endpoint(config(server, max_calls=2, concurrency=6)).probabilities(PROMPTS, YES_NO)
+    assert len(server.questions) == 2
+
+
 def test_money_is_never_overspent(server: Any) -> None:
     price = 100 * 1000 / 1e6  # of one answered question; the most that one may cost is about 120 tokens
     endpoint = Endpoint(config(server, max_money=0.35, price_in=1000.0, concurrency=4))
