@@ -1,6 +1,7 @@
 """Tensors and facts on disk: safetensors and JSON, written beside and then renamed. Nothing is unpickled."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -65,6 +66,19 @@ def read_json(path: Path) -> Any:
         raise RecloopError(f"{path} is missing; the folder is incomplete, make it anew") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecloopError(f"{path} is not valid JSON ({error}); make the folder anew") from None
+
+
+def json_like(facts: Any) -> Any:
+    """`facts` as they come back from a JSON file, and equal to themselves: lists for tuples, None for NaN.
+
+    >>> json_like({"pair": (1, float("nan"))})
+    {'pair': [1, None]}
+    """
+    if isinstance(facts, Mapping):
+        return {name: json_like(value) for name, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [json_like(value) for value in facts]
+    return None if isinstance(facts, float) and math.isnan(facts) else facts
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from recloop.envs.examination import GATES
 from recloop.envs.fidelity import failures
 from recloop.envs.fidelity.report import FIGURE as FIDELITY
 from recloop.experiments.comparison import Comparison, Headline
@@ -14,6 +15,10 @@ from recloop.experiments.intervals import Interval
 
 FLAGGED = "(!) flagged: the log does not back this value; it may be far off, either way."
 """Said of policies that act beyond the log."""
+
+
+REPORTS = (FIDELITY, GATES)
+"""Figures of a card that are whole reports: they are told in sentences and tables of their own."""
 
 
 def print_comparison(comparison: Comparison, out: Path, console: Console | None = None) -> None:
@@ -123,7 +128,7 @@ def fit_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     fits = {
         name: value
         for name, value in figures.items()
-        if name != FIDELITY and isinstance(value, Mapping) and all(isinstance(x, Mapping) for x in value.values())
+        if name not in REPORTS and isinstance(value, Mapping) and all(isinstance(x, Mapping) for x in value.values())
     }
     found = [(model, signal, numbers) for model, signals in fits.items() for signal, numbers in signals.items()]
     names = sorted({name for _, _, numbers in found for name in numbers})
@@ -135,6 +140,6 @@ def fit_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def plain_figures(figures: Mapping[str, Any]) -> dict[str, str]:
-    """The figures that `fit_rows` does not take, as text on one level; fidelity reports have tables of their own."""
+    """The figures that `fit_rows` does not take, as text on one level, without reports."""
     shown = {row[0] for row in fit_rows(figures)[1]}
-    return flat_figures({name: value for name, value in figures.items() if name not in (*shown, FIDELITY)})
+    return flat_figures({name: value for name, value in figures.items() if name not in (*shown, *REPORTS)})

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recloop.encoders.storage import read_json, write_json
+from recloop.encoders.storage import json_like, read_json, write_json
 from recloop.envs.world import Card, World
 
 FIGURE = "fidelity"
@@ -122,21 +122,27 @@ class FidelityReport:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "FidelityReport":
-        """From what JSON holds."""
-        lines = tuple(FidelityLine(**line) for line in facts["lines"])
+        """From what JSON holds; numbers that are None there are NaN."""
+        numbers = ("value", "low", "high")
+        lines = tuple(FidelityLine(**{**line, **{n: _number(line[n]) for n in numbers}}) for line in facts["lines"])
         curves = tuple(
             Curve(c["name"], c["kind"], tuple(c["x"]), tuple(c["logged"]), tuple(c["simulated"]))
             for c in facts["curves"]
         )
-        told_by = tuple((str(name), float(value)) for name, value in facts["told_by"])
+        told_by = tuple((str(name), _number(value)) for name, value in facts["told_by"])
         rest = {"lines": lines, "curves": curves, "told_by": told_by, "unsupported": tuple(facts["unsupported"])}
-        return cls(**{**facts, **rest})
+        figures = {name: _number(value) for name, value in facts["figures"].items()}
+        return cls(**{**facts, **rest, "figures": figures})
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def marked(world: World, *reports: FidelityReport) -> World:
     """The world with reports on its card, whence every result made in it is marked where one failed."""
     found = dict(world.card.figures.get(FIGURE, {}))
-    found.update({report.simulator: asdict(replace(report, curves=())) for report in reports})
+    found.update({report.simulator: json_like(asdict(replace(report, curves=()))) for report in reports})
     return replace(world, card=replace(world.card, figures={**world.card.figures, FIGURE: found}))
 
 

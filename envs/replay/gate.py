@@ -1,5 +1,6 @@
 """The gate: each logging policy, replayed in simulated users, must earn what it earned in the log."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import torch
 from scipy import stats
 
 from recloop.encoders.errors import RecloopError
+from recloop.encoders.storage import json_like
 from recloop.envs.core import Core
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.replay.episodes import (
@@ -108,14 +110,17 @@ class GateReport:
         return tuple(sorted((n for n in self.lines if not n.passed), key=lambda n: -abs(n.error)))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `GateReport.of` undoes it."""
-        return {**asdict(self), "lines": [asdict(line) for line in self.lines], "passed": self.passed}
+        """For JSON, None for NaN; `GateReport.of` undoes it."""
+        return {**json_like(asdict(self)), "passed": self.passed}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "GateReport":
         """Undo `as_dict`."""
         known = {name: facts[name] for name in ("simulator", "mode", "users", "sentence")}
-        return cls(**known, lines=tuple(GateLine(**line) for line in facts["lines"]))
+        lines: list[dict[str, Any]] = [
+            {name: math.nan if value is None else value for name, value in line.items()} for line in facts["lines"]
+        ]
+        return cls(**known, lines=tuple(GateLine(**line) for line in lines))
 
 
 def replay_gate(

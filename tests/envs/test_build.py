@@ -12,9 +12,11 @@ import torch
 from recloop.encoders.errors import LogError, WorldError
 from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.envs.build import BuildConfig, EncoderConfig, build_world, split_users
+from recloop.envs.fidelity import reports_on
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
-from recloop.envs.users.fitted import FitConfig
+from recloop.envs.replay import GateReport
+from recloop.envs.users.fitted import EnsembleUsers, FitConfig
 from recloop.envs.world import PARTS, World
 
 CONSUME = Signal("consume")
@@ -49,6 +51,22 @@ def rating_log(users: int = 40, items: int = 12, seed: int = 0) -> LoggedBehavio
     )
 
 
+def slate_log(users: int = 40, items: int = 12, slates: int = 6, seed: int = 0) -> LoggedBehavior:
+    """The same users and items: slates of three random items, a third of which is consumed; nobody repeats an item."""
+    log, rng = rating_log(users, items, seed), np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        taken: set[int] = set()
+        for slate in range(slates):
+            for place, item in enumerate(rng.permutation(items)[:3].tolist()):
+                consumed = item not in taken and rng.random() < 1 / 3
+                taken |= {item} if consumed else set()
+                rows.append((f"u{user}", f"i{item}", float(slate), slate, place, float(consumed)))
+    names = [Columns.user, Columns.item, Columns.time, Columns.slate, Columns.position, "consume"]
+    interactions = pd.DataFrame(rows, columns=names)
+    return replace(log, name="slates", interactions=interactions, signals=(CONSUME,), has_exposures=True)
+
+
 @pytest.fixture(scope="module")
 def world() -> World:
     return build_world(rating_log(), QUICK, cleaning={"duplicates": 3})
@@ -64,7 +82,9 @@ def test_parts_are_disjoint_and_complete() -> None:
 
 
 def test_families_and_users_differ_between_training_and_judge(world: World) -> None:
-    assert type(world.simulator("train")) is not type(world.simulator("judge"))
+    families = {type(_ensemble(world, name).members[0]) for name in ("train", "validation", "judge")}
+    assert len(families) == 3
+    assert len(_ensemble(world, "train").members) == QUICK.members
     rows = [set(world.users.rows(name).tolist()) for name in PARTS]
     assert sum(map(len, rows)) == len(set().union(*rows)) == 40
 
@@ -87,6 +107,25 @@ def test_a_log_without_ratings_or_times_claims_neither() -> None:
     said = " ".join(build_world(bare, QUICK).card.not_claimed)
     assert "no times" in said
     assert "no ratings" in said
+
+
+def test_the_card_says_how_the_users_fare_beside_the_log(world: World) -> None:
+    assert {report.simulator for report in reports_on(world.card)} == {"train", "judge"}
+    assert "gates" not in world.card.figures  # nobody knows what was shown
+    unexamined = build_world(rating_log(), replace(QUICK, examine=False)).card.figures
+    assert "fidelity" not in unexamined
+
+
+def test_with_exposures_the_logging_policies_are_replayed(tmp_path: Path) -> None:
+    made = build_world(slate_log(), QUICK)
+    assert {report.simulator for report in reports_on(made.card)} == {"train", "judge"}
+    gates = {name: GateReport.of(facts) for name, facts in made.card.figures["gates"].items()}
+    assert gates.keys() == {"train", "judge"}
+    for gate in gates.values():
+        assert gate.lines
+        assert gate.sentence in made.card.learned
+    made.save(tmp_path / "w")
+    assert World.load(tmp_path / "w").card == made.card
 
 
 def test_profiles_are_coded_by_train_users(world: World) -> None:
@@ -131,6 +170,12 @@ def test_a_broken_folder_is_named(world: World, tmp_path: Path, harm, message: s
     assert "\n" not in str(caught.value)
 
 
+def _ensemble(world: World, name: str) -> EnsembleUsers:
+    users = world.simulator(name)
+    assert isinstance(users, EnsembleUsers)
+    return users
+
+
 def _edit(path: Path, **facts: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
@@ -161,7 +206,7 @@ def test_nothing_fitted_knows_the_evaluated_users(world: World, tmp_path: Path) 
 def test_a_second_build_takes_its_fits_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(QUICK, use_cache=True, cache=tmp_path)
     first = build_world(rating_log(), config)
-    monkeypatch.setattr("recloop.envs.build.fit_users", None)
+    monkeypatch.setattr("recloop.envs.build.fit_ensemble", None)
     monkeypatch.setattr("recloop.envs.build.fit_state_encoder", None)
     assert build_world(rating_log(), config).fingerprint == first.fingerprint
 

@@ -1,5 +1,7 @@
 """The replay gate: truth passes against its own log in every mode, users who are not the log's do not."""
 
+import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -80,7 +82,11 @@ def test_nobody_leaving_fails_where_the_log_knows_who_left(world: World) -> None
 
 def test_a_report_survives_json(world: World) -> None:
     report = replay_gate(world, "truth", rows=np.arange(100), rules=RULES)
-    assert GateReport.of(report.as_dict()) == report
+    assert GateReport.of(json.loads(json.dumps(report.as_dict()))) == report
+    unknown = replace(report, lines=(replace(report.lines[0], margin=math.nan),))
+    facts = json.loads(json.dumps(unknown.as_dict(), allow_nan=False))
+    assert facts == unknown.as_dict()
+    assert math.isnan(GateReport.of(facts).lines[0].margin)
 
 
 def test_without_exposures_there_is_no_gate(world: World) -> None:

@@ -1,12 +1,13 @@
 """`recloop fidelity`: what it prints, writes and marks, and that a failed world says so in a comparison's report."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from recloop.encoders.errors import RecloopError
-from recloop.envs.fidelity import FidelityReport, failures, fidelity_of, marked
+from recloop.envs.fidelity import FidelityLine, FidelityReport, failures, fidelity_of, marked, reports_on
 from recloop.envs.fidelity.faults import second_sigmoid
 from recloop.envs.world import World
 from recloop.experiments.fidelity import FidelityCommand, main
@@ -55,8 +56,22 @@ def test_a_failed_world_says_so_in_words_and_table(broken: World) -> None:
 
 
 def test_reports_on_the_card_are_no_rows_of_fits(broken: World) -> None:
-    assert "fidelity" not in {row[0] for row in fit_rows(broken.card.figures)[1]}
-    assert not any("fidelity" in name for name in plain_figures(broken.card.figures))
+    figures = {**broken.card.figures, "gates": {"train": {"mode": "open loop", "users": 3, "lines": []}}}
+    assert not {"fidelity", "gates"} & {row[0] for row in fit_rows(figures)[1]}
+    assert not any("fidelity" in name or "gates" in name for name in plain_figures(figures))
+
+
+def test_a_card_with_numbers_nobody_knows_is_equal_from_the_disk(truth: World, tmp_path: Path) -> None:
+    line = FidelityLine("two_sample_auc", "open", math.nan, math.nan, math.nan, "<= 0.650", False, "one class")
+    report = FidelityReport(truth.name, "truth", 3, 9, 3, (line,), ("nothing",), (("length", 0.5),), {"rate": math.nan})
+    world = marked(truth, report)
+    world.save(tmp_path / "world")
+    card = World.load(tmp_path / "world").card
+    assert card == world.card
+    found = reports_on(card)[0]
+    assert math.isnan(found.lines[0].value)
+    assert math.isnan(found.figures["rate"])
+    assert found.told_by == report.told_by
 
 
 def test_a_report_without_curves_has_no_picture() -> None:
