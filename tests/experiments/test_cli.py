@@ -1,6 +1,7 @@
 """The command line: help is quick, bad input is one line and exit code 2, and nothing half-written is left."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recloop.envs.world import World
+from recloop.envs.world import FORMAT, World
 from recloop.experiments.cli import COMMANDS, guarded, main
 
 COMMON = ["--no-progress"]
@@ -77,9 +78,10 @@ def test_worlds_that_are_missing_half_written_or_newer(
     (half / "world.json").unlink()
     assert "is half-written: world.json is missing" in fails(capsys, "inspect", half)
     newer = shutil.copytree(folder, tmp_path / "newer")
-    text = (newer / "world.json").read_text().replace('"format": 1', '"format": 99')
-    (newer / "world.json").write_text(text)
-    assert "has format 99, this recloop reads up to 1; upgrade recloop" in fails(capsys, "inspect", newer)
+    facts = json.loads((newer / "world.json").read_text())
+    (newer / "world.json").write_text(json.dumps({**facts, "format": FORMAT + 1}))
+    said = fails(capsys, "inspect", newer)
+    assert f"has format {FORMAT + 1}, this recloop reads up to {FORMAT}; upgrade recloop" in said
 
 
 def test_unknown_agents_and_devices(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

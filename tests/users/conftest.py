@@ -33,6 +33,7 @@ class Case:
     vectors: Tensor
     profile: Tensor
     taste: np.ndarray
+    groups: Tensor
 
     @property
     def rows(self) -> np.ndarray:
@@ -46,6 +47,11 @@ def item_vectors() -> Tensor:
     vectors = torch.nn.functional.normalize(noise, dim=1)
     vectors[-1] = 0
     return vectors
+
+
+def taste_groups() -> Tensor:
+    """One grouping, (N+1, 1): the items' tastes; row N holds how many there are."""
+    return torch.cat([torch.arange(ITEMS) % TASTES, torch.tensor([TASTES])]).unsqueeze(1)
 
 
 def consumption_log(users: int = 90, length: int = 10, seed: int = 0, again: bool = False) -> Case:
@@ -67,7 +73,8 @@ def consumption_log(users: int = 90, length: int = 10, seed: int = 0, again: boo
         feedback=feedback,
         given=np.ones(feedback.shape, dtype=bool),
     )
-    return Case(sequences, (CONSUME, RATING), item_vectors(), torch.zeros(users, 2), taste)
+    nothing = torch.zeros(ITEMS + 1, 0, dtype=torch.int64)
+    return Case(sequences, (CONSUME, RATING), item_vectors(), torch.zeros(users, 2), taste, nothing)
 
 
 def slate_log(
@@ -129,7 +136,7 @@ def slate_log(
             left=np.array(left, dtype=np.int8),
         ),
     )
-    return Case(sequences, (CONSUME, WATCHED), item_vectors(), torch.zeros(users, 2), taste)
+    return Case(sequences, (CONSUME, WATCHED), item_vectors(), torch.zeros(users, 2), taste, taste_groups())
 
 
 def world_of(case: Case, history: int = 8, shown: int = 3, k: int = 3) -> Any:

@@ -32,6 +32,7 @@ def fitted(family: str, case: Case, rows: np.ndarray | None = None, config: FitC
         case.vectors,
         case.profile,
         case.signals,
+        groups=case.groups,
         config=config,
     )
     assert isinstance(users, FittedUsers)
