@@ -152,7 +152,8 @@ class Context(nn.Module):
         """(..., n, K, G) places above of one's group, (..., K) consumed -> (..., n, G, h)."""
         by_group = (same * consumed.unsqueeze(-1).unsqueeze(-3)).sum(-2)  # (..., n, G)
         everything = by_group[..., :1].expand_as(by_group)  # the first grouping holds everything
-        return self.above(torch.stack([by_group, everything, (everything > 0.5).to(by_group.dtype)], dim=-1))
+        found: Tensor = self.above(torch.stack([by_group, everything, (everything > 0.5).to(by_group.dtype)], dim=-1))
+        return found
 
     def _deeper(self, hidden: Tensor) -> Tensor:
         found: Tensor = self.last(F.relu(self.second(F.relu(hidden))))
