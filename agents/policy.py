@@ -37,6 +37,7 @@ class FitOptions:
             users for supervised recommenders); None for its default.
         device: any torch device to train on.
         progress: show a progress bar.
+        pessimism: what an RL agent is charged for each unit of the training users' disagreement (`PessimisticReward`).
         log: takes (tag, value, step) of training curves; None drops them.
     """
 
@@ -44,11 +45,14 @@ class FitOptions:
     steps: int | None = None
     device: str = "cpu"
     progress: bool = False
+    pessimism: float = 0.0
     log: Callable[[str, float, int], None] | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise PolicyError(f"steps={self.steps}; train for at least 1")
+        if self.pessimism < 0:
+            raise PolicyError(f"pessimism={self.pessimism}; it is a penalty, give 0 or more")
 
 
 class Policy(ABC):

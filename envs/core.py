@@ -152,12 +152,13 @@ class Core:
         """Show a slate (B, K) of item rows to every lane and let the finished ones start anew."""
         slate, struck = self._admissible(slate)
         draw = self.draw()
+        spread = self._spread(slate)
         state, response = self.simulator.respond(self.state, self.past, slate, draw)
         consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
         items = torch.where(consumed, slate, self.empty)
         self.encoded = self.encoder.advance(self.encoded, items, response.signals)
         self.past = remember(self.past, slate, items, response.signals, self.empty)
-        outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals)
+        outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals, spread)
         reward = checked_reward(self.reward(outcome), self.lanes)
         self.state, terminated = self._leave_or_return(state, response, draw)
         over = self.past.step >= self.max_steps
@@ -174,6 +175,13 @@ class Core:
     def draw(self) -> Draw:
         """This step's draws."""
         return Draw.at(self.seed, self.lanes, self.episode, self.past.step)
+
+    def _spread(self, slate: Tensor) -> Tensor | None:
+        """How unsure the users' model is of its answers to a slate, where the reward asks for it."""
+        if not getattr(self.reward, "needs_spread", False):
+            return None
+        expected = self.simulator.expected(self.state, self.past, slate)
+        return None if expected is None else expected.spread
 
     def _admissible(self, slate: Tensor) -> tuple[Tensor, Tensor]:
         """Strike repeated and forbidden places: the slate with N there, and how many hold no item."""

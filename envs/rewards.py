@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class Outcome:
         struck: int64 (B,) how many places hold no item: repeated, forbidden or left empty.
         item_vectors: float32 (N+1, d), row N zero.
         signals: what the answers carry.
+        spread: float32 (B, K, S) how unsure the users' model was of each signal before it was drawn
+            (`Expected.spread`); None unless the reward `needs_spread`.
     """
 
     slate: Tensor
@@ -30,6 +32,7 @@ class Outcome:
     struck: Tensor
     item_vectors: Tensor
     signals: tuple[Signal, ...]
+    spread: Tensor | None = None
 
 
 Reward = Callable[[Outcome], Tensor]
@@ -76,6 +79,39 @@ class WeightedReward:
             "diversity": self.diversity,
             "repeats": self.repeats,
         }
+
+
+@dataclass(frozen=True)
+class PessimisticReward:
+    """A weighted reward, less what an ensemble of users disagrees about: for training alone.
+
+    reward - pessimism x sum over places of |weight| x spread of the signal over the members. As the uncertainty
+    penalty of MOPO (Yu et al. 2020) and DORL (Gao et al. 2023), from the ensemble's standard deviation. Differences:
+    the disagreement about the answers to a slate, not about the next state; no term for the logging policy's entropy.
+
+    Args:
+        reward: what is earned.
+        pessimism: at least 0.
+    """
+
+    reward: WeightedReward
+    pessimism: float
+
+    needs_spread: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.pessimism < 0:
+            raise RecloopError(f"pessimism={self.pessimism}; it is a penalty, give 0 or more")
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        if outcome.spread is None:
+            raise RecloopError(
+                "pessimism needs users who say how unsure they are (an ensemble's spread); train in a fitted world, "
+                "or with pessimism 0"
+            )
+        weights = [abs(self.reward.signals.get(signal.name, 0.0)) for signal in outcome.signals]
+        unsure = (outcome.spread * outcome.spread.new_tensor(weights)).sum((1, 2))
+        return self.reward(outcome) - self.pessimism * unsure
 
 
 def slate_diversity(slate: Tensor, item_vectors: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ class TrainConfig:
     """Environment steps (passes over the log for sasrec); default the agent's own."""
     seed: int = 0
     """Of all randomness in training."""
+    pessimism: float = 0.0
+    """What an RL agent is charged for each unit of the training users' disagreement; 0 for none."""
     lanes: int = 200
     """Episodes of the validation at the end; at least 2."""
     device: str = "cpu"
@@ -100,7 +102,7 @@ def train(world: World, config: TrainConfig) -> Trained:
     checked_out(config.out, "policy.json", "policy")
     started = time.monotonic()
     with Run(_logs(config.out)) as run:
-        options = FitOptions(config.seed, config.steps, config.device, config.progress, run.log)
+        options = FitOptions(config.seed, config.steps, config.device, config.progress, config.pessimism, run.log)
         policy = make_policy(config.agent, world, options)
         if policy.privileged:
             raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")

@@ -33,6 +33,14 @@ class FollowsAlong(Protocol):
         """The state after the answers (B, K, S) to slates (B, K)."""
 
 
+@runtime_checkable
+class TellsChances(Protocol):
+    """Users who say of many items at once how likely each is consumed if it is shown alone."""
+
+    def chances(self, state: Any, past: Past, items: Tensor) -> Tensor:
+        """Items (B, C) or (C,) -> (B, C) in [0, 1]."""
+
+
 class GreedyPolicy(Policy):
     """Shows the k admissible items with the highest expected reward, each as if it were shown alone.
 
@@ -41,7 +49,8 @@ class GreedyPolicy(Policy):
     step); it never reads the environment's state. The 64 items of highest `utility` (16 where reward is consumption
     alone) are ranked by expected reward under the world's default reward: weighted expected signals, a signal given on
     another one times the chance of that one, and leaving. Diversity and repeats, which belong to whole slates, are left
-    out. Without `expected` it ranks by `utility`, without `utility` it works out the reward of every item.
+    out. Without `expected` it ranks by `utility`, without `utility` it works out the reward of every item. A model that
+    tells `chances` is asked for those where reward is consumption alone.
 
     Args:
         serving: with a user model in it.
@@ -95,6 +104,10 @@ class GreedyPolicy(Policy):
         """The items worth a closer look (B, C), N where there are none left, and how good each is alone (B, C)."""
         n = self.serving.catalogue_size
         everything = torch.arange(n, device=mask.device)
+        if self._consumption_alone and isinstance(self.model, TellsChances):
+            chances = self.model.chances(state, past, everything)
+            shortlist = best_slate(chances, mask, max(k, min(self._closer_look(k), n)))
+            return shortlist, torch.nn.functional.pad(chances, (0, 1)).gather(1, shortlist)
         utility = self.model.utility(state, past, everything)
         if utility is None:
             shortlist = everything.expand(len(mask), -1).masked_fill(~mask, n)
@@ -107,9 +120,14 @@ class GreedyPolicy(Policy):
 
     def _closer_look(self, k: int) -> int:
         """How many items of highest utility are looked at closely."""
+        return max(_CLOSE, 2 * k) if self._consumption_alone else SHORTLIST
+
+    @property
+    def _consumption_alone(self) -> bool:
+        """Whether the reward counts consumption, which is good, and nothing else."""
         reward, consumption = self.serving.world.reward, self.serving.world.signals[0].name
-        alone = all(not weight or name == consumption for name, weight in reward.signals.items())
-        return max(_CLOSE, 2 * k) if alone and not reward.leaving else SHORTLIST
+        others = any(weight for name, weight in reward.signals.items() if name != consumption)
+        return reward.signals.get(consumption, 0.0) > 0 and not others and not reward.leaving
 
     def _choose(self, shortlist: Tensor, rewards: Tensor, mask: Tensor, k: int, draw: Draw) -> Tensor:
         """A slate (B, k) out of the shortlist: the highest rewards."""

@@ -41,6 +41,7 @@ from recloop.agents.sb3.policy import SB3Policy
 from recloop.agents.sb3.validation import Validation
 from recloop.agents.serving import Serving
 from recloop.encoders.errors import PolicyError, unknown_name
+from recloop.envs.rewards import PessimisticReward
 from recloop.envs.sb3_vector import SB3VecEnv
 from recloop.envs.world import World
 
@@ -122,6 +123,7 @@ def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config:
         one_at_a_time=recipe.one_at_a_time,
         observation=(*FEATURE_KEYS, *(["profile"] if world.spec().profile_dim else []), *recipe.keys),
         candidates=config.candidates,
+        reward=PessimisticReward(world.reward, options.pessimism) if options.pessimism else None,
         device=options.device,
     )
     tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
@@ -137,7 +139,7 @@ def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config:
         candidates=env.driver.retriever.size if env.driver.retriever else None,
         one_at_a_time=recipe.one_at_a_time,
         log_std=getattr(model.policy, "log_std", None),
-        training={"agent": name, "seed": options.seed, **config.as_dict()},
+        training={"agent": name, "seed": options.seed, "pessimism": options.pessimism, **config.as_dict()},
         name=name,
     )
     watch = Watch(

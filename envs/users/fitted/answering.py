@@ -296,6 +296,10 @@ class FittedUsers(UserSimulator):
         raw = raw if repeats is None else raw + repeats
         return raw * self.heads.scale[0] + self.heads.shift[0]
 
+    def chances(self, state: FittedState, past: Past, items: Tensor) -> Tensor:
+        """Probability that each item is consumed if it is shown alone: items (B, C) or (C,) -> (B, C)."""
+        return torch.sigmoid(self.utility(state, past, items))
+
     def save(self, folder: Path) -> None:
         """Write `users.json` and `users.safetensors` into an existing folder."""
         facts = {

@@ -115,6 +115,11 @@ class EnsembleUsers(UserSimulator):
         found = [m.utility(s, past, items) for m, s in zip(self.members, state.states, strict=True)]
         return torch.stack(found).mean(0)
 
+    def chances(self, state: EnsembleState, past: Past, items: Tensor) -> Tensor:
+        """Mean over the members of the probability that each item is consumed if it is shown alone, (B, C)."""
+        found = [m.chances(s, past, items) for m, s in zip(self.members, state.states, strict=True)]
+        return torch.stack(found).mean(0)
+
     def save(self, folder: Path) -> None:
         """Write one folder a member into an existing folder."""
         write_json(folder / "ensemble.json", {"kinds": [member.kind for member in self.members]})
