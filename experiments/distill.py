@@ -13,7 +13,7 @@ is asked for: a run that was killed, or whose budget ended, goes on where it sto
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from recloop.encoders.errors import BudgetError, RecloopError
 from recloop.envs.core import Core, checked_device
 from recloop.envs.logs.sequences import Ints
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.fitted import FitConfig
+from recloop.envs.users.fitted import Family, FitConfig
 from recloop.envs.users.language import (
     AnswerModel,
     AnswerStore,
@@ -89,7 +89,7 @@ class DistillConfig:
     """Share of the budget that is kept for ranking policies in the language model."""
     policies: tuple[str, ...] = ("random", "popularity", "worst-first", "content", "last-item")
     """Policies ranked in both; none skips it."""
-    family: Literal["recurrent", "attentive", "factor"] = "recurrent"
+    family: Family = "recurrent"
     """Of the fitted users."""
     ask_leaving: bool = False
     """Ask the model whether the user stops; default a stated rule."""

@@ -12,6 +12,7 @@ import torch
 
 from recloop.agents.registry import make_policy
 from recloop.envs import built_in_world, check_users
+from recloop.envs.logs.schema import LoggedBehavior
 from recloop.envs.users.registry import find_simulator
 from recloop.experiments.cli import COMMANDS
 from recloop.experiments.evaluate import Arena
@@ -60,6 +61,15 @@ def test_the_environment_snippet_runs() -> None:
     code = _block("import gymnasium as gym")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_truth_world_writes_its_log() -> None:
+    found: dict[str, object] = {}
+    exec(_block("from recloop.envs.users.truth"), found)
+    log = found["log"]
+    assert isinstance(log, LoggedBehavior)
+    assert log.has_exposures
+    assert {"policy", "propensity", "session_end"} <= set(log.interactions.columns)
 
 
 def _commands() -> list[str]:
