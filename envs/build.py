@@ -18,10 +18,11 @@ from recloop.encoders.state import StateEncoder, StateEncoderConfig
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors, default_cache
 from recloop.encoders.text_model import DEFAULT_MODEL
+from recloop.envs.build_card import card_of
 from recloop.envs.examination import examined
 from recloop.envs.groups import item_groups
 from recloop.envs.logs.compile import compile_sequences
-from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.logs.splits import split_by_user
 from recloop.envs.profiles import profile_features
@@ -31,7 +32,7 @@ from recloop.envs.support.measured import with_support
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import REPEATS, Family, FitConfig, FitReport, fit_ensemble
 from recloop.envs.users.registry import load_simulator, save_simulator
-from recloop.envs.world import PARTS, Card, Catalogue, UserTable, World
+from recloop.envs.world import PARTS, Catalogue, UserTable, World
 
 _FEWEST_USERS = 8
 
@@ -180,7 +181,7 @@ def build_world(
         max_steps=config.max_steps,
         consumes_twice=repeats >= REPEATS,
         reward=WeightedReward({log.consumption.name: 1.0}),
-        card=_card(log, sequences, encoder, reports, repeats, cleaning or {}, rows),
+        card=card_of(log, sequences, encoder, reports, repeats, cleaning or {}, rows),
         knowledge=log.knowledge,
     )
     world = with_support(world)
@@ -344,63 +345,3 @@ def _users(
         save,
         load,
     )
-
-
-def _card(
-    log: LoggedBehavior,
-    sequences: Sequences,
-    encoder: StateEncoder,
-    reports: Mapping[str, FitReport],
-    repeats: float,
-    cleaning: Mapping[str, Any],
-    rows: Mapping[str, Ints],
-) -> Card:
-    learned, figures = [], _counts(log, sequences, rows)
-    figures["repeat_rate"] = repeats
-    fit = encoder.report
-    if fit is not None:
-        learned.append(
-            f"State encoder: next item on held-out train users, Recall@10 {fit.recall_at_10:.3f} against "
-            f"{fit.popularity_recall_at_10:.3f} by popularity."
-        )
-        figures["state_recall_at_10"] = fit.recall_at_10
-    for name, report in reports.items():
-        learned += [f"{name}: {sentence}" for sentence in report.learned]
-        figures[f"users_{name}"] = {signal: dict(values) for signal, values in report.figures.items()}
-    assumed = list(dict.fromkeys(s for report in reports.values() for s in report.assumed))
-    again = "may be consumed again" if repeats >= REPEATS else "are never shown again once consumed"
-    learned.append(f"{repeats:.1%} of the log's consumptions repeat an item, so items {again} in this world.")
-    return Card(tuple(learned), tuple(assumed), _not_claimed(log), figures, dict(cleaning))
-
-
-def _counts(log: LoggedBehavior, sequences: Sequences, rows: Mapping[str, Ints]) -> dict[str, Any]:
-    graph = log.knowledge
-    return {
-        "users": sequences.users,
-        "items": sequences.catalogue_size,
-        "consumptions": len(sequences.items),
-        "slates": 0 if sequences.slates is None else len(sequences.slates.items),
-        "triples": 0 if graph is None else len(graph.triples),
-        "linked_items": int(log.items[Columns.entity].notna().sum()) if Columns.entity in log.items else 0,
-        **{f"users_in_{name}": len(users) for name, users in rows.items()},
-    }
-
-
-def _not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
-    """What the log cannot support, in plain sentences."""
-    said = list(log.notes)
-    if log.times is Times.entry:
-        said.append(
-            "Times are entry times (when things were typed in): nothing is claimed about boredom, satiation, session "
-            "rhythm, leaving or return."
-        )
-    if log.times is Times.none:
-        said.append("The log has no times: nothing is claimed about time, boredom, session rhythm, leaving or return.")
-    if not log.has_exposures:
-        said.append(
-            "The log has no exposures: the rate at which shown items are consumed, position effects and the "
-            "effect of a slate's other items are not claimed."
-        )
-    if len(log.signals) == 1:
-        said.append("The log holds no ratings or other feedback: how much users liked an item is not claimed.")
-    return tuple(said)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,11 +15,12 @@ from recloop.encoders.errors import UserSimulatorError
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.logs.schema import Signal
 from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+from recloop.envs.users.contract import Expected, Past, Response, UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
 from recloop.envs.users.fitted.context import Context, Reading, Recalled
 from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import CONSUME, Heads, ItemParts, UserParts, slate_summary
+from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
 
 if TYPE_CHECKING:
     from recloop.envs.world import World
@@ -27,96 +28,6 @@ if TYPE_CHECKING:
 FORMAT = 2
 _CHUNK = 2048
 """Users whose arrival is computed at once."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """All it takes to build fitted users, before their weights.
-
-    Args:
-        catalogue_size: N.
-        item_dim: d.
-        profile_dim: p.
-        exposures: whether they were fitted on what was shown, and so feel what is shown to them.
-        positions: places with a bias of their own.
-        repeats: whether the log holds repeated consumption.
-        hidden, rank, residual, lead: as in `FitConfig`.
-        groups: how many groups each grouping of the items has.
-        days: whether days away were learned.
-    """
-
-    catalogue_size: int
-    item_dim: int
-    profile_dim: int
-    exposures: bool
-    positions: int
-    repeats: bool
-    hidden: int
-    rank: int
-    residual: int
-    lead: int = 5
-    groups: tuple[int, ...] = ()
-    days: bool = False
-
-
-def session_clock(steps: Tensor) -> Tensor:
-    """How far a session is, (B,) slates -> (B, 2): 1 at its start and falling; slowly rising."""
-    return torch.stack([1 / (1 + steps), torch.log1p(steps) / 3], dim=-1)
-
-
-@dataclass(frozen=True)
-class FittedState(State):
-    """What every family's state begins with.
-
-    Args:
-        steps: float32 (B,) slates answered in this session.
-    """
-
-    steps: Tensor
-
-
-class Memory(nn.Module, ABC):
-    """How a family remembers: from steps to what the heads read. Leading dimension B of every state.
-
-    Attributes:
-        user_dim: length of the user's vector.
-        group_width: features of each group, in logs with exposures.
-        direct: whether readings hold a vector in item space.
-        looks_back: whether it reads the past itself (`recall`, `repeats`).
-    """
-
-    user_dim: int
-    group_width: int = 0
-    direct: bool = False
-    looks_back: bool = False
-
-    @abstractmethod
-    def blank(self, profile: Tensor) -> Any:
-        """Users of whom only the profile (B, p) is known."""
-
-    @abstractmethod
-    def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
-        """Steps as vectors (..., i), order-free over places: items (..., K), signals (..., K, S).
-
-        `shown` is False for logged consumption of which nobody knows what else was shown. A step in which
-        nothing happened must be told by the vector.
-        """
-
-    @abstractmethod
-    def advance(self, state: Any, step: Tensor) -> Any:
-        """The state after a step (B, i), its `steps` not yet counted on; unchanged where nothing happened."""
-
-    @abstractmethod
-    def read(self, state: Any) -> Reading:
-        """What the state tells, leading dimension B."""
-
-    def recall(self, reading: Reading, past: Recalled, table: Tensor) -> Reading:
-        """The reading completed from the past, leading dims (...); `table` (N+1, d+residual) of the items."""
-        return reading
-
-    def repeats(self, history: Tensor, shown: Tensor, items: Tensor) -> Tensor | None:
-        """What is added to consumption because items are not new: (B, H), (B, L, K), (B, C) or (C,) -> (B, C)."""
-        return None
 
 
 class FittedUsers(UserSimulator):

@@ -7,11 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.context import Reading, Recalled
 from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import centred
 from recloop.envs.users.fitted.layers import linear
+from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes, session_clock
 
 _QUERIES, _KEY, _VALUE = 4, 16, 16
 _READ = 8

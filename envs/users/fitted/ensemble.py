@@ -14,7 +14,8 @@ from recloop.encoders.errors import UserSimulatorError
 from recloop.encoders.storage import read_json, write_json
 from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
-from recloop.envs.users.fitted.answering import FittedState, FittedUsers
+from recloop.envs.users.fitted.answering import FittedUsers
+from recloop.envs.users.fitted.memory import FittedState
 
 if TYPE_CHECKING:
     from recloop.envs.world import World

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.fitted.answering import FittedState, FittedUsers, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.context import Reading
 from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import centred
 from recloop.envs.users.fitted.layers import linear
+from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes, session_clock
 
 FAST, SLOW, SHOWN = 0.8, 0.98, 0.7
 """What is left of a decayed sum after one more consumption (fast, slow) and one more slate (shown)."""

@@ -15,7 +15,7 @@ from recloop.encoders.errors import UserSimulatorError, unknown_name
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.users.fitted import distributions
-from recloop.envs.users.fitted.answering import FittedUsers, Sizes
+from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.attentive import AttentiveUsers
 from recloop.envs.users.fitted.calibration import (
     Exposure,
@@ -40,6 +40,7 @@ from recloop.envs.users.fitted.losses import (
     sampled_softmax,
     step_scores,
 )
+from recloop.envs.users.fitted.memory import Sizes
 from recloop.envs.users.fitted.propensities import effective_sample_size, propensity_weights
 from recloop.envs.users.fitted.recurrent import RecurrentUsers
 from recloop.envs.users.fitted.report import Fit, logged_values, report_on
