@@ -66,7 +66,7 @@ class TopicWorldConfig:
     rules: TopicRules = field(default_factory=TopicRules)
 
 
-DEMO = TopicWorldConfig(users=1500, logged_slates=60, text="minilm", kg_epochs=30, state_epochs=12, user_epochs=15)
+DEMO = TopicWorldConfig(users=1500, logged_slates=60, text="minilm", kg_epochs=30, state_epochs=12, user_epochs=8)
 """The world of `recloop demo`."""
 
 

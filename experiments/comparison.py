@@ -227,12 +227,12 @@ class Comparison:
             "struck": rollout.struck.mean(),
             **{f"signal:{s.name}": rollout.signals[:, i].mean() for i, s in enumerate(self.world.signals)},
         }
-        bracket = bracket_over([[rollout]])
+        bracket, over_all = bracket_over([[rollout]]), self.bracket(label)
         if bracket is not None:
             known = (bracket.outside, bracket.pessimistic, bracket.optimistic)
             numbers.update(zip(("outside", "pessimistic", "optimistic"), known, strict=True))
         return {
-            "flag": "" if bracket is None else bracket.flag,
+            "flag": "" if over_all is None else over_all.flag,
             "policy": label,
             "seed": str(seed),
             "simulator": simulator,

