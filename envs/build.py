@@ -72,7 +72,8 @@ class BuildConfig:
         seed: of the parts and of every fit.
         encoder: text, graph and state.
         users: how users are fitted.
-        members, judge_members: bootstrapped fits in the ensembles of the training users and of the judge.
+        members: bootstrapped fits in the ensemble of the training users.
+        judge_members: the same for the judge.
         examine: whether the users are held against the log's other users (`recloop.envs.fidelity`) and the logging
             policies replayed in them (`recloop.envs.replay`), for the card.
         device: where fits run.
