@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from recloop.agents.observed import Observed, item_rows, past_of_people
@@ -39,7 +38,7 @@ class Serving:
         bare = replace(
             world,
             users=replace(users, ids=(), **{name: getattr(users, name)[nobody] for name in tables}),
-            sequences=_no_behaviour(len(world.catalogue), len(world.signals)),
+            sequences=Sequences.empty(0, len(world.catalogue), len(world.signals)),
             simulators={},
             user_model=user_model,
             card=Card(),
@@ -100,13 +99,3 @@ class Serving:
     def load(cls, folder: Path) -> "Serving":
         """Undo `save`; `RecloopError` names what is missing or damaged."""
         return cls(World.load(folder / "world"), str(read_json(folder / "serving.json")["fingerprint"]))
-
-
-def _no_behaviour(catalogue_size: int, signals: int) -> Sequences:
-    return Sequences(
-        catalogue_size=catalogue_size,
-        offsets=np.zeros(1, dtype=np.int64),
-        items=np.zeros(0, dtype=np.int64),
-        feedback=np.zeros((0, signals), dtype=np.float32),
-        given=np.zeros((0, signals), dtype=np.bool_),
-    )

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -24,12 +23,13 @@ from recloop.encoders.storage import (
     write_tensors,
 )
 from recloop.envs.logs.schema import Signal
-from recloop.envs.logs.sequences import Sequences, Slates
+from recloop.envs.logs.sequences import Sequences
 from recloop.envs.observation import ObservationSpec
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.model import SupportModel
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import load_simulator, save_simulator
+from recloop.envs.world_files import load_knowledge, save_knowledge, sequence_tensors, sequences_from
 
 FORMAT = 2
 """Version of the folder's layout; a newer one is refused."""
@@ -217,7 +217,7 @@ class World:
     def fingerprint(self) -> str:
         """sha256 over the tables and the encoder: two worlds with one fingerprint give equal observations."""
         digest = hashlib.sha256()
-        for fact in (self.name, self.catalogue.ids, self.users.ids, [_signal_facts(s) for s in self.signals]):
+        for fact in (self.name, self.catalogue.ids, self.users.ids, [s.as_dict() for s in self.signals]):
             digest.update(json.dumps(fact).encode())
         tensors = {**_user_tensors(self.users), **self.state_encoder.state_dict()}
         for name in sorted(tensors):
@@ -232,7 +232,7 @@ class World:
                 "format": FORMAT,
                 "name": self.name,
                 "fingerprint": self.fingerprint,
-                "signals": [_signal_facts(s) for s in self.signals],
+                "signals": [s.as_dict() for s in self.signals],
                 "slate_size": self.slate_size,
                 "max_steps": self.max_steps,
                 "sessions": self.sessions,
@@ -259,7 +259,7 @@ class World:
                 part / "users.parquet"
             )
             write_tensors(part / "users.safetensors", _user_tensors(self.users))
-            write_tensors(part / "sequences.safetensors", _sequence_tensors(self.sequences))
+            write_tensors(part / "sequences.safetensors", sequence_tensors(self.sequences))
             write_tensors(
                 part / "items.safetensors",
                 {"popularity": self.catalogue.popularity, "groups": self.catalogue.groups},
@@ -270,7 +270,7 @@ class World:
             if self._user_model_name == "user_model" and self.user_model is not None:
                 save_simulator(self.user_model, part / "simulators" / "user_model")
             if self.knowledge is not None:
-                _save_knowledge(self.knowledge, part / "knowledge.parquet")
+                save_knowledge(self.knowledge, part / "knowledge.parquet")
             if self.support is not None:
                 self.support.save(part / "support")
             write_json(part / "world.json", facts)
@@ -315,7 +315,7 @@ class World:
         measured = (folder / "support").exists()
         world = cls(
             name=facts["name"],
-            signals=tuple(_signal_from(s) for s in facts["signals"]),
+            signals=tuple(Signal.of(s) for s in facts["signals"]),
             catalogue=Catalogue(
                 ids=tuple(items["item"]),
                 titles=tuple(items["title"]),
@@ -324,7 +324,7 @@ class World:
                 **read_tensors(folder / "items.safetensors"),
             ),
             users=UserTable(ids=tuple(users["user"]), profile_names=tuple(facts["profile_names"]), **tensors),
-            sequences=_sequences_from(read_tensors(folder / "sequences.safetensors"), tuple(facts.get("policies", ()))),
+            sequences=sequences_from(read_tensors(folder / "sequences.safetensors"), tuple(facts.get("policies", ()))),
             state_encoder=encoder,
             simulators=simulators,
             user_model=user_model,
@@ -341,7 +341,7 @@ class World:
                 figures=facts["card"]["figures"],
                 cleaning=facts["card"]["cleaning"],
             ),
-            knowledge=_load_knowledge(folder / "knowledge.parquet"),
+            knowledge=load_knowledge(folder / "knowledge.parquet"),
             support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
         )
         if world.fingerprint != facts["fingerprint"]:
@@ -360,49 +360,3 @@ class World:
 def _user_tensors(users: UserTable) -> dict[str, Tensor]:
     names = ("part", "profile", "history", "feedback", "shown", "answers")
     return {name: getattr(users, name) for name in names}
-
-
-def _sequence_tensors(sequences: Sequences) -> dict[str, Tensor]:
-    arrays: dict[str, Any] = {
-        "catalogue_size": np.array([sequences.catalogue_size]),
-        "offsets": sequences.offsets,
-        "items": sequences.items,
-        "feedback": sequences.feedback,
-        "given": sequences.given,
-    }
-    if sequences.slates is not None:
-        arrays.update({f"slates.{name}": value for name, value in sequences.slates.arrays().items()})
-    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-
-
-def _sequences_from(tensors: dict[str, Tensor], policies: tuple[str, ...]) -> Sequences:
-    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-    size = int(arrays.pop("catalogue_size")[0])
-    slates = {name.removeprefix("slates."): arrays.pop(name) for name in list(arrays) if name.startswith("slates.")}
-    return Sequences(catalogue_size=size, slates=Slates(**slates) if slates else None, policies=policies, **arrays)
-
-
-def _signal_facts(signal: Signal) -> dict[str, Any]:
-    return {
-        **vars(signal),
-        "levels": list(signal.levels),
-        "range": list(signal.range) if signal.range else None,
-    }
-
-
-def _signal_from(facts: dict[str, Any]) -> Signal:
-    span = tuple(facts["range"]) if facts["range"] else None
-    return Signal(**{**facts, "levels": tuple(facts["levels"]), "range": span})
-
-
-def _save_knowledge(knowledge: KnowledgeGraph, path: Path) -> None:
-    names = [np.array(knowledge.entities), np.array(knowledge.relations), np.array(knowledge.entities)]
-    columns = {c: names[i][knowledge.triples[:, i]] for i, c in enumerate(("head", "relation", "tail"))}
-    pd.DataFrame(columns).to_parquet(path)
-
-
-def _load_knowledge(path: Path) -> KnowledgeGraph | None:
-    if not path.exists():
-        return None
-    frame = pd.read_parquet(path)
-    return KnowledgeGraph.from_names(list(frame["head"]), list(frame["relation"]), list(frame["tail"]))

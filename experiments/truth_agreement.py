@@ -27,7 +27,7 @@ from recloop.encoders.storage import read_json, read_tensors, write_json, write_
 from recloop.envs.users.truth import LOG_USERS, TRUTHS
 from recloop.experiments.agreement import agreement_of
 from recloop.experiments.policy_values import PolicyValues
-from recloop.experiments.provenance import command, use_threads
+from recloop.experiments.provenance import command, commit, use_threads
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 from recloop.experiments.truth_pooling import POOLED, Row, Unit, pool, write_table
@@ -112,7 +112,7 @@ def main(config: StudyConfig) -> list[Row]:
     path = config.table or config.out / "truth_agreement.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     commits = sorted({unit.commit or "unknown" for unit in units})
-    write_table(rows, path, command(), " ".join(commits))
+    write_table(rows, path, command(), f"units {' '.join(commits)}; pooled {commit() or 'unknown'}")
     print_rows(rows, len(units))
     wide_console().print(f"table  {path}", soft_wrap=True)
     return rows

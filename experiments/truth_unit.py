@@ -76,9 +76,7 @@ def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any]
     world = cold_world(fitted)
     policies = study_policies(config, world)
     clock.lap("policies")
-    values = value_policies(
-        world, policies, truth=users, lanes=config.lanes, start="cold", seed=config.draw, progress=progress
-    )
+    values = value_policies(world, policies, truth=users, lanes=config.lanes, seed=config.draw, progress=progress)
     values = replace(values, gates_failed=failed)
     agreement = agreement_of(values, seed=config.draw)
     clock.lap("values")

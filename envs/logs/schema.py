@@ -1,8 +1,9 @@
 """What a log of behaviour is: its columns, its signals, and the one immutable object that holds it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType
+from typing import Any, Literal, NewType, Self
 
 import pandas as pd
 
@@ -92,6 +93,16 @@ class Signal:
             raise LogError(f"signal '{self.name}' has levels {self.levels}; give them rising, each once")
         if self.kind == "continuous" and (self.range is None or not self.range[0] < self.range[1]):
             raise LogError(f"signal '{self.name}' is continuous with range {self.range}; give (low, high)")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `Signal.of` undoes it."""
+        return {**vars(self), "levels": list(self.levels), "range": list(self.range) if self.range else None}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Undo `as_dict`."""
+        span = tuple(facts["range"]) if facts["range"] else None
+        return cls(**{**facts, "levels": tuple(facts["levels"]), "range": span})
 
     @property
     def bounds(self) -> tuple[float, float]:

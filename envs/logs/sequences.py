@@ -69,6 +69,17 @@ class Sequences:
     slates: Slates | None = None
     policies: tuple[str, ...] = ()
 
+    @classmethod
+    def empty(cls, users: int, catalogue_size: int, signals: int) -> "Sequences":
+        """Users who did nothing, in a catalogue of N items whose consumption would carry S signals."""
+        return cls(
+            catalogue_size=catalogue_size,
+            offsets=np.zeros(users + 1, dtype=np.int64),
+            items=np.zeros(0, dtype=np.int64),
+            feedback=np.zeros((0, signals), dtype=np.float32),
+            given=np.zeros((0, signals), dtype=bool),
+        )
+
     @property
     def users(self) -> int:
         """Number of users, U."""

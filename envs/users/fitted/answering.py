@@ -215,7 +215,7 @@ class FittedUsers(UserSimulator):
         """Write `users.json` and `users.safetensors` into an existing folder."""
         facts = {
             "format": FORMAT,
-            "signals": [asdict(signal) for signal in self.signals],
+            "signals": [signal.as_dict() for signal in self.signals],
             "sizes": asdict(self.sizes),
             "leaving": None if self.leaving is None else asdict(self.leaving),
         }
@@ -231,7 +231,7 @@ class FittedUsers(UserSimulator):
             raise UserSimulatorError(f"{folder} has format {facts['format']}, this recloop reads {FORMAT}; {way}")
         leaving = None if facts["leaving"] is None else AssumedLeaving(**facts["leaving"])
         sizes = Sizes(**{**facts["sizes"], "groups": tuple(facts["sizes"]["groups"])})
-        users = cls([_signal(signal) for signal in facts["signals"]], sizes, leaving)
+        users = cls([Signal.of(signal) for signal in facts["signals"]], sizes, leaving)
         try:
             users.parts().load_state_dict(read_tensors(folder / "users.safetensors"))
         except RuntimeError as error:
@@ -316,8 +316,3 @@ class FittedUsers(UserSimulator):
             raise UserSimulatorError("leaving was learned from the log; there is no assumed one")
         low, high = self.leaving.satisfied, self.leaving.unsatisfied
         return high + (low - high) * consumed
-
-
-def _signal(facts: dict[str, Any]) -> Signal:
-    span = facts["range"]
-    return Signal(**{**facts, "levels": tuple(facts["levels"]), "range": tuple(span) if span else None})
