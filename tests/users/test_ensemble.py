@@ -12,8 +12,9 @@ from recloop.encoders.errors import UserSimulatorError
 from recloop.envs.randomness import Draw
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.fitted import EnsembleUsers, FitReport, fit_ensemble
-from recloop.envs.users.fitted.calibration import choose
+from recloop.envs.users.fitted.calibration import choose, score
 from recloop.envs.users.fitted.propensities import effective_sample_size, propensity_weights, randomly_shown
+from recloop.envs.users.fitted.windows import WindowMaker
 from recloop.envs.users.registry import load_simulator, save_simulator
 from tests.users.conftest import QUICK, Case, past_at_arrival, slate_log, world_of
 
@@ -165,6 +166,10 @@ def test_one_choice_a_slate_is_found_by_likelihood():
         assert found[1] > found[0]
         assert bool(member.heads.one_at_most)
         slate = torch.tensor([[0, 4, 8]] * 200)
+        maker = WindowMaker(case.sequences, QUICK.history, QUICK.lead, QUICK.window, member.memory.looks_back)
+        figures = score(member, maker, case.rows[:20], case.vectors, case.profile, None, generator)
+        chance = torch.sigmoid(figures.scores[0] * member.heads.scale[0] + member.heads.shift[0])
+        assert float(chance.view(-1, 3).sum(1).max()) < 1 + 1e-5  # of three places, one is chosen at most
         drawn, _ = member.heads.sample(torch.randn(200, 3, len(case.signals), generator=generator), slate, lanes(200))
         assert float(drawn[..., 0].sum(1).max()) == 1
     finally:

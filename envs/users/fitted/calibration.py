@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers
+from recloop.envs.users.fitted.heads import chosen
 from recloop.envs.users.fitted.losses import follow, leave_parts, step_scores
 from recloop.envs.users.fitted.windows import ConsumedBefore, WindowMaker
 
@@ -81,10 +82,11 @@ def score(
     for start in range(0, len(moments), 256):
         windows = maker.cut(moments[start : start + 256]).to(item_vectors.device)
         path = follow(fitted, item_vectors, profile, windows)
-        raw = step_scores(fitted, path, windows, windows.items)
+        raw = step_scores(fitted, path, windows, windows.items, heard=not bool(fitted.heads.one_at_most))
+        answers = _by_place(fitted, raw, windows.items) if bool(fitted.heads.one_at_most) else raw
         for s in range(signals):
             where = windows.given[..., s] & windows.scored.unsqueeze(-1)
-            found[s].append((raw[..., s][where], windows.signals[..., s][where], windows.items[where]))
+            found[s].append((answers[..., s][where], windows.signals[..., s][where], windows.items[where]))
         if exposure is None:
             leaving.append(leave_parts(fitted, path, windows, raw, calibrated))
             continue
@@ -116,6 +118,15 @@ def score(
         leave=left[0],
         left=left[1],
     )
+
+
+def _by_place(fitted: FittedUsers, raw: Tensor, items: Tensor) -> Tensor:
+    """Scores of slates (..., K, S) of which one place or none is chosen, such that each place read on its own has its
+    probability to be the one."""
+    heads = fitted.heads
+    chance = chosen(heads.calibrated(raw)[..., 0], items < fitted.sizes.catalogue_size).clamp(1e-6, 1 - 1e-6)
+    consumption = (torch.logit(chance) - heads.shift[0]) / heads.scale[0]
+    return torch.cat([consumption.unsqueeze(-1), raw[..., 1:]], dim=-1)
 
 
 def calibrate(fitted: FittedUsers, found: Scored, exposure: Exposure | None) -> None:
