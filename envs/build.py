@@ -10,15 +10,11 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import WorldError
-from recloop.encoders.items import ItemKnowledge
-from recloop.encoders.knowledge.embeddings import Model, item_knowledge
-from recloop.encoders.next_item import fit_state_encoder
-from recloop.encoders.next_item_batches import NextItemConfig
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
-from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
-from recloop.encoders.text import HashedText, TextEncoder, TextVectors, default_cache
-from recloop.encoders.text_model import DEFAULT_MODEL
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.storage import read_json, write_json
+from recloop.encoders.text import TextVectors, default_cache
 from recloop.envs.build_card import card_of
+from recloop.envs.build_encoders import EncoderConfig, Workshop, graph_knowledge, state_encoder, text_vectors
 from recloop.envs.examination import examined
 from recloop.envs.groups import item_groups
 from recloop.envs.logs.compile import compile_sequences
@@ -35,27 +31,6 @@ from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world import PARTS, Catalogue, UserTable, World
 
 _FEWEST_USERS = 8
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """What turns items and behaviour into vectors.
-
-    Args:
-        text: model of the items' text: a name, a folder, `hashed` (words, no model) or `none`.
-        kg: embedding of the knowledge graph.
-        kg_dim: length of an entity vector.
-        kg_epochs: passes over the triples.
-        dim: d, length of item and user vectors.
-        next_item: how the state encoder is fitted.
-    """
-
-    text: str = DEFAULT_MODEL
-    kg: Model = "transe"
-    kg_dim: int = 64
-    kg_epochs: int = 60
-    dim: int = 64
-    next_item: NextItemConfig = field(default_factory=NextItemConfig)
 
 
 @dataclass(frozen=True)
@@ -134,18 +109,20 @@ def build_world(
     config = config or BuildConfig()
     sequences, item_ids, user_ids = compile_sequences(log)
     _check(config, log, sequences)
-    stages = StageCache((config.cache or default_cache()) / "stages" if config.use_cache else None)
+    cache = (config.cache or default_cache()) if config.use_cache else None
+    stages = StageCache(cache / "stages" if cache else None)
+    shop = Workshop(config.seed, config.device, cache, stages, progress)
     part = split_users(sequences.users, (config.fit, config.tune, config.judge), config.seed)
     rows = {name: (part == i).nonzero()[:, 0].numpy() for i, name in enumerate(PARTS)}
     train = np.sort(np.concatenate([rows["fit"], rows["tune"]]))
     profile, profile_names = profile_features(log.users, train)
 
     say("item texts")
-    text_vectors = _text_vectors(log, config, text, progress)
+    words = text_vectors(log, config.encoder, shop, text)
     say("knowledge graph")
-    knowledge = _knowledge(log, config, stages, progress)
+    knowledge = graph_knowledge(log, config.encoder, shop)
     say("state encoder, on the train users")
-    encoder = _state_encoder(log, sequences.subset(train), text_vectors, knowledge, config, stages, progress)
+    encoder = state_encoder(log, sequences.subset(train), words, knowledge, config.encoder, shop)
 
     groups, group_names = item_groups(log, encoder.item_vectors, config.seed)
 
@@ -208,87 +185,6 @@ def _check(config: BuildConfig, log: LoggedBehavior, sequences: Sequences) -> No
             f"slate_size={config.slate_size} is larger than the catalogue ({sequences.catalogue_size} items); "
             "lower --slate-size or pass a larger catalogue"
         )
-
-
-def _text_vectors(log: LoggedBehavior, config: BuildConfig, text: TextVectors | None, progress: bool) -> Tensor | None:
-    name = config.encoder.text
-    if text is None and name != "none":
-        if name == "hashed":
-            text = HashedText()
-        else:
-            cache = config.cache or default_cache()
-            text = TextEncoder(name, device=config.device, cache=cache, use_cache=config.use_cache)
-    return None if text is None else text.encode(list(log.items[Columns.text].fillna("").astype(str)), progress)
-
-
-def _knowledge(log: LoggedBehavior, config: BuildConfig, stages: StageCache, progress: bool) -> ItemKnowledge | None:
-    graph = log.knowledge
-    if graph is None or Columns.entity not in log.items:
-        return None
-    entities = graph.entity_rows([name if isinstance(name, str) else None for name in log.items[Columns.entity]])
-    settings = (config.encoder.kg, config.encoder.kg_dim, config.encoder.kg_epochs, config.seed)
-
-    def load(folder: Path) -> ItemKnowledge | None:
-        relations = read_json(folder / "relations.json")
-        return ItemKnowledge(tuple(relations), **read_tensors(folder / "items.safetensors")) if relations else None
-
-    def save(made: ItemKnowledge | None, folder: Path) -> None:
-        write_json(folder / "relations.json", list(made.relations) if made else [])
-        if made:
-            write_tensors(folder / "items.safetensors", {"tables": made.tables, "vectors": made.vectors})
-
-    return stages.keep(
-        "knowledge",
-        {"triples": graph.triples, "relations": graph.relations, "entities": entities, "settings": settings},
-        lambda: item_knowledge(graph, entities, *settings, progress=progress),
-        save,
-        load,
-    )
-
-
-def _state_encoder(
-    log: LoggedBehavior,
-    train: Sequences,
-    text: Tensor | None,
-    knowledge: ItemKnowledge | None,
-    config: BuildConfig,
-    stages: StageCache,
-    progress: bool,
-) -> StateEncoder:
-    settings = config.encoder
-    bounds = [signal.bounds for signal in log.signals]
-    none = torch.zeros(0)
-    inputs = {
-        "text": none if text is None else text,
-        "tables": none if knowledge is None else knowledge.tables,
-        "vectors": none if knowledge is None else knowledge.vectors,
-        "items": train.items,
-        "offsets": train.offsets,
-        "feedback": train.feedback,
-        "settings": [bounds, settings.dim, asdict(settings.next_item), config.seed, train.catalogue_size],
-    }
-
-    def make() -> StateEncoder:
-        return fit_state_encoder(
-            text,
-            knowledge,
-            train.items,
-            train.offsets,
-            train.feedback,
-            bounds,
-            config=StateEncoderConfig(dim=settings.dim),
-            seed=config.seed,
-            catalogue_size=train.catalogue_size,
-            fitting=settings.next_item,
-            device=config.device,
-            progress=progress,
-        )
-
-    return stages.keep("state", inputs, make, lambda made, to: made.save(to / "encoder"), _load_encoder)
-
-
-def _load_encoder(folder: Path) -> StateEncoder:
-    return StateEncoder.load(folder / "encoder")
 
 
 def _users(

@@ -13,7 +13,8 @@ from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.agents.sb3.training import train_sb3
 from recloop.encoders.errors import PolicyError, WorldError
 from recloop.encoders.next_item_batches import NextItemConfig
-from recloop.envs.build import BuildConfig, EncoderConfig, build_world
+from recloop.envs.build import BuildConfig, build_world
+from recloop.envs.build_encoders import EncoderConfig
 from recloop.envs.users.fitted import FitConfig
 from recloop.envs.users.truth import LOG_USERS, logging_policy, truth_log, truth_world
 from recloop.envs.world import World

@@ -11,7 +11,8 @@ import torch
 
 from recloop.encoders.errors import LogError, WorldError
 from recloop.encoders.next_item_batches import NextItemConfig
-from recloop.envs.build import BuildConfig, EncoderConfig, build_world, split_users
+from recloop.envs.build import BuildConfig, build_world, split_users
+from recloop.envs.build_encoders import EncoderConfig
 from recloop.envs.fidelity import reports_on
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times

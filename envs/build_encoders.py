@@ -1,0 +1,142 @@
+"""From a log to vectors: its items' texts, its knowledge graph, and the encoder of its users' states."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recloop.encoders.items import ItemKnowledge
+from recloop.encoders.knowledge.embeddings import Model, item_knowledge
+from recloop.encoders.next_item import fit_state_encoder
+from recloop.encoders.next_item_batches import NextItemConfig
+from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
+from recloop.encoders.text import HashedText, TextEncoder, TextVectors
+from recloop.encoders.text_model import DEFAULT_MODEL
+from recloop.envs.logs.schema import Columns, LoggedBehavior
+from recloop.envs.logs.sequences import Sequences
+from recloop.envs.stages import StageCache
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What turns items and behaviour into vectors.
+
+    Args:
+        text: model of the items' text: a name, a folder, `hashed` (words, no model) or `none`.
+        kg: embedding of the knowledge graph.
+        kg_dim: length of an entity vector.
+        kg_epochs: passes over the triples.
+        dim: d, length of item and user vectors.
+        next_item: how the state encoder is fitted.
+    """
+
+    text: str = DEFAULT_MODEL
+    kg: Model = "transe"
+    kg_dim: int = 64
+    kg_epochs: int = 60
+    dim: int = 64
+    next_item: NextItemConfig = field(default_factory=NextItemConfig)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where fits run and what is kept of them.
+
+    Args:
+        seed: of every fit.
+        device: where fits run.
+        cache: folder of text vectors; None keeps none.
+        stages: what was fitted before.
+        progress: progress bars.
+    """
+
+    seed: int
+    device: str
+    cache: Path | None
+    stages: StageCache
+    progress: bool
+
+
+def text_vectors(
+    log: LoggedBehavior, config: EncoderConfig, shop: Workshop, text: TextVectors | None = None
+) -> Tensor | None:
+    """What the items' texts say, float32 (N, t); None without a text model. `text` replaces the config's model."""
+    if text is None and config.text != "none":
+        if config.text == "hashed":
+            text = HashedText()
+        else:
+            use = shop.cache is not None
+            text = TextEncoder(config.text, device=shop.device, cache=shop.cache, use_cache=use)
+    return None if text is None else text.encode(list(log.items[Columns.text].fillna("").astype(str)), shop.progress)
+
+
+def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) -> ItemKnowledge | None:
+    """What the log's knowledge graph says of its items; None without a graph, or without links to it."""
+    graph = log.knowledge
+    if graph is None or Columns.entity not in log.items:
+        return None
+    entities = graph.entity_rows([name if isinstance(name, str) else None for name in log.items[Columns.entity]])
+    settings = (config.kg, config.kg_dim, config.kg_epochs, shop.seed)
+
+    def load(folder: Path) -> ItemKnowledge | None:
+        relations = read_json(folder / "relations.json")
+        return ItemKnowledge(tuple(relations), **read_tensors(folder / "items.safetensors")) if relations else None
+
+    def save(made: ItemKnowledge | None, folder: Path) -> None:
+        write_json(folder / "relations.json", list(made.relations) if made else [])
+        if made:
+            write_tensors(folder / "items.safetensors", {"tables": made.tables, "vectors": made.vectors})
+
+    return shop.stages.keep(
+        "knowledge",
+        {"triples": graph.triples, "relations": graph.relations, "entities": entities, "settings": settings},
+        lambda: item_knowledge(graph, entities, *settings, progress=shop.progress),
+        save,
+        load,
+    )
+
+
+def state_encoder(
+    log: LoggedBehavior,
+    train: Sequences,
+    text: Tensor | None,
+    knowledge: ItemKnowledge | None,
+    config: EncoderConfig,
+    shop: Workshop,
+) -> StateEncoder:
+    """The encoder of users' states, fitted on the behaviour `train`."""
+    bounds = [signal.bounds for signal in log.signals]
+    none = torch.zeros(0)
+    inputs = {
+        "text": none if text is None else text,
+        "tables": none if knowledge is None else knowledge.tables,
+        "vectors": none if knowledge is None else knowledge.vectors,
+        "items": train.items,
+        "offsets": train.offsets,
+        "feedback": train.feedback,
+        "settings": [bounds, config.dim, asdict(config.next_item), shop.seed, train.catalogue_size],
+    }
+
+    def make() -> StateEncoder:
+        return fit_state_encoder(
+            text,
+            knowledge,
+            train.items,
+            train.offsets,
+            train.feedback,
+            bounds,
+            config=StateEncoderConfig(dim=config.dim),
+            seed=shop.seed,
+            catalogue_size=train.catalogue_size,
+            fitting=config.next_item,
+            device=shop.device,
+            progress=shop.progress,
+        )
+
+    return shop.stages.keep("state", inputs, make, lambda made, to: made.save(to / "encoder"), _load_encoder)
+
+
+def _load_encoder(folder: Path) -> StateEncoder:
+    return StateEncoder.load(folder / "encoder")
