@@ -208,7 +208,7 @@ def test_a_second_build_takes_its_fits_from_the_cache(tmp_path: Path, monkeypatc
     config = replace(QUICK, use_cache=True, cache=tmp_path)
     first = build_world(rating_log(), config)
     monkeypatch.setattr("recloop.envs.build.fit_ensemble", None)
-    monkeypatch.setattr("recloop.envs.build.fit_state_encoder", None)
+    monkeypatch.setattr("recloop.envs.build_encoders.fit_state_encoder", None)
     assert build_world(rating_log(), config).fingerprint == first.fingerprint
 
 
