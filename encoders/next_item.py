@@ -76,7 +76,8 @@ def fit_state_encoder(
     )
     encoder.requires_grad_(True)
     own = knowledge.vectors if knowledge else None
-    item_encoder = ItemEncoder(n, config.dim, text_vectors, own, torch.Generator().manual_seed(seed + 1))
+    sources = {name: rows for name, rows in (("text", text_vectors), ("entities", own)) if rows is not None}
+    item_encoder = ItemEncoder(n, config.dim, sources, torch.Generator().manual_seed(seed + 1))
     log = Log(items, offsets, feedback, profiles)
     model = NextItemModel(encoder, item_encoder, knowledge, log.popularity(n), fitting).to(device)
     report = _fit(model, log, fitting, torch.Generator().manual_seed(seed + 2), progress)

@@ -14,6 +14,7 @@ import recloop.encoders
 from recloop.encoders.contract import ENCODERS, Encoder
 from recloop.encoders.errors import RecloopError
 from recloop.encoders.items import ItemEncoder
+from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.text import HashedText, TextEncoder
 
@@ -32,11 +33,13 @@ def case(request: pytest.FixtureRequest, tiny_model: Any) -> Case:
     if kind is StateEncoder:
         return StateEncoder(torch.eye(4), [(0.0, 1.0)]), _state_vectors
     if kind is ItemEncoder:
-        return ItemEncoder(4, 3, torch.eye(4)), lambda encoder: encoder.table()
+        return ItemEncoder(4, 3, {"text": torch.eye(4)}), lambda encoder: encoder.table()
     if kind is TextEncoder:
         return TextEncoder(tiny_model("bert"), use_cache=False), lambda e: e.encode(["red hat", "old shoe"])
     if kind is HashedText:
         return HashedText(16), lambda encoder: encoder.encode(["red hat"])
+    if kind is Embeddings:
+        return Embeddings("transe", torch.eye(4), torch.ones(2, 4)), lambda encoder: encoder.vectors()
     raise AssertionError(f"{kind.__name__} has no case here; add one")
 
 
