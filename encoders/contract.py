@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
+from recloop.encoders.behavior import ItemBehavior
 from recloop.encoders.items import ItemEncoder
+from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.text import HashedText, TextEncoder
 
@@ -33,5 +35,12 @@ class Encoder(Protocol):
         ...
 
 
-ENCODERS: tuple[type[Encoder], ...] = (StateEncoder, ItemEncoder, TextEncoder, HashedText)
+ENCODERS: tuple[type[Encoder], ...] = (
+    StateEncoder,
+    ItemEncoder,
+    TextEncoder,
+    HashedText,
+    Embeddings,
+    ItemBehavior,
+)
 """Every encoder of this package; the contract tests run over them."""

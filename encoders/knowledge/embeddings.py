@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from recloop.encoders.errors import EncoderError, unknown_name
 from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.encoders.knowledge.links import item_links, kind_name
+from recloop.encoders.knowledge.triple_scores import HALVED, Embeddings, Model
 
 if TYPE_CHECKING:
     from torch_geometric.nn.kge import KGEModel
 
-Model = Literal["transe", "distmult", "complex", "rotate"]
-_HALVED = ("complex", "rotate")
-"""Models whose entities are complex: half of a vector is real, half imaginary."""
+Samples = dict[Model, tuple[float, int]]
+_DEFAULTS: Samples = {"transe": (0.01, 1), "distmult": (0.01, 1), "complex": (0.01, 1), "rotate": (0.01, 1)}
+"""Learning rate and negatives a triple of each model."""
 
 
 def fit_embeddings(
@@ -31,44 +32,45 @@ def fit_embeddings(
     seed: int = 0,
     *,
     batch_size: int = 2_048,
-    learning_rate: float = 0.01,
+    learning_rate: float | None = None,
+    negatives: int | None = None,
     progress: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> Embeddings:
     """Fit entity and relation vectors by torch-geometric's `nn.kge`.
 
-    TransE (Bordes et al. 2013), DistMult (Yang et al. 2015), ComplEx (Trouillon et al. 2016) or RotatE (Sun et
-    al. 2019), against triples with a random head or tail. Equal seeds give equal bits; the global generator is
-    left as it was.
+    Each triple is held against `negatives` random ones that differ in head or tail. Equal seeds give equal bits; the
+    global generator is left as it was.
 
     Args:
         kg: the triples.
         dim: length of an entity's vector; even for `complex` and `rotate`.
-
-    Returns:
-        entities (E, dim) float32, rows of length 1, and relations (R, dim; R, dim / 2 for `rotate`, angles).
+        epochs: passes over the triples.
+        learning_rate, negatives: default by model, as chosen on `ml-100k`.
 
     Raises:
         EncoderError: without torch-geometric, for an unknown model, an odd `dim`, or a graph without triples.
     """
     if model not in get_args(Model):
         raise EncoderError(unknown_name("embedding model", model, get_args(Model)))
-    halved = model in _HALVED
+    halved = model in HALVED
     if dim < 1 or (halved and dim % 2):
         raise EncoderError(f"dim={dim} does not suit '{model}'; give {'an even' if halved else 'a positive'} number")
     if len(kg.triples) == 0:
         raise EncoderError("the knowledge graph holds no triples; leave it out, or give one that does")
+    rate, samples = _DEFAULTS[model]
     # torch-geometric draws weights and negatives from the global generator and takes no other, so it gets a
     # fork of it that ends with this block.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fitted = _model(model, len(kg.entities), len(kg.relations), dim // 2 if halved else dim)
-        _fit(fitted, torch.from_numpy(kg.triples), epochs, batch_size, learning_rate, progress)
+        triples = torch.from_numpy(kg.triples)
+        _fit(fitted, triples, epochs, batch_size, learning_rate or rate, negatives or samples, progress)
     entities, relations = fitted.node_emb.weight.detach(), fitted.rel_emb.weight.detach()
     if halved:
         entities = torch.cat([entities, fitted.node_emb_im.weight.detach()], dim=1)
     if model == "complex":
         relations = torch.cat([relations, fitted.rel_emb_im.weight.detach()], dim=1)
-    return F.normalize(entities, dim=1), relations.clone()
+    return Embeddings(model, entities.clone(), relations.clone())
 
 
 def item_relation_tables(
@@ -88,9 +90,9 @@ def item_relation_tables(
         names of the R relations, the most frequent first, "<relation> of" where the item is the tail; and float32
         (N+1, R, e), zero where an item has no such neighbour and in row N.
     """
-    links = _links(kg, entity_rows)
+    links = item_links(kg, entity_rows)
     kinds, counts = np.unique(links[:, 1], return_counts=True)
-    names = {kind: _relation_name(kg, kind) for kind in kinds.tolist()}
+    names = {kind: kind_name(kg, kind) for kind in kinds.tolist()}
     order = sorted(range(len(kinds)), key=lambda i: (-counts[i], names[int(kinds[i])]))[:max_relations]
     kept = [int(kinds[i]) for i in order]
     n, r = len(entity_rows), len(kept)
@@ -120,33 +122,12 @@ def item_knowledge(
     `entity_rows` is int64 (N,), -1 for an item that is not linked. None where no item has a neighbour.
     """
     linked = entity_rows >= 0
-    if not len(_links(kg, entity_rows)):
+    if not len(item_links(kg, entity_rows)):
         return None
-    entities, _ = fit_embeddings(kg, model, dim, epochs, seed, progress=progress)
+    entities = fit_embeddings(kg, model, dim, epochs, seed, progress=progress).vectors()
     names, tables = item_relation_tables(kg, entity_rows, entities, max_relations)
     own = torch.where(torch.from_numpy(linked)[:, None], entities[torch.from_numpy(entity_rows.clip(0))], 0.0)
     return ItemKnowledge(names, tables, own)
-
-
-def _links(kg: KnowledgeGraph, entity_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Every (item, kind, neighbour), (L, 3): kind r where the item is head, R + r where it is tail."""
-    items = np.flatnonzero(entity_rows >= 0)
-    by_entity = items[np.argsort(entity_rows[items], kind="stable")]
-    keys = entity_rows[by_entity]
-    heads, kinds, tails = kg.triples.T
-    parts = []
-    for own, kind, other in ((heads, kinds, tails), (tails, kinds + len(kg.relations), heads)):
-        first, last = np.searchsorted(keys, own, "left"), np.searchsorted(keys, own, "right")
-        counts = last - first
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        item = by_entity[np.repeat(first, counts) + within]
-        parts.append(np.stack([item, np.repeat(kind, counts), np.repeat(other, counts)], axis=1))
-    return np.concatenate(parts)
-
-
-def _relation_name(kg: KnowledgeGraph, kind: int) -> str:
-    r = len(kg.relations)
-    return kg.relations[kind] if kind < r else f"{kg.relations[kind - r]} of"
 
 
 def _model(name: Model, entities: int, relations: int, width: int) -> KGEModel:
@@ -159,14 +140,23 @@ def _model(name: Model, entities: int, relations: int, width: int) -> KGEModel:
     return kinds[name](entities, relations, width)
 
 
-def _fit(model: KGEModel, triples: Tensor, epochs: int, batch_size: int, learning_rate: float, progress: bool) -> None:
+def _fit(
+    model: KGEModel,
+    triples: Tensor,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    negatives: int,
+    progress: bool,
+) -> None:
     """Adam over shuffled triples."""
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
     bar = tqdm(range(epochs), desc="knowledge graph", unit="pass", disable=not progress)
     for _ in bar:
         total = 0.0
         for rows in torch.split(torch.randperm(len(triples)), batch_size):
-            loss = model.loss(*triples[rows].unbind(1))
+            # The library draws one negative a triple: with a new head in a batch's first half, a new tail in the rest.
+            loss = model.loss(*triples[rows].repeat(negatives, 1).unbind(1))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import recloop.encoders
+from recloop.encoders.behavior import ItemBehavior
 from recloop.encoders.contract import ENCODERS, Encoder
 from recloop.encoders.errors import RecloopError
 from recloop.encoders.items import ItemEncoder
@@ -40,6 +41,9 @@ def case(request: pytest.FixtureRequest, tiny_model: Any) -> Case:
         return HashedText(16), lambda encoder: encoder.encode(["red hat"])
     if kind is Embeddings:
         return Embeddings("transe", torch.eye(4), torch.ones(2, 4)), lambda encoder: encoder.vectors()
+    if kind is ItemBehavior:
+        history = torch.tensor([[0, 2], [3, 1]])
+        return ItemBehavior(torch.eye(3)), lambda encoder: encoder.encode(history, torch.ones(2, 2, 1))
     raise AssertionError(f"{kind.__name__} has no case here; add one")
 
 
