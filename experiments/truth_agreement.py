@@ -11,10 +11,6 @@ study goes on where it was. Then the units are pooled, printed beside their aims
 lie beside each unit, so that `--pool-only` follows a change of `ClaimRules` or of the brackets' limits.
 """
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 from recloop.experiments.truth_pooling import POOLED, Row, Unit, pool, write_table
 from recloop.experiments.truth_unit import UnitConfig, run_unit
+from recloop.experiments.workers import one_thread_workers
 
 QUICK: dict[str, int] = {
     "users": 160,
@@ -130,7 +127,7 @@ def run_missing(config: StudyConfig) -> None:
                 _keep(config.folder, unit)
                 bar.update()
             return
-        with _workers(config.jobs) as workers:
+        with one_thread_workers(config.jobs) as workers:
             for _ in workers.map(_keep, [config.folder] * len(missing), missing):
                 bar.update()
 
@@ -184,17 +181,6 @@ def _keep(folder: Path, unit: UnitConfig) -> None:
     facts, values = run_unit(unit)
     write_tensors(folder / f"{unit.name}.safetensors", values.tensors())
     write_json(folder / f"{unit.name}.json", facts)  # last: a unit is finished where this lies
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes of one thread each; what has not begun is dropped where one fails or the study is stopped."""
-    context = multiprocessing.get_context("spawn")
-    workers = ProcessPoolExecutor(jobs, mp_context=context, initializer=use_threads, initargs=(1,))
-    try:
-        yield workers
-    finally:
-        workers.shutdown(wait=True, cancel_futures=True)
 
 
 if __name__ == "__main__":
