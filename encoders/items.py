@@ -92,7 +92,8 @@ class ItemEncoder(nn.Module):
             table: Tensor = self.weight
             return F.normalize(table if rows is None else F.embedding(rows, table), dim=-1)
         tokens, present = [], []
-        for (name, _), weight in zip(self.sources.items(), self.weight.split(list(self.sources.values())), strict=True):
+        weights = torch.split(self.weight, list(self.sources.values()))
+        for name, weight in zip(self.sources, weights, strict=True):
             values, missing = getattr(self, f"{name}_rows"), getattr(self, f"{name}_missing")
             tokens.append((values if rows is None else values[rows]) @ weight)
             present.append(~(missing if rows is None else missing[rows]))
