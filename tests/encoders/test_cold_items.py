@@ -32,7 +32,7 @@ def test_left_out_errors_equal_those_of_refitting() -> None:
     """The closed form against a plain loop that leaves each item out in turn, at every ridge."""
     vectors, fitted, _, _ = _planted(noise=1.0)
     x, y = vectors[:60].double(), fitted[:60].double()
-    # The slope and the mean leave the item out; the centre is that of all 60, which moves no prediction but the ridge's.
+    # Slope and mean leave the item out. The centre is that of all 60: the slope does not hang on where zero lies.
     inputs = torch.cat([x - x.mean(0), torch.ones(60, 1)], dim=1)
     squares = []
     for ridge in RIDGES:
