@@ -8,6 +8,7 @@ from typing import Protocol, Self, runtime_checkable
 from recloop.encoders.behavior import ItemBehavior
 from recloop.encoders.items import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
+from recloop.encoders.patterns import BehaviorTopics, UserSegments
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.text import HashedText, TextEncoder
 
@@ -42,5 +43,7 @@ ENCODERS: tuple[type[Encoder], ...] = (
     HashedText,
     Embeddings,
     ItemBehavior,
+    UserSegments,
+    BehaviorTopics,
 )
 """Every encoder of this package; the contract tests run over them."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from recloop.encoders.contract import ENCODERS, Encoder
 from recloop.encoders.errors import RecloopError
 from recloop.encoders.items import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
+from recloop.encoders.patterns import BehaviorTopics, UserSegments
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.text import HashedText, TextEncoder
 
@@ -44,6 +46,10 @@ def case(request: pytest.FixtureRequest, tiny_model: Any) -> Case:
     if kind is ItemBehavior:
         history = torch.tensor([[0, 2], [3, 1]])
         return ItemBehavior(torch.eye(3)), lambda encoder: encoder.encode(history, torch.ones(2, 2, 1))
+    if kind is UserSegments:
+        return UserSegments.fit(torch.eye(4), 2), lambda segments: segments.encode(torch.eye(4))
+    if kind is BehaviorTopics:
+        return BehaviorTopics.fit(np.eye(3), "abc", 2), lambda topics: topics.mix([["a", "b"], ["c"]])
     raise AssertionError(f"{kind.__name__} has no case here; add one")
 
 
