@@ -155,3 +155,11 @@ def _facts(folder: Path, kind: str) -> dict[str, Any]:
     if found != kind:
         raise EncoderError(f"{folder / 'behavior.json'} holds behaviour of kind '{found}', not '{kind}'; build it anew")
     return facts
+
+
+def load_behavior(folder: Path) -> BehaviorEncoder:
+    """Any behaviour encoder from its folder, by the kind that `behavior.json` names."""
+    kind = read_json(folder / "behavior.json").get("kind")
+    if kind == "items":
+        return ItemBehavior.load(folder)
+    raise EncoderError(f"{folder / 'behavior.json'} holds behaviour of kind '{kind}', which this version does not know")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from recloop.encoders.behavior import BehaviorEncoder
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.fit_report import FitReport
 from recloop.encoders.items import ItemEncoder, ItemKnowledge
 from recloop.encoders.next_item_batches import Floats, Ints, Log, NextItemConfig, batches
 from recloop.encoders.next_item_model import NextItemModel
 from recloop.encoders.next_item_validation import Validation
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import StateEncoderConfig
 
 
 def fit_state_encoder(
-    text_vectors: Tensor | None,
+    sources: Mapping[str, Tensor] | None,
     knowledge: ItemKnowledge | None,
     items: Ints,
     offsets: Ints,
@@ -34,6 +36,7 @@ def fit_state_encoder(
     profiles: Floats | None = None,
     catalogue_size: int | None = None,
     fitting: NextItemConfig | None = None,
+    behavior: BehaviorEncoder | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> StateEncoder:
@@ -44,15 +47,18 @@ def fit_state_encoder(
     arguments give equal bits on the CPU with one number of threads.
 
     Args:
-        text_vectors: float32 (N, t), or None; a zero row is an item without text.
-        knowledge: of the same N items, or None.
+        sources: what items are known by, float32 (N, width) by name, such as {"text": ..., "image": ...}; a zero
+            row is an item without. None or empty: ids alone.
+        knowledge: of the same N items, or None; its vectors join the sources as "entities".
         items: int64 (M,) consumed item rows, oldest first within a user.
         offsets: int64 (U+1,): user u's are rows offsets[u] to offsets[u+1].
         feedback: float32 (M, S) their signals as logged; 0 where not given.
         signal_bounds: lowest and highest value of each signal.
         profile_dim: p.
         profiles: float32 (U, p); needed only where the state shall start from them.
-        catalogue_size: N; needed only without text and knowledge.
+        catalogue_size: N; needed only without sources and knowledge.
+        behavior: reads whole histories as text; see `StateEncoder`. Fitting reads every user's history once every
+            `behavior.refresh` items.
 
     Returns:
         The encoder on the CPU, frozen, with its `report`.
@@ -60,7 +66,10 @@ def fit_state_encoder(
     Raises:
         EncoderError: where arrays do not fit each other, or no user consumed two items.
     """
-    n = _catalogue_size(text_vectors, knowledge, catalogue_size)
+    content = dict(sources or {})
+    if knowledge is not None:
+        content["entities"] = knowledge.vectors
+    n = _catalogue_size(content, catalogue_size)
     config, fitting = config or StateEncoderConfig(), fitting or NextItemConfig()
     if profiles is None:
         profiles = np.zeros((len(offsets) - 1, profile_dim), dtype=np.float32)
@@ -73,12 +82,13 @@ def fit_state_encoder(
         knowledge.tables if knowledge else None,
         config,
         seed,
+        behavior,
     )
     encoder.requires_grad_(True)
-    own = knowledge.vectors if knowledge else None
-    sources = {name: rows for name, rows in (("text", text_vectors), ("entities", own)) if rows is not None}
-    item_encoder = ItemEncoder(n, config.dim, sources, torch.Generator().manual_seed(seed + 1))
-    log = Log(items, offsets, feedback, profiles)
+    draws = torch.Generator().manual_seed(seed + 1)
+    item_encoder = ItemEncoder(n, config.dim, content, draws, fitting.item_fusion)
+    read = None if behavior is None else behavior.prefixes(offsets, items, feedback, max(behavior.refresh, 1), progress)
+    log = Log(items, offsets, feedback, profiles, read)
     model = NextItemModel(encoder, item_encoder, knowledge, log.popularity(n), fitting).to(device)
     report = _fit(model, log, fitting, torch.Generator().manual_seed(seed + 2), progress)
     model.cpu().freeze()
@@ -149,12 +159,11 @@ def _parts(log: Log, fitting: NextItemConfig, generator: torch.Generator) -> tup
     return np.sort(users[held_out:]), np.sort(users[:held_out])
 
 
-def _catalogue_size(text: Tensor | None, knowledge: ItemKnowledge | None, given: int | None) -> int:
+def _catalogue_size(sources: Mapping[str, Tensor], given: int | None) -> int:
     """N, which all that is given must agree on."""
-    sizes = {"text_vectors": len(text) if text is not None else None}
-    sizes["knowledge"] = len(knowledge.vectors) if knowledge is not None else None
-    sizes["catalogue_size"] = given
-    known = {name: size for name, size in sizes.items() if size is not None}
+    known = {name: len(rows) for name, rows in sources.items()}
+    if given is not None:
+        known["catalogue_size"] = given
     if len(set(known.values())) != 1:
         raise EncoderError(
             "the number of items is not clear: "

@@ -32,6 +32,10 @@ class NextItemConfig:
         validation_places: how many of their newest items are predicted.
         full_softmax_limit: the catalogue size above which negatives are sampled.
         negatives: negatives a batch in a sampled softmax.
+        ids: a learned residual for every item beside its content; without, items are known by content alone. Where
+            there is no content there is nothing else, whatever this says.
+        ids_dropout: share of items a batch that are known by content alone.
+        item_fusion: how the sources of an item's content come together: `concat`, `gated` or `attention`.
     """
 
     epochs: int = 12
@@ -47,6 +51,9 @@ class NextItemConfig:
     validation_places: int = 10
     full_softmax_limit: int = 20_000
     negatives: int = 4_096
+    ids: bool = True
+    ids_dropout: float = 0.0
+    item_fusion: str = "concat"
 
     def passes(self, lengths: Ints) -> int:
         """How many passes users of these histories (U,) get at most."""
@@ -64,6 +71,8 @@ class Batch:
         held: bool (B, T, g): places that hold an item.
         asked: bool (B, T, g): places whose item is to be predicted from the steps before.
         profiles: float32 (B, p).
+        behavior: float32 (B, T, v) what a language model last made of the history before each step, zero where it
+            read nothing; None where none reads histories.
     """
 
     items: Tensor
@@ -71,6 +80,7 @@ class Batch:
     held: Tensor
     asked: Tensor
     profiles: Tensor
+    behavior: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +92,15 @@ class Log:
         offsets: int64 (U+1,).
         feedback: float32 (M, S).
         profiles: float32 (U, p).
+        behavior: float32 (C, v) vectors of histories cut here and there, and int64 (M,) which of them is the newest
+            that ends before a row, -1 where none does (`BehaviorEncoder.prefixes`); None without.
     """
 
     items: Ints
     offsets: Ints
     feedback: Floats
     profiles: Floats
+    behavior: tuple[Tensor, Tensor] | None = None
 
     def popularity(self, n: int) -> Tensor:
         """How often each item was consumed, (N,)."""
@@ -119,7 +132,15 @@ class Log:
         signals = np.where(held[..., None], self.feedback[rows], np.float32(0))
         items = np.where(held, self.items[rows], 0)
         profiles = torch.from_numpy(self.profiles[users]).to(device)
-        return Batch(tensor(items), tensor(signals), tensor(held), tensor(asked), profiles)
+        behavior = None if self.behavior is None else self._read(rows[:, ::group], held[:, ::group]).to(device)
+        return Batch(tensor(items), tensor(signals), tensor(held), tensor(asked), profiles, behavior)
+
+    def _read(self, rows: Ints, held: npt.NDArray[np.bool_]) -> Tensor:
+        """What was last made of the history before each step, (B, T, v), by the row of its first item."""
+        assert self.behavior is not None
+        vectors, newest = self.behavior
+        cut = torch.from_numpy(np.where(held, newest.numpy()[rows], -1))
+        return torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])[cut]
 
 
 def batches(

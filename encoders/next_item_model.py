@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recloop.encoders.cold_items import popularity_of_unseen
 from recloop.encoders.items import ItemEncoder, ItemKnowledge
 from recloop.encoders.next_item_batches import Batch, NextItemConfig
+from recloop.encoders.running import running_sums
 from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import EncoderState
 
 
 class NextItemModel(nn.Module):
@@ -18,6 +21,7 @@ class NextItemModel(nn.Module):
 
     relation_tables: Tensor | None
     sampling: Tensor
+    counts: Tensor
 
     def __init__(
         self,
@@ -30,16 +34,19 @@ class NextItemModel(nn.Module):
         super().__init__()
         self.encoder, self.items, self.fitting = encoder, items, fitting
         n, d = items.catalogue_size, items.dim
-        self.residual = nn.Parameter(torch.zeros(n, d))
+        self.residual = nn.Parameter(torch.zeros(n, d), requires_grad=fitting.ids or not items.sources)
         self.scale = nn.Parameter(torch.ones(()))
         share = (counts + 0.5) / (counts.sum() + 0.5 * n)
         self.popularity = nn.Parameter(share.log())
         self.register_buffer("relation_tables", knowledge.tables.float() if knowledge else None)
-        self.register_buffer("sampling", F.normalize(share**0.75, p=1, dim=0), persistent=False)
+        # What nobody consumed was perhaps not there: it is no negative, and its content is not pushed away.
+        self.register_buffer("counts", counts, persistent=False)
+        self.register_buffer("sampling", F.normalize(share**0.75 * (counts > 0), p=1, dim=0), persistent=False)
 
-    def out_items(self, rows: Tensor | None = None) -> Tensor:
-        """Items as inputs and scores read them: content, scaled, and a learned residual."""
-        residual = self.residual if rows is None else F.embedding(rows, self.residual)
+    def out_items(self, rows: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        """Items as inputs and scores read them: content, scaled, and a learned residual, where `kept` (N,) keeps it."""
+        residual = self.residual if kept is None else self.residual * kept.unsqueeze(1)
+        residual = residual if rows is None else F.embedding(rows, residual)
         table: Tensor = self.items(rows) * self.scale + residual
         return table
 
@@ -49,42 +56,51 @@ class NextItemModel(nn.Module):
         blank = e.blank(batch.profiles)
         if generator is not None:
             inputs = _drop(inputs, self.fitting.dropout, generator)
-        steps = e.step_input(inputs, batch.signals, batch.held)[:, :-1]  # (B, T-1, d)
-        hidden = blank.hidden.unsqueeze(1)
-        if steps.shape[1]:
-            hidden = torch.cat([hidden, e.gru(steps, blank.hidden.unsqueeze(0))[0]], dim=1)  # (B, T, dh)
-        keys, values, presence = self._running_relations(batch)
-        vector = e.read(hidden, keys, values, presence)[0]
+        weight = e.gate(batch.signals) * batch.held  # (B, T, g)
+        looks = e.looks(inputs) * weight.unsqueeze(-1)  # (B, T, g, M)
+        decay = weight.new_full((e.config.pooled,), e.config.decay)
+        patterns = running_sums(torch.einsum("btgm,btgd->btmd", looks, inputs), decay)
+        mass = running_sums(looks.sum(2).unsqueeze(-1), decay).squeeze(-1)
+        hidden = blank.hidden.unsqueeze(1).expand(-1, inputs.shape[1], -1)
+        if e.recurrent:
+            steps = e.cell_input(e.step_input(inputs, batch.signals, batch.held), patterns, mass)[:, :-1]
+            hidden = blank.hidden.unsqueeze(1)
+            if steps.shape[1]:
+                hidden = torch.cat([hidden, e.sequence(steps, e.memory(blank))[0]], dim=1)  # (B, T, dh)
+        keys, values, presence = self._running_relations(batch, weight)
+        behavior = None if batch.behavior is None else e.behavior_token(batch.behavior)
+        count = torch.arange(inputs.shape[1], device=inputs.device)
+        before = EncoderState(
+            hidden, keys, values, presence, count, _before(patterns), _before(mass), behavior=behavior
+        )
+        vector = e.read(before)[0]
         return vector if generator is None else _drop(vector, self.fitting.dropout, generator)
 
-    def _running_relations(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _running_relations(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The decayed relation sums before each step: (B, T, R, dk), (B, T, R, dv), (B, T, R)."""
         e, (b, t, g) = self.encoder, batch.items.shape
-        if self.relation_tables is None:
-            none = batch.signals.new_zeros
-            return none(b, t, 0, e.config.key_dim), none(b, t, 0, e.config.value_dim), none(b, t, 0)
-        weight = e.gate(batch.signals) * batch.held  # (B, T, g)
+        if self.relation_tables is None or e.fusion is None:
+            none, r = batch.signals.new_zeros, len(e.relations)
+            return none(b, t, r, e.config.key_dim), none(b, t, r, e.config.value_dim), none(b, t, r)
         rows = F.embedding(batch.items, self.relation_tables.flatten(1)).view(b, t, g, *self.relation_tables.shape[1:])
         present = (rows != 0).any(-1).to(rows.dtype)  # (B, T, g, R)
+        decay = weight.new_full((rows.shape[3],), e.config.decay)
         # Projections are linear: sum first, project once.
-        total = torch.einsum("btg,btgre->btre", weight, rows).flatten(2)
-        held = torch.einsum("btg,btgr->btr", weight, present)
-        step = torch.arange(t, device=rows.device)
-        age = step[:, None] - 1 - step[None, :]  # (T, T): steps between, negative from the step itself on
-        decay = torch.where(age >= 0, e.config.decay ** age.clamp_min(0).to(rows.dtype), 0.0)
-        running = (decay @ total).view(b, t, *self.relation_tables.shape[1:])
-        return e.key_projection(running), e.value_projection(running), decay @ held
+        running = running_sums(torch.einsum("btg,btgre->btre", weight, rows), decay)
+        held = running_sums(torch.einsum("btg,btgr->btr", weight, present).unsqueeze(-1), decay).squeeze(-1)
+        return e.key_projection(_before(running)), e.value_projection(_before(running)), _before(held)
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, int]:
         """Summed negative log-likelihood of every item of every step given the steps before, and how many."""
         n = self.items.catalogue_size
         if generator is not None and n > self.fitting.full_softmax_limit:
             return self._sampled_loss(batch, generator)
-        table = self.out_items()
+        table = self.out_items(kept=self._kept(generator))
         inputs = F.embedding(batch.items.clamp_max(n - 1), table)
         vectors = self.vectors(batch, inputs, generator)
         asked = batch.asked.any(-1)
-        log_p = F.log_softmax(vectors[asked] @ table.T + self.popularity, dim=-1)  # (P, N)
+        popularity = self.popularity.masked_fill(self.counts == 0, -math.inf)
+        log_p = F.log_softmax(vectors[asked] @ table.T + popularity, dim=-1)  # (P, N)
         targets = torch.where(batch.asked, batch.items, -100)[asked]  # (P, g)
         parts = [F.nll_loss(log_p, targets[:, j], reduction="sum") for j in range(targets.shape[1])]
         return torch.stack(parts).sum(), int(batch.asked.sum())
@@ -97,7 +113,7 @@ class NextItemModel(nn.Module):
         negatives = torch.searchsorted(edges, draws * edges[-1]).clamp_max(self.items.catalogue_size - 1)
         used = torch.cat([negatives, batch.items[batch.held]])
         rows, places = torch.unique(used, return_inverse=True)
-        table = self.out_items(rows)
+        table = self.out_items(rows, self._kept(generator))
         local = torch.zeros_like(batch.items)
         local[batch.held] = places[m:]
         vectors = self.vectors(batch, F.embedding(local, table), generator)
@@ -113,12 +129,29 @@ class NextItemModel(nn.Module):
         logits = torch.cat([own[:, None], other], dim=1)
         return -torch.log_softmax(logits, dim=1)[:, 0].sum(), len(where)
 
+    def _kept(self, generator: torch.Generator | None) -> Tensor | None:
+        """Which items keep their residual in this batch: float32 (N,), or None where all do.
+
+        Items whose residual is gone are known by their content alone, as those that nobody consumed will be
+        (DropoutNet, Volkovs et al. 2017).
+        """
+        share = self.fitting.ids_dropout
+        if generator is None or share <= 0 or not self.items.sources or not self.residual.requires_grad:
+            return None
+        return (torch.rand(len(self.residual), generator=generator) >= share).to(self.residual)
+
     @torch.no_grad()
     def freeze(self) -> None:
         """Write the fitted items into the encoder's tables and stop all gradients."""
-        self.encoder.set_items(self.items(), self.relation_tables, self.out_items(), self.popularity)
+        popularity = popularity_of_unseen(self.items(), self.popularity, self.counts)
+        self.encoder.set_items(self.items(), self.relation_tables, self.out_items(), popularity)
         self.encoder.requires_grad_(False)
         self.encoder.eval()
+
+
+def _before(running: Tensor) -> Tensor:
+    """Sums after each of T steps (B, T, ...) -> those before it."""
+    return torch.cat([torch.zeros_like(running[:, :1]), running[:, :-1]], dim=1)
 
 
 def _drop(x: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -1,75 +1,36 @@
 """The incremental encoder the loop calls: what a user consumed, as one vector, at O(1) cost a step.
 
-A recurrent state over consumed items and their signals, and attention over the relations of the knowledge
-graph that those items carry. All that depends on items alone is a table computed once.
+    V         what was consumed: item vectors computed once, or a language model's reading of the whole history
+    P         patterns: attention-pooled V                                       (`patterns`)
+    V_future  what comes next: an LSTM or GRU over V and P                       (`sequence`)
+    V_fused   V_future attending to entities E under relations R of the graph    (`fusion`)
+
+All that depends on items alone is a table computed once.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
 
+from recloop.encoders.behavior import BehaviorEncoder
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.fit_report import FitReport
-from recloop.encoders.lanes import Lanes
-from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.running import running_sums
+from recloop.encoders.state_config import EncoderState, StateEncoderConfig
+from recloop.encoders.state_files import read_state_encoder, write_state_encoder
+from recloop.encoders.state_layers import StateLayers
 
-FORMAT = 1
 _CELL = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
-@dataclass(frozen=True)
-class StateEncoderConfig:
-    """Sizes of a `StateEncoder`, and how the relation sums forget.
-
-    Args:
-        dim: d, length of item vectors and of the user's vector.
-        hidden: dh, units of the recurrent state.
-        key_dim: dk, length of a relation token's key.
-        value_dim: dv, length of a relation token's value.
-        decay: what is left of the relation sums after one more step, in (0, 1].
-    """
-
-    dim: int = 64
-    hidden: int = 128
-    key_dim: int = 16
-    value_dim: int = 16
-    decay: float = 0.95
-
-    def __post_init__(self) -> None:
-        for name in ("dim", "hidden", "key_dim", "value_dim"):
-            if getattr(self, name) < 1:
-                raise EncoderError(f"{name}={getattr(self, name)} of the state encoder must be at least 1")
-        if not 0 < self.decay <= 1:
-            raise EncoderError(f"decay={self.decay} of the state encoder must lie in (0, 1]")
-
-
-@dataclass(frozen=True)
-class EncoderState(Lanes):
-    """What the encoder keeps of B users.
-
-    Args:
-        hidden: float32 (B, dh) the recurrent state.
-        keys: float32 (B, R, dk) decayed sum of the relation keys of what was consumed.
-        values: float32 (B, R, dv) likewise of the values.
-        presence: float32 (B, R) likewise of who has a relation at all: what the two sums are divided by.
-        count: float32 (B,) items consumed so far.
-    """
-
-    hidden: Tensor
-    keys: Tensor
-    values: Tensor
-    presence: Tensor
-    count: Tensor
-
-
-class StateEncoder(nn.Module):
+class StateEncoder(StateLayers):
     """Users' behaviour as vectors, one step at a time.
 
     | table | shape | what |
@@ -77,15 +38,20 @@ class StateEncoder(nn.Module):
     | `item_vectors` | (N+1, d) | rows of length 1; row N is zero |
     | `out_items` | (N+1, d) | item vectors as the next-item scores read them; row N is zero |
     | `popularity` | (N,) | an item's share in the scores that no user explains |
+    | `pattern_weights` | (N+1, M) | how hard each pattern looks at an item; row N is zero |
     | `relation_keys`, `relation_values` | (N+1, R, dk), (N+1, R, dv) | an item's mean neighbour by relation |
     | `relation_presence` | (N+1, R) | 1 where the item has the relation |
 
-    Once a step the input is the order-free sum over what was consumed, divided by the root of its size, of
-    item vectors and projected signals. The recurrent cell is a GRU (Cho et al. 2014), as in GRU4Rec (Hidasi et
-    al. 2016). Differences: several items a step; inputs and scores share `out_items`; attention over relation
-    tokens, each the decayed mean of what the user consumed, is added by a residual layer. A world without a
-    knowledge graph has R = 0. Signals are scaled by `signal_bounds` to [-1, 1]; a signal of 0 outside its bounds
-    was not given and reads as the middle. The weights are frozen unless somebody calls `requires_grad_`.
+    Once a step the input is the order-free sum over what was consumed, divided by the root of its size, of item
+    vectors and projected signals. **Patterns** are means of the consumed items' vectors, each weighted by a learned
+    query's softmax attention (Bahdanau et al. 2015; the queries are the model's and not the user's, as the inducing
+    points of Lee et al. 2019), so that numerator and denominator are running sums. **V_future** is a GRU (Cho et al.
+    2014), as in GRU4Rec (Hidasi et al. 2016), or an LSTM (Hochreiter and Schmidhuber 1997) over the step's input and
+    the patterns. **Fusion** is one transformer block whose query is V_future and whose tokens are relations, each the
+    decayed mean of what the user consumed under it. Differences: several items a step; inputs and scores share
+    `out_items`; all sums forget at one rate. A world without a knowledge graph has R = 0. Signals are scaled by
+    `signal_bounds` to [-1, 1]; a signal of 0 outside its bounds was not given and reads as the middle. The weights
+    are frozen unless somebody calls `requires_grad_`; who trains them runs `start` or `trajectory` over `history`.
 
     Args:
         item_vectors: float32 (N, d) rows, scaled here to length 1.
@@ -93,8 +59,10 @@ class StateEncoder(nn.Module):
         profile_dim: p, length of the users' profile; 0 without.
         relations: names of the R relations.
         relation_tables: float32 (N+1, R, e) mean neighbour of an item under each relation; row N is zero.
-        config: sizes.
+        config: sizes and parts.
         seed: of the starting weights; no global generator is touched.
+        behavior: reads whole histories as text, once at the start and again on `refresh`: one more token of the
+            fusion. None: items alone are read.
 
     Raises:
         EncoderError: where the shapes do not fit each other.
@@ -103,11 +71,10 @@ class StateEncoder(nn.Module):
     item_vectors: Tensor
     out_items: Tensor
     popularity: Tensor
+    pattern_weights: Tensor
     relation_keys: Tensor
     relation_values: Tensor
     relation_presence: Tensor
-    signal_low: Tensor
-    signal_high: Tensor
 
     def __init__(
         self,
@@ -118,27 +85,22 @@ class StateEncoder(nn.Module):
         relation_tables: Tensor | None = None,
         config: StateEncoderConfig | None = None,
         seed: int = 0,
+        behavior: BehaviorEncoder | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config = config or StateEncoderConfig(dim=item_vectors.shape[-1])
-        self.catalogue_size, self.dim = item_vectors.shape[0], config.dim
-        self.signal_bounds = tuple((float(low), float(high)) for low, high in signal_bounds)
-        self.profile_dim, self.relations = profile_dim, tuple(relations)
+        config = config or StateEncoderConfig(dim=item_vectors.shape[-1])
+        entity_dim = relation_tables.shape[2] if relation_tables is not None else 0
+        super().__init__(signal_bounds, profile_dim, relations, entity_dim, config, seed, behavior)
+        self.catalogue_size = n = item_vectors.shape[0]
         self.report: FitReport | None = None
         self._check(item_vectors, relation_tables)
-        n, r = self.catalogue_size, len(self.relations)
-        entity_dim = relation_tables.shape[2] if relation_tables is not None else 0
+        r = len(self.relations)
         self.register_buffer("item_vectors", torch.zeros(n + 1, config.dim))
         self.register_buffer("out_items", torch.zeros(n + 1, config.dim))
         self.register_buffer("popularity", torch.zeros(n))
+        self.register_buffer("pattern_weights", torch.zeros(n + 1, config.pooled))
         self.register_buffer("relation_keys", torch.zeros(n + 1, r, config.key_dim))
         self.register_buffer("relation_values", torch.zeros(n + 1, r, config.value_dim))
         self.register_buffer("relation_presence", torch.zeros(n + 1, r))
-        low, high = torch.tensor(self.signal_bounds, dtype=torch.float32).reshape(-1, 2).unbind(1)
-        self.register_buffer("signal_low", low)
-        self.register_buffer("signal_high", high)
-        self._build(entity_dim)
-        self._initialise(torch.Generator().manual_seed(seed))
         self.set_items(item_vectors, relation_tables)
         self.requires_grad_(False).eval()
 
@@ -152,26 +114,26 @@ class StateEncoder(nn.Module):
             history: int64 (B, H) item rows, newest last; places holding N are empty and change nothing.
             feedback: float32 (B, H, S) signals as logged.
 
-        Equals `advance` item by item to float rounding.
+        Equals `advance` item by item to float rounding, but for what a language model read, which is of now.
         """
-        state = self.blank(profile)
+        blank = self.blank(profile)
+        items, signals, count = self._in_order(history, feedback)
         if history.shape[1] == 0:
-            return state
-        held = history < self.catalogue_size
-        order = torch.sort(held.long(), dim=1, descending=True, stable=True).indices  # items first, in order
-        items = history.gather(1, order)
-        signals = feedback.gather(1, order.unsqueeze(-1).expand_as(feedback))
-        count = held.sum(1)  # (B,)
-        steps = self._steps(items.unsqueeze(2), signals.unsqueeze(2))  # (B, H, d)
-        # cuDNN would run the recurrence in TF32 and part from `advance`.
-        with torch.backends.cudnn.flags(enabled=False):
-            outputs, _ = self.gru(steps, state.hidden.unsqueeze(0))  # (B, H, dh)
-        newest = (count - 1).clamp_min(0).view(-1, 1, 1).expand(-1, 1, outputs.shape[2])
-        hidden = torch.where(count.view(-1, 1) > 0, outputs.gather(1, newest).squeeze(1), state.hidden)
+            return blank
+        weight = self.gate(signals) * (items < self.catalogue_size)  # (B, H)
+        patterns, mass = self._running_patterns(items, weight)
+        newest = (count - 1).clamp_min(0)
+        lane = torch.arange(len(items), device=items.device)
+        state = replace(blank, patterns=patterns[lane, newest], mass=mass[lane, newest], count=count.to(weight.dtype))
+        if self.recurrent:
+            steps = self.cell_input(self._steps(items.unsqueeze(2), signals.unsqueeze(2)), patterns, mass)
+            hidden, cell = self._recur(steps, blank, count)
+            state = replace(state, hidden=hidden, cell=cell)
         age = count.view(-1, 1) - 1 - torch.arange(items.shape[1], device=items.device)  # (B, H), 0 the newest
-        weight = self.gate(signals) * self.config.decay ** age.clamp_min(0).to(signals.dtype)
-        keys, values, presence = self._relation_sums(items, weight)
-        return EncoderState(hidden, keys, values, presence, count.to(hidden.dtype))
+        keys, values, presence = self._relation_sums(items, weight * self.config.decay ** age.clamp_min(0))
+        warm = replace(state, keys=keys, values=values, presence=presence)
+        warm = blank.where(count > 0, warm)
+        return warm if self.behavior is None else self.refresh(warm, history, feedback)
 
     def advance(self, state: EncoderState, items: Tensor, signals: Tensor) -> EncoderState:
         """The state after one step.
@@ -183,23 +145,45 @@ class StateEncoder(nn.Module):
         A lane that consumed nothing keeps its state.
         """
         held = items < self.catalogue_size
-        used = held.any(1)
-        step = self._steps(items.unsqueeze(1), signals.unsqueeze(1)).squeeze(1)  # (B, d)
-        hidden = torch.gru_cell(step, state.hidden, *(getattr(self.gru, name) for name in _CELL))
-        keys, values, presence = self._relation_sums(items, self.gate(signals))
+        weight = self.gate(signals) * held
+        rows = F.embedding(items, self.out_items)  # (B, K, d)
+        looks = F.embedding(items, self.pattern_weights) * weight.unsqueeze(-1)  # (B, K, M)
+        keys, values, presence = self._relation_sums(items, weight)
         decay = self.config.decay
-        after = EncoderState(
-            hidden,
-            state.keys * decay + keys,
-            state.values * decay + values,
-            state.presence * decay + presence,
-            state.count + held.sum(1),
+        after = replace(
+            state,
+            patterns=state.patterns * decay + looks.transpose(1, 2) @ rows,
+            mass=state.mass * decay + looks.sum(1),
+            keys=state.keys * decay + keys,
+            values=state.values * decay + values,
+            presence=state.presence * decay + presence,
+            count=state.count + held.sum(1),
         )
-        return state.where(used, after)
+        if self.recurrent:
+            step = self.step_input(rows.unsqueeze(1), signals.unsqueeze(1), held.unsqueeze(1)).squeeze(1)
+            step = self.cell_input(step, after.patterns, after.mass)
+            weights = [getattr(self.sequence, name) for name in _CELL]
+            if state.cell is None:
+                after = replace(after, hidden=torch.gru_cell(step, state.hidden, *weights))
+            else:
+                hidden, cell = torch.lstm_cell(step, (state.hidden, state.cell), *weights)
+                after = replace(after, hidden=hidden, cell=cell)
+        return state.where(held.any(1), after)
+
+    def refresh(self, state: EncoderState, history: Tensor, feedback: Tensor) -> EncoderState:
+        """The state after the language model read the histories anew: (B, H) and (B, H, S), as in `start`.
+
+        What costs: call it at the start of a session and every `behavior.refresh` steps, on the lanes that are due.
+        Without a language model the state stays as it is.
+        """
+        if self.behavior is None:
+            return state
+        read = self.behavior.encode(history.cpu(), feedback.cpu()).to(state.hidden)
+        return replace(state, behavior=self.behavior_token(read))
 
     def vector(self, state: EncoderState) -> Tensor:
         """The users as vectors in [-1, 1], (B, d)."""
-        return self.read(state.hidden, state.keys, state.values, state.presence)[0]
+        return self.read(state)[0]
 
     def scores(self, vector: Tensor) -> Tensor:
         """Next-item logits of every item: (B, d) -> (B, N)."""
@@ -207,53 +191,43 @@ class StateEncoder(nn.Module):
 
     def relation_weights(self, state: EncoderState) -> Tensor:
         """What attention reads in the knowledge graph: (B, R), summing to 1, or 0 where nothing is known."""
-        return self.read(state.hidden, state.keys, state.values, state.presence)[1]
+        return self.read(state)[1]
 
-    def blank(self, profile: Tensor) -> EncoderState:
-        """Users of whom only the profile (B, p) is known."""
-        b, c, r = len(profile), self.config, len(self.relations)
-        hidden = torch.tanh(self.profile(profile)) if self.profile is not None else profile.new_zeros(b, c.hidden)
-        zero = hidden.new_zeros
-        return EncoderState(hidden, zero(b, r, c.key_dim), zero(b, r, c.value_dim), zero(b, r), zero(b))
+    def trajectory(self, profile: Tensor, history: Tensor, feedback: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors after each item of the histories, for learning from sequences; shapes as in `start`.
 
-    # ---- the parts that fitting shares
-
-    def step_input(self, vectors: Tensor, signals: Tensor, held: Tensor) -> Tensor:
-        """Input of the recurrent cell, (B, T, d), for T steps of up to K consumed items.
-
-        Args:
-            vectors: float32 (B, T, K, d) rows of `out_items`.
-            signals: float32 (B, T, K, S) as logged.
-            held: bool (B, T, K): which places hold an item.
+        Returns:
+            float32 (B, H, d), the t-th after the t-th item, and bool (B, H), where there is one: items come first.
+            What a language model made of the whole history is left out.
         """
-        mask = held.unsqueeze(-1).to(vectors.dtype)
-        size = mask.sum(2).clamp_min(1)
-        summed: Tensor = ((vectors + self.signal(self.scaled(signals))) * mask).sum(2)
-        return summed / size.sqrt()
+        blank = self.blank(profile)
+        items, signals, _ = self._in_order(history, feedback)
+        weight = self.gate(signals) * (items < self.catalogue_size)
+        patterns, mass = self._running_patterns(items, weight)
+        b, h = items.shape
+        decay = weight.new_full((len(self.relations),), self.config.decay)
 
-    def scaled(self, signals: Tensor) -> Tensor:
-        """Signals (..., S) as logged -> in [-1, 1]; not given (0 outside the bounds) -> 0."""
-        low, high = self.signal_low, self.signal_high
-        scaled = 2 * (signals.clamp(low, high) - low) / (high - low) - 1
-        missing = (signals == 0) & ((low > 0) | (high < 0))
-        return scaled.masked_fill(missing, 0.0)
+        def running(table: Tensor) -> Tensor:
+            rows = F.embedding(items, table.flatten(1)).view(b, h, len(self.relations), -1)
+            return running_sums(rows * weight.view(b, h, 1, 1), decay)
 
-    def gate(self, signals: Tensor) -> Tensor:
-        """How much a consumption counts in the relation sums: (..., S) -> (...), in (0, 1)."""
-        return torch.sigmoid(self.relation_gate(self.scaled(signals))).squeeze(-1)
+        hidden = blank.hidden.unsqueeze(1).expand(-1, h, -1)
+        if self.recurrent and h:
+            steps = self.cell_input(self._steps(items.unsqueeze(2), signals.unsqueeze(2)), patterns, mass)
+            hidden = self.sequence(steps, self.memory(blank))[0]
+        state = EncoderState(
+            hidden,
+            running(self.relation_keys),
+            running(self.relation_values),
+            running(self.relation_presence.unsqueeze(-1)).squeeze(-1),
+            torch.arange(1, h + 1, device=items.device).to(weight.dtype),
+            patterns,
+            mass,
+            behavior=None if blank.behavior is None else blank.behavior.unsqueeze(1).expand(-1, h, -1),
+        )
+        return self.read(state)[0], items < self.catalogue_size
 
-    def read(self, hidden: Tensor, keys: Tensor, values: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
-        """One query attends to the R relation tokens: the vectors (..., d) and the weights (..., R)."""
-        present = presence > 0
-        mass = presence.clamp_min(1e-6).unsqueeze(-1)
-        tokens = keys / mass + self.relation_key  # (..., R, dk)
-        query = self.query(hidden).unsqueeze(-1)  # (..., dk, 1)
-        logits = (tokens @ query).squeeze(-1) / math.sqrt(self.config.key_dim)
-        weights = torch.softmax(logits.masked_fill(~present, -1e9), dim=-1) * present
-        context = (weights.unsqueeze(-1) * (values / mass + self.relation_value)).sum(-2)  # (..., dv)
-        mixed = self.mix_out(F.gelu(self.mix_in(torch.cat([hidden, context], dim=-1))))
-        return torch.tanh(self.head(hidden) + mixed), weights
-
+    @torch.no_grad()
     def set_items(
         self,
         item_vectors: Tensor,
@@ -261,7 +235,7 @@ class StateEncoder(nn.Module):
         out_items: Tensor | None = None,
         popularity: Tensor | None = None,
     ) -> None:
-        """Freeze what depends on items alone into the tables.
+        """Fill the tables.
 
         Args:
             item_vectors: float32 (N, d).
@@ -269,65 +243,30 @@ class StateEncoder(nn.Module):
             out_items: float32 (N, d); default the item vectors.
             popularity: float32 (N,); default zero.
         """
-        with torch.no_grad():
-            self.item_vectors[:-1] = F.normalize(item_vectors, dim=-1)
-            self.out_items[:-1] = self.item_vectors[:-1] if out_items is None else out_items
-            if popularity is not None:
-                self.popularity.copy_(popularity)
-            if relation_tables is not None:
-                self.relation_keys.copy_(self.key_projection(relation_tables))
-                self.relation_values.copy_(self.value_projection(relation_tables))
-                self.relation_presence.copy_((relation_tables != 0).any(-1))
+        self.item_vectors[:-1] = F.normalize(item_vectors, dim=-1)
+        self.out_items[:-1] = self.item_vectors[:-1] if out_items is None else out_items
+        self.pattern_weights[:-1] = self.looks(self.out_items[:-1])
+        if popularity is not None:
+            self.popularity.copy_(popularity)
+        if relation_tables is not None:
+            self.relation_keys.copy_(self.key_projection(relation_tables))
+            self.relation_values.copy_(self.value_projection(relation_tables))
+            self.relation_presence.copy_((relation_tables != 0).any(-1))
 
     # ---- on disk
 
     def save(self, folder: Path | str) -> None:
-        """Write `encoder.json` and `encoder.safetensors`; the folder is replaced whole."""
-        facts = {
-            "format": FORMAT,
-            "config": asdict(self.config),
-            "catalogue_size": self.catalogue_size,
-            "signal_bounds": self.signal_bounds,
-            "profile_dim": self.profile_dim,
-            "relations": self.relations,
-            "entity_dim": self.key_projection.in_features if self.relations else 0,
-            "report": asdict(self.report) if self.report else None,
-        }
-        with replacing_folder(Path(folder)) as part:
-            write_tensors(part / "encoder.safetensors", self.state_dict())
-            write_json(part / "encoder.json", facts)
+        """Write `encoder.json`, `encoder.safetensors` and the folder `behavior`; the folder is replaced whole."""
+        write_state_encoder(self, Path(folder))
 
     @classmethod
     def load(cls, folder: Path | str) -> StateEncoder:
         """Read what `save` wrote, onto the CPU.
 
         Raises:
-            EncoderError: for a newer format, or tensors that do not fit.
+            EncoderError: for another format, or tensors that do not fit.
         """
-        folder = Path(folder)
-        facts = read_json(folder / "encoder.json")
-        if facts.get("format") != FORMAT:
-            raise EncoderError(
-                f"{folder / 'encoder.json'} has format {facts.get('format')}; this version reads {FORMAT}, "
-                "build the folder anew or update recloop"
-            )
-        config = StateEncoderConfig(**facts["config"])
-        n, r = facts["catalogue_size"], len(facts["relations"])
-        encoder = cls(
-            torch.zeros(n, config.dim),
-            facts["signal_bounds"],
-            facts["profile_dim"],
-            facts["relations"],
-            torch.zeros(n + 1, r, facts["entity_dim"]) if r else None,
-            config,
-        )
-        try:
-            encoder.load_state_dict(read_tensors(folder / "encoder.safetensors"))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise EncoderError(f"{folder / 'encoder.safetensors'} does not fit: {reason}") from None
-        encoder.report = FitReport.from_facts(facts["report"]) if facts["report"] else None
-        return encoder
+        return read_state_encoder(cls, Path(folder))
 
     # ---- guts
 
@@ -342,51 +281,42 @@ class StateEncoder(nn.Module):
         if (tables is None) != (r == 0) or (tables is not None and tables.shape[:2] != (n + 1, r)):
             shape = None if tables is None else tuple(tables.shape)
             raise EncoderError(f"relation_tables are {shape}; {r} relations of {n} items need ({n + 1}, {r}, e)")
-        if not self.signal_bounds or any(not low < high for low, high in self.signal_bounds):
-            raise EncoderError(f"signal_bounds are {self.signal_bounds}; give (low, high) with low < high a signal")
+        if self.behavior is not None and self.behavior.catalogue_size != n:
+            raise EncoderError(f"behavior knows {self.behavior.catalogue_size} items, the state encoder {n}")
 
-    def _build(self, entity_dim: int) -> None:
-        """The layers, weights not yet set: torch's initialisation would draw from the global generator."""
-        c, s, r = self.config, len(self.signal_bounds), len(self.relations)
-
-        def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-            return nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
-
-        self.gru = nn.GRU(c.dim, c.hidden, batch_first=True, device="meta").to_empty(device="cpu")
-        self.signal = linear(s, c.dim)
-        self.relation_gate = linear(s, 1)
-        self.profile = linear(self.profile_dim, c.hidden, bias=False) if self.profile_dim else None
-        self.query = linear(c.hidden, c.key_dim)
-        if r:
-            self.key_projection = linear(entity_dim, c.key_dim, bias=False)
-            self.value_projection = linear(entity_dim, c.value_dim, bias=False)
-        self.relation_key = nn.Parameter(torch.empty(r, c.key_dim))
-        self.relation_value = nn.Parameter(torch.empty(r, c.value_dim))
-        self.mix_in = linear(c.hidden + c.value_dim, c.hidden)
-        self.mix_out = linear(c.hidden, c.dim)
-        self.head = linear(c.hidden, c.dim)
-
-    def _initialise(self, generator: torch.Generator) -> None:
-        """Uniform weights by fan-in, zero biases; zero for what must do nothing before it is fitted."""
-        with torch.no_grad():
-            for name, weight in self.named_parameters():
-                if weight.dim() < 2 or name in ("profile.weight", "relation_gate.weight"):
-                    weight.zero_()
-                elif weight.numel():
-                    bound = 1 / math.sqrt(weight.shape[1])
-                    weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
+    def _in_order(self, history: Tensor, feedback: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Items first, in their order, empty places last: (B, H), (B, H, S), and how many items (B,)."""
+        held = history < self.catalogue_size
+        order = torch.sort(held.long(), dim=1, descending=True, stable=True).indices
+        return history.gather(1, order), feedback.gather(1, order.unsqueeze(-1).expand_as(feedback)), held.sum(1)
 
     def _steps(self, items: Tensor, signals: Tensor) -> Tensor:
         """`step_input` of item rows (B, T, K) by the frozen table."""
         return self.step_input(F.embedding(items, self.out_items), signals, items < self.catalogue_size)
 
+    def _running_patterns(self, items: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The pattern sums after each of the items (B, H) by weight (B, H): (B, H, M, d), (B, H, M)."""
+        m = self.config.pooled
+        decay = weight.new_full((m,), self.config.decay)
+        looks = F.embedding(items, self.pattern_weights) * weight.unsqueeze(-1)  # (B, H, M)
+        rows = F.embedding(items, self.out_items)  # (B, H, d)
+        mass = running_sums(looks.unsqueeze(-1), decay).squeeze(-1)
+        return running_sums(looks.unsqueeze(-1) * rows.unsqueeze(2), decay), mass
+
+    def _recur(self, steps: Tensor, blank: EncoderState, count: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hidden state and memory after the newest of `count` (B,) steps (B, H, d); those of `blank` where none."""
+        packed = pack_padded_sequence(steps, count.clamp_min(1).cpu(), batch_first=True, enforce_sorted=False)
+        # cuDNN would run the recurrence in TF32 and part from `advance`.
+        with torch.backends.cudnn.flags(enabled=False):
+            _, last = self.sequence(packed, self.memory(blank))
+        return (last[0].squeeze(0), last[1].squeeze(0)) if isinstance(last, tuple) else (last.squeeze(0), None)
+
     def _relation_sums(self, items: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of the relation tables over items (B, K) by weight (B, K): (B, R, dk), (B, R, dv), (B, R)."""
         b, r, c = len(items), len(self.relations), self.config
-        if r == 0:
+        if r == 0 or self.fusion is None:
             zero = weight.new_zeros
-            return zero(b, 0, c.key_dim), zero(b, 0, c.value_dim), zero(b, 0)
-        weight = weight * (items < self.catalogue_size)
+            return zero(b, r, c.key_dim), zero(b, r, c.value_dim), zero(b, r)
 
         def total(table: Tensor) -> Tensor:
             return F.embedding_bag(items, table.flatten(1), per_sample_weights=weight, mode="sum")

@@ -10,7 +10,8 @@ from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.embeddings import Model, item_knowledge
 from recloop.encoders.next_item import fit_state_encoder
 from recloop.encoders.next_item_batches import NextItemConfig
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import SequenceModel, StateEncoderConfig
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
 from recloop.encoders.text_model import DEFAULT_MODEL
@@ -28,6 +29,9 @@ class EncoderConfig:
         kg: embedding of the knowledge graph.
         kg_dim: length of an entity vector.
         kg_epochs: passes over the triples.
+        sequence: what predicts the next: `gru`, `lstm`, or the `mean` of what was consumed.
+        patterns: attention-pooled patterns of the behaviour; 0 without.
+        fusion: whether what is predicted attends to the relations of the graph.
         dim: d, length of item and user vectors.
         next_item: how the state encoder is fitted.
     """
@@ -36,8 +40,16 @@ class EncoderConfig:
     kg: Model = "transe"
     kg_dim: int = 64
     kg_epochs: int = 60
+    sequence: SequenceModel = "gru"
+    patterns: int = 4
+    fusion: bool = True
     dim: int = 64
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
+
+    @property
+    def state(self) -> StateEncoderConfig:
+        """The parts of the state encoder."""
+        return StateEncoderConfig(dim=self.dim, sequence=self.sequence, patterns=self.patterns, fusion=self.fusion)
 
 
 @dataclass(frozen=True)
@@ -116,18 +128,18 @@ def state_encoder(
         "items": train.items,
         "offsets": train.offsets,
         "feedback": train.feedback,
-        "settings": [bounds, config.dim, asdict(config.next_item), shop.seed, train.catalogue_size],
+        "settings": [bounds, asdict(config.state), asdict(config.next_item), shop.seed, train.catalogue_size],
     }
 
     def make() -> StateEncoder:
         return fit_state_encoder(
-            text,
+            {} if text is None else {"text": text},
             knowledge,
             train.items,
             train.offsets,
             train.feedback,
             bounds,
-            config=StateEncoderConfig(dim=config.dim),
+            config=config.state,
             seed=shop.seed,
             catalogue_size=train.catalogue_size,
             fitting=config.next_item,

@@ -12,7 +12,8 @@ from torch import Tensor
 from recloop.encoders.knowledge.embeddings import item_knowledge
 from recloop.encoders.next_item import fit_state_encoder
 from recloop.encoders.next_item_batches import NextItemConfig
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import StateEncoderConfig
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
 from recloop.envs.build import split_users
 from recloop.envs.core import Core
@@ -235,7 +236,7 @@ def _fit_encoder(
             catalogue.knowledge, entities, dim=32, epochs=config.kg_epochs, seed=config.seed, progress=progress
         )
     return fit_state_encoder(
-        text,
+        {"text": text},
         knowledge,
         train.items,
         train.offsets,

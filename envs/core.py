@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import DeviceError, RecloopError, UserSimulatorError
-from recloop.encoders.state import EncoderState
+from recloop.encoders.state_config import EncoderState
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.past import remember
 from recloop.envs.randomness import Draw

@@ -179,7 +179,7 @@ def earlier_world(log: LoggedBehavior, fitting: Fitting) -> World:
     text: TextVectors = HashedText() if fitting.text == "hashed" else TextEncoder(fitting.text)
     profile, names = profile_features(log.users, everyone)
     encoder = fit_state_encoder(
-        text.encode(list(log.items[Columns.text].fillna("").astype(str))),
+        {"text": text.encode(list(log.items[Columns.text].fillna("").astype(str)))},
         None,
         sequences.items,
         sequences.offsets,

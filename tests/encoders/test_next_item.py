@@ -11,7 +11,8 @@ from recloop.encoders.items import ItemEncoder, ItemKnowledge
 from recloop.encoders.next_item import fit_state_encoder
 from recloop.encoders.next_item_batches import Log, NextItemConfig, batches
 from recloop.encoders.next_item_model import NextItemModel
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import StateEncoderConfig
 
 N = 12
 BOUNDS = [(0.0, 1.0), (1.0, 5.0)]
@@ -45,7 +46,7 @@ def _recall_at_1(encoder: StateEncoder, n: int = N) -> float:
 
 @pytest.mark.parametrize("content", ["none", "text", "graph"])
 def test_it_learns_the_obvious_world(content: str) -> None:
-    text = torch.randn(N, 10, generator=torch.Generator().manual_seed(1)) if content == "text" else None
+    text = {"text": torch.randn(N, 10, generator=torch.Generator().manual_seed(1))} if content == "text" else None
     graph = _knowledge() if content == "graph" else None
     encoder = fit_state_encoder(
         text, graph, *_cycle(), BOUNDS, config=CONFIG, catalogue_size=N, fitting=replace(FITTING, group_sizes=(1,))
@@ -141,7 +142,7 @@ def test_fitting_sees_what_the_loop_sees(graph: bool, group: int) -> None:
 def test_frozen_tables(tmp_path: Path) -> None:
     text = torch.randn(N, 10, generator=torch.Generator().manual_seed(1))
     encoder = fit_state_encoder(
-        text, _knowledge(), *_cycle(), BOUNDS, config=CONFIG, fitting=replace(FITTING, epochs=1)
+        {"text": text}, _knowledge(), *_cycle(), BOUNDS, config=CONFIG, fitting=replace(FITTING, epochs=1)
     )
     assert encoder.item_vectors.shape == (N + 1, 16)
     torch.testing.assert_close(encoder.item_vectors[:-1].norm(dim=1), torch.ones(N))
@@ -192,14 +193,14 @@ def test_a_long_log_gets_fewer_passes() -> None:
         ({"feedback": np.ones((4, 1), np.float32)}, r"feedback is \(4, 1\); 4 items and 2 signals"),
         ({"offsets": np.arange(5)}, "none of the 4 users consumed two items"),
         ({"catalogue_size": None}, "pass catalogue_size"),
-        ({"text_vectors": torch.zeros(3, 2)}, "text_vectors says 3, catalogue_size says 12"),
-        ({"text_vectors": torch.full((12, 2), torch.nan)}, "12 items need as many finite rows"),
+        ({"sources": {"text": torch.zeros(3, 2)}}, "text says 3, catalogue_size says 12"),
+        ({"sources": {"text": torch.full((12, 2), torch.nan)}}, "12 items need as many finite rows"),
         ({"profile_dim": 1, "profiles": np.zeros((3, 1), np.float32)}, r"profiles are \(3, 1\); 2 users"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(change: dict[str, Any], message: str) -> None:
     right: dict[str, Any] = {
-        "text_vectors": None,
+        "sources": None,
         "knowledge": None,
         "items": np.array([0, 1, 1, 2]),
         "offsets": np.array([0, 2, 4]),

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import StateEncoderConfig
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.randomness import Draw

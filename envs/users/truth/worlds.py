@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError, unknown_name
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import StateEncoderConfig
 from recloop.encoders.text import HashedText
 from recloop.envs.build import split_users
 from recloop.envs.logs.readers.kuairec import WatchTable
