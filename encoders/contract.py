@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 from recloop.encoders.behavior import ItemBehavior
+from recloop.encoders.instruction import InstructionEncoder
 from recloop.encoders.items import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.patterns import BehaviorTopics, UserSegments
@@ -43,6 +44,7 @@ ENCODERS: tuple[type[Encoder], ...] = (
     HashedText,
     Embeddings,
     ItemBehavior,
+    InstructionEncoder,
     UserSegments,
     BehaviorTopics,
 )

@@ -15,6 +15,7 @@ import recloop.encoders
 from recloop.encoders.behavior import ItemBehavior
 from recloop.encoders.contract import ENCODERS, Encoder
 from recloop.encoders.errors import RecloopError
+from recloop.encoders.instruction import InstructionEncoder
 from recloop.encoders.items import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.patterns import BehaviorTopics, UserSegments
@@ -50,6 +51,9 @@ def case(request: pytest.FixtureRequest, tiny_model: Any) -> Case:
         return UserSegments.fit(torch.eye(4), 2), lambda segments: segments.encode(torch.eye(4))
     if kind is BehaviorTopics:
         return BehaviorTopics.fit(np.eye(3), "abc", 2), lambda topics: topics.mix([["a", "b"], ["c"]])
+    if kind is InstructionEncoder:
+        head, table = torch.eye(16)[:, :4], torch.eye(5, 4)
+        return InstructionEncoder(HashedText(16), head, torch.zeros(4), table), lambda e: e.encode(["red hat", ""])
     raise AssertionError(f"{kind.__name__} has no case here; add one")
 
 

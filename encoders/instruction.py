@@ -1,0 +1,179 @@
+"""What a user says they want, as a vector that retrieves the items meant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.instruction_language import other_language
+from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.text import HashedText, TextEncoder, TextVectors
+
+FORMAT = 1
+LONGEST = 100
+"""Words of an instruction that are read; the rest is cut off and counted."""
+_LOADERS: Mapping[str, Any] = {"TextEncoder": TextEncoder, "HashedText": HashedText}
+
+
+class InstructionWarning(UserWarning):
+    """An instruction was answered, but perhaps not understood."""
+
+
+class InstructionEncoder:
+    """Free text as a vector u = phi^T h + b, near (by inner product) the content vectors of the items meant.
+
+    h (t,) is the frozen language model's vector of the text; phi (t, d) and b (d,) are a head trained alone, and
+    the items' side is a table, by `recloop.encoders.instruction_fit.fit_instruction_encoder`. A blank text is the
+    zero vector: no wish. u has length 1 otherwise.
+
+    Retrieval by two towers (Huang et al. 2013, DSSM). Differences: the text tower is a frozen language model and a
+    linear map, and pairs are generated from what is known of items, not from clicks.
+
+    Args:
+        text: the language model that h is from.
+        weight: float32 (t, d), phi.
+        bias: float32 (d,), b.
+        table: float32 (N+1, d) items' content vectors of length 1; row N, the empty place, is zero.
+        facts: how it was fitted, as JSON; see `InstructionReport`.
+
+    Attributes:
+        dim: d, length of a vector.
+        truncated: instructions cut to their first `LONGEST` words since this object was made.
+
+    Raises:
+        EncoderError: where tensors do not fit each other or hold NaN.
+    """
+
+    def __init__(
+        self,
+        text: TextVectors,
+        weight: Tensor,
+        bias: Tensor,
+        table: Tensor,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not weight.dim() == table.dim() == 2 or not weight.shape[1] == len(bias) == table.shape[1]:
+            shapes = ", ".join(str(tuple(part.shape)) for part in (weight, bias, table))
+            raise EncoderError(
+                f"head, bias and item table of an instruction encoder are {shapes}; (t, d), (d,), (N+1, d)"
+            )
+        if not all(bool(torch.isfinite(part).all()) for part in (weight, bias, table)):
+            raise EncoderError("head, bias or item table of an instruction encoder holds NaN or infinity; fit it anew")
+        self.text, self.weight, self.bias, self.table = text, weight, bias, table
+        self.facts = dict(facts or {})
+        self.dim, self.truncated = int(weight.shape[1]), 0
+        self._check_text()
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], progress: bool = False) -> Tensor:
+        """Texts -> float32 (B, d) on the CPU, of length 1; a blank text is a zero row.
+
+        A text that seems to be in another language than English is answered with an `InstructionWarning`, and so is
+        one cut to its first `LONGEST` words.
+
+        Raises:
+            EncoderError: where the language model is not there, or gives NaN.
+        """
+        words = [text.split() for text in texts]
+        long = sum(len(own) > LONGEST for own in words)
+        if long:
+            self.truncated += long
+            warnings.warn(
+                f"{long} instruction(s) longer than {LONGEST} words were cut there", InstructionWarning, stacklevel=2
+            )
+        read = [" ".join(own[:LONGEST]) for own in words]
+        for text in read:
+            reason = other_language(text)
+            if reason:
+                warnings.warn(
+                    f"the instruction '{text[:40]}' does not seem to be English ({reason}); the answer may miss "
+                    "what is meant, say it in English",
+                    InstructionWarning,
+                    stacklevel=2,
+                )
+        hidden = self.text.encode(read, progress)  # (B, t)
+        if not bool(torch.isfinite(hidden).all()):
+            raise EncoderError(
+                "the language model gave NaN or infinity for an instruction; take float32 or another model"
+            )
+        blank = torch.tensor([not text for text in read], dtype=torch.bool)
+        return F.normalize(hidden @ self.weight + self.bias, dim=1).masked_fill(blank.unsqueeze(1), 0.0)
+
+    def scores(self, texts: Sequence[str]) -> Tensor:
+        """How well every item answers each text: float32 (B, N) in [-1, 1]; 0 for a blank one."""
+        return self.scores_of(self.encode(texts))
+
+    def scores_of(self, vectors: Tensor) -> Tensor:
+        """The same from what `encode` gave, (B, d), on its device."""
+        return vectors @ self.table[:-1].to(vectors.device).T
+
+    def save(self, folder: Path | str) -> None:
+        """Write head and table, and how the language model is found; the folder is replaced whole.
+
+        Raises:
+            EncoderError: where the language model is of a class that cannot be read back.
+        """
+        kind = type(self.text).__name__
+        if not isinstance(self.text, TextEncoder | HashedText):
+            raise EncoderError(f"text vectors of class {kind} cannot be saved; use {' or '.join(_LOADERS)}")
+        with replacing_folder(Path(folder)) as part:
+            self.text.save(part)
+            tensors = {"weight": self.weight, "bias": self.bias, "table": self.table}
+            write_tensors(part / "instruction.safetensors", tensors)
+            write_json(part / "instruction.json", {"format": FORMAT, "text": kind, "facts": self.facts})
+
+    @classmethod
+    def load(cls, folder: Path | str) -> InstructionEncoder:
+        """Read what `save` wrote, onto the CPU.
+
+        Where the language model is not there the encoder still loads, and `encode` says so.
+
+        Raises:
+            EncoderError: for another format, or tensors that do not fit.
+        """
+        folder = Path(folder)
+        facts, tensors = read_json(folder / "instruction.json"), read_tensors(folder / "instruction.safetensors")
+        if facts.get("format") != FORMAT:
+            raise EncoderError(
+                f"{folder / 'instruction.json'} has format {facts.get('format')}; this version reads {FORMAT}"
+            )
+        if facts["text"] not in _LOADERS:
+            raise EncoderError(
+                f"{folder / 'instruction.json'}: {unknown_name('text encoder', facts['text'], _LOADERS)}"
+            )
+        missing = {"weight", "bias", "table"} - tensors.keys()
+        if missing:
+            raise EncoderError(f"{folder / 'instruction.safetensors'} lacks {', '.join(sorted(missing))}; fit it anew")
+        text: TextVectors
+        try:
+            text = _LOADERS[facts["text"]].load(folder)
+        except EncoderError as error:
+            text = _Absent(len(tensors["weight"]), error)
+        return cls(text, tensors["weight"], tensors["bias"], tensors["table"], facts["facts"])
+
+    def _check_text(self) -> None:
+        if self.text.dim != len(self.weight):
+            raise EncoderError(
+                f"the language model's vectors have {self.text.dim} numbers, the instruction head was fitted on "
+                f"{len(self.weight)}; bring that model back, or build anew"
+            )
+
+
+class _Absent:
+    """Stands where the language model could not be loaded: worlds and policies open without it."""
+
+    def __init__(self, dim: int, error: EncoderError) -> None:
+        self.dim, self.error = dim, error
+
+    def encode(self, texts: Sequence[str], progress: bool = False) -> Tensor:
+        """Blank texts need no model; for others says what is missing."""
+        if any(text.strip() for text in texts):
+            raise EncoderError(f"instructions cannot be read: {self.error}")
+        return torch.zeros(len(texts), self.dim)
