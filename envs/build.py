@@ -29,6 +29,7 @@ from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import REPEATS, Family, FitConfig, FitReport, fit_ensemble
 from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world import PARTS, Catalogue, UserTable, World
+from recloop.envs.world_files import named_or_none
 
 _FEWEST_USERS = 8
 
@@ -149,6 +150,7 @@ def build_world(
             popularity=torch.from_numpy(sequences.popularity(train)),
             groups=groups,
             group_names=group_names,
+            entities=named_or_none(log.items[Columns.entity]) if Columns.entity in log.items else (),
         ),
         users=UserTable(user_ids, part, profile, profile_names, history, feedback, shown, answers),
         sequences=sequences,

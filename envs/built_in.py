@@ -202,6 +202,7 @@ def _blank_world(config: TopicWorldConfig, catalogue: TopicCatalogue, truth: Top
             popularity=torch.zeros(n),
             groups=torch.cat([catalogue.topic, torch.tensor([config.topics])]).unsqueeze(1),
             group_names=(Columns.category,),
+            entities=tuple(catalogue.items[Columns.entity]),
         ),
         users=UserTable(
             ids=tuple(f"user-{i}" for i in range(users)),

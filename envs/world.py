@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -23,13 +24,13 @@ from recloop.encoders.storage import (
     write_tensors,
 )
 from recloop.envs.logs.schema import Signal
-from recloop.envs.logs.sequences import Sequences
+from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.observation import ObservationSpec
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.model import SupportModel
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import load_simulator, save_simulator
-from recloop.envs.world_files import load_knowledge, save_knowledge, sequence_tensors, sequences_from
+from recloop.envs.world_files import load_knowledge, named_or_none, save_knowledge, sequence_tensors, sequences_from
 
 FORMAT = 2
 """Version of the folder's layout; a newer one is refused."""
@@ -51,6 +52,8 @@ class Catalogue:
         groups: int64 (N+1, G) each item's group in each of G groupings; row N holds how many groups a grouping has,
             and so does an item that belongs to none.
         group_names: of the G groupings.
+        entities: names of the items' entities in the knowledge graph, None where not linked, (N,); empty where nobody
+            recorded them.
     """
 
     ids: tuple[str, ...]
@@ -59,6 +62,7 @@ class Catalogue:
     popularity: Tensor
     groups: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
     group_names: tuple[str, ...] = ()
+    entities: tuple[str | None, ...] = ()
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -171,6 +175,13 @@ class World:
         """float32 (N+1, d); row N, the empty place, is zero."""
         return self.state_encoder.item_vectors
 
+    @cached_property
+    def entity_rows(self) -> Ints:
+        """int64 (N,) each item's position among `knowledge.entities`; -1 without a graph or a link."""
+        if self.knowledge is None or not self.catalogue.entities:
+            return np.full(len(self.catalogue), -1, dtype=np.int64)
+        return self.knowledge.entity_rows(self.catalogue.entities)
+
     @property
     def is_truth(self) -> bool:
         """True where the users are written down, so that what is best is known."""
@@ -252,9 +263,9 @@ class World:
                     "cleaning": self.card.cleaning,
                 },
             }
-            pd.DataFrame(
-                {"item": self.catalogue.ids, "title": self.catalogue.titles, "text": self.catalogue.texts}
-            ).to_parquet(part / "items.parquet")
+            items = {"item": self.catalogue.ids, "title": self.catalogue.titles, "text": self.catalogue.texts}
+            linked = {"entity": self.catalogue.entities} if self.catalogue.entities else {}
+            pd.DataFrame({**items, **linked}).to_parquet(part / "items.parquet")
             pd.DataFrame({"user": self.users.ids, "part": [PARTS[int(p)] for p in self.users.part]}).to_parquet(
                 part / "users.parquet"
             )
@@ -321,6 +332,7 @@ class World:
                 titles=tuple(items["title"]),
                 texts=tuple(items["text"]),
                 group_names=tuple(facts.get("group_names", ())),
+                entities=named_or_none(items["entity"]) if "entity" in items else (),
                 **read_tensors(folder / "items.safetensors"),
             ),
             users=UserTable(ids=tuple(users["user"]), profile_names=tuple(facts["profile_names"]), **tensors),

@@ -47,3 +47,8 @@ def load_knowledge(path: Path) -> KnowledgeGraph | None:
         return None
     frame = pd.read_parquet(path)
     return KnowledgeGraph.from_names(list(frame["head"]), list(frame["relation"]), list(frame["tail"]))
+
+
+def named_or_none(column: "pd.Series[str]") -> tuple[str | None, ...]:
+    """A column of names with gaps as Python knows them."""
+    return tuple(name if isinstance(name, str) else None for name in column)
