@@ -70,7 +70,7 @@ def telling(counts: Floats) -> Floats:
 
     Weighted log-odds with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008), the prior being the
     features' shares over all groups. So neither what everybody has is told, nor what was seen once. Difference: the
-    prior weighs 1 % of the counts.
+    prior weighs 1 % of the counts, and one count a feature at least.
 
     Args:
         counts: (G, F), not negative.
@@ -79,7 +79,7 @@ def telling(counts: Floats) -> Floats:
     grand = total.sum()
     if grand == 0 or counts.shape[1] == 0:
         return np.zeros_like(counts)
-    prior = _PRIOR * total
+    prior = max(_PRIOR, counts.shape[1] / grand) * total
     here, there = counts + prior, total - counts + prior
     all_here, all_there = here.sum(1, keepdims=True), there.sum(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):

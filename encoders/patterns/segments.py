@@ -79,7 +79,7 @@ class UserSegments:
         Args:
             vectors: float (U, w); zero rows are left out.
             k: number of segments; None chooses the one of `tried` with the highest silhouette.
-            tried: numbers of segments to choose from; those above the number of distinct users less one are skipped.
+            tried: numbers of segments to choose from; those above the number of distinct users are skipped.
             sample: most users that the silhouettes are measured on.
             seed: of the starting points and the sample.
 
@@ -102,7 +102,7 @@ class UserSegments:
         if k is None:
             chance = np.random.default_rng(seed)
             some = points if len(points) <= sample else points[np.sort(chance.choice(len(points), sample, False))]
-            most = min(distinct, len(np.unique(some, axis=0))) - 1
+            most = min(len(np.unique(some, axis=0)), len(some) - 1)
             for number in tried:
                 if 2 <= number <= most:
                     labels = _k_means(number, seed).fit_predict(some)

@@ -18,8 +18,8 @@ def test_the_most_telling_is_not_the_most_popular() -> None:
 
 def test_it_is_the_formula_of_the_paper() -> None:
     counts = np.array([[8.0, 2.0], [3.0, 7.0]])
-    prior = 0.01 * 11
-    odds = math.log((8 + prior) / (2 + 0.09)) - math.log((3 + prior) / (7 + 0.09))
+    prior, of_other = 2 * 11 / 20, 2 * 9 / 20
+    odds = math.log((8 + prior) / (2 + of_other)) - math.log((3 + prior) / (7 + of_other))
     assert telling(counts)[0, 0] == pytest.approx(odds / math.sqrt(1 / (8 + prior) + 1 / (3 + prior)))
 
 
