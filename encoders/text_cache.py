@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,8 @@ class VectorCache:
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder, self.dim = folder, dim
+        self.cut: set[Key] = set()
+        """Keys of texts that were too long and cut, of the rows read or written so far."""
         self._rows: dict[Key, Tensor] | None = None
 
     def read(self) -> Mapping[Key, Tensor]:
@@ -47,13 +50,15 @@ class VectorCache:
                 self._rows.update(self._shard(path))
         return self._rows
 
-    def write(self, keys: list[Key], rows: Tensor) -> None:
-        """Add rows (n, dim) under n keys."""
+    def write(self, keys: list[Key], rows: Tensor, cut: Tensor | None = None) -> None:
+        """Add rows (n, dim) under n keys; `cut` (n,) bool: which texts were cut."""
         self.read()
         assert self._rows is not None
+        cut = torch.zeros(len(keys), dtype=torch.bool) if cut is None else cut
         self._rows.update(zip(keys, rows, strict=True))
+        self.cut.update(itertools.compress(keys, cut.tolist()))
         packed = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(-1, 32)
-        payload = save({"keys": packed, "rows": rows.contiguous()})
+        payload = save({"keys": packed, "rows": rows.contiguous(), "cut": cut})
         name = hashlib.sha256(payload).hexdigest()[:32]
         try:
             with replacing_file(self.folder / f"{name}.safetensors") as part:
@@ -72,11 +77,14 @@ class VectorCache:
             if hashlib.sha256(payload).hexdigest()[:32] != path.stem:
                 raise ValueError("its bytes have changed")
             tensors = load(payload)
-            keys, rows = tensors["keys"], tensors["rows"]
-            if rows.shape != (len(keys), self.dim):
+            keys, rows, cut = [bytes(key) for key in tensors["keys"].numpy()], tensors["rows"], tensors["cut"]
+            if rows.shape != (len(keys), self.dim) or cut.shape != (len(keys),):
                 raise ValueError(f"it holds rows of {tuple(rows.shape)}")
+            if not bool(torch.isfinite(rows).all()):
+                raise ValueError("it holds NaN")
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             warnings.warn(f"{path} is damaged ({error}) and is left out; its texts are encoded again", stacklevel=2)
             path.unlink(missing_ok=True)
             return {}
-        return {bytes(key): row for key, row in zip(keys.numpy(), rows, strict=True)}
+        self.cut.update(itertools.compress(keys, cut.tolist()))
+        return dict(zip(keys, rows, strict=True))

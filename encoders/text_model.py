@@ -21,13 +21,15 @@ _FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 """What a model folder must hold to be read without running or unpickling anything."""
 
 
-def model_folder(model: str) -> Path:
-    """Where the model's files lie: the installed package, a folder, or a snapshot of the hub."""
-    if model == DEFAULT_MODEL:
-        return _packaged_model()
-    if Path(model).is_dir():
-        return Path(model)
-    return _hub_snapshot(model)
+def model_folder(model: str, revision: str | None = None) -> Path:
+    """Where the model's files lie: the installed package, a folder, or a snapshot of the hub (at `revision`)."""
+    if model != DEFAULT_MODEL and not Path(model).is_dir():
+        return _hub_snapshot(model, revision)
+    if revision is not None:
+        raise EncoderError(
+            f"revision='{revision}' is for names on the hub; '{model}' is on this machine, leave the revision out"
+        )
+    return _packaged_model() if model == DEFAULT_MODEL else Path(model)
 
 
 def _packaged_model() -> Path:
@@ -50,17 +52,20 @@ def _packaged_model() -> Path:
     return folder
 
 
-def _hub_snapshot(model: str) -> Path:
+def _hub_snapshot(model: str, revision: str | None) -> Path:
     """A folder with the model's files, downloaded unless the hub's own cache holds them."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_FILES), local_files_only=constants.HF_HUB_OFFLINE))
+        offline = constants.HF_HUB_OFFLINE
+        files = list(_FILES)
+        return Path(snapshot_download(model, revision=revision, allow_patterns=files, local_files_only=offline))
     except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
+        at = f" at revision '{revision}'" if revision else ""
         raise EncoderError(
-            f"the text model '{model}' is no folder and cannot be had from the hub ({reason}); "
+            f"the text model '{model}'{at} is no folder and cannot be had from the hub ({reason}); "
             f"pass a folder with its files, or {DEFAULT_MODEL} after pip install 'recloop[text]'"
         ) from None
 
@@ -73,7 +78,13 @@ def load_model(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype)
+        with torch.random.fork_rng(devices=[]):  # weights that the folder lacks would be drawn
+            model, found = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+            )
+        missing = sorted(name for name in found["missing_keys"] if not _unread(name))
+        if missing:
+            raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
         model = model.get_encoder() if model.config.is_encoder_decoder else model
         model = model.to(device).eval()
     except Exception as error:  # transformers raises what it likes on a broken folder
@@ -82,10 +93,12 @@ def load_model(
             f"{folder} holds no text model that can be loaded ({reason}); it needs config.json, a tokenizer and "
             "weights as safetensors"
         ) from None
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    tokenizer.padding_side = "right"
     return model, tokenizer
+
+
+def _unread(weight: str) -> bool:
+    """Whether vectors do not depend on this weight: what follows the last hidden layer, or a decoder's."""
+    return weight.startswith(("decoder.", "pooler.", "lm_head."))
 
 
 def token_limit(wanted: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -94,12 +107,13 @@ def token_limit(wanted: int, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     return min(wanted, int(positions), int(tokenizer.model_max_length))
 
 
-def vector_length(folder: Path) -> int:
-    """Length of the model's vectors, without loading it."""
+def model_shape(folder: Path) -> tuple[int, int]:
+    """Length of the model's vectors and number of its layers, without loading it."""
     from transformers import AutoConfig
 
     try:
-        return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return int(config.hidden_size), int(config.num_hidden_layers)
     except (OSError, ValueError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(

@@ -6,7 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5Model,
+)
 
 WORDS = ("red", "blue", "green", "shoe", "hat", "coat", "a", "the", "warm", "old")
 
@@ -36,26 +51,42 @@ def _tokenizer(specials: tuple[str, ...], bert: bool) -> PreTrainedTokenizerFast
     )
 
 
+def _model(kind: str, words: int) -> PreTrainedModel:
+    if kind == "bert":
+        return BertModel(
+            BertConfig(
+                vocab_size=words, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                intermediate_size=32, max_position_embeddings=24, pad_token_id=1,
+            )
+        )  # fmt: skip
+    if kind == "gpt2":
+        return GPT2Model(GPT2Config(vocab_size=words, n_embd=16, n_layer=2, n_head=2, n_positions=24))
+    if kind == "t5":
+        return T5Model(T5Config(vocab_size=words, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2))
+    config, model = {
+        "qwen2": (Qwen2Config, Qwen2Model), "qwen3": (Qwen3Config, Qwen3Model), "llama": (LlamaConfig, LlamaModel),
+    }[kind]  # fmt: skip
+    return model(
+        config(
+            vocab_size=words, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            head_dim=8, intermediate_size=32, max_position_embeddings=24,
+        )
+    )  # fmt: skip
+
+
 @pytest.fixture
 def tiny_model(tmp_path: Path) -> TinyModel:
-    """`tiny_model("bert")` or `tiny_model("gpt2")` -> a folder with a model of 16 dimensions and 24 places."""
+    """`tiny_model("bert")`, `"gpt2"`, `"t5"`, `"qwen2"`, `"qwen3"`, `"llama"` -> a folder with a model of 16
+    dimensions, 2 layers and 24 places; of these bert alone has special tokens and one to pad with.
+    """
 
     def make(kind: str) -> Path:
         folder = tmp_path / f"tiny-{kind}"
+        bert = kind == "bert"
+        tokenizer = _tokenizer(("[UNK]", "[PAD]", "[CLS]", "[SEP]") if bert else ("<|endoftext|>",), bert)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            if kind == "bert":
-                tokenizer = _tokenizer(("[UNK]", "[PAD]", "[CLS]", "[SEP]"), bert=True)
-                config = BertConfig(
-                    vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                    intermediate_size=32, max_position_embeddings=24, pad_token_id=1,
-                )  # fmt: skip
-                BertModel(config).save_pretrained(folder)
-            else:
-                tokenizer = _tokenizer(("<|endoftext|>",), bert=False)
-                GPT2Model(
-                    GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=24)
-                ).save_pretrained(folder)
+            _model(kind, len(tokenizer)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return folder
 

@@ -44,6 +44,20 @@ def test_rows_of_another_length_are_not_believed(tmp_path: Path) -> None:
         assert VectorCache(tmp_path, 3).read() == {}
 
 
+def test_rows_with_nan_are_not_believed(tmp_path: Path) -> None:
+    VectorCache(tmp_path, 2).write(KEYS, torch.tensor([[1.0, 2.0], [torch.nan, 0.0]]))  # whole, and of no use
+    with pytest.warns(UserWarning, match="is damaged .it holds NaN. and is left out"):
+        assert VectorCache(tmp_path, 2).read() == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_which_texts_were_cut_is_kept(tmp_path: Path) -> None:
+    VectorCache(tmp_path, 2).write(KEYS, ROWS, torch.tensor([False, True]))
+    cache = VectorCache(tmp_path, 2)
+    cache.read()
+    assert cache.cut == {KEYS[1]}
+
+
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
