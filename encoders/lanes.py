@@ -30,6 +30,16 @@ class Lanes:
         """The lanes `index` (b,) alone."""
         return replace(self, **{name: mine[index] for name, mine in self._held().items()})
 
+    def put(self, index: Tensor, other: Self) -> Self:
+        """These lanes, with `other` in the lanes `index` (b,)."""
+        return replace(
+            self, **{name: mine.index_copy(0, index, getattr(other, name)) for name, mine in self._held().items()}
+        )
+
+    def to(self, device: torch.device) -> Self:
+        """The same lanes on a device."""
+        return replace(self, **{name: mine.to(device) for name, mine in self._held().items()})
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several batches as one, in their order."""

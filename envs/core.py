@@ -16,9 +16,6 @@ from recloop.envs.rewards import Outcome, Reward, checked_reward
 from recloop.envs.users.contract import Past, Response, UserSimulator
 from recloop.envs.world import UserTable, World
 
-_CHUNK = 4096
-"""Users whose logged history is encoded at once."""
-
 
 @dataclass(frozen=True)
 class Transition:
@@ -109,6 +106,7 @@ class Core:
         _check_signals(world, self.simulator)
         self.simulator.prepare(world, self.device)
         self.encoder = world.state_encoder.to(self.device)
+        self._reads_every = self.encoder.behavior.refresh if self.encoder.behavior is not None else 0
         self.empty = len(world.catalogue)
         self._pool = _user_rows(world, users).to(self.device)
         self._fill_arrival_tables()
@@ -160,6 +158,8 @@ class Core:
         self.past = remember(self.past, slate, items, response.signals, self.empty)
         outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals, spread)
         reward = checked_reward(self.reward(outcome), self.lanes)
+        if self._reads_every:
+            self._read_again(response.left | (self.past.step % self._reads_every == 0))
         self.state, terminated = self._leave_or_return(state, response, draw)
         over = self.past.step >= self.max_steps
         if self.max_days is not None:
@@ -224,6 +224,13 @@ class Core:
         self.encoded = self.encoded.where(done, encoded)
         self.state = self.state.where(done, state)
 
+    def _read_again(self, due: Tensor) -> None:
+        """Let the language model read the histories of the lanes `due` (B,) anew, in one batch."""
+        rows = due.nonzero()[:, 0]
+        if len(rows):
+            read = self.encoder.refresh(self.encoded.rows(rows), self.past.history[rows], self.past.feedback[rows])
+            self.encoded = self.encoded.put(rows, read)
+
     def _drawn_users(self) -> Tensor:
         bits = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1)).bits("user")
         return self._pool[(bits >> 1).abs() % len(self._pool)]
@@ -243,12 +250,7 @@ class Core:
         self._seen = None
         if not self.world.consumes_twice:
             self._seen = self._consumed_in_log(cold)
-        with torch.no_grad():
-            chunks = [
-                self.encoder.start(self._profile[rows], self._history[rows], self._feedback[rows])
-                for rows in torch.split(torch.arange(len(users), device=self.device), _CHUNK)
-            ]
-        self._encoded = EncoderState.concatenate(chunks)
+        self._encoded = self.encoder.blank(self._profile) if cold else self.world.warm_states.to(self.device)
         self._strangers = self._inferred(users) if cold else None
 
     def _inferred(self, users: UserTable) -> Any:

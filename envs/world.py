@@ -16,6 +16,7 @@ from torch import Tensor
 from recloop.encoders.errors import RecloopError, WorldError, unknown_name
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import EncoderState
 from recloop.encoders.storage import (
     read_json,
     read_tensors,
@@ -26,10 +27,12 @@ from recloop.encoders.storage import (
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.observation import ObservationSpec
+from recloop.envs.patterns import Patterns
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.model import SupportModel
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import load_simulator, save_simulator
+from recloop.envs.warm_states import warm_states
 from recloop.envs.world_files import load_knowledge, named_or_none, save_knowledge, sequence_tensors, sequences_from
 
 FORMAT = 2
@@ -148,6 +151,7 @@ class World:
         card: what to know before believing it.
         knowledge: the graph, or None.
         support: how far a step lies from anything logged; None where nobody measured it, as in a truth world.
+        patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
         sessions: most sessions of an episode; after the last one the user has left for good.
         max_days: days away that an episode holds, None without limit: shorter gaps mean more sessions.
     """
@@ -167,6 +171,7 @@ class World:
     card: Card
     knowledge: KnowledgeGraph | None = None
     support: SupportModel | None = None
+    patterns: Patterns | None = None
     sessions: int = 1
     max_days: float | None = None
 
@@ -223,6 +228,13 @@ class World:
             signals=self.signals,
             max_steps=max_steps or self.max_steps,
         )
+
+    @cached_property
+    def warm_states(self) -> EncoderState:
+        """Where the state encoder is after each user's logged history, U lanes on the CPU; computed once."""
+        users = self.users
+        states = warm_states(self.state_encoder, users.profile, users.history, users.feedback, self.sequences)
+        return states.to(torch.device("cpu"))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -284,6 +296,9 @@ class World:
                 save_knowledge(self.knowledge, part / "knowledge.parquet")
             if self.support is not None:
                 self.support.save(part / "support")
+            if self.patterns is not None:
+                (part / "patterns").mkdir()
+                self.patterns.save(part / "patterns")
             write_json(part / "world.json", facts)
 
     @property
@@ -355,6 +370,7 @@ class World:
             ),
             knowledge=load_knowledge(folder / "knowledge.parquet"),
             support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
+            patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
         )
         if world.fingerprint != facts["fingerprint"]:
             raise WorldError(f"the files in {folder} do not belong together (fingerprint differs); build it anew")

@@ -147,10 +147,13 @@ def test_the_past_equals_a_plain_loop(world_maker: Callable[..., World], consume
 
 
 def test_the_state_is_the_encoder_over_all_that_was_consumed(world: World) -> None:
+    """Also over what was consumed in the log before the H newest items that an observation holds."""
     core = Core(world, batch=8, max_steps=100)
     encoder = world.state_encoder
     users = core.users
-    state = encoder.start(world.users.profile[users], world.users.history[users], world.users.feedback[users])
+    longest = int(world.sequences.lengths.max())
+    assert longest > world.users.history.shape[1]
+    state = encoder.start(world.users.profile[users], *world.sequences.last(users.numpy(), longest))
     alive = torch.ones(8, dtype=torch.bool)
     for slate in slates(5, 8):
         end = core.step(slate)
