@@ -92,14 +92,15 @@ class Patterns:
         lines = []
         if self.segments is not None:
             lines.append(
-                f"{self.segments.k} segment(s) of users, K-means over what the train users consumed; {self._silhouette}"
+                f"{self.segments.k} segment(s) of users, K-means over what the train users consumed; {self.silhouettes}"
             )
         if self.topics is not None:
             lines.append(f"{self.topics.dim} topics of behaviour, LDA over what the train users consumed")
         return tuple(lines)
 
     @property
-    def _silhouette(self) -> str:
+    def silhouettes(self) -> str:
+        """How the number of segments was chosen, in words."""
         tried = self.segments.silhouettes if self.segments is not None else {}
         if not tried:
             return "their number was given"

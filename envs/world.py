@@ -28,6 +28,7 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.observation import ObservationSpec
 from recloop.envs.patterns import Patterns
+from recloop.envs.patterns import Patterns
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.model import SupportModel
 from recloop.envs.users.contract import UserSimulator
@@ -152,6 +153,7 @@ class World:
         knowledge: the graph, or None.
         support: how far a step lies from anything logged; None where nobody measured it, as in a truth world.
         patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
+        patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
         sessions: most sessions of an episode; after the last one the user has left for good.
         max_days: days away that an episode holds, None without limit: shorter gaps mean more sessions.
     """
@@ -171,6 +173,7 @@ class World:
     card: Card
     knowledge: KnowledgeGraph | None = None
     support: SupportModel | None = None
+    patterns: Patterns | None = None
     patterns: Patterns | None = None
     sessions: int = 1
     max_days: float | None = None
@@ -299,6 +302,9 @@ class World:
             if self.patterns is not None:
                 (part / "patterns").mkdir()
                 self.patterns.save(part / "patterns")
+            if self.patterns is not None:
+                (part / "patterns").mkdir()
+                self.patterns.save(part / "patterns")
             write_json(part / "world.json", facts)
 
     @property
@@ -370,6 +376,7 @@ class World:
             ),
             knowledge=load_knowledge(folder / "knowledge.parquet"),
             support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
+            patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
             patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
         )
         if world.fingerprint != facts["fingerprint"]:

@@ -6,7 +6,8 @@
     tensorboard --logdir runs/ml-100k/tensorboard
 
 Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
-`policies/` and `finished/`. Started again with the same settings it keeps what is finished; a policy added later joins.
+`policies/` and `finished/`; `segments.csv` too where the world has segments of users. Started again with the same
+settings it keeps what is finished; a policy added later joins.
 """
 
 import time
@@ -42,6 +43,7 @@ from recloop.experiments.ledger import (
 from recloop.experiments.pictures import picture
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report import write_report
+from recloop.experiments.segments import segment_lines, segment_table, write_segments
 from recloop.experiments.settings import at_least, write_settings
 from recloop.experiments.tracking import Run, write_evaluations
 
@@ -106,12 +108,15 @@ class _Clock:
 
 def main(config: CompareConfig) -> Comparison:
     """Load the world, compare, print the table and where the report is."""
-    from recloop.experiments.tables import print_comparison
+    from recloop.experiments.tables import print_comparison, wide_console
 
     use_threads(config.threads)
     world = World.load(config.world)
     comparison = compare(world, config, world_folder=config.world)
     print_comparison(comparison, config.out)
+    segments = segment_lines(comparison)
+    for simulator in comparison.simulators if segments else ():
+        wide_console().print(segment_table(comparison, segments, simulator))
     return comparison
 
 
@@ -167,6 +172,9 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     }
     facts = {**facts, "state": "finished", "seconds": clock.seconds(), "seconds_by_policy": times}
     comparison.write_csv(config.out / "results.csv")
+    segments = segment_lines(comparison)
+    if segments:
+        write_segments(config.out / "segments.csv", comparison, segments)
     write_evaluations(comparison, config.out / "tensorboard")
     claims = claims_of(comparison)
     write_json(config.out / "claims.json", [asdict(claim) for claim in claims])

@@ -14,6 +14,7 @@ from rich.table import Table
 from recloop.envs.fidelity import reports_on
 from recloop.envs.logs.schema import Signal
 from recloop.envs.world import PARTS, World
+from recloop.experiments.patterns_tables import pattern_tables
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import fit_rows, flat_figures, plain_figures, wide_console
 
@@ -55,6 +56,8 @@ def print_world(world: World, top: int, console: Console) -> None:
     columns, rows = fit_rows(world.card.figures)
     if rows:
         console.print(_fits(columns, rows))
+    for patterns in pattern_tables(world):
+        console.print(patterns)
     if world.card.cleaning:
         console.print(_pairs("cleaning", flat_figures(world.card.cleaning)))
     if top:

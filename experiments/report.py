@@ -17,6 +17,7 @@ from recloop.experiments.fidelity_section import failure_notice, fidelity_sectio
 from recloop.experiments.intervals import SEEDS_FOR_INTERVAL, Interval
 from recloop.experiments.pictures import differences_picture, picture, returns_picture, training_picture
 from recloop.experiments.report_style import CSS
+from recloop.experiments.segments_section import segments_section
 from recloop.experiments.tables import (
     bracket_cells,
     fit_rows,
@@ -69,6 +70,7 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         _picture(f"Difference to {comparison.reference}", differences_picture(comparison)),
         "<h2>What can be claimed</h2>",
         _claims_section(comparison, claims),
+        segments_section(comparison),
         _training(comparison),
         "<h2>The world's card</h2>",
         _card(comparison),
