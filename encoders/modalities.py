@@ -48,9 +48,9 @@ class ModalityReport:
     dropped: int
 
     def __str__(self) -> str:
-        dropped = f", {self.dropped} dropped for NaN or infinity" if self.dropped else ""
+        dropped = f"; dropped for NaN or infinity: {self.dropped}" if self.dropped else ""
         known = f"{self.found} of {self.found + self.missing} items"
-        return f"{known} have a vector of {self.width}; {self.unknown} ids not in the catalogue{dropped}"
+        return f"{known} have a vector of {self.width}; ids not in the catalogue: {self.unknown}{dropped}"
 
 
 def read_modality(

@@ -14,7 +14,14 @@ from recloop.encoders.state import StateEncoder
 from recloop.encoders.storage import read_json, write_json
 from recloop.encoders.text import TextVectors, default_cache
 from recloop.envs.build_card import card_of
-from recloop.envs.build_encoders import EncoderConfig, Workshop, graph_knowledge, state_encoder, text_vectors
+from recloop.envs.build_encoders import (
+    EncoderConfig,
+    Workshop,
+    carried_vectors,
+    graph_knowledge,
+    state_encoder,
+    text_vectors,
+)
 from recloop.envs.examination import examined
 from recloop.envs.groups import item_groups
 from recloop.envs.logs.compile import compile_sequences
@@ -118,12 +125,14 @@ def build_world(
     train = np.sort(np.concatenate([rows["fit"], rows["tune"]]))
     profile, profile_names = profile_features(log.users, train)
 
+    carried, coverage = carried_vectors(log, config.encoder)
     say("item texts")
     words = text_vectors(log, config.encoder, shop, text)
+    sources = carried if words is None else {"text": words, **carried}
     say("knowledge graph")
     knowledge = graph_knowledge(log, config.encoder, shop)
     say("state encoder, on the train users")
-    encoder = state_encoder(log, sequences.subset(train), words, knowledge, config.encoder, shop)
+    encoder = state_encoder(log, sequences.subset(train), sources, knowledge, config.encoder, shop)
 
     groups, group_names = item_groups(log, encoder.item_vectors, config.seed)
 
@@ -161,7 +170,7 @@ def build_world(
         max_steps=config.max_steps,
         consumes_twice=repeats >= REPEATS,
         reward=WeightedReward({log.consumption.name: 1.0}),
-        card=card_of(log, sequences, encoder, reports, repeats, cleaning or {}, rows),
+        card=card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows),
         knowledge=log.knowledge,
     )
     world = with_support(world)

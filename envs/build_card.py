@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from recloop.encoders.modalities import ModalityReport
 from recloop.encoders.state import StateEncoder
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Ints, Sequences
@@ -14,13 +15,18 @@ def card_of(
     log: LoggedBehavior,
     sequences: Sequences,
     encoder: StateEncoder,
+    coverage: Mapping[str, ModalityReport],
     reports: Mapping[str, FitReport],
     repeats: float,
     cleaning: Mapping[str, Any],
     rows: Mapping[str, Ints],
 ) -> Card:
-    """The card, from the log, what was fitted on it (`reports` by simulator), and the users of each part (`rows`)."""
+    """The card, from the log, the vectors that its items carry (`coverage` by modality), what was fitted on it
+    (`reports` by simulator), and the users of each part (`rows`)."""
     learned, figures = [], _counts(log, sequences, rows)
+    for name, modality in coverage.items():
+        learned.append(f"Item vectors '{name}': {modality}.")
+        figures[f"items_with_{name}"] = modality.found
     figures["repeat_rate"] = repeats
     fit = encoder.report
     if fit is not None:

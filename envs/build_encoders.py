@@ -1,13 +1,18 @@
 """From a log to vectors: its items' texts, its knowledge graph, and the encoder of its users' states."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.item_fusion import FUSIONS, Fusion
 from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.embeddings import Model, item_knowledge
+from recloop.encoders.modalities import ModalityReport, modality_paths, read_modality
 from recloop.encoders.next_item import fit_state_encoder
 from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.encoders.state import StateEncoder
@@ -29,6 +34,10 @@ class EncoderConfig:
         kg: embedding of the knowledge graph.
         kg_dim: length of an entity vector.
         kg_epochs: passes over the triples.
+        modalities: tables of vectors that items carry, as NAME=PATH, such as image=posters.npz audio=clips.safetensors
+            (`recloop.encoders.modalities`).
+        bad_vectors: what a vector with NaN or infinity does: `error` stops, `drop` leaves it out.
+        item_fusion: how an item's text, entity and carried vectors become one: `concat`, `gated` or `attention`.
         sequence: what predicts the next: `gru`, `lstm`, or the `mean` of what was consumed.
         patterns: attention-pooled patterns of the behaviour; 0 without.
         fusion: whether what is predicted attends to the relations of the graph.
@@ -40,11 +49,24 @@ class EncoderConfig:
     kg: Model = "transe"
     kg_dim: int = 64
     kg_epochs: int = 60
+    modalities: tuple[str, ...] = ()
+    bad_vectors: Literal["error", "drop"] = "error"
+    item_fusion: Fusion = "concat"
     sequence: SequenceModel = "gru"
     patterns: int = 4
     fusion: bool = True
     dim: int = 64
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
+
+    def __post_init__(self) -> None:
+        modality_paths(self.modalities)
+        if self.item_fusion not in FUSIONS:
+            raise EncoderError(unknown_name("item fusion", self.item_fusion, FUSIONS))
+
+    @property
+    def fitting(self) -> NextItemConfig:
+        """How the state encoder is fitted, on items fused as asked here or in `next_item`."""
+        return self.next_item if self.item_fusion == "concat" else replace(self.next_item, item_fusion=self.item_fusion)
 
     @property
     def state(self) -> StateEncoderConfig:
@@ -84,6 +106,14 @@ def text_vectors(
     return None if text is None else text.encode(list(log.items[Columns.text].fillna("").astype(str)), shop.progress)
 
 
+def carried_vectors(log: LoggedBehavior, config: EncoderConfig) -> tuple[dict[str, Tensor], dict[str, ModalityReport]]:
+    """The vectors that items carry, float32 (N, width) by name, zero where an item has none; and what was found."""
+    ids = [str(item) for item in log.items.index]
+    paths = modality_paths(config.modalities)
+    read = {name: read_modality(path, ids, config.bad_vectors) for name, path in paths.items()}
+    return {name: table for name, (table, _) in read.items()}, {name: report for name, (_, report) in read.items()}
+
+
 def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) -> ItemKnowledge | None:
     """What the log's knowledge graph says of its items; None without a graph, or without links to it."""
     graph = log.knowledge
@@ -113,27 +143,34 @@ def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) 
 def state_encoder(
     log: LoggedBehavior,
     train: Sequences,
-    text: Tensor | None,
+    sources: Mapping[str, Tensor],
     knowledge: ItemKnowledge | None,
     config: EncoderConfig,
     shop: Workshop,
 ) -> StateEncoder:
-    """The encoder of users' states, fitted on the behaviour `train`."""
+    """The encoder of users' states, fitted on the behaviour `train`; `sources` are the items' vectors by name."""
     bounds = [signal.bounds for signal in log.signals]
     none = torch.zeros(0)
     inputs = {
-        "text": none if text is None else text,
+        **{f"source {name}": rows for name, rows in sources.items()},
         "tables": none if knowledge is None else knowledge.tables,
         "vectors": none if knowledge is None else knowledge.vectors,
         "items": train.items,
         "offsets": train.offsets,
         "feedback": train.feedback,
-        "settings": [bounds, asdict(config.state), asdict(config.next_item), shop.seed, train.catalogue_size],
+        "settings": [
+            bounds,
+            list(sources),
+            asdict(config.state),
+            asdict(config.fitting),
+            shop.seed,
+            train.catalogue_size,
+        ],
     }
 
     def make() -> StateEncoder:
         return fit_state_encoder(
-            {} if text is None else {"text": text},
+            sources,
             knowledge,
             train.items,
             train.offsets,
@@ -142,7 +179,7 @@ def state_encoder(
             config=config.state,
             seed=shop.seed,
             catalogue_size=train.catalogue_size,
-            fitting=config.next_item,
+            fitting=config.fitting,
             device=shop.device,
             progress=shop.progress,
         )

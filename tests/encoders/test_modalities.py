@@ -49,7 +49,7 @@ def test_a_table_by_hand(kind: str, tmp_path: Path) -> None:
     assert table.dtype is torch.float32
     assert table.tolist() == EXPECTED
     assert (report.width, report.found, report.missing, report.unknown, report.dropped) == (2, 2, 2, 1, 0)
-    assert str(report) == "2 of 4 items have a vector of 2; 1 ids not in the catalogue"
+    assert str(report) == "2 of 4 items have a vector of 2; ids not in the catalogue: 1"
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy+json", "safetensors", "parquet"])
