@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError, WorldError, unknown_name
+from recloop.encoders.instruction import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.state_config import EncoderState
@@ -27,7 +28,6 @@ from recloop.encoders.storage import (
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.observation import ObservationSpec
-from recloop.envs.patterns import Patterns
 from recloop.envs.patterns import Patterns
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.model import SupportModel
@@ -88,6 +88,8 @@ class UserTable:
         profile_names: names of the p features.
         history, feedback: (U, H), (U, H, S) the newest logged consumptions; see `Past`.
         shown, answers: (U, L, K), (U, L, K, S) the newest logged slates; see `Past`.
+        wishes: what each user would ask for, in words, (U,); empty where the world has no instruction encoder.
+        wish_vectors: float32 (U, d_u) the same as vectors.
     """
 
     ids: tuple[str, ...]
@@ -98,6 +100,8 @@ class UserTable:
     feedback: Tensor
     shown: Tensor
     answers: Tensor
+    wishes: tuple[str, ...] = ()
+    wish_vectors: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     def rows(self, part: Part | str) -> Tensor:
         """Row numbers of one part, int64 rising."""
@@ -152,7 +156,7 @@ class World:
         card: what to know before believing it.
         knowledge: the graph, or None.
         support: how far a step lies from anything logged; None where nobody measured it, as in a truth world.
-        patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
+        instruction: what reads a user's words; None where none was built.
         patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
         sessions: most sessions of an episode; after the last one the user has left for good.
         max_days: days away that an episode holds, None without limit: shorter gaps mean more sessions.
@@ -174,7 +178,7 @@ class World:
     knowledge: KnowledgeGraph | None = None
     support: SupportModel | None = None
     patterns: Patterns | None = None
-    patterns: Patterns | None = None
+    instruction: InstructionEncoder | None = None
     sessions: int = 1
     max_days: float | None = None
 
@@ -230,6 +234,7 @@ class World:
             profile_dim=self.users.profile.shape[1],
             signals=self.signals,
             max_steps=max_steps or self.max_steps,
+            instruction_dim=self.instruction.dim if self.instruction is not None else 0,
         )
 
     @cached_property
@@ -246,6 +251,8 @@ class World:
         for fact in (self.name, self.catalogue.ids, self.users.ids, [s.as_dict() for s in self.signals]):
             digest.update(json.dumps(fact).encode())
         tensors = {**_user_tensors(self.users), **self.state_encoder.state_dict()}
+        if self.instruction is not None:
+            tensors.update(instruction=self.instruction.table, instruction_head=self.instruction.weight)
         for name in sorted(tensors):
             digest.update(name.encode())
             digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
@@ -281,9 +288,10 @@ class World:
             items = {"item": self.catalogue.ids, "title": self.catalogue.titles, "text": self.catalogue.texts}
             linked = {"entity": self.catalogue.entities} if self.catalogue.entities else {}
             pd.DataFrame({**items, **linked}).to_parquet(part / "items.parquet")
-            pd.DataFrame({"user": self.users.ids, "part": [PARTS[int(p)] for p in self.users.part]}).to_parquet(
-                part / "users.parquet"
-            )
+            people = {"user": self.users.ids, "part": [PARTS[int(p)] for p in self.users.part]}
+            if self.users.wishes:
+                people["wish"] = self.users.wishes
+            pd.DataFrame(people).to_parquet(part / "users.parquet")
             write_tensors(part / "users.safetensors", _user_tensors(self.users))
             write_tensors(part / "sequences.safetensors", sequence_tensors(self.sequences))
             write_tensors(
@@ -299,9 +307,8 @@ class World:
                 save_knowledge(self.knowledge, part / "knowledge.parquet")
             if self.support is not None:
                 self.support.save(part / "support")
-            if self.patterns is not None:
-                (part / "patterns").mkdir()
-                self.patterns.save(part / "patterns")
+            if self.instruction is not None:
+                self.instruction.save(part / "instruction")
             if self.patterns is not None:
                 (part / "patterns").mkdir()
                 self.patterns.save(part / "patterns")
@@ -356,7 +363,12 @@ class World:
                 entities=named_or_none(items["entity"]) if "entity" in items else (),
                 **read_tensors(folder / "items.safetensors"),
             ),
-            users=UserTable(ids=tuple(users["user"]), profile_names=tuple(facts["profile_names"]), **tensors),
+            users=UserTable(
+                ids=tuple(users["user"]),
+                profile_names=tuple(facts["profile_names"]),
+                wishes=tuple(users["wish"]) if "wish" in users else (),
+                **tensors,
+            ),
             sequences=sequences_from(read_tensors(folder / "sequences.safetensors"), tuple(facts.get("policies", ()))),
             state_encoder=encoder,
             simulators=simulators,
@@ -376,7 +388,7 @@ class World:
             ),
             knowledge=load_knowledge(folder / "knowledge.parquet"),
             support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
-            patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
+            instruction=InstructionEncoder.load(folder / "instruction") if (folder / "instruction").exists() else None,
             patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
         )
         if world.fingerprint != facts["fingerprint"]:
@@ -394,4 +406,5 @@ class World:
 
 def _user_tensors(users: UserTable) -> dict[str, Tensor]:
     names = ("part", "profile", "history", "feedback", "shown", "answers")
-    return {name: getattr(users, name) for name in names}
+    held = {name: getattr(users, name) for name in names}
+    return {**held, "wish_vectors": users.wish_vectors} if users.wishes else held
