@@ -155,9 +155,8 @@ def _delimited(path: Path, separator: str, columns: TripleColumns | None, bad: B
         raise _unreadable(path, error) from None
     for line, fields, blank in ragged:
         if not blank:
-            bad.meet(
-                f"{path}, line {line}, column '{names[min(fields, len(names) - 1)]}': {fields} fields instead of {len(names)}"
-            )
+            column = names[min(fields, len(names) - 1)]
+            bad.meet(f"{path}, line {line}, column '{column}': {fields} fields instead of {len(names)}")
     gone = np.array([line for line, _, _ in ragged], dtype=np.int64) - first
     lines = np.delete(np.arange(first, first + table.num_rows + len(ragged)), gone)
     own = tuple(names) if places is None else tuple(names[place] for place in places)

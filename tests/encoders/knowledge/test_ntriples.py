@@ -93,9 +93,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.parametrize("before", [0, 5_000])
-@pytest.mark.parametrize("query", [None, "CONSTRUCT WHERE { ?head <http://ex.org/p#near> ?tail }"])
+NEAR = "CONSTRUCT WHERE { ?head <http://ex.org/p#near> ?tail }"
+
+
+@pytest.mark.parametrize(("name", "before", "query"), [*((n, 0, None) for n in BROKEN), ("no end", 5_000, NEAR)])
 def test_a_broken_line_is_named_and_takes_no_other_with_it(
     tmp_path: Path, name: str, before: int, query: str | None
 ) -> None:
