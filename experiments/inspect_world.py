@@ -1,18 +1,22 @@
 """What a world holds, what was learned, what was assumed, and what it does not claim.
 
 recloop inspect worlds/ml-100k
+recloop inspect worlds/ml-100k --user 42
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from recloop.envs.fidelity import reports_on
 from recloop.envs.logs.schema import Signal
+from recloop.envs.user_context import newest_items, user_paths, user_row
 from recloop.envs.world import PARTS, World
 from recloop.experiments.patterns_tables import pattern_tables
 from recloop.experiments.settings import at_least
@@ -21,20 +25,28 @@ from recloop.experiments.tables import fit_rows, flat_figures, plain_figures, wi
 
 @dataclass(frozen=True)
 class InspectConfig:
-    """Print a world's card, counts, simulators and most popular items."""
+    """Print a world's card, counts, simulators and most popular items; or what it knows of one user."""
 
     world: tyro.conf.Positional[Path]
     """World folder."""
     top: int = 10
-    """How many of the most popular items to list."""
+    """How many of the most popular items to list; with --user, of the newest items."""
+    user: str | None = None
+    """Id of a user: print their history's head, their segment, and what the knowledge graph makes of it, instead."""
+    paths: int = 8
+    """How many paths through the knowledge graph to list of --user."""
 
     def __post_init__(self) -> None:
-        at_least(0, top=self.top)
+        at_least(0, top=self.top, paths=self.paths)
 
 
 def main(config: InspectConfig) -> None:
     """Print what a world holds."""
-    print_world(World.load(config.world), config.top, wide_console())
+    world, console = World.load(config.world), wide_console()
+    if config.user is None:
+        print_world(world, config.top, console)
+    else:
+        print_user(world, config.user, config.top, config.paths, console)
 
 
 def print_world(world: World, top: int, console: Console) -> None:
@@ -62,6 +74,39 @@ def print_world(world: World, top: int, console: Console) -> None:
         console.print(_pairs("cleaning", flat_figures(world.card.cleaning)))
     if top:
         console.print(_popular(world, top))
+
+
+def print_user(world: World, name: str, newest: int, paths: int, console: Console) -> None:
+    """Print what a world knows of a user: part, segment, `newest` items, and `paths` through the knowledge graph."""
+    row, titles = user_row(world, name), world.catalogue.titles
+    facts = {"part": PARTS[int(world.users.part[row])], "consumptions": f"{int(world.sequences.lengths[row]):,}"}
+    if world.patterns is not None and world.patterns.segments is not None:
+        number, portraits = int(world.patterns.segment[row]), world.patterns.segments.portraits
+        facts["segment"] = f"{number}: {portraits[number].name}" if number < len(portraits) else "no history"
+    console.print(_pairs(f"user {name} of {world.name}", facts))
+    items = newest_items(world, row, newest)
+    given = world.users.feedback[row][world.users.history[row] < len(titles)].flip(0)
+    console.print(
+        _lines("newest first", [f"{titles[item]}{_signals(world, given[i])}" for i, item in enumerate(items)])
+    )
+    found = [path.in_words(titles) for path in user_paths(world, row, paths)]
+    nothing = (
+        "the world has no knowledge graph" if world.knowledge is None else "nothing: no item of it has a neighbour"
+    )
+    console.print(_lines("what the knowledge graph makes of the history", found or [nothing]))
+
+
+def _lines(title: str, lines: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for line in lines:
+        table.add_row(escape(line))
+    return table
+
+
+def _signals(world: World, values: Tensor) -> str:
+    """What was answered beside consuming, in brackets."""
+    said = [f"{s.name} {float(v):g}" for s, v in zip(world.signals[1:], values[1:], strict=True)]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def signal_in_words(signal: Signal) -> str:
