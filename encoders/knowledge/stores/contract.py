@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -103,15 +104,14 @@ def checked(graph: KnowledgeGraph) -> KnowledgeGraph:
         raise EncoderError("the knowledge graph holds no triples; a store needs one at least")
     for what, names in (("entity", graph.entities), ("relation", graph.relations)):
         if len(set(names)) < len(names):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            twice = Counter(names).most_common(1)[0][0]
             raise EncoderError(f"{what} '{twice}' stands twice in the knowledge graph; names must differ")
     ends = np.array([len(graph.entities), len(graph.relations), len(graph.entities)])
     if (graph.triples < 0).any() or (graph.triples >= ends).any():
         raise EncoderError(
             f"a triple points beyond the {ends[0]} entities or {ends[1]} relations of its graph; make the graph anew"
         )
-    first = np.unique(graph.triples, axis=0, return_index=True)[1]
-    return KnowledgeGraph(graph.entities, graph.relations, graph.triples[np.sort(first)])
+    return graph.distinct()
 
 
 def check_walk(what: str, hops: int, most: int, limit: int) -> None:

@@ -52,8 +52,8 @@ class Neo4jStore(CypherStore):
         password: default the URL's, then the environment variable RECLOOP_NEO4J_PASSWORD; without any, no login is
             tried. It is handed to the driver and kept nowhere else: no message, repr or log holds it.
         database: default the URL's, then the server's own default.
-        timeout: most seconds for connecting, and for one question; a build may take `build_timeout`.
-        build_timeout: most seconds for a build.
+        timeout: most seconds for connecting, and for one question, which the server itself then ends.
+        build_timeout: the same for a build.
 
     Raises:
         EncoderError: without the driver, for a malformed URL; and, by any method, where the server is down, refuses the
