@@ -15,11 +15,6 @@ _LAST_ARTICLE = re.compile(rf"^(.+), ({'|'.join(_ARTICLES.split())}|l')$", re.IG
 _FIRST_ARTICLE = re.compile(r"^(?:the|an?) (?=.)")
 _ROMANS = ("ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii")
 _ROMAN = {name: str(number) for number, name in enumerate(_ROMANS, start=2)}
-    name: str(number)
-    for number, name in enumerate(
-        ["ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii"], start=2
-    )
-}
 _LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "&": " and ", "_": " "})
 
 
