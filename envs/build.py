@@ -13,10 +13,11 @@ from recloop.encoders.errors import WorldError
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.storage import read_json, write_json
 from recloop.encoders.text import TextVectors, default_cache
-from recloop.envs.build_card import card_of
+from recloop.envs.build_card import card_of, patterns_on_card
 from recloop.envs.build_encoders import (
     EncoderConfig,
     Workshop,
+    behavior_patterns,
     carried_vectors,
     graph_knowledge,
     state_encoder,
@@ -134,6 +135,12 @@ def build_world(
     say("state encoder, on the train users")
     encoder = state_encoder(log, sequences.subset(train), sources, knowledge, config.encoder, shop)
 
+    say("segments and topics, on the train users")
+    patterns = behavior_patterns(log, sequences, train, encoder.item_vectors, config.encoder, config.seed)
+    if config.encoder.pattern_features and patterns is not None:
+        extra, extra_names = patterns.features()
+        profile, profile_names = torch.cat([profile, extra], dim=1), (*profile_names, *extra_names)
+
     groups, group_names = item_groups(log, encoder.item_vectors, config.seed)
 
     def fitted(family: Family, users: str, members: int) -> tuple[UserSimulator, FitReport]:
@@ -148,6 +155,9 @@ def build_world(
     history, feedback = sequences.last(everyone, config.history_length)
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
     repeats = sequences.repeat_rate(train)
+    card = card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows)
+    if patterns is not None:
+        card = patterns_on_card(card, patterns, config.encoder.pattern_features)
     say("support of the log")
     world = World(
         name=log.name,
@@ -170,8 +180,9 @@ def build_world(
         max_steps=config.max_steps,
         consumes_twice=repeats >= REPEATS,
         reward=WeightedReward({log.consumption.name: 1.0}),
-        card=card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows),
+        card=card,
         knowledge=log.knowledge,
+        patterns=patterns,
     )
     world = with_support(world)
     return examined(world, seed=config.seed, device=config.device, say=say) if config.examine else world

@@ -1,12 +1,14 @@
 """The card of a world learned from a log: what was learned, assumed, and is not claimed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from recloop.encoders.modalities import ModalityReport
 from recloop.encoders.state import StateEncoder
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.patterns import FEATURES_WARNING, Patterns
 from recloop.envs.users.fitted import REPEATS, FitReport
 from recloop.envs.world import Card
 
@@ -75,3 +77,9 @@ def _not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
     if len(log.signals) == 1:
         said.append("The log holds no ratings or other feedback: how much users liked an item is not claimed.")
     return tuple(said)
+
+
+def patterns_on_card(card: Card, patterns: Patterns, as_features: bool) -> Card:
+    """The card with what was found in the users' behaviour; `as_features` where the users' features hold it."""
+    warning = (FEATURES_WARNING,) if as_features else ()
+    return replace(card, learned=(*card.learned, *patterns.sentences()), not_claimed=(*card.not_claimed, *warning))

@@ -21,8 +21,10 @@ from recloop.encoders.storage import read_json, read_tensors, write_json, write_
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
 from recloop.encoders.text_model import DEFAULT_MODEL
 from recloop.envs.logs.schema import Columns, LoggedBehavior
-from recloop.envs.logs.sequences import Sequences
+from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.patterns import CHOOSE, PatternConfig, Patterns, fit_patterns, item_attributes
 from recloop.envs.stages import StageCache
+from recloop.envs.world_files import named_or_none
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class EncoderConfig:
         sequence: what predicts the next: `gru`, `lstm`, or the `mean` of what was consumed.
         patterns: attention-pooled patterns of the behaviour; 0 without.
         fusion: whether what is predicted attends to the relations of the graph.
+        segments: segments of users (`recloop.envs.patterns`); 0 chooses their number by silhouette, -1 looks for none.
+        topics: topics of behaviour; 0 looks for none.
+        pattern_features: whether a user's segment and topics are features of the user.
         dim: d, length of item and user vectors.
         next_item: how the state encoder is fitted.
     """
@@ -55,11 +60,15 @@ class EncoderConfig:
     sequence: SequenceModel = "gru"
     patterns: int = 4
     fusion: bool = True
+    segments: int = CHOOSE
+    topics: int = 8
+    pattern_features: bool = False
     dim: int = 64
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
 
     def __post_init__(self) -> None:
         modality_paths(self.modalities)
+        PatternConfig(self.segments, self.topics)
         if self.item_fusion not in FUSIONS:
             raise EncoderError(unknown_name("item fusion", self.item_fusion, FUSIONS))
 
@@ -185,6 +194,22 @@ def state_encoder(
         )
 
     return shop.stages.keep("state", inputs, make, lambda made, to: made.save(to / "encoder"), _load_encoder)
+
+
+def behavior_patterns(
+    log: LoggedBehavior, sequences: Sequences, train: Ints, item_vectors: Tensor, config: EncoderConfig, seed: int
+) -> Patterns | None:
+    """Segments and topics that the behaviour of the users `train` shows; None where neither is wanted."""
+    entities = named_or_none(log.items[Columns.entity]) if Columns.entity in log.items else ()
+    return fit_patterns(
+        sequences,
+        train,
+        item_vectors,
+        list(log.items[Columns.title].astype(str)),
+        list(log.items[Columns.text].fillna("").astype(str)),
+        item_attributes(log.knowledge, entities) if entities else None,
+        PatternConfig(config.segments, config.topics, seed),
+    )
 
 
 def _load_encoder(folder: Path) -> StateEncoder:

@@ -13,6 +13,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from recloop.encoders.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.patterns import BehaviorTopics, ItemTerms, Portrait, UserSegments, item_terms, portraits
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
@@ -45,6 +46,12 @@ class PatternConfig:
     segments: int = CHOOSE
     topics: int = 8
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.segments < NONE:
+            raise EncoderError(f"segments={self.segments}; give a number, {CHOOSE} to choose it or {NONE} for none")
+        if self.topics < 0:
+            raise EncoderError(f"topics={self.topics}; give a number, or 0 for none")
 
 
 @dataclass(frozen=True)
