@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -12,13 +15,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from recloop.encoders.behavior_text import HistoryTemplate
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.text import HashedText, TextEncoder, TextVectors
+from recloop.encoders.text_cache import Key, text_key
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Pooling = Literal["mean", "decay"]
 _AT_ONCE = 1024
+_RECENT = 16384
 
 
 class BehaviorEncoder(Protocol):
@@ -148,6 +155,113 @@ class ItemBehavior(BehaviorEncoder):
         return cls(read_tensors(Path(folder) / "behavior.safetensors")["table"], **facts)
 
 
+class TextBehavior(BehaviorEncoder):
+    """V = LM(X): the whole history as one text through a language model.
+
+    Made at the start of a session and every `refresh` steps. Equal histories are encoded once a batch, and the newest
+    16,384 vectors stay in memory, so that a user who comes again costs nothing; those of logged histories (`keep`)
+    are in the text encoder's cache on disk too. Where a text is longer than the model reads, the oldest is cut.
+
+    Args:
+        text: the model; a `TextEncoder` must have `truncate="start"`, or the newest would be cut. What stands in front
+            of every history belongs into its `prefix`, which is never cut; the template's `before` may be.
+        titles: of all items, by row, (N,).
+        signals: name, lowest and highest value of each of the S signals, in order of the feedback's columns; a value
+            of 0 outside its bounds was not given.
+        template: how a history reads; its `most_items` gives way to `window`.
+        window: newest items that are told.
+        refresh: steps of the loop between encodings, at least 1.
+
+    Raises:
+        EncoderError: for a model that would cut the newest, or settings outside their limits.
+        LogError: for a template with a field that is no signal.
+    """
+
+    def __init__(
+        self,
+        text: TextVectors,
+        titles: Sequence[str],
+        signals: Sequence[tuple[str, float, float]],
+        template: HistoryTemplate | None = None,
+        window: int = 50,
+        refresh: int = 10,
+    ) -> None:
+        if window < 1 or refresh < 1:
+            raise EncoderError(f"window={window} and refresh={refresh} of behaviour as text must be at least 1")
+        if isinstance(text, TextEncoder) and text.truncate != "start":
+            raise EncoderError("truncate='end' would cut the newest of a history; make the text encoder with 'start'")
+        self.text, self.titles, self.window, self.refresh = text, tuple(titles), window, refresh
+        self.signals = tuple((name, float(low), float(high)) for name, low, high in signals)
+        self.template = replace(template or HistoryTemplate(), most_items=window)
+        if template is not None:
+            template.check(name for name, _, _ in self.signals)
+        self.catalogue_size, self.dim = len(self.titles), text.dim
+        self._recent: OrderedDict[Key, Tensor] = OrderedDict()
+
+    def texts(self, history: Tensor, feedback: Tensor) -> list[str]:
+        """Histories (B, H) with signals (B, H, S) as text; one without items is blank."""
+        lines: dict[tuple[int, tuple[float, ...]], str] = {}
+        texts = []
+        for items, signals in zip(history.tolist(), feedback.tolist(), strict=True):
+            held = [(i, tuple(values)) for i, values in zip(items, signals, strict=True) if i < self.catalogue_size]
+            own = held[-self.window :]
+            for key in own:
+                if key not in lines:
+                    lines[key] = self.template.line(self.titles[key[0]], self._given(key[1]))
+            texts.append(self.template.join([lines[key] for key in own]) if own else "")
+        return texts
+
+    def encode(self, history: Tensor, feedback: Tensor, keep: bool = False) -> Tensor:
+        """Histories -> float32 (B, dim); see `BehaviorEncoder`."""
+        told = self.texts(history, feedback)
+        keys = [text_key(text) for text in told]
+        new = {key: text for key, text in zip(keys, told, strict=True) if text and key not in self._recent}
+        if new:
+            self._recent.update(zip(new, self.text.encode(list(new.values()), keep=keep), strict=True))
+        vectors = torch.zeros(len(keys), self.dim)
+        for row, (key, text) in enumerate(zip(keys, told, strict=True)):
+            if text:
+                vectors[row] = self._recent[key]
+                self._recent.move_to_end(key)
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        return vectors.to(history.device)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `behavior.json` and the text encoder's `text.json`; the folder is replaced whole."""
+        if not isinstance(self.text, TextEncoder | HashedText):
+            raise EncoderError(f"behaviour read by {type(self.text).__name__} cannot be saved; take a TextEncoder")
+        facts = {
+            "kind": "text",
+            "text": "hashed" if isinstance(self.text, HashedText) else "model",
+            "titles": self.titles,
+            "signals": self.signals,
+            "template": asdict(self.template),
+            "window": self.window,
+            "refresh": self.refresh,
+        }
+        with replacing_folder(Path(folder)) as part:
+            self.text.save(part)
+            write_json(part / "behavior.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path | str, **settings: Any) -> TextBehavior:
+        """Read what `save` wrote; `settings` of the text encoder (device, cache, ...) win over it.
+
+        Raises:
+            EncoderError: where the language model cannot be had, or has changed since.
+        """
+        facts = _facts(Path(folder), "text")
+        hashed = facts.pop("text") == "hashed"
+        text = HashedText.load(folder) if hashed else TextEncoder.load(folder, **settings)
+        template = facts.pop("template")
+        return cls(text, template=HistoryTemplate(**{**template, "lines": tuple(template["lines"])}), **facts)
+
+    def _given(self, values: Sequence[float]) -> dict[str, float]:
+        pairs = zip(self.signals, values, strict=True)
+        return {name: value for (name, low, high), value in pairs if value != 0 or low <= 0 <= high}
+
+
 def _facts(folder: Path, kind: str) -> dict[str, Any]:
     """The settings of `behavior.json`; `EncoderError` where it is of another kind."""
     facts: dict[str, Any] = read_json(folder / "behavior.json")
@@ -162,4 +276,6 @@ def load_behavior(folder: Path) -> BehaviorEncoder:
     kind = read_json(folder / "behavior.json").get("kind")
     if kind == "items":
         return ItemBehavior.load(folder)
+    if kind == "text":
+        return TextBehavior.load(folder)
     raise EncoderError(f"{folder / 'behavior.json'} holds behaviour of kind '{kind}', which this version does not know")

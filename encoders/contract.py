@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
-from recloop.encoders.behavior import ItemBehavior
+from recloop.encoders.behavior import ItemBehavior, TextBehavior
 from recloop.encoders.instruction import InstructionEncoder
 from recloop.encoders.items import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
@@ -44,6 +44,7 @@ ENCODERS: tuple[type[Encoder], ...] = (
     HashedText,
     Embeddings,
     ItemBehavior,
+    TextBehavior,
     InstructionEncoder,
     UserSegments,
     BehaviorTopics,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import recloop.encoders
-from recloop.encoders.behavior import ItemBehavior
+from recloop.encoders.behavior import ItemBehavior, TextBehavior
 from recloop.encoders.contract import ENCODERS, Encoder
 from recloop.encoders.errors import RecloopError
 from recloop.encoders.instruction import InstructionEncoder
@@ -44,6 +44,10 @@ def case(request: pytest.FixtureRequest, tiny_model: Any) -> Case:
         return HashedText(16), lambda encoder: encoder.encode(["red hat"])
     if kind is Embeddings:
         return Embeddings("transe", torch.eye(4), torch.ones(2, 4)), lambda encoder: encoder.vectors()
+    if kind is TextBehavior:
+        text = TextEncoder(tiny_model("bert"), truncate="start", use_cache=False)
+        made = TextBehavior(text, ["red hat", "old shoe"], [("rating", 1.0, 5.0)])
+        return made, lambda encoder: encoder.encode(torch.tensor([[0, 1], [2, 0]]), torch.ones(2, 2, 1))
     if kind is ItemBehavior:
         history = torch.tensor([[0, 2], [3, 1]])
         return ItemBehavior(torch.eye(3)), lambda encoder: encoder.encode(history, torch.ones(2, 2, 1))

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from recloop.encoders.behavior_text import HistoryTemplate, history_text
 from recloop.encoders.errors import LogError
-from recloop.envs.logs.behavior_text import HistoryTemplate, default_template, history_text, history_texts
+from recloop.envs.logs.behavior_text import default_template, history_texts
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Sequences
 

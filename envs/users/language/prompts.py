@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recloop.encoders.behavior_text import HistoryTemplate, history_text
 from recloop.encoders.errors import LanguageModelError
-from recloop.envs.logs.behavior_text import HistoryTemplate, default_template, history_text
+from recloop.envs.logs.behavior_text import default_template
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import Past
 from recloop.envs.users.language.answers import LETTERS, YES_NO, Prompt
@@ -130,7 +131,7 @@ class PromptWriter:
         self.titles = [" ".join(str(title).split()) for title in titles]
         self.profile_names = tuple(profile_names)
         self.template = words.history or default_template(signals)
-        self.template.check(signals)
+        self.template.check(signal.name for signal in signals)
 
     def openings(self, profile: Tensor, past: Past, slate: Tensor) -> list[str]:
         """What all questions about one user and slate begin with, one a lane: profile (B, p), slate (B, K)."""
