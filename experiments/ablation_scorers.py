@@ -13,7 +13,8 @@ from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.next_item import fit_state_encoder
 from recloop.encoders.next_item_batches import NextItemConfig
-from recloop.encoders.state import StateEncoder, StateEncoderConfig
+from recloop.encoders.state import StateEncoder
+from recloop.encoders.state_config import StateEncoderConfig
 from recloop.encoders.untrained import CosineScorer, NeighbourScorer
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.experiments.ablation_splits import Mask, Scorer
@@ -122,16 +123,16 @@ def fit(recipe: Recipe, content: Content, train: Sequences, seed: int, fitting: 
         raise RecloopError(f"'{recipe.name}' needs a knowledge graph and the log has none; leave it out of --encoders")
     content = _made_wrong(recipe, content, seed)
     return fit_state_encoder(
-        content.text if recipe.text else None,
+        {"text": content.text} if recipe.text else {},
         content.knowledge if recipe.kg else None,
         train.items,
         train.offsets,
         train.feedback,
         content.bounds,
-        config=StateEncoderConfig(),
+        config=StateEncoderConfig(sequence=recipe.sequence, patterns=recipe.patterns, fusion=recipe.fusion),
         seed=seed,
         catalogue_size=train.catalogue_size,
-        fitting=fitting,
+        fitting=replace(fitting, ids=recipe.ids),
     )
 
 
