@@ -33,6 +33,7 @@ class Observed:
         profile: features by name (those of `World.users.profile_names`), 0 where left out; or all p values.
         step: slates already answered in this session.
         days_away: days since the session before this one; 0 within a session.
+        instruction: what the person says they want, in words; blank is no wish.
     """
 
     history: Sequence[str] = ()
@@ -42,6 +43,7 @@ class Observed:
     profile: Mapping[str, float] | Sequence[float] | None = None
     step: int = 0
     days_away: float = 0.0
+    instruction: str = ""
 
 
 def past_of_people(people: Sequence[Observed], world: World) -> tuple[Past, Tensor]:

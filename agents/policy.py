@@ -23,6 +23,9 @@ from recloop.envs.world import World
 Carry = Any
 """What a policy keeps of a lane between two steps; None at the start of an episode."""
 
+SHORTLIST = 50
+"""Items nearest to an instruction among which a policy that does not read instructions chooses."""
+
 FORMAT = 1
 """Version of the policy folder's layout; a newer one is refused."""
 
@@ -66,6 +69,8 @@ class Policy(ABC):
         serving: what it takes to act outside any simulator; `make_policy` gives it where `fit` did not.
         kind: key of the class in `recloop.agents.registry.KINDS`; empty for a class of your own, which a policy folder
             names by its dotted path.
+        reads_instruction: True for a policy that reads `observation["instruction"]`; for others `recommend` narrows
+            the choice to what the instruction asks for.
         privileged: True for a planner that is handed the users' true state instead of an observation; only for
             truth worlds, never a competitor.
     """
@@ -74,6 +79,7 @@ class Policy(ABC):
     serving: Serving | None = None
     kind: ClassVar[str] = ""
     privileged: ClassVar[bool] = False
+    reads_instruction: ClassVar[bool] = False
 
     @abstractmethod
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
@@ -105,6 +111,7 @@ class Policy(ABC):
         candidates: Sequence[str] | None = None,
         exclude: Exclude | Sequence[str] = "seen",
         *,
+        shortlist: int = SHORTLIST,
         seed: int = 0,
     ) -> list[str]:
         """k external item ids for one person, best first, outside any simulator.
@@ -114,12 +121,15 @@ class Policy(ABC):
             k: how many items.
             candidates: external ids to choose from; default the whole catalogue.
             exclude: `seen` (what the history holds), `nothing`, or a list of external ids.
+            shortlist: how many of the items nearest to the person's instruction a policy that does not read
+                instructions orders; k where that is more.
             seed: of policies that draw; one seed, one answer.
 
         Raises:
-            PolicyError: an id nobody knows, or fewer than k items left to choose from.
+            PolicyError: an id nobody knows, fewer than k items left to choose from, or an instruction where the world
+                has no encoder for it.
         """
-        return self.recommend_many([observed], k, candidates, exclude, seed=seed)[0]
+        return self.recommend_many([observed], k, candidates, exclude, shortlist=shortlist, seed=seed)[0]
 
     def recommend_many(
         self,
@@ -128,6 +138,7 @@ class Policy(ABC):
         candidates: Sequence[str] | None = None,
         exclude: Exclude | Sequence[str] = "seen",
         *,
+        shortlist: int = SHORTLIST,
         seed: int = 0,
     ) -> list[list[str]]:
         """`recommend` for several people at once; each gets what `recommend` alone would give."""
@@ -141,6 +152,8 @@ class Policy(ABC):
                 f"k={k} items asked for, {left} of {serving.catalogue_size} are left to choose from; choose k from "
                 f"1 to {left}, widen `candidates` or pass exclude='nothing'"
             )
+        if not self.reads_instruction:
+            observation = serving.shortlisted(observation, max(k, shortlist))
         zeros = torch.zeros(len(people), dtype=torch.int64)
         with torch.no_grad():
             slates, _ = self.act(observation, None, k, Draw.at(seed, zeros, zeros, zeros))

@@ -30,9 +30,11 @@ POLICIES = {
     "greedy": "recloop.agents.baselines.greedy:GreedyPolicy",
     "content": "recloop.agents.baselines.content:ContentPolicy",
     "last-item": "recloop.agents.baselines.content:LastItemPolicy",
+    "instructed": "recloop.agents.baselines.instructed:InstructedPolicy",
     "worst-first": "recloop.agents.baselines.popularity:WorstFirstPolicy",
     "exploring-greedy": "recloop.agents.baselines.greedy_variants:ExploringGreedyPolicy",
     "diversified-greedy": "recloop.agents.baselines.greedy_variants:DiversifiedGreedyPolicy",
+    "dnn": "recloop.agents.baselines.dnn:DNNPolicy",
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
     "planner": "recloop.agents.baselines.planner:PlannerPolicy",
     "ppo": "recloop.agents.sb3:ppo",
@@ -42,7 +44,7 @@ POLICIES = {
 }
 """Name -> dotted path of a `Policy` class, whose `fit` is used, or of a callable `(world, options) -> Policy`."""
 
-TRAINED = frozenset({"sasrec", "ppo", "ppo-proto", "dqn", "maskable-ppo"})
+TRAINED = frozenset({"dnn", "sasrec", "ppo", "ppo-proto", "dqn", "maskable-ppo"})
 """The names of `POLICIES` whose making is training: it takes time, and another seed gives another policy."""
 
 KINDS = {
@@ -51,9 +53,11 @@ KINDS = {
     "greedy": "recloop.agents.baselines.greedy:GreedyPolicy",
     "content": "recloop.agents.baselines.content:ContentPolicy",
     "last-item": "recloop.agents.baselines.content:LastItemPolicy",
+    "instructed": "recloop.agents.baselines.instructed:InstructedPolicy",
     "worst-first": "recloop.agents.baselines.popularity:WorstFirstPolicy",
     "exploring-greedy": "recloop.agents.baselines.greedy_variants:ExploringGreedyPolicy",
     "diversified-greedy": "recloop.agents.baselines.greedy_variants:DiversifiedGreedyPolicy",
+    "dnn": "recloop.agents.baselines.dnn:DNNPolicy",
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
     "sb3": "recloop.agents.sb3:SB3Policy",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from recloop.agents.observed import Observed, item_rows, past_of_people
 from recloop.encoders.errors import PolicyError, unknown_name
@@ -37,7 +38,13 @@ class Serving:
         tables = ("part", "profile", "history", "feedback", "shown", "answers")
         bare = replace(
             world,
-            users=replace(users, ids=(), **{name: getattr(users, name)[nobody] for name in tables}),
+            users=replace(
+                users,
+                ids=(),
+                wishes=(),
+                wish_vectors=torch.zeros(0, 0),
+                **{name: getattr(users, name)[nobody] for name in tables},
+            ),
             sequences=Sequences.empty(0, len(world.catalogue), len(world.signals)),
             simulators={},
             user_model=user_model,
@@ -73,7 +80,9 @@ class Serving:
         with torch.no_grad():
             inputs = (table.to(device) for table in (profile, past.history, past.feedback))
             vector = encoder.vector(encoder.start(*inputs)).cpu()
-        observation = self.world.spec().observe(past, vector, profile, (*DEFAULT_KEYS, "action_mask"))
+        wishes = self._wishes(people)
+        keys = (*DEFAULT_KEYS, *(() if wishes is None else ("instruction",)), "action_mask")
+        observation = self.world.spec().observe(past, vector, profile, keys, wishes)
         if isinstance(exclude, str):
             if exclude not in ("seen", "nothing"):
                 raise PolicyError(unknown_name("choice of exclude", exclude, ("seen", "nothing")))
@@ -88,6 +97,33 @@ class Serving:
             chosen[item_rows(candidates, self.world, "candidates")] = True
             allowed = allowed & chosen
         return {**observation, "action_mask": allowed}
+
+    def shortlisted(self, observation: Observation, size: int) -> Observation:
+        """The observation with `action_mask` narrowed to the `size` admissible items nearest to each instruction.
+
+        For policies that do not read instructions. Lanes without a wish keep their mask.
+        """
+        encoder, wishes = self.world.instruction, observation.get("instruction")
+        if encoder is None or wishes is None:
+            return observation
+        allowed = observation["action_mask"]
+        scores = encoder.scores_of(wishes).masked_fill(~allowed, -torch.inf)
+        nearest = scores.topk(min(size, self.catalogue_size), dim=1).indices
+        chosen = torch.zeros_like(allowed).scatter(1, nearest, True) | ~wishes.any(1, keepdim=True)
+        return {**observation, "action_mask": allowed & chosen}
+
+    def _wishes(self, people: Sequence[Observed]) -> Tensor | None:
+        """What people say they want, float32 (B, u); None where the world has no instruction encoder."""
+        texts = [person.instruction for person in people]
+        if self.world.instruction is not None:
+            return self.world.instruction.encode(texts)
+        said = [text for text in texts if text.strip()]
+        if said:
+            raise PolicyError(
+                f"instruction '{said[0][:40]}' cannot be read: world '{self.world.name}' was built without an "
+                "instruction encoder; build it with --encoder.instruction and train the policy there"
+            )
+        return None
 
     def save(self, folder: Path) -> None:
         """Write a folder; replaced whole or not at all."""

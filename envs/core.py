@@ -114,13 +114,21 @@ class Core:
         self.reset()
 
     @torch.no_grad()
-    def reset(self, *, seed: int | None = None, lanes: Tensor | None = None, users: Tensor | None = None) -> None:
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        lanes: Tensor | None = None,
+        users: Tensor | None = None,
+        wishes: Tensor | None = None,
+    ) -> None:
         """Start episode 0 in every lane.
 
         Args:
             seed: replaces the core's seed.
             lanes: int64 (B,) names of the lanes; default 0 to B-1.
             users: int64 (B,) rows of the users table to start with; default drawn by (seed, lane, episode).
+            wishes: float32 (B, u) instructions of this episode; default, and in later episodes, each user's own.
         """
         self.seed = self.seed if seed is None else seed
         if lanes is not None:
@@ -135,6 +143,7 @@ class Core:
         self.session = torch.zeros_like(self.lanes)
         self.days = torch.zeros_like(self.lanes, dtype=torch.float32)
         self.past, self.encoded, self.state = self._arrivals(self.users)
+        self.wishes = self._wishes[self.users] if wishes is None else self._given_wishes(wishes)
 
     @torch.no_grad()
     def next_episode(self, where: Tensor) -> None:
@@ -143,7 +152,7 @@ class Core:
 
     def observe(self, keys: Sequence[str] | None = None) -> Observation:
         """The observation of every lane; `keys` default to the core's."""
-        return self._observe(self.past, self.encoded, self.users, keys)
+        return self._observe(self.past, self.encoded, self.users, self.wishes, keys)
 
     @torch.no_grad()
     def step(self, slate: Tensor) -> Transition:
@@ -168,7 +177,8 @@ class Core:
         finished = (terminated | truncated).nonzero()[:, 0]
         final = None
         if len(finished):
-            final = self._observe(self.past.rows(finished), self.encoded.rows(finished), self.users[finished], None)
+            past, encoded = self.past.rows(finished), self.encoded.rows(finished)
+            final = self._observe(past, encoded, self.users[finished], self.wishes[finished], None)
             self._restart(terminated | truncated)
         return Transition(slate, struck, response, reward, terminated, truncated, finished, final)
 
@@ -223,6 +233,7 @@ class Core:
         self.past = self.past.where(done, past)
         self.encoded = self.encoded.where(done, encoded)
         self.state = self.state.where(done, state)
+        self.wishes = torch.where(done.unsqueeze(1), self._wishes[self.users], self.wishes)
 
     def _read_again(self, due: Tensor) -> None:
         """Let the language model read the histories of the lanes `due` (B,) anew, in one batch."""
@@ -240,6 +251,8 @@ class Core:
         users = self.world.users
         cold = self.start == "cold"
         self._profile = users.profile.to(self.device)
+        known = users.wish_vectors if users.wishes else torch.zeros(len(users), self.spec.instruction_dim)
+        self._wishes = known.to(self.device)  # (U, u)
         k = self.slate_size
         shown, answers = _fit_width(users.shown, users.answers, k, self.empty)
         self._history = torch.full_like(users.history, self.empty) if cold else users.history
@@ -287,9 +300,17 @@ class Core:
         return past, self._encoded.rows(users), state
 
     @torch.no_grad()
-    def _observe(self, past: Past, encoded: EncoderState, users: Tensor, keys: Sequence[str] | None) -> Observation:
+    def _observe(
+        self, past: Past, encoded: EncoderState, users: Tensor, wishes: Tensor, keys: Sequence[str] | None
+    ) -> Observation:
         vector = self.encoder.vector(encoded)
-        return self.spec.observe(past, vector, self._profile[users], self.keys if keys is None else keys)
+        return self.spec.observe(past, vector, self._profile[users], self.keys if keys is None else keys, wishes)
+
+    def _given_wishes(self, wishes: Tensor) -> Tensor:
+        wanted = (self.batch, self.spec.instruction_dim)
+        if tuple(wishes.shape) != wanted:
+            raise RecloopError(f"wishes have shape {tuple(wishes.shape)}; this world takes {wanted}, one a lane")
+        return wishes.to(self.device, torch.float32)
 
     def _per_lane(self, name: str, values: Tensor) -> Tensor:
         if values.shape != (self.batch,):

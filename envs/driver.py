@@ -102,21 +102,46 @@ class Driver:
         self._full = self._completed(core.observe())
 
     def reset(
-        self, *, seed: int | None = None, lanes: Tensor | None = None, users: Tensor | None = None
+        self,
+        *,
+        seed: int | None = None,
+        lanes: Tensor | None = None,
+        users: Tensor | None = None,
+        wishes: Tensor | None = None,
     ) -> Observation:
         """Start episode 0 in every lane; see `Core.reset`."""
-        self.core.reset(seed=seed, lanes=lanes, users=users)
+        self.core.reset(seed=seed, lanes=lanes, users=users, wishes=wishes)
         return self._begin()
 
     def restart(self, rng: np.random.Generator | None, options: dict[str, Any] | None) -> Observation:
         """Gymnasium's reset: episode 0 of a seed drawn from `rng`, or with None the next episodes.
 
-        `options` may hold `users` and `lanes`, a whole number or one a lane; they need an `rng`.
+        `options` may hold `users` and `lanes`, a whole number or one a lane, and `instruction`, a text or one a lane;
+        they need an `rng`.
         """
-        chosen = lane_options(options, self.core.batch)
+        given = dict(options or {})
+        texts = given.pop("instruction", None)
+        chosen = lane_options(given, self.core.batch)
+        if texts is not None:
+            chosen["wishes"] = self._wishes(texts)
         if rng is None:
             return self.next_episode()
         return self.reset(seed=int(rng.integers(2**63)), **chosen)
+
+    def _wishes(self, texts: Any) -> Tensor:
+        """Instructions in words, one or one a lane, as vectors (B, u)."""
+        encoder, batch = self.core.world.instruction, self.core.batch
+        if encoder is None:
+            raise RecloopError(
+                f"reset option instruction={texts!r}: world '{self.core.world.name}' has no instruction encoder; build "
+                "it with --encoder.instruction"
+            )
+        lines = [texts] * batch if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else []
+        if len(lines) != batch or not all(isinstance(line, str) for line in lines):
+            raise RecloopError(f"reset option instruction={texts!r}; give one text or a list of {batch}, one a lane")
+        distinct = list(dict.fromkeys(lines))
+        vectors = encoder.encode(distinct)
+        return vectors[torch.tensor([distinct.index(line) for line in lines])]
 
     def next_episode(self) -> Observation:
         """Break off every lane's episode and go on to its next; lanes that have just finished are there already."""
@@ -250,7 +275,7 @@ def lane_options(options: dict[str, Any] | None, batch: int) -> dict[str, Tensor
     found: dict[str, Tensor] = {}
     for name, value in (options or {}).items():
         if name not in ("users", "lanes"):
-            raise RecloopError(unknown_name("reset option", name, ("users", "lanes")))
+            raise RecloopError(unknown_name("reset option", name, ("users", "lanes", "instruction")))
         try:
             rows = torch.as_tensor(np.asarray(value))
         except TypeError:

@@ -46,6 +46,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
     | `answers` | (L, K, S) | float32 | the signals' | the answers to them, 0 where not given |
     | `context` | (2,) | float32 | [0, 1], [0, 89] | share of the limit used; log(1 + days since the last session) |
     | `profile` | (p,) | float32 | finite | the user's features |
+    | `instruction` | (u,) | float32 | [-1, 1] | what the user asks for in this episode; on request |
     | `action_mask` | (N,) | int8 | 0, 1 | 1 where an item may be shown; on request |
     | `candidates` | (C,) | int64 | 0 to N | item rows to choose from; on request and in mode `candidates` |
     | `picked` | (K,) | int64 | 0 to N | the slate so far; with `one_at_a_time` |
@@ -59,7 +60,10 @@ class RecommendEnv(gym.Env[Observed, Any]):
 
     A user drawn from `users` by (seed, lane, episode), warm from the logged history, or `start="cold"`.
     `reset(seed=...)` starts episode 0 of that seed; `reset()` goes on to the next episode, also amid one.
-    `options={"users": row}` starts with that user; `options={"lanes": 17}` acts as lane 17 of a batch.
+    `options={"users": row}` starts with that user; `options={"lanes": 17}` acts as lane 17 of a batch;
+    `options={"instruction": "a funny film from the nineties"}` is what the user asks for in this episode, in a world
+    with an instruction encoder. By default users ask for what their history holds most tellingly. Simulated users
+    answer by what they are: they do not hear what the policy was told.
 
     ## Episode end
 

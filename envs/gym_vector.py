@@ -67,7 +67,7 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every lane: with `seed` episode 0, without it each lane's next one.
 
-        `options` may hold `users` and `lanes`, (B,) each.
+        `options` may hold `users` and `lanes`, (B,) each, and `instruction`, one text or B of them.
         """
         anew = seed is not None or self._np_random is None or bool(options)
         super().reset(seed=seed)

@@ -16,7 +16,7 @@ Observation = dict[str, Tensor]
 """A batch of B lanes, by key; shapes in `ObservationSpec`."""
 
 DEFAULT_KEYS = ("state", "history", "feedback", "shown", "answers", "context", "profile")
-OPTIONAL_KEYS = ("action_mask", "candidates", "picked")
+OPTIONAL_KEYS = ("instruction", "action_mask", "candidates", "picked")
 CONTEXT = ("step", "days_away")
 """What `context` holds: share of the time limit used, in [0, 1]; log(1 + days since the last session)."""
 
@@ -37,9 +37,12 @@ class ObservationSpec:
     | `answers` | (L, K, S) | float32 | the answers to them |
     | `context` | (2,) | float32 | see `CONTEXT` |
     | `profile` | (p,) | float32 | the user's features |
+    | `instruction` | (u,) | float32 | [-1, 1], what the user says they want this episode; zero is no wish; on request |
     | `action_mask` | (N,) | int8 | 1 where an item may be shown; on request |
     | `candidates` | (C,) | int64 | item rows to choose from, the best guess first; N is empty; on request |
     | `picked` | (K,) | int64 | the slate so far where it is filled one item at a time; N is empty |
+
+    Simulated users answer by what they are, not by `instruction`: they do not hear what the policy was told.
     """
 
     catalogue_size: int
@@ -50,6 +53,7 @@ class ObservationSpec:
     profile_dim: int
     signals: tuple[Signal, ...]
     max_steps: int
+    instruction_dim: int = 0
 
     def space(self, key: str, candidates: int = 0) -> gym.Space[np.ndarray]:
         """The space of one key for one lane; `candidates` is C."""
@@ -72,6 +76,9 @@ class ObservationSpec:
                 return gym.spaces.Box(np.zeros_like(high), high, dtype=np.float32)
             case "profile":
                 return gym.spaces.Box(-_LARGEST, _LARGEST, (self.profile_dim,), np.float32)
+            case "instruction":
+                self._check_instruction()
+                return gym.spaces.Box(-1.0, 1.0, (self.instruction_dim,), np.float32)
             case "action_mask":
                 return gym.spaces.Box(0, 1, (n,), np.int8)
             case "candidates":
@@ -80,8 +87,15 @@ class ObservationSpec:
                 return gym.spaces.Box(0, n, (k,), np.int64)
         raise RecloopError(unknown_name("observation key", key, (*DEFAULT_KEYS, *OPTIONAL_KEYS)))
 
-    def observe(self, past: Past, state: Tensor, profile: Tensor, keys: Sequence[str] = DEFAULT_KEYS) -> Observation:
-        """The observation of B lanes from their past, encoder vectors (B, d) and profiles (B, p).
+    def observe(
+        self,
+        past: Past,
+        state: Tensor,
+        profile: Tensor,
+        keys: Sequence[str] = DEFAULT_KEYS,
+        instruction: Tensor | None = None,
+    ) -> Observation:
+        """The observation of B lanes from their past, encoder vectors (B, d), profiles (B, p), instructions (B, u).
 
         `candidates` and `picked` belong to the way an agent acts and are not made here: see `recloop.envs.driver`.
         """
@@ -96,9 +110,20 @@ class ObservationSpec:
         if "context" in keys:
             progress = past.step.to(torch.float32) / self.max_steps
             parts["context"] = torch.stack([progress.clamp(max=1.0), torch.log1p(past.days_away)], dim=1)
+        if "instruction" in keys:
+            self._check_instruction()
+            if instruction is not None:
+                parts["instruction"] = instruction
         if "action_mask" in keys:
             parts["action_mask"] = self.action_mask(past)
         return {key: parts[key] for key in keys if key in parts}
+
+    def _check_instruction(self) -> None:
+        if not self.instruction_dim:
+            raise RecloopError(
+                "observation key 'instruction' needs a world with an instruction encoder and this one has none; build "
+                "it with --encoder.instruction, or leave the key out"
+            )
 
     def action_mask(self, past: Past) -> Tensor:
         """Which items may be shown, bool (B, N)."""

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 EVALUATION_KEYS = (*DEFAULT_KEYS, "action_mask")
-"""What a policy sees in a comparison."""
+"""What a policy sees in a comparison; the users' wishes too, in a world with an instruction encoder."""
 
 _POLICY_STREAM = 0x706F6C696379
 """Sets a policy's own draws apart from the users' luck: nobody may look at the dice before choosing."""
@@ -146,7 +146,7 @@ class Arena:
             users=users,
             seed=seed,
             start=start,
-            keys=EVALUATION_KEYS,
+            keys=(*EVALUATION_KEYS, *(("instruction",) if world.instruction is not None else ())),
             device=device,
         )
         pool = world.users.rows(users) if isinstance(users, str) else torch.as_tensor(users)

@@ -1,9 +1,12 @@
 """Ask a saved policy outside any simulator: external item ids in and out.
 
 recloop recommend policies/ppo --history 50,181,258 --k 10
+recloop recommend policies/ppo --instruction "a funny film from the nineties" --k 10
 recloop recommend policies/ppo --history 50,181,258 --feedback rating=5,4,5 --candidates 1,2,3,4 --k 2
 """
 
+import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +14,10 @@ import tyro
 from rich.table import Table
 
 from recloop.agents.observed import Observed
+from recloop.agents.policy import SHORTLIST
 from recloop.agents.registry import load_policy
 from recloop.encoders.errors import PolicyError
+from recloop.encoders.instruction import InstructionWarning
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
@@ -32,6 +37,10 @@ class RecommendConfig:
     """How many items."""
     candidates: str = ""
     """External item ids to choose from, separated by commas; default the whole catalogue."""
+    instruction: str = ""
+    """What the person says they want, in words."""
+    shortlist: int = SHORTLIST
+    """Items nearest to the instruction that a policy which does not read instructions chooses among."""
     exclude: str = "seen"
     """What to leave out: seen, nothing, or external item ids separated by commas."""
     seed: int = 0
@@ -42,7 +51,7 @@ class RecommendConfig:
     """Torch threads; default OMP_NUM_THREADS, else all cores."""
 
     def __post_init__(self) -> None:
-        at_least(1, k=self.k, threads=self.threads)
+        at_least(1, k=self.k, shortlist=self.shortlist, threads=self.threads)
 
 
 def main(config: RecommendConfig) -> list[str]:
@@ -50,15 +59,21 @@ def main(config: RecommendConfig) -> list[str]:
     use_threads(config.threads)
     policy = load_policy(config.policy, trust=config.trust)
     history = _ids(config.history)
-    observed = Observed(history=history, feedback=_feedback(config.feedback))
-    found = policy.recommend(
-        observed,
-        config.k,
-        candidates=_ids(config.candidates) or None,
-        exclude=config.exclude if config.exclude in ("seen", "nothing") else _ids(config.exclude),
-        seed=config.seed,
-    )
-    table = Table(title=f"{policy.name}: after {len(history)} item(s)", title_justify="left")
+    observed = Observed(history=history, feedback=_feedback(config.feedback), instruction=config.instruction)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InstructionWarning)
+        found = policy.recommend(
+            observed,
+            config.k,
+            candidates=_ids(config.candidates) or None,
+            exclude=config.exclude if config.exclude in ("seen", "nothing") else _ids(config.exclude),
+            shortlist=config.shortlist,
+            seed=config.seed,
+        )
+    for warning in caught:
+        print(f"recloop: {warning.message}", file=sys.stderr)
+    asked = f", asked for '{config.instruction}'" if config.instruction.strip() else ""
+    table = Table(title=f"{policy.name}: after {len(history)} item(s){asked}", title_justify="left")
     for name in ("rank", "id"):
         table.add_column(name, justify="right")
     table.add_column("title")
