@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import os
 import re
 import tempfile
 import zlib
@@ -126,16 +127,16 @@ def _labelled(iri: str) -> str:
     return _WIKIDATA_PROPERTY.sub(r"http://www.wikidata.org/entity/\1", iri)
 
 
-def sparql(query: str | None) -> str | None:
-    """A query as the command line takes it: the text itself, or the path of a file that holds it."""
-    if query is None or "{" in query:
+def query_text(query: str | None) -> str | None:
+    """A query as the command line takes it: the text itself (SPARQL, Cypher), or the path of a file that holds it."""
+    if query is None or (not os.path.isfile(query) and any(mark in query for mark in "{(")):
         return query
     try:
         return Path(query).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise EncoderError(f"'{query}' is neither a SPARQL query nor a file that holds one; check the path") from None
+        raise EncoderError(f"'{query}' is neither a query nor a file that holds one; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise EncoderError(f"{query} cannot be read as a query ({error})") from None
+        raise EncoderError(f"{query} cannot be read as a query ({_one_line(error)})") from None
 
 
 def _oxigraph() -> None:

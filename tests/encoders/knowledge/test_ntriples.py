@@ -8,7 +8,7 @@ import pytest
 
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.encoders.knowledge.ntriples import read_ntriples, sparql
+from recloop.encoders.knowledge.ntriples import query_text, read_ntriples
 
 HEAT = "<http://ex.org/film/Heat>"
 MANN = "<http://ex.org/person/Q1>"
@@ -153,7 +153,11 @@ def test_queries_that_give_no_triples(tmp_path: Path, query: str, message: str) 
 def test_a_query_is_text_or_a_file(tmp_path: Path) -> None:
     text = "CONSTRUCT WHERE { ?a ?b ?c }"
     (tmp_path / "films.rq").write_text(text)
-    assert sparql(text) == text == sparql(str(tmp_path / "films.rq"))
-    assert sparql(None) is None
-    with pytest.raises(EncoderError, match=r"'gone\.rq' is neither a SPARQL query nor a file"):
-        sparql("gone.rq")
+    assert query_text(text) == text == query_text(str(tmp_path / "films.rq"))
+    assert (
+        query_text("MATCH (a)-[r]->(b) RETURN a.name, type(r), b.name")
+        == "MATCH (a)-[r]->(b) RETURN a.name, type(r), b.name"
+    )
+    assert query_text(None) is None
+    with pytest.raises(EncoderError, match=r"'gone\.rq' is neither a query nor a file"):
+        query_text("gone.rq")

@@ -1,0 +1,97 @@
+"""A knowledge graph from elsewhere: read, linked, and written on the card."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recloop.encoders.errors import EncoderError, LogError
+from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.envs.knowledge_source import with_knowledge_source
+from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal
+from recloop.envs.world import Card
+
+TITLES = {"1": "Usual Suspects, The (1995)", "2": "Heat (1995)", "3": "Ran (1985)", "4": "4"}
+TRIPLES = [
+    ("film:The Usual Suspects (1995)", "director", "person:Bryan Singer"),
+    ("film:Heat (1995)", "director", "person:Michael Mann"),
+    ("film:Chaos", "director", "person:Akira Kurosawa"),
+]
+
+
+def log(entities: list[str | None] | None = None) -> LoggedBehavior:
+    items = pd.DataFrame({Columns.title: TITLES, Columns.text: TITLES}, dtype="str")
+    if entities is not None:
+        items[Columns.entity] = pd.Series(entities, index=items.index, dtype="str")
+    seen = pd.DataFrame({Columns.user: ["u"] * 4, Columns.item: list(TITLES), "click": 1.0})
+    users = pd.DataFrame(index=pd.Index(["u"], dtype="str"))
+    return LoggedBehavior("films", seen, users, items, (Signal("click"),))
+
+
+def triples(folder: Path) -> str:
+    (folder / "films.tsv").write_text("".join("\t".join(row) + "\n" for row in TRIPLES), encoding="utf-8")
+    return str(folder / "films.tsv")
+
+
+def entities(made: LoggedBehavior) -> list[str | None]:
+    return [name if isinstance(name, str) else None for name in made.items[Columns.entity]]
+
+
+def test_items_are_linked_by_title_and_year(tmp_path: Path) -> None:
+    said: list[str] = []
+    made, report = with_knowledge_source(log(), triples(tmp_path), say=said.append)
+    assert entities(made) == ["film:The Usual Suspects (1995)", "film:Heat (1995)", None, None]
+    assert made.knowledge is not None
+    assert len(made.knowledge.triples) == 3
+    assert any("1 items are no entity, such as 'Ran (1985)'" in line for line in said)
+    card = report.on_card(Card(learned=("before",)))
+    assert card.learned[0].endswith("2 of 4 items are linked to it, 2 of them by title and year.")
+    assert "3 triples of 3" in card.learned[0]
+    assert "nobody looked at each link" in card.assumed[0]
+    assert card.figures["knowledge_source"]["by_title_and_year"] == {"title and year": 2, "missing": 1}
+
+
+def test_links_of_the_log_come_first(tmp_path: Path) -> None:
+    made, report = with_knowledge_source(log([None, "gone", "film:Chaos", None]), triples(tmp_path))
+    assert entities(made) == ["film:The Usual Suspects (1995)", "film:Heat (1995)", "film:Chaos", None]
+    assert report.given == 1
+    only, report = with_knowledge_source(log(["film:Heat (1995)", "film:Heat (1995)", None, None]), triples(tmp_path))
+    assert entities(only) == ["film:Heat (1995)", "film:Heat (1995)", None, None]
+    assert report.on_card(Card()).assumed == ()
+
+
+def test_a_dump_tells_years_and_is_selected_from(tmp_path: Path) -> None:
+    year = '"1995-12-15"^^<http://www.w3.org/2001/XMLSchema#date>'
+    (tmp_path / "films.nt").write_text(
+        f"<http://ex.org/Heat> <http://ex.org/releaseDate> {year} .\n"
+        "<http://ex.org/Heat> <http://ex.org/director> <http://ex.org/Michael_Mann> .\n"
+        "<http://ex.org/Heat> <http://ex.org/broken> .\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(EncoderError, match=r"films\.nt, line 3"):
+        with_knowledge_source(log(), str(tmp_path / "films.nt"))
+    made, _ = with_knowledge_source(log(), str(tmp_path / "films.nt"), on_bad_lines="skip")
+    assert entities(made) == [None, "Heat", None, None]
+    (tmp_path / "years.rq").write_text("CONSTRUCT WHERE { ?film <http://ex.org/releaseDate> ?date }")
+    made, report = with_knowledge_source(log(), str(tmp_path / "films.nt"), str(tmp_path / "years.rq"), "skip")
+    assert made.knowledge is not None
+    assert made.knowledge.relations == ("releaseDate",)
+    assert report.figures["broken"] == 1
+
+
+def test_a_store_is_a_source_too(tmp_path: Path) -> None:
+    pytest.importorskip("ladybug")
+    from recloop.encoders.knowledge.stores.places import open_store
+
+    place = f"ladybug:{tmp_path / 'graph.db'}"
+    with open_store(place) as store:
+        store.build(KnowledgeGraph.from_names(*(list(column) for column in zip(*TRIPLES, strict=True))))
+    made, report = with_knowledge_source(log(), place)
+    assert entities(made)[:2] == ["film:The Usual Suspects (1995)", "film:Heat (1995)"]
+    assert report.figures["kept"] == 3
+
+
+def test_a_graph_that_knows_none_of_the_items(tmp_path: Path) -> None:
+    (tmp_path / "songs.tsv").write_text("song:Hurt (1994)\tby\tband:Nine Inch Nails\n")
+    with pytest.raises(LogError, match=r"none of the 4 items of films \(such as 'Usual .*\) is linked to .*songs"):
+        with_knowledge_source(log(), str(tmp_path / "songs.tsv"))
