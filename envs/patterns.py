@@ -153,9 +153,9 @@ def fit_patterns(
 ) -> Patterns | None:
     """Look for segments and topics; None where neither is wanted.
 
-    A user's behaviour vector is the mean vector of what they consumed, signals aside. The encoder's own state separates
-    users less well on MovieLens (silhouettes below 0.31 against 0.45), and its segments read worse: it is made to tell
-    the next item, not tastes.
+    A user's behaviour vector is the mean vector of what they consumed, signals aside. The recurrent state was tried
+    instead: it is made to tell the next item, and on MovieLens-100K users form less clear groups in it (best silhouette
+    over 2 to 10 segments 0.309, at 4, against 0.454, at 2).
 
     Args:
         sequences: everybody's behaviour; all of it is where a user stands.

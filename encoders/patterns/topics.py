@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from recloop.encoders.storage import read_json, read_tensors, replacing_folder, 
 
 FORMAT = 1
 Floats = npt.NDArray[np.float64]
-Counts = csr_array | Floats
+Counts: TypeAlias = csr_array | Floats
 
 _ROUNDS = 100
 _SETTLED = 1e-3
@@ -134,7 +135,7 @@ class BehaviorTopics:
             moving = moving[np.abs(weights[moving] - before).mean(1) >= _SETTLED]
             if len(moving) == 0:
                 break
-        return weights / weights.sum(1, keepdims=True)
+        return np.asarray(weights / weights.sum(1, keepdims=True), dtype=np.float64)
 
     def save(self, folder: Path | str) -> None:
         """Write `topics.json` and `topics.safetensors`; the folder is replaced whole."""
