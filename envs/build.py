@@ -20,6 +20,7 @@ from recloop.envs.build_encoders import (
     behavior_patterns,
     carried_vectors,
     graph_knowledge,
+    report_on_graph,
     state_encoder,
     text_vectors,
 )
@@ -156,6 +157,9 @@ def build_world(
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
     repeats = sequences.repeat_rate(train)
     card = card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows)
+    graph = report_on_graph(log, config.encoder, shop)
+    if graph is not None:
+        card = graph.on_card(card)
     if patterns is not None:
         card = patterns_on_card(card, patterns, config.encoder.pattern_features)
     say("support of the log")

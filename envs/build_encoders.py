@@ -20,6 +20,7 @@ from recloop.encoders.state_config import SequenceModel, StateEncoderConfig
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
 from recloop.encoders.text_model import DEFAULT_MODEL
+from recloop.envs.graph_report import GraphReport, graph_report
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.patterns import CHOOSE, PatternConfig, Patterns, fit_patterns, item_attributes
@@ -33,9 +34,10 @@ class EncoderConfig:
 
     Args:
         text: model of the items' text: a name, a folder, `hashed` (words, no model) or `none`.
-        kg: embedding of the knowledge graph.
+        kg: embedding of the knowledge graph, or `none`: the encoders do not read it.
         kg_dim: length of an entity vector.
         kg_epochs: passes over the triples.
+        kg_report: whether the card says how well the embedding foretells held-out triples; costs a second fit.
         modalities: tables of vectors that items carry, as NAME=PATH, such as image=posters.npz audio=clips.safetensors
             (`recloop.encoders.modalities`).
         bad_vectors: what a vector with NaN or infinity does: `error` stops, `drop` leaves it out.
@@ -51,9 +53,10 @@ class EncoderConfig:
     """
 
     text: str = DEFAULT_MODEL
-    kg: Model = "transe"
+    kg: Model | Literal["none"] = "transe"
     kg_dim: int = 64
     kg_epochs: int = 60
+    kg_report: bool = False
     modalities: tuple[str, ...] = ()
     bad_vectors: Literal["error", "drop"] = "error"
     item_fusion: Fusion = "concat"
@@ -126,7 +129,7 @@ def carried_vectors(log: LoggedBehavior, config: EncoderConfig) -> tuple[dict[st
 def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) -> ItemKnowledge | None:
     """What the log's knowledge graph says of its items; None without a graph, or without links to it."""
     graph = log.knowledge
-    if graph is None or Columns.entity not in log.items:
+    if graph is None or Columns.entity not in log.items or config.kg == "none":
         return None
     entities = graph.entity_rows([name if isinstance(name, str) else None for name in log.items[Columns.entity]])
     settings = (config.kg, config.kg_dim, config.kg_epochs, shop.seed)
@@ -147,6 +150,13 @@ def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) 
         save,
         load,
     )
+
+
+def report_on_graph(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) -> GraphReport | None:
+    """How well the embedding foretells held-out triples; None unless `kg_report` asks, or where there is no graph."""
+    if not config.kg_report or config.kg == "none" or log.knowledge is None:
+        return None
+    return graph_report(log.knowledge, config.kg, config.kg_dim, config.kg_epochs, shop.seed, shop.progress)
 
 
 def state_encoder(
