@@ -22,6 +22,7 @@ from recloop.envs.build_encoders import (
     graph_knowledge,
     report_on_graph,
     state_encoder,
+    text_model,
     text_vectors,
 )
 from recloop.envs.examination import examined
@@ -37,6 +38,7 @@ from recloop.envs.support.measured import with_support
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import REPEATS, Family, FitConfig, FitReport, fit_ensemble
 from recloop.envs.users.registry import load_simulator, save_simulator
+from recloop.envs.wishes import with_instruction
 from recloop.envs.world import PARTS, Catalogue, UserTable, World
 from recloop.envs.world_files import named_or_none
 
@@ -129,7 +131,7 @@ def build_world(
 
     carried, coverage = carried_vectors(log, config.encoder)
     say("item texts")
-    words = text_vectors(log, config.encoder, shop, text)
+    words = text_vectors(log, config.encoder, shop, text, say)
     sources = carried if words is None else {"text": words, **carried}
     say("knowledge graph")
     knowledge = graph_knowledge(log, config.encoder, shop)
@@ -188,6 +190,9 @@ def build_world(
         knowledge=log.knowledge,
         patterns=patterns,
     )
+    if config.encoder.instruction:
+        say("instructions")
+        world = with_instruction(world, log, text_model(config.encoder, shop, text), train, config.seed, progress)
     world = with_support(world)
     return examined(world, seed=config.seed, device=config.device, say=say) if config.examine else world
 

@@ -1,6 +1,6 @@
 """From a log to vectors: its items' texts, its knowledge graph, and the encoder of its users' states."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,8 +18,9 @@ from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.state_config import SequenceModel, StateEncoderConfig
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
-from recloop.encoders.text import HashedText, TextEncoder, TextVectors
+from recloop.encoders.text import Pooling, TextVectors
 from recloop.encoders.text_model import DEFAULT_MODEL
+from recloop.envs.build_text import NumberType, TextModel, history_reader, item_text_vectors, reader_facts
 from recloop.envs.graph_report import GraphReport, graph_report
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
@@ -34,6 +35,15 @@ class EncoderConfig:
 
     Args:
         text: model of the items' text: a name, a folder, `hashed` (words, no model) or `none`.
+        text_pooling: a text's vector is the `mean` of its tokens, the first (`cls`) or the `last` (decoders).
+        text_layer: hidden layer that is read, 0 the embeddings, -1 the last.
+        text_prefix: instruction in front of every text; never cut away.
+        text_max_length: tokens of a text that are read; how many texts were longer is said.
+        text_dtype: `auto` is bfloat16 where the processor computes in it.
+        text_revision: branch, tag or commit of a name on the hub.
+        behavior: how the state reads a history: `items`, one after the other by their vectors; or `text`, in addition
+            the whole as one text through the text model, which costs.
+        behavior_refresh: steps in the loop, and items in fitting, after which a history's text is read anew.
         kg: embedding of the knowledge graph, or `none`: the encoders do not read it.
         kg_dim: length of an entity vector.
         kg_epochs: passes over the triples.
@@ -48,11 +58,21 @@ class EncoderConfig:
         segments: segments of users (`recloop.envs.patterns`); 0 chooses their number by silhouette, -1 looks for none.
         topics: topics of behaviour; 0 looks for none.
         pattern_features: whether a user's segment and topics are features of the user.
+        instruction: whether the world reads instructions ("a funny film from the nineties"), see
+            `recloop.encoders.instruction`.
         dim: d, length of item and user vectors.
         next_item: how the state encoder is fitted.
     """
 
     text: str = DEFAULT_MODEL
+    text_pooling: Pooling = "mean"
+    text_layer: int = -1
+    text_prefix: str = ""
+    text_max_length: int = 256
+    text_dtype: NumberType = "auto"
+    text_revision: str | None = None
+    behavior: Literal["items", "text"] = "items"
+    behavior_refresh: int = 10
     kg: Model | Literal["none"] = "transe"
     kg_dim: int = 64
     kg_epochs: int = 60
@@ -66,6 +86,7 @@ class EncoderConfig:
     segments: int = CHOOSE
     topics: int = 8
     pattern_features: bool = False
+    instruction: bool = False
     dim: int = 64
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
 
@@ -79,6 +100,12 @@ class EncoderConfig:
     def fitting(self) -> NextItemConfig:
         """How the state encoder is fitted, on items fused as asked here or in `next_item`."""
         return self.next_item if self.item_fusion == "concat" else replace(self.next_item, item_fusion=self.item_fusion)
+
+    @property
+    def language_model(self) -> TextModel:
+        """The language model and how it reads."""
+        names = ("pooling", "layer", "prefix", "max_length", "dtype", "revision")
+        return TextModel(self.text, **{name: getattr(self, f"text_{name}") for name in names})
 
     @property
     def state(self) -> StateEncoderConfig:
@@ -105,17 +132,23 @@ class Workshop:
     progress: bool
 
 
+def text_model(config: EncoderConfig, shop: Workshop, text: TextVectors | None = None) -> TextVectors | None:
+    """The language model of the config, or `text` in its place; None without one."""
+    return config.language_model.make(shop.device, shop.cache) if text is None else text
+
+
 def text_vectors(
-    log: LoggedBehavior, config: EncoderConfig, shop: Workshop, text: TextVectors | None = None
+    log: LoggedBehavior,
+    config: EncoderConfig,
+    shop: Workshop,
+    text: TextVectors | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Tensor | None:
-    """What the items' texts say, float32 (N, t); None without a text model. `text` replaces the config's model."""
-    if text is None and config.text != "none":
-        if config.text == "hashed":
-            text = HashedText()
-        else:
-            use = shop.cache is not None
-            text = TextEncoder(config.text, device=shop.device, cache=shop.cache, use_cache=use)
-    return None if text is None else text.encode(list(log.items[Columns.text].fillna("").astype(str)), shop.progress)
+    """What the items' texts say, float32 (N, t); None without a text model. `text` replaces the config's model.
+
+    `say` gets a line where texts were cut.
+    """
+    return item_text_vectors(log, text_model(config, shop, text), shop.progress, say)
 
 
 def carried_vectors(log: LoggedBehavior, config: EncoderConfig) -> tuple[dict[str, Tensor], dict[str, ModalityReport]]:
@@ -170,6 +203,10 @@ def state_encoder(
     """The encoder of users' states, fitted on the behaviour `train`; `sources` are the items' vectors by name."""
     bounds = [signal.bounds for signal in log.signals]
     none = torch.zeros(0)
+    behavior = None
+    if config.behavior == "text":
+        model = config.language_model.make(shop.device, shop.cache, truncate="start")
+        behavior = history_reader(log, model, config.behavior_refresh)
     inputs = {
         **{f"source {name}": rows for name, rows in sources.items()},
         "tables": none if knowledge is None else knowledge.tables,
@@ -184,6 +221,7 @@ def state_encoder(
             asdict(config.fitting),
             shop.seed,
             train.catalogue_size,
+            None if behavior is None else reader_facts(behavior),
         ],
     }
 
@@ -201,6 +239,7 @@ def state_encoder(
             fitting=config.fitting,
             device=shop.device,
             progress=shop.progress,
+            behavior=behavior,
         )
 
     return shop.stages.keep("state", inputs, make, lambda made, to: made.save(to / "encoder"), _load_encoder)
