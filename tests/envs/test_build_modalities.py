@@ -74,7 +74,7 @@ def test_a_world_of_posters(fusion: str, tmp_path: Path) -> None:
     assert (world.item_vectors[:-1].norm(dim=1) - 1).abs().max() < 1e-5
     assert world.card.figures["items_with_image"] == 42
     assert (
-        "Item vectors 'image': 42 of 48 items have a vector of 128; 1 ids not in the catalogue." in world.card.learned
+        "Item vectors 'image': 42 of 48 items have a vector of 128; ids not in the catalogue: 1." in world.card.learned
     )
 
 
