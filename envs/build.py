@@ -19,6 +19,7 @@ from recloop.envs.build_encoders import (
     Workshop,
     behavior_patterns,
     carried_vectors,
+    graph_from_elsewhere,
     graph_knowledge,
     report_on_graph,
     state_encoder,
@@ -119,6 +120,7 @@ def build_world(
         WorldError: for fewer than 8 users, or a slate larger than the catalogue.
     """
     config = config or BuildConfig()
+    log, source = graph_from_elsewhere(log, config.encoder, say)
     sequences, item_ids, user_ids = compile_sequences(log)
     _check(config, log, sequences)
     cache = (config.cache or default_cache()) if config.use_cache else None
@@ -159,6 +161,8 @@ def build_world(
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
     repeats = sequences.repeat_rate(train)
     card = card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows)
+    if source is not None:
+        card = source.on_card(card)
     graph = report_on_graph(log, config.encoder, shop)
     if graph is not None:
         card = graph.on_card(card)

@@ -12,6 +12,7 @@ from recloop.encoders.errors import EncoderError, unknown_name
 from recloop.encoders.item_fusion import FUSIONS, Fusion
 from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.embeddings import Model, item_knowledge
+from recloop.encoders.knowledge.triple_report import OnBadLines
 from recloop.encoders.modalities import ModalityReport, modality_paths, read_modality
 from recloop.encoders.next_item import fit_state_encoder
 from recloop.encoders.next_item_batches import NextItemConfig
@@ -22,6 +23,7 @@ from recloop.encoders.text import Pooling, TextVectors
 from recloop.encoders.text_model import DEFAULT_MODEL
 from recloop.envs.build_text import NumberType, TextModel, history_reader, item_text_vectors, reader_facts
 from recloop.envs.graph_report import GraphReport, graph_report
+from recloop.envs.knowledge_source import SourceReport, with_knowledge_source
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.patterns import CHOOSE, PatternConfig, Patterns, fit_patterns, item_attributes
@@ -47,6 +49,10 @@ class EncoderConfig:
         kg: embedding of the knowledge graph, or `none`: the encoders do not read it.
         kg_dim: length of an entity vector.
         kg_epochs: passes over the triples.
+        kg_source: triples in place of the log's own: a file (`.kg .tsv .csv .parquet .nt .nt.gz .nt.bz2`), or a store
+            (`ladybug:PATH`, `bolt://HOST`); items are linked to it by title and year.
+        kg_query: what to select of it, as text or file: SPARQL for a dump, Cypher for a store.
+        kg_bad_lines: what a line of it that cannot be read does: `error` stops, `skip` leaves it out and counts it.
         kg_report: whether the card says how well the embedding foretells held-out triples; costs a second fit.
         modalities: tables of vectors that items carry, as NAME=PATH, such as image=posters.npz audio=clips.safetensors
             (`recloop.encoders.modalities`).
@@ -76,6 +82,9 @@ class EncoderConfig:
     kg: Model | Literal["none"] = "transe"
     kg_dim: int = 64
     kg_epochs: int = 60
+    kg_source: str | None = None
+    kg_query: str | None = None
+    kg_bad_lines: OnBadLines = "error"
     kg_report: bool = False
     modalities: tuple[str, ...] = ()
     bad_vectors: Literal["error", "drop"] = "error"
@@ -92,6 +101,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         modality_paths(self.modalities)
+        if self.kg_query and not self.kg_source:
+            raise EncoderError("kg_query selects from kg_source, which is not given; name a dump or a store")
         PatternConfig(self.segments, self.topics)
         if self.item_fusion not in FUSIONS:
             raise EncoderError(unknown_name("item fusion", self.item_fusion, FUSIONS))
@@ -157,6 +168,16 @@ def carried_vectors(log: LoggedBehavior, config: EncoderConfig) -> tuple[dict[st
     paths = modality_paths(config.modalities)
     read = {name: read_modality(path, ids, config.bad_vectors) for name, path in paths.items()}
     return {name: table for name, (table, _) in read.items()}, {name: report for name, (_, report) in read.items()}
+
+
+def graph_from_elsewhere(
+    log: LoggedBehavior, config: EncoderConfig, say: Callable[[str], None]
+) -> tuple[LoggedBehavior, SourceReport | None]:
+    """The log with the graph of `kg_source` in place of its own, and what was linked; as it is without one."""
+    if not config.kg_source:
+        return log, None
+    say("knowledge graph from elsewhere")
+    return with_knowledge_source(log, config.kg_source, config.kg_query, config.kg_bad_lines, say)
 
 
 def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) -> ItemKnowledge | None:
