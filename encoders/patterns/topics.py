@@ -66,7 +66,14 @@ class BehaviorTopics:
 
     @classmethod
     def fit(
-        cls, counts: Counts, vocabulary: Sequence[str], topics: int, *, passes: int = 10, seed: int = 0
+        cls,
+        counts: Counts,
+        vocabulary: Sequence[str],
+        topics: int,
+        *,
+        passes: int = 10,
+        sample: int = 1000,
+        seed: int = 0,
     ) -> BehaviorTopics:
         """Topics of users with counts (U, V) of the terms of `vocabulary`.
 
@@ -74,8 +81,9 @@ class BehaviorTopics:
             counts: not negative; users without a term are left out.
             vocabulary: the V terms.
             topics: T.
-            passes: over all users.
-            seed: of the starting weights.
+            passes: over the users.
+            sample: most users that are fitted on, drawn by chance.
+            seed: of the starting weights and the sample.
 
         Raises:
             EncoderError: where T is below 1, or no user has a term.
@@ -86,6 +94,9 @@ class BehaviorTopics:
         held = counts[np.flatnonzero(counts.sum(1) > 0)]
         if held.shape[0] == 0:
             raise EncoderError("no user consumed an item with a known term; topics need item texts or a graph")
+        if held.shape[0] > sample:
+            chance = np.random.default_rng(seed)
+            held = held[np.sort(chance.choice(held.shape[0], sample, replace=False))]
         model = LatentDirichletAllocation(
             topics, max_iter=passes, learning_method="batch", max_doc_update_iter=_ROUNDS_IN_FIT, random_state=seed
         ).fit(held)

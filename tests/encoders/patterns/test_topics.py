@@ -43,6 +43,13 @@ def test_a_mix_is_that_of_scikit_learn(topics: int) -> None:
     assert np.abs(ours.mix(strangers).numpy() - theirs.transform(strangers)).max() < 1e-4
 
 
+def test_topics_of_a_sample_are_those_of_its_users() -> None:
+    counts = users_of(users=60)
+    some = np.sort(np.random.default_rng(3).choice(60, 20, replace=False))
+    sampled = BehaviorTopics.fit(counts, WORDS, 2, sample=20, seed=3)
+    assert np.array_equal(sampled.components, BehaviorTopics.fit(counts[some], WORDS, 2, seed=3).components)
+
+
 def test_a_user_whose_terms_nobody_knows_has_the_even_mix() -> None:
     topics = BehaviorTopics.fit(users_of(), WORDS, 2)
     assert topics.mix([["submarine"], []]).tolist() == [[0.5, 0.5], [0.5, 0.5]]
