@@ -15,7 +15,7 @@ where it was. Then all are pooled, printed, and kept in `results/encoder_ablatio
 """
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from recloop.experiments.settings import at_least
 from recloop.experiments.workers import one_thread_workers
 
 LARGE = 300_000
-"""Consumptions of a log from which on the defaults are those of a large one."""
+"""Consumptions of a log from which on not all users are asked about by default."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ class AblationConfig:
     seeds: int = 3
     """Trainings of each encoder; the seed also draws cold users and items."""
     arms: tuple[Arm, ...] = ("standard", "cold")
-    """Trainings: on all but the last items, and without cold users and items."""
+    """Trainings to run: on all but the last items, and without cold users and items."""
     encoders: tuple[str, ...] = ENCODERS
-    """Rows of the table."""
+    """Rows of the table to run."""
     text: str = DEFAULT_MODEL
     """Model of the items' text: a name, a folder, or hashed (words, no model)."""
     epochs: int = 12
     """Most passes of a fit."""
-    visits: int | None = None
-    """Most items looked at in a fit; default 1,000,000, and 1,500,000 from 300,000 consumptions on."""
-    batch_users: int | None = None
-    """Users a batch of a fit; default 16, and 64 from 300,000 consumptions on."""
+    visits: int = 1_300_000
+    """Most items looked at in a fit; three passes at least."""
+    batch_users: int = 16
+    """Users a batch of a fit."""
     users: int | None = None
     """Most users asked about, a split and seed; default all, and 2,000 from 300,000 consumptions on."""
     targets: int = 10
@@ -102,8 +102,8 @@ class AblationConfig:
             UnitConfig(
                 str(self.data / self.log), self.log, arm, encoder, seed, self.text,
                 self.epochs,
-                self.visits or (1_500_000 if large else 1_000_000),
-                self.batch_users or (64 if large else 16),
+                self.visits,
+                self.batch_users,
                 self.users or (2_000 if large else None),
                 self.targets,
                 self.history,
@@ -149,11 +149,12 @@ class UnitConfig:
 
 
 def main(config: AblationConfig) -> list[Line]:
-    """Run what is missing, pool, print, write the table."""
+    """Run what is missing; pool, print and write all that is finished with these settings, whichever call ran it."""
     sequences = _log(str(config.data / config.log))[1]
-    units = config.units(len(sequences.items) >= LARGE)
+    large = len(sequences.items) >= LARGE
     if not config.pool_only:
-        run_missing(config, units)
+        run_missing(config, config.units(large))
+    units = replace(config, encoders=ENCODERS, arms=tuple(SPLITS)).units(large)
     finished = [unit for unit in units if _finished(config.folder, unit)]
     if not finished:
         raise RecloopError(f"{config.folder} holds no finished unit of these settings; run without --pool-only")
