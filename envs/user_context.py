@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def user_paths(world: World, user: int, top: int = 8, because_of: int | None = None) -> list[GraphPath]:
+def user_paths(
+    world: World, user: int, top: int = 8, because_of: int | None = None, telling: bool = False
+) -> list[GraphPath]:
     """The weightiest paths of a user's logged history, as the state encoder weighs them.
 
     An item counts by the encoder's gate of its signals, decayed by its age; a relation by the encoder's attention. So
@@ -27,6 +29,7 @@ def user_paths(world: World, user: int, top: int = 8, because_of: int | None = N
         user: row of the user.
         top: how many at most.
         because_of: row of an item; only paths that lead to it, see `GraphContext.explain`.
+        telling: what sets the history apart instead, see `GraphContext.paths`.
 
     Returns:
         none where the world has no graph, or its graph says nothing of the history.
@@ -47,7 +50,7 @@ def user_paths(world: World, user: int, top: int = 8, because_of: int | None = N
     context, history, by_item = GraphContext(world.knowledge, world.entity_rows), items[0].numpy(), weights.numpy()
     if because_of is not None:
         return context.explain(history, because_of, by_item, attention, top)
-    return context.paths(history, by_item, attention, top)
+    return context.paths(history, by_item, attention, top, telling)
 
 
 def user_row(world: World, name: str) -> int:

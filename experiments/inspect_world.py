@@ -89,11 +89,13 @@ def print_user(world: World, name: str, newest: int, paths: int, console: Consol
     console.print(
         _lines("newest first", [f"{titles[item]}{_signals(world, given[i])}" for i, item in enumerate(items)])
     )
-    found = [path.in_words(titles) for path in user_paths(world, row, paths)]
+    found = [path.in_words(titles) for path in user_paths(world, row, paths, telling=True)]
     nothing = (
         "the world has no knowledge graph" if world.knowledge is None else "nothing: no item of it has a neighbour"
     )
-    console.print(_lines("what the knowledge graph makes of the history", found or [nothing]))
+    console.print(
+        _lines("knowledge graph: what sets the history apart, with its share of the attention", found or [nothing])
+    )
 
 
 def _lines(title: str, lines: Sequence[str]) -> Table:

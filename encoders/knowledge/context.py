@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from recloop.encoders.knowledge.links import item_links, kind_name
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+_TYPE = re.compile(r"^[a-z_]+:(?=[^/\s])")
+"""What comes in front of an entity's name to say what it is; not the scheme of an address."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class GraphPath:
     onward: tuple[str, ...] = ()
 
     def in_words(self, titles: Sequence[str], most: int = 3) -> str:
-        """One line, naming at most `most` items.
+        """One line, naming at most `most` items; "person:" and the like in front of an entity's name are left out.
 
         >>> GraphPath("director", "Ridley Scott", 0.214, (1, 0)).in_words(["Alien", "Blade Runner"])
         'director: Ridley Scott 0.21 (via Blade Runner, Alien)'
@@ -46,7 +50,7 @@ class GraphPath:
         others = [name for name in self.onward if name != self.relation]
         here = f", here as {' and '.join(others)}," if others and self.relation not in self.onward else ""
         via = ", ".join(titles[row] for row in self.items[:most])
-        return f"{self.relation}: {self.entity}{here} {self.weight:.2f} (via {via}{more})"
+        return f"{self.relation}: {_TYPE.sub('', self.entity)}{here} {self.weight:.2g} (via {via}{more})"
 
 
 class GraphContext:
@@ -80,6 +84,8 @@ class GraphContext:
         self._has = sparse.csr_array((np.ones(len(has)), (has[:, 0], has[:, 1])), shape=(n, kinds))
         self._names = tuple(kind_name(kg, kind) for kind in range(kinds))
         linked = max(len(np.unique(links[:, 0])), 1)
+        base = self._shares.sum(axis=0) / self._has.sum(axis=0)[self.pairs[:, 0]].clip(1)
+        self._base: Floats = base  # (P,), an entity's part of a relation over the whole catalogue
         rarity = np.log1p(linked / np.bincount(column, minlength=len(self.pairs)).clip(1))
         self._rarity: Floats = rarity / np.log1p(linked)  # (P,), 1 where a single item has the pair
 
@@ -124,10 +130,30 @@ class GraphContext:
         item_weights: Floats | None = None,
         attention: Mapping[str, float] | None = None,
         top: int = 8,
+        telling: bool = False,
     ) -> list[GraphPath]:
-        """The `top` weightiest paths of one history (H,); weights as in `weights`, ties by name."""
+        """The `top` weightiest paths of one history (H,); weights as in `weights`, ties by name.
+
+        Args:
+            telling: take and sort those that set the history apart from the catalogue instead, by what each adds to the
+                Kullback-Leibler divergence of the two: weight times the log of how much more of its relation the entity
+                has here. What every item shares, as a language, then comes late; and what a single consumed item has
+                comes after what several have, since one says little of a taste.
+        """
         found = self._one(history, item_weights, attention)
-        return self._read(found.indices, found.data, history, item_weights, top)
+        pairs, weights = found.indices[found.data > 0], found.data[found.data > 0]
+        if not telling:
+            return self._read(pairs, weights, weights, history, item_weights, top)
+        kinds = self.pairs[pairs, 0]
+        of_kind = np.bincount(kinds, weights, minlength=1)[kinds]
+        worth = weights * np.log(weights / of_kind / self._base[pairs])
+        consumed = np.unique(history[history < len(self._entity_rows)])
+        several = (self._shares[consumed] > 0).sum(axis=0)[pairs] > 1
+        ranked = [
+            self._read(pairs[mine], weights[mine], worth[mine], history, item_weights, top)
+            for mine in (several, ~several)
+        ]
+        return [path for paths in ranked for path in paths][:top]
 
     def explain(
         self,
@@ -156,8 +182,9 @@ class GraphContext:
             onward.setdefault(int(self._entity_rows[item]), ())
         found = self._one(history, item_weights, attention)
         shared = np.isin(self.pairs[found.indices, 1], np.array(list(onward), dtype=np.int64))
-        pairs, data = found.indices[shared], found.data[shared]
-        return self._read(pairs, data * self._rarity[pairs], history, item_weights, top, onward)
+        pairs = found.indices[shared]
+        weights = found.data[shared] * self._rarity[pairs]
+        return self._read(pairs, weights, weights, history, item_weights, top, onward)
 
     def _one(
         self, history: Ints, item_weights: Floats | None, attention: Mapping[str, float] | None
@@ -171,18 +198,19 @@ class GraphContext:
         self,
         pairs: npt.NDArray[np.integer],
         weights: Floats,
+        worth: Floats,
         history: Ints,
         item_weights: Floats | None,
         top: int,
         onward: Mapping[int, tuple[str, ...]] | None = None,
     ) -> list[GraphPath]:
-        """The weightiest pairs with their names and the items of the history that have them."""
+        """The pairs of most worth with their names and the items of the history that have them."""
         kg, given = self._kg, np.ones(len(history)) if item_weights is None else item_weights
         own = np.zeros(len(self._entity_rows))
         held = history < len(own)
         np.add.at(own, history[held], given[held])
         names = [(self._names[kind], kg.entities[entity]) for kind, entity in self.pairs[pairs].tolist()]
-        order = sorted(range(len(pairs)), key=lambda i: (-round(float(weights[i]), 12), names[i]))
+        order = sorted(range(len(pairs)), key=lambda i: (-round(float(worth[i]), 12), names[i]))
         found = []
         for place in [i for i in order if weights[i] > 0][:top]:
             column = self._shares[:, [int(pairs[place])]].tocoo()

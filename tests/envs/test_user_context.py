@@ -54,8 +54,8 @@ def test_a_user_as_a_reader_sees_them(world: World, capsys: pytest.CaptureFixtur
     print_user(world, "user-0", 2, 3, wide_console())
     said = capsys.readouterr().out
     assert world.catalogue.titles[0] in said
-    for path in user_paths(world, 0, 3):
-        assert f"{path.relation}: {path.entity}" in said
+    for path in user_paths(world, 0, 3, telling=True):
+        assert path.in_words(world.catalogue.titles)[:60] in said
     print_user(world, "user-1", 2, 3, wide_console())
     assert "no item of it has a neighbour" in capsys.readouterr().out
     assert user_row(world, "user-7") == 7

@@ -44,6 +44,25 @@ def test_paths_by_hand(films: tuple[KnowledgeGraph, np.ndarray]) -> None:
     assert {p.relation for p in plain} == {"director", "actor", "writer", "sequel", "sequel of"}
 
 
+def test_what_is_telling_is_not_what_all_share() -> None:
+    heads = ["A", "B", "C", "D"] * 2
+    kg = KnowledgeGraph.from_names(
+        heads, ["said in"] * 4 + ["by"] * 4, ["language:English"] * 4 + ["person:X", "person:Y", "person:Y", "person:Y"]
+    )
+    context = GraphContext(kg, kg.entity_rows(["A", "B", "C", "D"]))
+    attention = {"said in": 0.9, "by": 0.1}
+    first = context.paths(np.array([0, 1]), attention=attention)[0]
+    assert first.in_words("ABCD") == "said in: English 0.9 (via A, B)"
+    paths = context.paths(np.array([0, 1]), attention=attention, telling=True)
+    # X has a half here and a quarter of the catalogue, English all of both, Y a half here and three quarters there;
+    # X and Y have one consumed item each, English both.
+    assert [(p.entity, p.weight) for p in paths] == [
+        ("language:English", pytest.approx(0.9)), ("person:X", pytest.approx(0.05)), ("person:Y", pytest.approx(0.05))
+    ]  # fmt: skip
+    both = context.paths(np.array([1, 2]), attention=attention, telling=True)
+    assert [p.entity for p in both] == ["person:Y", "language:English"]  # all of it here, three quarters there
+
+
 def test_nothing_known_gives_no_path(films: tuple[KnowledgeGraph, np.ndarray]) -> None:
     context = GraphContext(*films)
     assert context.paths(np.array([3, 5, 5])) == []
