@@ -20,6 +20,8 @@ from recloop.encoders.instruction_pairs import Instruction, draw_instructions
 from recloop.encoders.instruction_phrases import TRAINING, PhraseBook
 from recloop.encoders.text import TextVectors
 
+_TEXT_WEIGHT = 3.0
+"""At the start an item's text counts for so many titles or attributes."""
 _FEW_VALUES = 128
 """A kind of fact with at most so many values is told by one number a value; others by the vectors of their names."""
 
@@ -38,11 +40,11 @@ class InstructionConfig:
         dropout: share of the inputs left out in a step, on both sides.
     """
 
-    dim: int = 128
-    pairs: int = 6_000
-    epochs: int = 30
+    dim: int = 256
+    pairs: int = 4_000
+    epochs: int = 10
     batch_size: int = 256
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     dropout: float = 0.1
 
@@ -195,14 +197,16 @@ class _Towers(nn.Module):
         super().__init__()
         spoken = torch.cat([p for p, meaning in zip(content.parts, content.meanings, strict=True) if meaning is None])
         width = spoken.shape[1]
-        _, vectors = torch.linalg.eigh(spoken.T @ spoken)
-        start = vectors.flip(1)[:, :dim]  # (t, d), the largest first
+        covariance = (spoken.T @ spoken).numpy().astype(np.float64)
+        directions = torch.from_numpy(np.linalg.eigh(covariance)[1]).to(torch.float32)
+        start = directions.flip(1)[:, :dim]  # (t, d), the largest first
         if dim > width:
             more = torch.randn(width, dim - width, generator=generator) / math.sqrt(width)
             start = torch.cat([start, more], dim=1)
         self.head = nn.Parameter(start.clone())
         self.bias = nn.Parameter(torch.zeros(dim))
         blocks = [start if meaning is None else _centred(meaning) @ start for meaning in content.meanings]
+        blocks[0] = blocks[0] * _TEXT_WEIGHT
         self.tower = nn.Parameter(torch.cat(blocks))
         self.sharpness = nn.Parameter(torch.tensor(math.log(20.0)))
 
