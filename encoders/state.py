@@ -208,7 +208,7 @@ class StateEncoder(StateLayers):
         decay = weight.new_full((len(self.relations),), self.config.decay)
 
         def running(table: Tensor) -> Tensor:
-            rows = F.embedding(items, table.flatten(1)).view(b, h, len(self.relations), -1)
+            rows = F.embedding(items, table.flatten(1)).view(b, h, *table.shape[1:])
             return running_sums(rows * weight.view(b, h, 1, 1), decay)
 
         hidden = blank.hidden.unsqueeze(1).expand(-1, h, -1)

@@ -16,6 +16,8 @@ from recloop.encoders.state_config import EncoderState, StateEncoderConfig
 
 _STRONGEST = 4.0
 """Largest logit of a pattern: none looks more than e^8 times as hard at one item as at another."""
+_SILENT = ("profile.weight", "relation_gate.weight", "pattern_input.weight")
+"""What says nothing before it is fitted."""
 
 
 class StateLayers(nn.Module):
@@ -181,11 +183,13 @@ class StateLayers(nn.Module):
             for name, weight in self.named_parameters():
                 if name == "fusion.norm.weight":
                     weight.fill_(1.0)
-                elif weight.dim() < 2 or name in ("profile.weight", "relation_gate.weight"):
+                elif weight.dim() < 2 or name in _SILENT:
                     weight.zero_()
                 elif weight.numel():
                     bound = 1 / math.sqrt(weight.shape[1])
                     weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
+            if self.config.sequence == "lstm":  # it remembers before it learns to forget (Jozefowicz et al. 2015)
+                self.sequence.bias_ih_l0[self.config.hidden : 2 * self.config.hidden] = 1.0
 
 
 def mean_of(sums: Tensor, mass: Tensor) -> Tensor:

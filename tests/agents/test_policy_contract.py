@@ -24,6 +24,7 @@ NAMES = (
     "greedy",
     "exploring-greedy",
     "diversified-greedy",
+    "dnn",
     "sasrec",
 )
 """Under contract here. Agents of Stable-Baselines3 are under theirs, the planner under its own."""

@@ -73,6 +73,22 @@ def test_start_equals_advance_step_by_step(encoder: StateEncoder) -> None:
     torch.testing.assert_close(encoder.vector(started), encoder.vector(state), atol=1e-6, rtol=0)
 
 
+def test_a_trajectory_passes_through_every_state(encoder: StateEncoder) -> None:
+    """The t-th vector is that of the first t items; empty places come last."""
+    profile, history, feedback = _users()
+    vectors, held = encoder.trajectory(profile, history, feedback)
+    assert vectors.shape == (B, H, D)
+    assert torch.equal(held.sum(1), (history < N).sum(1))
+    state = encoder.blank(profile)
+    seen = torch.zeros(B, dtype=torch.long)
+    for place in range(H):
+        state = encoder.advance(state, history[:, place : place + 1], feedback[:, place : place + 1])
+        there = history[:, place] < N
+        expected = encoder.vector(state)[there]
+        torch.testing.assert_close(vectors[torch.arange(B), seen][there], expected, atol=1e-6, rtol=0)
+        seen += there
+
+
 def test_padding_changes_nothing(encoder: StateEncoder) -> None:
     profile, history, feedback = _users()
     padded = torch.cat([torch.full((B, 5), N), history], dim=1)

@@ -1,0 +1,183 @@
+"""R_pred = DNN(V_fused): a deep net on the world's state that names the next item."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from recloop.agents.policy import FitOptions, ScoringPolicy
+from recloop.agents.serving import Serving
+from recloop.encoders.errors import PolicyError
+from recloop.envs.observation import Observation
+from recloop.envs.world import World
+
+
+@dataclass(frozen=True)
+class DNNConfig:
+    """Sizes of the net and how it is fitted.
+
+    Args:
+        hidden: units of each of its two hidden layers.
+        epochs: passes over the train users.
+        batch_users: users a gradient step.
+        window: newest items of a user that are learned from.
+        learning_rate: of AdamW, falling to zero by a cosine.
+        held_out: share of the train users whose loss says which pass was the best.
+    """
+
+    hidden: int = 128
+    epochs: int = 10
+    batch_users: int = 64
+    window: int = 100
+    learning_rate: float = 2e-3
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "epochs", "batch_users", "window"):
+            if getattr(self, name) < 1:
+                raise PolicyError(f"{name}={getattr(self, name)} of the dnn must be at least 1")
+
+
+class DNN(nn.Module):
+    """Scores of all items from the state vector (Covington, Adams and Sargin 2016).
+
+    Differences: the input is the state encoder's frozen vector, and beside its own score stands the encoder's, so that
+    a fresh net ranks as the encoder does; a full softmax instead of a sampled one; items are scored by
+    the encoder's item vectors plus a learned correction.
+
+    Args:
+        items: float32 (N+1, d) item vectors as the encoder's scores read them; row N is zero.
+        popularity: float32 (N,) the part of those scores that no user explains.
+        hidden: units of a hidden layer.
+        seed: of the starting weights; no global generator is touched.
+    """
+
+    items: Tensor
+
+    def __init__(self, items: Tensor, popularity: Tensor, hidden: int, seed: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("items", items.clone())
+        self.correction = nn.Parameter(torch.zeros_like(items[:-1]))
+        self.popularity = nn.Parameter(popularity.clone())
+        d, generator = items.shape[1], torch.Generator().manual_seed(seed)
+        self.layers = nn.ModuleList(
+            nn.Linear(i, o, device="meta").to_empty(device="cpu")
+            for i, o in ((d, hidden), (hidden, hidden), (hidden, d))
+        )
+        with torch.no_grad():
+            for layer in self.layers:
+                bound = 1 / math.sqrt(layer.in_features)
+                layer.weight.copy_((torch.rand(layer.weight.shape, generator=generator) * 2 - 1) * bound)
+                layer.bias.zero_()
+            self.layers[-1].weight.zero_()
+
+    def forward(self, state: Tensor) -> Tensor:
+        """State vectors (..., d) -> scores (..., N)."""
+        hidden = state
+        for layer in self.layers[:-1]:
+            hidden = F.gelu(layer(hidden))
+        wanted = state + self.layers[-1](hidden)
+        return wanted @ (self.items[:-1] + self.correction).T + self.popularity
+
+
+class DNNPolicy(ScoringPolicy):
+    """Shows the k admissible items that a deep net on `observation["state"]` ranks first.
+
+    Args:
+        net: fitted.
+        config: how.
+    """
+
+    name = "dnn"
+    kind = "dnn"
+
+    def __init__(self, net: DNN, config: DNNConfig) -> None:
+        self.net, self.settings = net.eval(), config
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> Self:
+        """Learn the next item of the world's train users from the states before; `options.steps` are passes."""
+        config = DNNConfig(epochs=options.steps or DNNConfig.epochs)
+        encoder = world.state_encoder
+        device = torch.device(options.device)
+        net = DNN(encoder.out_items.cpu(), encoder.popularity.cpu(), config.hidden, options.seed).to(device)
+        _fit(net, world, config, options)
+        return cls(net.cpu(), config)
+
+    @torch.no_grad()
+    def scores(self, observation: Observation) -> Tensor:
+        """Next-item scores, (B, N)."""
+        state = observation["state"]
+        scores: Tensor = self.net.to(state.device)(state)
+        return scores
+
+    def config(self) -> dict[str, Any]:
+        """How it was fitted."""
+        return asdict(self.settings)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The net's weights and item vectors."""
+        return dict(self.net.state_dict())
+
+    @classmethod
+    def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Undo `config` and `tensors`."""
+        settings = DNNConfig(**config)
+        net = DNN(tensors["items"], tensors["popularity"], settings.hidden)
+        net.load_state_dict(dict(tensors))
+        return cls(net, settings)
+
+
+def _fit(net: DNN, world: World, config: DNNConfig, options: FitOptions) -> None:
+    """Fit on all train users but some; the weights of the pass that predicts those best are kept."""
+    generator = torch.Generator().manual_seed(options.seed)
+    users = world.users.rows("train")
+    users = users[torch.from_numpy(world.sequences.lengths)[users] >= 2]
+    if not len(users):
+        raise PolicyError(
+            f"no train user of world '{world.name}' consumed two items; the dnn has no next item to learn"
+        )
+    users = users[torch.randperm(len(users), generator=generator)]
+    held_out = users[: int(len(users) * config.held_out)]
+    train = users[len(held_out) :]
+    optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate)
+    steps = config.epochs * -(-len(train) // config.batch_users)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    best, kept = math.inf, {name: value.clone() for name, value in net.state_dict().items()}
+    for epoch in tqdm(range(config.epochs), desc="dnn", unit="pass", disable=not options.progress):
+        total, asked = 0.0, 0
+        for batch in torch.split(train[torch.randperm(len(train), generator=generator)], config.batch_users):
+            loss, count = _loss(net, world, batch, config)
+            optimiser.zero_grad(set_to_none=True)
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            total, asked = total + float(loss.detach()), asked + count
+        with torch.no_grad():
+            parts = [_loss(net, world, b, config) for b in torch.split(held_out, config.batch_users)]
+        held = sum(float(loss) for loss, _ in parts) / max(sum(count for _, count in parts), 1)
+        if options.log is not None:
+            options.log("train/loss", total / asked, epoch)
+            options.log("train/held_out_loss", held, epoch)
+        if held < best or not len(held_out):
+            best, kept = held, {name: value.clone() for name, value in net.state_dict().items()}
+    net.load_state_dict(kept)
+
+
+def _loss(net: DNN, world: World, users: Tensor, config: DNNConfig) -> tuple[Tensor, int]:
+    """Summed negative log-likelihood of each next item of some users, and how many there are."""
+    encoder, device = world.state_encoder, net.items.device
+    history, feedback = world.sequences.last(users.numpy(), config.window)
+    where = encoder.item_vectors.device
+    with torch.no_grad():
+        states, held = encoder.trajectory(*(t.to(where) for t in (world.users.profile[users], history, feedback)))
+    target = torch.sort((history < net.items.shape[0] - 1).long(), dim=1, descending=True, stable=True).indices
+    target = history.gather(1, target)[:, 1:].to(device)  # items first, as the states come
+    asked = held[:, 1:].to(device)
+    scores = net(states[:, :-1].to(device)[asked])
+    return F.cross_entropy(scores, target[asked], reduction="sum"), int(asked.sum())
