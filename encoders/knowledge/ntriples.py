@@ -200,9 +200,13 @@ def _select(quads: Iterable[Quad], query: str, names: _Names, folder: str) -> No
 
     store = Store(folder)
     store.bulk_extend(quads)
-    for answer in cast(Iterable[Any], store.query(query)):
+    answers = cast(Any, store.query(query))
+    called = [variable.value for variable in getattr(answers, "variables", ())]
+    # By place: looking a variable up by its name costs more than the rest of the loop.
+    places = [called.index(name) for name in _VARIABLES] if called else []
+    for answer in answers:
         triple = isinstance(answer, Triple)
-        cells = (answer.subject, answer.predicate, answer.object) if triple else [answer[name] for name in _VARIABLES]
+        cells = (answer.subject, answer.predicate, answer.object) if triple else [answer[place] for place in places]
         head, relation, tail = (cell.value if isinstance(cell, NamedNode) else _literal(cell, "all") for cell in cells)
         if head is None or relation is None or tail is None:
             names.passed_over += 1

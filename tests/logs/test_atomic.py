@@ -153,6 +153,9 @@ def test_faults_of_the_files_beside(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"tiny\.link, line 2, column 'item_id': 'i9' is no item"):
         read_log(tmp_path)
     assert ("unknown item_id in tiny.link", 1) in read_log(tmp_path, on_bad_rows="drop").dropped
+    write(tmp_path, link="item_id:token\tentity_id:token\ni1\ta\ni1\tc\n")
+    with pytest.raises(LogError, match=r"tiny\.link, line 3, column 'item_id': 'i1' stands here a second time"):
+        read_log(tmp_path)
     write(tmp_path, kg="head_id:token\ttail_id:token\na\tb\n")
     with pytest.raises(LogError, match=r"tiny\.kg, line 1: there is no column 'relation_id'"):
         read_log(tmp_path)
