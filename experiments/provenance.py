@@ -29,8 +29,10 @@ def provenance(device: str) -> dict[str, Any]:
 
 def command() -> str:
     """The command line, as one can type it again."""
-    script = Path(sys.argv[0])
+    script, module = Path(sys.argv[0]), getattr(sys.modules["__main__"], "__spec__", None)
     name = script.name if script.suffix != ".py" else f"python {script}"
+    if module is not None and script.suffix == ".py":  # python -m
+        name = f"python -m {module.name}"
     return shlex.join([*shlex.split(name), *sys.argv[1:]])
 
 
