@@ -36,6 +36,7 @@ COMMANDS = {
     "recommend": ("recloop.experiments.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
     "fidelity": ("recloop.experiments.fidelity:FidelityCommand", "are simulated users like the logged ones?"),
     "download": ("recloop.experiments.download:DownloadConfig", "fetch a published data set, with its checksum"),
+    "graph": ("recloop.experiments.graph:GraphConfig", "a knowledge graph in a database: build, neighbours, paths"),
     "users": ("recloop.experiments.users:UsersConfig", "user simulators that are there, in a world or installed"),
     "distill": (
         "recloop.experiments.distill:DistillConfig",

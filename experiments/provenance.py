@@ -28,12 +28,18 @@ def provenance(device: str) -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line, as one can type it again."""
+    """The command line, as one can type it again; a password in a graph server's URL is left out."""
+    from recloop.encoders.knowledge.stores import without_password
+
+    given = []
+    for argument in sys.argv[1:]:
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        given.append(option + equals + without_password(value))
     script, module = Path(sys.argv[0]), getattr(sys.modules["__main__"], "__spec__", None)
     name = script.name if script.suffix != ".py" else f"python {script}"
     if module is not None and script.suffix == ".py":  # python -m
         name = f"python -m {module.name}"
-    return shlex.join([*shlex.split(name), *sys.argv[1:]])
+    return shlex.join([*shlex.split(name), *given])
 
 
 def commit() -> str | None:
