@@ -63,7 +63,8 @@ class Embeddings:
         query, entity = self._tail_query(heads, relations), self._entities(tails)
         if self.kind in ("distmult", "complex"):
             return (query * entity).sum(1)
-        return -torch.linalg.vector_norm(query - entity, ord=self._norm, dim=1)
+        distance: Tensor = torch.linalg.vector_norm(query - entity, ord=self._norm, dim=1)
+        return -distance
 
     def tails(self, heads: Tensor, relations: Tensor) -> Tensor:
         """Scores of every entity as the tail: int64 (b,), (b,) -> float32 (b, E)."""
