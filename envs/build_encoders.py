@@ -12,8 +12,8 @@ from recloop.encoders.errors import EncoderError, unknown_name
 from recloop.encoders.item_fusion import FUSIONS, Fusion
 from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.embeddings import item_knowledge
-from recloop.encoders.knowledge.triple_scores import Model
 from recloop.encoders.knowledge.triple_report import OnBadLines
+from recloop.encoders.knowledge.triple_scores import Model
 from recloop.encoders.modalities import ModalityReport, modality_paths, read_modality
 from recloop.encoders.next_item import fit_state_encoder
 from recloop.encoders.next_item_batches import NextItemConfig
