@@ -159,7 +159,7 @@ def main(config: AblationConfig) -> list[Line]:
     if not finished:
         raise RecloopError(f"{config.folder} holds no finished unit of these settings; run without --pool-only")
     lines = pool([_read(config.folder, unit) for unit in finished])
-    commits = sorted({str(read_json(config.folder / f"{unit.name}.json")["commit"])[:7] for unit in finished})
+    commits = sorted({_short(read_json(config.folder / f"{unit.name}.json")["commit"]) for unit in finished})
     write_lines(config.table, config.log, lines, _stated(config, units[0]), " ".join(commits))
     print_lines(config.log, lines)
     print(f"table  {config.table}")
@@ -245,6 +245,11 @@ def _read(folder: Path, unit: UnitConfig) -> Unit:
             for split in SPLITS[unit.arm]
         },
     )  # fmt: skip
+
+
+def _short(commit: str | None) -> str:
+    """Seven letters, and whether there were changes on top."""
+    return "unknown" if commit is None else commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def _stated(config: AblationConfig, unit: UnitConfig) -> str:

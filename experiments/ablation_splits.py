@@ -1,7 +1,8 @@
 """Next-item questions of three kinds: at the end of every history, of cold users, and about cold items.
 
 Two trainings answer them. `standard` trains on all but every user's last item. `cold` trains without a share of the
-users and without a share of the items, which are held out of training altogether.
+users and without a share of the items, which are held out of training altogether. What its users consumed of other
+items after a cold one stays in training, as in DropoutNet (Volkovs et al. 2017) and CLCRec (Wei et al. 2021).
 """
 
 from collections.abc import Callable, Mapping
