@@ -13,6 +13,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +87,13 @@ def store_table(graph: KnowledgeGraph, config: BenchConfig) -> Table:
     asked = [str(name) for name in draw.choice(films, config.questions + config.questions // 5)]
     people = [name for name in graph.entities if name.startswith("person:")]
     to_people = list(zip(asked, map(str, draw.choice(people, len(asked))), strict=True))
-    to_films = [(a, b) for a, b in zip(asked, asked[1:], strict=False) if a != b]
+    to_films = [(a, b) for a, b in pairwise(asked) if a != b]
     warm = config.questions // 5
     with tempfile.TemporaryDirectory() as folder:
         embedded = LadybugStore(Path(folder) / "graph.db", config.buffer_mib * 2**20, config.threads)
         before = peak_mib()
         with embedded, MemoryStore() as memory:
-            loads = [_seconds(lambda s=s: s.build(graph)) for s in (embedded, memory)]
+            loads = [_seconds(partial(store.build, graph)) for store in (embedded, memory)]
             after = peak_mib()
             size = embedded.path.stat().st_size / 2**20
             table = Table("ms", "embedded", "least", "memory", "least", "in an answer", title_justify="left")
@@ -107,8 +109,8 @@ def store_table(graph: KnowledgeGraph, config: BenchConfig) -> Table:
                     lambda s, film: s.neighbourhood([film], 2, ["actor", "director", "writer"], config.limit),
                     asked,
                 ),
-                ("paths of up to 2 hops, film to film", lambda s, ends: s.paths(*ends, max_hops=2), to_films),
-                ("paths of up to 3 hops, film to person", lambda s, ends: s.paths(*ends, max_hops=3), to_people),
+                ("paths of up to 2 hops, film to film", lambda s, ends: s.paths(ends[0], ends[1], 2), to_films),
+                ("paths of up to 3 hops, film to person", lambda s, ends: s.paths(ends[0], ends[1], 3), to_people),
             ]
             for name, ask, questions in kinds:
                 answers, times = zip(*(_answers(store, ask, questions) for store in (embedded, memory)), strict=True)
