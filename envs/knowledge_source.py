@@ -133,7 +133,13 @@ def _given(log: LoggedBehavior) -> list[str | None]:
 
 
 def _lines(report: SourceReport, names: list[str], graph: KnowledgeGraph) -> list[str]:
-    lines = [report.triples, f"{report.given:,} items are linked by the log itself; of the others, {report.links}"]
+    by_title = report.figures["by_title_and_year"]
+    found = ", ".join(f"{count:,} {reason}" for reason, count in by_title.items()) or "none asked"
+    lines = [
+        report.triples,
+        f"{report.figures['linked']:,} of {len(names):,} items are linked to it: {report.given:,} by the log itself, "
+        f"the others by title and year ({found})",
+    ]
     missing = [names[item] for item in report.links.items("missing", "taken")]
     if missing:
         lines.append(f"{len(missing):,} items are no entity, such as {_some(missing)}")

@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from recloop.encoders.errors import EncoderError, LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.encoders.next_item_batches import NextItemConfig
+from recloop.envs.build import BuildConfig, build_world
+from recloop.envs.build_encoders import EncoderConfig
 from recloop.envs.knowledge_source import with_knowledge_source
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal
-from recloop.envs.world import Card
+from recloop.envs.users.fitted import FitConfig
+from recloop.envs.world import Card, World
 
 TITLES = {"1": "Usual Suspects, The (1995)", "2": "Heat (1995)", "3": "Ran (1985)", "4": "4"}
 TRIPLES = [
@@ -43,6 +48,7 @@ def test_items_are_linked_by_title_and_year(tmp_path: Path) -> None:
     assert entities(made) == ["film:The Usual Suspects (1995)", "film:Heat (1995)", None, None]
     assert made.knowledge is not None
     assert len(made.knowledge.triples) == 3
+    assert "2 of 4 items are linked to it: 0 by the log itself, the others by title and year (2" in said[1]
     assert any("1 items are no entity, such as 'Ran (1985)'" in line for line in said)
     card = report.on_card(Card(learned=("before",)))
     assert card.learned[0].endswith("2 of 4 items are linked to it, 2 of them by title and year.")
@@ -95,3 +101,46 @@ def test_a_graph_that_knows_none_of_the_items(tmp_path: Path) -> None:
     (tmp_path / "songs.tsv").write_text("song:Hurt (1994)\tby\tband:Nine Inch Nails\n")
     with pytest.raises(LogError, match=r"none of the 4 items of films \(such as 'Usual .*\) is linked to .*songs"):
         with_knowledge_source(log(), str(tmp_path / "songs.tsv"))
+
+
+@pytest.mark.slow
+def test_a_world_with_a_graph_from_elsewhere(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    items = pd.Series(
+        [f"Film {i}, The ({1960 + i})" for i in range(24)], index=[str(i) for i in range(24)], dtype="str"
+    )
+    rows = [(f"u{u}", str(i)) for u in range(24) for i in rng.choice(24, 6, replace=False)]
+    seen = pd.DataFrame(rows, columns=[Columns.user, Columns.item], dtype="str").assign(click=1.0)
+    films = LoggedBehavior(
+        "films",
+        seen,
+        pd.DataFrame(index=pd.Index([f"u{u}" for u in range(24)], dtype="str")),
+        pd.DataFrame({Columns.title: items, Columns.text: items}),
+        (Signal("click"),),
+    )
+    lines = [f"film:The Film {i} ({1960 + i})\tgenre\tgenre:{i % 3}" for i in range(20)]
+    (tmp_path / "genres.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\n" + "\n".join(lines))
+    config = BuildConfig(
+        slate_size=3, history_length=8, shown_length=2, members=1, examine=False, use_cache=False,
+        encoder=EncoderConfig(
+            text="none", dim=8, kg_dim=8, kg_epochs=2, segments=-1, topics=0,
+            kg_source=str(tmp_path / "genres.kg"), next_item=NextItemConfig(epochs=1, batch_users=8),
+        ),
+        users=FitConfig(epochs=1, hidden=8, rank=4, residual=4, negatives=8),
+    )  # fmt: skip
+    said: list[str] = []
+    world = build_world(films, config, say=said.append)
+    assert world.knowledge is not None
+    assert world.knowledge.relations == ("genre",)
+    assert world.card.figures["knowledge_source"]["linked"] == world.card.figures["linked_items"] == 20
+    assert any("20 of 24 items are linked to it" in line for line in said)
+    world.save(tmp_path / "world")
+    again = World.load(tmp_path / "world")
+    assert again.card == world.card
+    assert again.knowledge is not None
+    assert len(again.knowledge.triples) == 20
+
+
+def test_a_query_needs_a_source() -> None:
+    with pytest.raises(EncoderError, match="kg_query selects from kg_source, which is not given"):
+        EncoderConfig(kg_query="SELECT ?head ?relation ?tail WHERE { ?head ?relation ?tail }")
