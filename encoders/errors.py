@@ -43,6 +43,10 @@ class DeviceError(RecloopError):
     """A torch device that is not there."""
 
 
+_LISTED = 40
+"""Known names that a message lists."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """The message for a name nobody knows: suggests the nearest and lists the rest.
 
@@ -52,4 +56,5 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown {what} '{name}'; {hint}Known: {', '.join(known)}"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"unknown {what} '{name}'; {hint}Known: {', '.join(known[:_LISTED])}{more}"

@@ -113,6 +113,15 @@ def test_relations_by_name() -> None:
         GRAPH.without(["writer"])
 
 
+def test_an_unknown_relation_among_many_is_one_short_line() -> None:
+    names = [f"P{i}" for i in range(1_000)]
+    with pytest.raises(
+        EncoderError, match=r"unknown relation 'P1000'; did you mean 'P100'\? .* and 960 more$"
+    ) as caught:
+        KnowledgeGraph.from_names(names, names, names).relation("P1000")
+    assert len(str(caught.value)) < 400
+
+
 def test_many_names_are_numbered_as_by_hand() -> None:
     generator = np.random.default_rng(0)
     heads, kinds, tails = ([f"{c}{i}" for i in generator.integers(0, 300, 2_000)] for c in ("é", "r", "z"))
