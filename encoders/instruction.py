@@ -172,7 +172,7 @@ class _Absent:
     def __init__(self, dim: int, error: EncoderError) -> None:
         self.dim, self.error = dim, error
 
-    def encode(self, texts: Sequence[str], progress: bool = False) -> Tensor:
+    def encode(self, texts: Sequence[str], progress: bool = False, keep: bool = True) -> Tensor:
         """Blank texts need no model; for others says what is missing."""
         if any(text.strip() for text in texts):
             raise EncoderError(f"instructions cannot be read: {self.error}")

@@ -168,7 +168,8 @@ def _centred(part: Tensor) -> Tensor:
     if not bool(known.any()):
         return part
     part = (part - part[known].mean(0)) * known.unsqueeze(1)
-    return part / part[known].norm(dim=1).mean().clamp_min(1e-6)
+    length: Tensor = part[known].norm(dim=1).mean().clamp_min(1e-6)
+    return part / length
 
 
 def _targets(pairs: Sequence[Instruction], rows: Ints, catalogue: int) -> Tensor:

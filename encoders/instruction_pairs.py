@@ -56,7 +56,7 @@ def draw_instructions(
             f"nothing is known of {len(items)} items that one could ask for: no attributes, years or telling words; "
             "build without an instruction encoder"
         )
-    found = []
+    found: list[Instruction] = []
     while len(found) < count:
         item = known[int(rng.integers(len(known)))]
         own = _by_kind(facts, item)

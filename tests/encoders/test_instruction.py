@@ -1,6 +1,7 @@
 """Instructions as vectors: what is known of items, how it is asked for, and what the fitted head retrieves."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from recloop.encoders.instruction_language import other_language
 from recloop.encoders.instruction_pairs import draw_instructions
 from recloop.encoders.instruction_phrases import PLAIN, TRAINING
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.encoders.text import HashedText
+from recloop.encoders.text import HashedText, TextEncoder
 
 GENRES = ("Comedy", "Horror", "Western")
 ITEMS = 30
@@ -34,7 +35,7 @@ def _facts() -> ItemFacts:
 
 @pytest.fixture(scope="module")
 def encoder() -> InstructionEncoder:
-    config = InstructionConfig(dim=32, pairs=600, epochs=25, batch_size=64)
+    config = InstructionConfig(dim=32, pairs=600, epochs=25, batch_size=64, learning_rate=0.01)
     return fit_instruction_encoder(HashedText(128), _facts(), TITLES, config, seed=0)
 
 
@@ -103,11 +104,12 @@ def test_it_retrieves_what_is_meant(encoder: InstructionEncoder) -> None:
 
 
 def test_items_held_out_of_the_pairs_are_retrieved() -> None:
-    config = InstructionConfig(dim=32, pairs=600, epochs=25, batch_size=64)
-    trained = np.arange(21)
-    encoder = fit_instruction_encoder(HashedText(128), _facts(), TITLES, config, items=trained)
-    among = encoder.scores(["show me a western movie"])[0, 21:].topk(3).indices + 21
-    assert (among % 3 == 2).all()
+    config = InstructionConfig(dim=64, pairs=600, epochs=10, batch_size=64, learning_rate=0.003)
+    encoder = fit_instruction_encoder(HashedText(256), _facts(), [""] * ITEMS, config, items=np.arange(21))
+    western = torch.arange(21, ITEMS) % 3 == 2
+    for words in ("show me a western movie", "recommend a cowboy film"):
+        scores = encoder.scores([words])[0, 21:]
+        assert scores[western].mean() > scores[~western].mean() + 0.05
 
 
 def test_equal_seeds_give_equal_bits() -> None:
@@ -188,14 +190,14 @@ def test_another_language_model_is_refused(encoder: InstructionEncoder) -> None:
         InstructionEncoder(HashedText(64), encoder.weight, encoder.bias, encoder.table)
 
 
-def test_it_opens_without_its_language_model(encoder: InstructionEncoder, tmp_path: Path) -> None:
-    encoder.save(tmp_path / "saved")
-    facts = (tmp_path / "saved" / "instruction.json").read_text().replace("HashedText", "TextEncoder")
-    (tmp_path / "saved" / "instruction.json").write_text(facts)
-    model = '{"model": "./no-such-model", "fingerprint": "0", "pooling": "mean", "max_length": 16}'
-    (tmp_path / "saved" / "text.json").write_text(model)
+def test_it_opens_without_its_language_model(tiny_model: Any, tmp_path: Path) -> None:
+    model = tiny_model("bert")
+    text = TextEncoder(model, use_cache=False)
+    made = InstructionEncoder(text, torch.eye(text.dim), torch.zeros(text.dim), torch.eye(3, text.dim))
+    made.save(tmp_path / "saved")
+    model.rename(tmp_path / "elsewhere")
     again = InstructionEncoder.load(tmp_path / "saved")
-    assert torch.equal(again.table, encoder.table)
+    assert torch.equal(again.table, made.table)
     assert not again.encode([""]).any()
-    with pytest.raises(EncoderError, match="no-such-model"):
-        again.encode(["a western"])
+    with pytest.raises(EncoderError, match=f"instructions cannot be read: .*{model.name}"):
+        again.encode(["a red hat"])
