@@ -98,7 +98,7 @@ class InstructionEncoder:
                     InstructionWarning,
                     stacklevel=2,
                 )
-        hidden = self.text.encode(read, progress)  # (B, t)
+        hidden = self.text.encode(read, progress, keep=False)  # (B, t); what people say is not kept on disk
         if not bool(torch.isfinite(hidden).all()):
             raise EncoderError(
                 "the language model gave NaN or infinity for an instruction; take float32 or another model"

@@ -201,8 +201,9 @@ def _print(table: pd.DataFrame) -> None:
     shown = Table(title="Instructions about held-out items", title_justify="left")
     for name in ("what", "metric", "mean", "low", "high"):
         shown.add_column(name, justify="left" if name in ("what", "metric") else "right")
-    for row in table.itertuples():
-        shown.add_row(str(row.what), str(row.metric), *(f"{value:.3f}" for value in (row.mean, row.low, row.high)))
+    for row in table.to_dict("records"):
+        numbers = (f"{float(row[name]):.3f}" for name in ("mean", "low", "high"))
+        shown.add_row(str(row["what"]), str(row["metric"]), *numbers)
     wide_console().print(shown)
 
 

@@ -171,7 +171,7 @@ def test_english_and_names_pass(text: str) -> None:
 
 
 class _Broken(HashedText):
-    def encode(self, texts: object, progress: bool = False) -> torch.Tensor:
+    def encode(self, texts: object, progress: bool = False, keep: bool = True) -> torch.Tensor:
         return torch.full((len(texts), self.dim), torch.nan)  # type: ignore[arg-type]
 
 
