@@ -47,16 +47,21 @@ class Fusion(nn.Module):
             (..., dh), and the weights (..., R), averaged over heads, summing to 1, or to 0 where no token is present.
         """
         h = self.heads
-        asked = self.query(query).unflatten(-1, (h, 1, -1))  # (..., h, 1, dk/h)
-        found = (keys + self.token_key).unflatten(-1, (h, -1)).transpose(-3, -2)  # (..., h, R, dk/h)
+        asked = _by_head(self.query(query).unsqueeze(-2), h)  # (..., h, 1, dk/h)
+        found = _by_head(keys + self.token_key, h)  # (..., h, R, dk/h)
         logits = (asked * found).sum(-1) / math.sqrt(found.shape[-1])  # (..., h, R)
         there = present.unsqueeze(-2)
         weights = torch.softmax(logits.masked_fill(~there, -1e9), dim=-1) * there
-        told = (values + self.token_value).unflatten(-1, (h, -1)).transpose(-3, -2)
+        told = _by_head(values + self.token_value, h)
         context = (weights.unsqueeze(-1) * told).sum(-2).flatten(-2)  # (..., dv)
         fused = query + self.attended(context)
         fused = fused + self.narrow(F.gelu(self.wide(self.norm(fused))))
         return fused, weights.mean(-2)
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """Tokens (..., R, w) as each head sees them: (..., heads, R, w / heads)."""
+    return x.view(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-3, -2)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

@@ -25,7 +25,7 @@ def running_sums(values: Tensor, decay: Tensor) -> Tensor:
     matrix = torch.where(age >= 0, left, 0.0)  # (G, c, c)
     fade = decay[:, None] ** (place + 1)  # (G, c)
     carry, parts = None, []
-    for part in values.split(CHUNK, dim=1):
+    for part in torch.split(values, CHUNK, dim=1):
         c = part.shape[1]
         total = torch.einsum("gts,bsgw->btgw", matrix[:, :c, :c], part)
         if carry is not None:

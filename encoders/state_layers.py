@@ -189,7 +189,8 @@ class StateLayers(nn.Module):
                     bound = 1 / math.sqrt(weight.shape[1])
                     weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
             if self.config.sequence == "lstm":  # it remembers before it learns to forget (Jozefowicz et al. 2015)
-                self.sequence.bias_ih_l0[self.config.hidden : 2 * self.config.hidden] = 1.0
+                forget = slice(self.config.hidden, 2 * self.config.hidden)
+                self.get_parameter("sequence.bias_ih_l0")[forget] = 1.0
 
 
 def mean_of(sums: Tensor, mass: Tensor) -> Tensor:

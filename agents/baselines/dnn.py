@@ -65,23 +65,16 @@ class DNN(nn.Module):
         self.correction = nn.Parameter(torch.zeros_like(items[:-1]))
         self.popularity = nn.Parameter(popularity.clone())
         d, generator = items.shape[1], torch.Generator().manual_seed(seed)
-        self.layers = nn.ModuleList(
-            nn.Linear(i, o, device="meta").to_empty(device="cpu")
-            for i, o in ((d, hidden), (hidden, hidden), (hidden, d))
-        )
+        self.inner = _linear(d, hidden, generator)
+        self.outer = _linear(hidden, hidden, generator)
+        self.wanted = _linear(hidden, d, generator)
         with torch.no_grad():
-            for layer in self.layers:
-                bound = 1 / math.sqrt(layer.in_features)
-                layer.weight.copy_((torch.rand(layer.weight.shape, generator=generator) * 2 - 1) * bound)
-                layer.bias.zero_()
-            self.layers[-1].weight.zero_()
+            self.wanted.weight.zero_()
 
     def forward(self, state: Tensor) -> Tensor:
         """State vectors (..., d) -> scores (..., N)."""
-        hidden = state
-        for layer in self.layers[:-1]:
-            hidden = F.gelu(layer(hidden))
-        wanted = state + self.layers[-1](hidden)
+        hidden = F.gelu(self.outer(F.gelu(self.inner(state))))
+        wanted: Tensor = state + self.wanted(hidden)
         return wanted @ (self.items[:-1] + self.correction).T + self.popularity
 
 
@@ -131,6 +124,16 @@ class DNNPolicy(ScoringPolicy):
         net = DNN(tensors["items"], tensors["popularity"], settings.hidden)
         net.load_state_dict(dict(tensors))
         return cls(net, settings)
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A layer whose weights come from `generator`, uniform by fan-in, and whose bias is zero."""
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    bound = 1 / math.sqrt(inputs)
+    with torch.no_grad():
+        layer.weight.copy_((torch.rand(outputs, inputs, generator=generator) * 2 - 1) * bound)
+        layer.bias.zero_()
+    return layer
 
 
 def _fit(net: DNN, world: World, config: DNNConfig, options: FitOptions) -> None:
