@@ -1,30 +1,22 @@
-"""A world: everything learned from one log, in memory and on disk."""
+"""A world: everything learned from one log, in memory."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import RecloopError, WorldError, unknown_name
+from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.encoders.instruction import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.state_config import EncoderState
-from recloop.encoders.storage import (
-    read_json,
-    read_tensors,
-    replacing_folder,
-    write_json,
-    write_tensors,
-)
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.observation import ObservationSpec
@@ -32,108 +24,11 @@ from recloop.envs.patterns import Patterns
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.model import SupportModel
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.warm_states import warm_states
-from recloop.envs.world_files import load_knowledge, named_or_none, save_knowledge, sequence_tensors, sequences_from
+from recloop.envs.world_files import FORMAT, read_world, write_world
+from recloop.envs.world_tables import PARTS, Card, Catalogue, Part, UserTable
 
-FORMAT = 2
-"""Version of the folder's layout; a newer one is refused."""
-
-Part = Literal["train", "fit", "tune", "judge", "evaluate", "all"]
-"""Disjoint parts of the users. `train` is `fit` (training users) and `tune` (the validation simulator) together."""
-PARTS = ("fit", "tune", "judge", "evaluate")
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """The items, by row.
-
-    Args:
-        ids: external ids, (N,).
-        titles: what a person reads, (N,).
-        texts: what the language model read, (N,).
-        popularity: float32 (N,) how often the train users consumed each item.
-        groups: int64 (N+1, G) each item's group in each of G groupings; row N holds how many groups a grouping has,
-            and so does an item that belongs to none.
-        group_names: of the G groupings.
-        entities: names of the items' entities in the knowledge graph, None where not linked, (N,); empty where nobody
-            recorded them.
-    """
-
-    ids: tuple[str, ...]
-    titles: tuple[str, ...]
-    texts: tuple[str, ...]
-    popularity: Tensor
-    groups: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
-    group_names: tuple[str, ...] = ()
-    entities: tuple[str | None, ...] = ()
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """External id -> row."""
-        return {name: row for row, name in enumerate(self.ids)}
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class UserTable:
-    """The users, by row, as they arrive.
-
-    Args:
-        ids: external ids, (U,).
-        part: int64 (U,) index into `PARTS`.
-        profile: float32 (U, p) features.
-        profile_names: names of the p features.
-        history, feedback: (U, H), (U, H, S) the newest logged consumptions; see `Past`.
-        shown, answers: (U, L, K), (U, L, K, S) the newest logged slates; see `Past`.
-        wishes: what each user would ask for, in words, (U,); empty where the world has no instruction encoder.
-        wish_vectors: float32 (U, d_u) the same as vectors.
-    """
-
-    ids: tuple[str, ...]
-    part: Tensor
-    profile: Tensor
-    profile_names: tuple[str, ...]
-    history: Tensor
-    feedback: Tensor
-    shown: Tensor
-    answers: Tensor
-    wishes: tuple[str, ...] = ()
-    wish_vectors: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
-
-    def rows(self, part: Part | str) -> Tensor:
-        """Row numbers of one part, int64 rising."""
-        if part == "all":
-            return torch.arange(len(self.part))
-        if part == "train":
-            return ((self.part == 0) | (self.part == 1)).nonzero()[:, 0]
-        if part not in PARTS:
-            raise RecloopError(unknown_name("part of the users", part, (*PARTS, "train", "all")))
-        return (self.part == PARTS.index(part)).nonzero()[:, 0]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a person must know before believing a world.
-
-    Args:
-        learned: what was fitted and on what, with its held-out figures.
-        assumed: what the log does not tell and was set by hand.
-        not_claimed: what must not be concluded from this world.
-        figures: numbers by name (counts, repeat rate, fits), for tables.
-        cleaning: rows dropped or repaired, by reason.
-    """
-
-    learned: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = ()
-    not_claimed: tuple[str, ...] = ()
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    cleaning: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["FORMAT", "PARTS", "Card", "Catalogue", "Part", "UserTable", "World"]
 
 
 @dataclass(frozen=True)
@@ -250,7 +145,7 @@ class World:
         digest = hashlib.sha256()
         for fact in (self.name, self.catalogue.ids, self.users.ids, [s.as_dict() for s in self.signals]):
             digest.update(json.dumps(fact).encode())
-        tensors = {**_user_tensors(self.users), **self.state_encoder.state_dict()}
+        tensors = {**self.users.tensors(), **self.state_encoder.state_dict()}
         if self.instruction is not None:
             tensors.update(instruction=self.instruction.table, instruction_head=self.instruction.weight)
         for name in sorted(tensors):
@@ -260,140 +155,12 @@ class World:
 
     def save(self, folder: Path | str) -> None:
         """Write the world as a folder of safetensors, JSON and Parquet; replaced whole or not at all."""
-        with replacing_folder(Path(folder)) as part:
-            facts = {
-                "format": FORMAT,
-                "name": self.name,
-                "fingerprint": self.fingerprint,
-                "signals": [s.as_dict() for s in self.signals],
-                "slate_size": self.slate_size,
-                "max_steps": self.max_steps,
-                "sessions": self.sessions,
-                "max_days": self.max_days,
-                "consumes_twice": self.consumes_twice,
-                "reward": self.reward.as_dict(),
-                "profile_names": self.users.profile_names,
-                "simulators": list(self.simulators),
-                "user_model": self._user_model_name,
-                "group_names": self.catalogue.group_names,
-                "policies": self.sequences.policies,
-                "card": {
-                    "learned": self.card.learned,
-                    "assumed": self.card.assumed,
-                    "not_claimed": self.card.not_claimed,
-                    "figures": self.card.figures,
-                    "cleaning": self.card.cleaning,
-                },
-            }
-            items = {"item": self.catalogue.ids, "title": self.catalogue.titles, "text": self.catalogue.texts}
-            linked = {"entity": self.catalogue.entities} if self.catalogue.entities else {}
-            pd.DataFrame({**items, **linked}).to_parquet(part / "items.parquet")
-            people = {"user": self.users.ids, "part": [PARTS[int(p)] for p in self.users.part]}
-            if self.users.wishes:
-                people["wish"] = self.users.wishes
-            pd.DataFrame(people).to_parquet(part / "users.parquet")
-            write_tensors(part / "users.safetensors", _user_tensors(self.users))
-            write_tensors(part / "sequences.safetensors", sequence_tensors(self.sequences))
-            write_tensors(
-                part / "items.safetensors",
-                {"popularity": self.catalogue.popularity, "groups": self.catalogue.groups},
-            )
-            self.state_encoder.save(part / "state_encoder")
-            for name, simulator in self.simulators.items():
-                save_simulator(simulator, part / "simulators" / name)
-            if self._user_model_name == "user_model" and self.user_model is not None:
-                save_simulator(self.user_model, part / "simulators" / "user_model")
-            if self.knowledge is not None:
-                save_knowledge(self.knowledge, part / "knowledge.parquet")
-            if self.support is not None:
-                self.support.save(part / "support")
-            if self.instruction is not None:
-                self.instruction.save(part / "instruction")
-            if self.patterns is not None:
-                (part / "patterns").mkdir()
-                self.patterns.save(part / "patterns")
-            write_json(part / "world.json", facts)
-
-    @property
-    def _user_model_name(self) -> str | None:
-        if self.user_model is None:
-            return None
-        return next((n for n, s in self.simulators.items() if s is self.user_model), "user_model")
+        write_world(self, Path(folder))
 
     @classmethod
     def load(cls, folder: Path | str) -> "World":
         """Read a world; `WorldError` where it is missing, half-written, damaged or from a newer format."""
-        folder = Path(folder)
-        if not (folder / "world.json").exists():
-            what = "is half-written: world.json is missing" if folder.exists() else "does not exist"
-            raise WorldError(f"the world folder {folder} {what}; make it with `recloop build LOG --out {folder}`")
-        try:
-            return cls._load(folder)
-        except WorldError:
-            raise
-        except (RecloopError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise WorldError(f"the world in {folder} is damaged: {reason}; build it anew") from error
-
-    @classmethod
-    def _load(cls, folder: Path) -> "World":
-        facts = read_json(folder / "world.json")
-        if facts["format"] > FORMAT:
-            raise WorldError(
-                f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop"
-            )
-        items = pd.read_parquet(folder / "items.parquet")
-        users = pd.read_parquet(folder / "users.parquet")
-        tensors = read_tensors(folder / "users.safetensors")
-        simulators = {name: load_simulator(folder / "simulators" / name) for name in facts["simulators"]}
-        model = facts["user_model"]
-        user_model = simulators.get(model) if model else None
-        if model and user_model is None:
-            user_model = load_simulator(folder / "simulators" / model)
-        encoder = StateEncoder.load(folder / "state_encoder")
-        measured = (folder / "support").exists()
-        world = cls(
-            name=facts["name"],
-            signals=tuple(Signal.of(s) for s in facts["signals"]),
-            catalogue=Catalogue(
-                ids=tuple(items["item"]),
-                titles=tuple(items["title"]),
-                texts=tuple(items["text"]),
-                group_names=tuple(facts.get("group_names", ())),
-                entities=named_or_none(items["entity"]) if "entity" in items else (),
-                **read_tensors(folder / "items.safetensors"),
-            ),
-            users=UserTable(
-                ids=tuple(users["user"]),
-                profile_names=tuple(facts["profile_names"]),
-                wishes=tuple(users["wish"]) if "wish" in users else (),
-                **tensors,
-            ),
-            sequences=sequences_from(read_tensors(folder / "sequences.safetensors"), tuple(facts.get("policies", ()))),
-            state_encoder=encoder,
-            simulators=simulators,
-            user_model=user_model,
-            slate_size=facts["slate_size"],
-            max_steps=facts["max_steps"],
-            sessions=facts.get("sessions", 1),
-            max_days=facts.get("max_days"),
-            consumes_twice=facts["consumes_twice"],
-            reward=WeightedReward(**facts["reward"]),
-            card=Card(
-                learned=tuple(facts["card"]["learned"]),
-                assumed=tuple(facts["card"]["assumed"]),
-                not_claimed=tuple(facts["card"]["not_claimed"]),
-                figures=facts["card"]["figures"],
-                cleaning=facts["card"]["cleaning"],
-            ),
-            knowledge=load_knowledge(folder / "knowledge.parquet"),
-            support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
-            instruction=InstructionEncoder.load(folder / "instruction") if (folder / "instruction").exists() else None,
-            patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
-        )
-        if world.fingerprint != facts["fingerprint"]:
-            raise WorldError(f"the files in {folder} do not belong together (fingerprint differs); build it anew")
-        return world
+        return read_world(cls, Path(folder))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "World":
         """A world is immutable, and Gymnasium copies the arguments of every environment it makes."""
@@ -402,9 +169,3 @@ class World:
     def with_simulators(self, **simulators: UserSimulator) -> "World":
         """This world with simulators of your own beside (or instead of) its own."""
         return replace(self, simulators={**self.simulators, **simulators})
-
-
-def _user_tensors(users: UserTable) -> dict[str, Tensor]:
-    names = ("part", "profile", "history", "feedback", "shown", "answers")
-    held = {name: getattr(users, name) for name in names}
-    return {**held, "wish_vectors": users.wish_vectors} if users.wishes else held
