@@ -26,12 +26,15 @@ class ItemKnowledge:
         relations: names of the R relations, the most frequent first.
         tables: float32 (N+1, R, e) mean vector of an item's neighbours under each relation; zero where it has
             none, and in row N.
-        vectors: float32 (N, e) the item's own entity vector; zero where it is not linked.
     """
 
     relations: tuple[str, ...]
     tables: Tensor
-    vectors: Tensor
+
+    @property
+    def content(self) -> Tensor:
+        """What the graph says of an item by itself: its neighbours side by side, float32 (N, R e)."""
+        return self.tables[:-1].flatten(1)
 
 
 class ItemEncoder(nn.Module):

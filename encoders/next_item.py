@@ -49,7 +49,7 @@ def fit_state_encoder(
     Args:
         sources: what items are known by, float32 (N, width) by name, such as {"text": ..., "image": ...}; a zero
             row is an item without. None or empty: ids alone.
-        knowledge: of the same N items, or None; its vectors join the sources as "entities".
+        knowledge: of the same N items, or None; its neighbours join the sources as "neighbours".
         items: int64 (M,) consumed item rows, oldest first within a user.
         offsets: int64 (U+1,): user u's are rows offsets[u] to offsets[u+1].
         feedback: float32 (M, S) their signals as logged; 0 where not given.
@@ -68,7 +68,7 @@ def fit_state_encoder(
     """
     content = dict(sources or {})
     if knowledge is not None:
-        content["entities"] = knowledge.vectors
+        content["neighbours"] = knowledge.content
     n = _catalogue_size(content, catalogue_size)
     config, fitting = config or StateEncoderConfig(), fitting or NextItemConfig()
     if profiles is None:

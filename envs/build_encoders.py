@@ -80,7 +80,7 @@ class EncoderConfig:
     text_revision: str | None = None
     behavior: Literal["items", "text"] = "items"
     behavior_refresh: int = 10
-    kg: Model | Literal["none"] = "transe"
+    kg: Model | Literal["none"] = "distmult"
     kg_dim: int = 64
     kg_epochs: int = 60
     kg_source: str | None = None
@@ -196,7 +196,7 @@ def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) 
     def save(made: ItemKnowledge | None, folder: Path) -> None:
         write_json(folder / "relations.json", list(made.relations) if made else [])
         if made:
-            write_tensors(folder / "items.safetensors", {"tables": made.tables, "vectors": made.vectors})
+            write_tensors(folder / "items.safetensors", {"tables": made.tables})
 
     return shop.stages.keep(
         "knowledge",
@@ -232,7 +232,6 @@ def state_encoder(
     inputs = {
         **{f"source {name}": rows for name, rows in sources.items()},
         "tables": none if knowledge is None else knowledge.tables,
-        "vectors": none if knowledge is None else knowledge.vectors,
         "items": train.items,
         "offsets": train.offsets,
         "feedback": train.feedback,

@@ -155,7 +155,7 @@ def _made_wrong(recipe: Recipe, content: Content, seed: int) -> Content:
         order = torch.from_numpy(_exchange(content.entities >= 0, random))
         known = content.knowledge
         tables = F.pad(known.tables[:-1][order], (0, 0, 0, 0, 0, 1))  # row N stays zero
-        return replace(content, knowledge=replace(known, tables=tables, vectors=known.vectors[order]))
+        return replace(content, knowledge=replace(known, tables=tables))
     return content
 
 

@@ -112,7 +112,7 @@ def item_relation_tables(
 def item_knowledge(
     kg: KnowledgeGraph,
     entity_rows: npt.NDArray[np.int64],
-    model: Model = "transe",
+    model: Model = "distmult",
     dim: int = 64,
     epochs: int = 100,
     seed: int = 0,
@@ -122,15 +122,13 @@ def item_knowledge(
 ) -> ItemKnowledge | None:
     """All that a knowledge graph says of N items: `fit_embeddings` and `item_relation_tables` in one.
 
-    `entity_rows` is int64 (N,), -1 for an item that is not linked. None where no item has a neighbour.
+    `entity_rows` is int64 (N,), -1 for an item that is not linked. None where no item has a neighbour. An item's own
+    vector is left out: its neighbours, whom it shares with others, tell more of an item that nobody consumed yet.
     """
-    linked = entity_rows >= 0
     if not len(item_links(kg, entity_rows)):
         return None
     entities = fit_embeddings(kg, model, dim, epochs, seed, progress=progress).vectors()
-    names, tables = item_relation_tables(kg, entity_rows, entities, max_relations)
-    own = torch.where(torch.from_numpy(linked)[:, None], entities[torch.from_numpy(entity_rows.clip(0))], 0.0)
-    return ItemKnowledge(names, tables, own)
+    return ItemKnowledge(*item_relation_tables(kg, entity_rows, entities, max_relations))
 
 
 def _model(name: Model, entities: int, relations: int, width: int) -> KGEModel:

@@ -33,7 +33,7 @@ def _knowledge(n: int = N) -> ItemKnowledge:
     tables = torch.randn(n + 1, 2, 6, generator=generator)
     tables[n] = 0
     tables[::3, 1] = 0
-    return ItemKnowledge(("genre", "director"), tables, torch.randn(n, 6, generator=generator))
+    return ItemKnowledge(("genre", "director"), tables)
 
 
 def _recall_at_1(encoder: StateEncoder, n: int = N) -> float:

@@ -76,8 +76,8 @@ def test_item_knowledge_in_one(two_circles: KnowledgeGraph) -> None:
     assert knowledge.relations == ("by", "of kind")
     assert knowledge.tables.shape == (4, 2, 8)
     assert torch.equal(knowledge.tables[0], knowledge.tables[2])  # one director, one genre
-    assert knowledge.vectors[1].abs().sum() == 0
-    assert knowledge.vectors[0].norm().item() == pytest.approx(1)
+    assert knowledge.content.shape == (knowledge.tables.shape[0] - 1, knowledge.tables[0].numel())
+    assert knowledge.content[1].abs().sum() == 0
     assert item_knowledge(two_circles, np.full(3, -1)) is None
 
 
