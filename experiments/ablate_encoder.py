@@ -31,13 +31,14 @@ from recloop.encoders.storage import read_json, read_tensors, write_json, write_
 from recloop.encoders.text import default_cache
 from recloop.encoders.text_model import DEFAULT_MODEL
 from recloop.envs.build_encoders import EncoderConfig, Workshop, graph_knowledge, text_vectors
+from recloop.envs.build_text import history_reader
 from recloop.envs.logs.cleaning import clean
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.readers import read_log
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.stages import StageCache
-from recloop.experiments.ablation_scorers import ENCODERS, Content, scorer
+from recloop.experiments.ablation_scorers import ENCODERS, QUICK, Content, scorer
 from recloop.experiments.ablation_splits import SPLITS, Arm, Limits, answer, experiment
 from recloop.experiments.ablation_table import Line, Unit, pool, print_lines, write_lines
 from recloop.experiments.provenance import commit, use_threads
@@ -62,8 +63,10 @@ class AblationConfig:
     """Trainings of each encoder; the seed also draws cold users and items."""
     arms: tuple[Arm, ...] = ("standard", "cold")
     """Trainings to run: on all but the last items, and without cold users and items."""
-    encoders: tuple[str, ...] = ENCODERS
-    """Rows of the table to run."""
+    encoders: tuple[str, ...] = QUICK
+    """Rows of the table to run; default all but the one in which a language model reads whole histories."""
+    read_every: int = 50
+    """Items after which that one reads a history anew in fitting."""
     text: str = DEFAULT_MODEL
     """Model of the items' text: a name, a folder, or hashed (words, no model)."""
     epochs: int = 12
@@ -91,7 +94,9 @@ class AblationConfig:
 
     def __post_init__(self) -> None:
         at_least(1, seeds=self.seeds, epochs=self.epochs, visits=self.visits, batch_users=self.batch_users)
-        at_least(1, users=self.users, targets=self.targets, history=self.history, jobs=self.jobs)
+        at_least(
+            1, read_every=self.read_every, users=self.users, targets=self.targets, history=self.history, jobs=self.jobs
+        )
         for name in self.encoders:
             if name not in ENCODERS:
                 raise RecloopError(unknown_name("encoder", name, ENCODERS))
@@ -107,6 +112,7 @@ class AblationConfig:
                 self.users or (2_000 if large else None),
                 self.targets,
                 self.history,
+                self.read_every,
             )
             for seed in range(self.seeds)
             for arm in self.arms
@@ -135,6 +141,7 @@ class UnitConfig:
     users: int | None
     targets: int
     history: int
+    read_every: int
 
     @property
     def name(self) -> str:
@@ -171,7 +178,9 @@ def run_missing(config: AblationConfig, units: list[UnitConfig]) -> None:
     config.folder.mkdir(parents=True, exist_ok=True)
     missing = [unit for unit in units if config.fresh or not _finished(config.folder, unit)]
     for seed in sorted({unit.seed for unit in missing}):
-        content(str(config.data / config.log), config.text, seed, config.out)  # once, not in every process
+        content(
+            str(config.data / config.log), config.text, seed, config.out, config.read_every
+        )  # once, not in every process
     with tqdm(total=len(missing), desc="ablation", unit="unit", disable=not config.progress) as bar:
         if config.jobs == 1:
             use_threads(1)
@@ -189,7 +198,13 @@ def run_unit(unit: UnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, tor
     """Fit one encoder and ask it: facts, and by split the users (C,) asked about with recall and NDCG at 10 (C,)."""
     sequences = _log(unit.folder)[1]
     made = experiment(sequences, unit.arm, unit.seed, Limits(unit.users, unit.targets, unit.history))
-    score = scorer(unit.encoder, content(unit.folder, unit.text, unit.seed, out), made.train, unit.seed, unit.fitting)
+    score = scorer(
+        unit.encoder,
+        content(unit.folder, unit.text, unit.seed, out, unit.read_every),
+        made.train,
+        unit.seed,
+        unit.fitting,
+    )
     tensors = {}
     for split, asked in made.questions.items():
         tensors[f"{split}/users"] = torch.from_numpy(asked.users)
@@ -199,12 +214,13 @@ def run_unit(unit: UnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, tor
 
 
 @lru_cache(maxsize=4)
-def content(folder: str, text: str, seed: int, out: Path) -> Content:
+def content(folder: str, text: str, seed: int, out: Path, read_every: int) -> Content:
     """Items' text and graph vectors; these are fitted once a seed and kept in OUT. No behaviour goes into them."""
     log = _log(folder)[0]
     settings = EncoderConfig(text=text)
     shop = Workshop(seed, "cpu", default_cache(), StageCache(out / "stages"), progress=False)
     vectors = text_vectors(log, settings, shop)
+    model = settings.language_model.make(shop.device, shop.cache, truncate="start")
     names = log.items[Columns.entity] if Columns.entity in log.items else [None] * len(log.items)
     entities = np.full(len(log.items), -1, dtype=np.int64)
     if log.knowledge is not None:
@@ -215,6 +231,7 @@ def content(folder: str, text: str, seed: int, out: Path) -> Content:
         log.knowledge,
         entities,
         tuple(signal.bounds for signal in log.signals),
+        None if model is None else history_reader(log, model, read_every),
     )
 
 
@@ -258,7 +275,8 @@ def _stated(config: AblationConfig, unit: UnitConfig) -> str:
         "python", "-m", "recloop.experiments.ablate_encoder", config.log, "--data", str(config.data),
         "--seeds", config.seeds, "--epochs", unit.epochs, "--visits", unit.visits, "--batch-users", unit.batch_users,
         *(("--users", unit.users) if unit.users else ()),
-        "--targets", unit.targets, "--history", unit.history, "--text", unit.text, "--out", str(config.out),
+        "--targets", unit.targets, "--history", unit.history, "--read-every", unit.read_every,
+        "--text", unit.text, "--out", str(config.out),
     ]  # fmt: skip
     return shlex.join(map(str, words))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.encoders.behavior import TextBehavior
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -21,6 +22,7 @@ from recloop.experiments.ablation_splits import Mask, Scorer
 
 POPULARITY, COSINE, NEIGHBOURS = "popularity", "MiniLM cosine (untrained)", "KG neighbours (untrained)"
 UNTRAINED = (POPULARITY, COSINE, NEIGHBOURS)
+READS = "+ histories as text"
 _PATTERNS = 4
 
 
@@ -36,6 +38,7 @@ class Recipe:
         sequence: what reads the history.
         patterns: attention queries over the history; 0 leaves them out.
         fusion: the predicted next attends to entity and relation tokens.
+        reads: a language model reads the whole history as one text, another token.
         wrong: items whose text, or whose place in the graph, is another item's on purpose.
     """
 
@@ -46,6 +49,7 @@ class Recipe:
     sequence: Literal["mean", "gru", "lstm"] = "mean"
     patterns: int = 0
     fusion: bool = False
+    reads: bool = False
     wrong: Literal["", "text", "kg"] = ""
 
 
@@ -66,6 +70,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         *LADDER,
         replace(_FULL, name="full + ids", ids=True),
+        replace(_FULL, name=READS, reads=True),
         replace(_FULL, name="full, KG scrambled", wrong="kg"),
         replace(_FULL, name="full, text shuffled", wrong="text"),
         replace(_BOTH, name="text + KG, KG scrambled", wrong="kg"),
@@ -74,6 +79,8 @@ RECIPES: dict[str, Recipe] = {
 }
 ENCODERS = (*UNTRAINED, *RECIPES)
 """Rows of the table."""
+QUICK = tuple(name for name in ENCODERS if name != READS)
+"""Those that a language model need not read thousands of histories for."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class Content:
         graph: the triples; None likewise.
         entities: int64 (N,) each item's entity, -1 where not linked.
         bounds: lowest and highest value of each signal.
+        reader: the language model over whole histories; None where there is none.
     """
 
     text: Tensor
@@ -93,6 +101,7 @@ class Content:
     graph: KnowledgeGraph | None
     entities: Ints
     bounds: tuple[tuple[float, float], ...]
+    reader: TextBehavior | None = None
 
 
 def scorer(name: str, content: Content, train: Sequences, seed: int, fitting: NextItemConfig) -> Scorer:
@@ -121,6 +130,8 @@ def fit(recipe: Recipe, content: Content, train: Sequences, seed: int, fitting: 
     """The state encoder of a recipe, fitted on the next item; users start from nothing but their history."""
     if recipe.kg and content.knowledge is None:
         raise RecloopError(f"'{recipe.name}' needs a knowledge graph and the log has none; leave it out of --encoders")
+    if recipe.reads and content.reader is None:
+        raise RecloopError(f"'{recipe.name}' needs a text model; leave it out of --encoders, or set --text")
     content = _made_wrong(recipe, content, seed)
     return fit_state_encoder(
         {"text": content.text} if recipe.text else {},
@@ -133,6 +144,7 @@ def fit(recipe: Recipe, content: Content, train: Sequences, seed: int, fitting: 
         seed=seed,
         catalogue_size=train.catalogue_size,
         fitting=replace(fitting, ids=recipe.ids),
+        behavior=content.reader if recipe.reads else None,
     )
 
 

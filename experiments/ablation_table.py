@@ -19,7 +19,7 @@ from rich.table import Table
 from recloop.encoders.errors import RecloopError
 from recloop.encoders.storage import replacing_file
 from recloop.envs.logs.sequences import Ints
-from recloop.experiments.ablation_scorers import COSINE, ENCODERS, LADDER, NEIGHBOURS
+from recloop.experiments.ablation_scorers import COSINE, ENCODERS, LADDER, NEIGHBOURS, READS
 from recloop.experiments.ablation_splits import SPLITS, Floats
 from recloop.experiments.intervals import LEVEL, Interval, by_user
 from recloop.experiments.tables import wide_console
@@ -35,6 +35,7 @@ _STEPS = (
     ("text + KG", "KG only"),
     *((row.name, before.name) for before, row in pairwise(LADDER[3:])),
     ("full + ids", "+ fusion"),
+    (READS, "+ fusion"),
 )
 """What a part adds: each row beside the one with that part less."""
 _DECORATION = tuple(
