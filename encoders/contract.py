@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 from recloop.encoders.behavior import ItemBehavior, TextBehavior
-from recloop.encoders.instruction import InstructionEncoder
+from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.items import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.patterns import BehaviorTopics, UserSegments

@@ -9,10 +9,10 @@ import pandas as pd
 from torch import Tensor
 
 from recloop.encoders.errors import WorldError
-from recloop.encoders.instruction import InstructionEncoder
-from recloop.encoders.instruction_facts import WHOLE, ItemFacts, consumed_together, item_facts
-from recloop.encoders.instruction_fit import fit_instruction_encoder
-from recloop.encoders.instruction_phrases import PLAIN
+from recloop.encoders.instruction.encoder import InstructionEncoder
+from recloop.encoders.instruction.facts import WHOLE, ItemFacts, consumed_together, item_facts
+from recloop.encoders.instruction.fit import fit_instruction_encoder
+from recloop.encoders.instruction.phrases import PLAIN
 from recloop.encoders.text import TextVectors
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences

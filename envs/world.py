@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError, unknown_name
-from recloop.encoders.instruction import InstructionEncoder
+from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.state_config import EncoderState

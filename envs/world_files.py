@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError, WorldError
-from recloop.encoders.instruction import InstructionEncoder
+from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
@@ -174,6 +174,8 @@ def sequence_tensors(sequences: Sequences) -> dict[str, Tensor]:
     }
     if sequences.slates is not None:
         arrays.update({f"slates.{name}": value for name, value in sequences.slates.arrays().items()})
+    if sequences.told is not None:
+        arrays["told"] = sequences.told
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
 
 

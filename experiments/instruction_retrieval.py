@@ -26,9 +26,9 @@ from rich.table import Table
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError
-from recloop.encoders.instruction_facts import WHOLE, Ints, ItemFacts
-from recloop.encoders.instruction_fit import InstructionConfig, fit_instruction_encoder
-from recloop.encoders.instruction_pairs import Instruction, draw_instructions
+from recloop.encoders.instruction.facts import WHOLE, Ints, ItemFacts
+from recloop.encoders.instruction.fit import InstructionConfig, fit_instruction_encoder
+from recloop.encoders.instruction.pairs import Instruction, draw_instructions
 from recloop.encoders.storage import replacing_file
 from recloop.encoders.text import TextEncoder
 from recloop.encoders.text_model import DEFAULT_MODEL

@@ -1,7 +1,7 @@
 """How the instructions of the evaluation are worded: no frame, phrase or synonym of the training is among them."""
 
-from recloop.encoders.instruction_facts import ALIKE, DECADE, TITLE, WORDS, YEAR
-from recloop.encoders.instruction_phrases import PhraseBook
+from recloop.encoders.instruction.facts import ALIKE, DECADE, TITLE, WORDS, YEAR
+from recloop.encoders.instruction.phrases import PhraseBook
 
 _DECADES = range(1920, 2000, 10)
 

@@ -17,7 +17,7 @@ from recloop.agents.observed import Observed
 from recloop.agents.policy import SHORTLIST
 from recloop.agents.registry import load_policy
 from recloop.encoders.errors import PolicyError
-from recloop.encoders.instruction import InstructionWarning
+from recloop.encoders.instruction.encoder import InstructionWarning
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console

@@ -9,7 +9,7 @@ from torch import Tensor
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.errors import PolicyError
-from recloop.encoders.instruction import InstructionEncoder
+from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.state import StateEncoder
 from recloop.envs.observation import Observation
 from recloop.envs.world import World

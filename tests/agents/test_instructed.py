@@ -13,7 +13,7 @@ import torch
 import recloop.envs  # noqa: F401 - registers the environment
 from recloop.agents import Observed, Serving, load_policy, make_policy, save_policy
 from recloop.encoders.errors import PolicyError, RecloopError
-from recloop.encoders.instruction import InstructionEncoder, InstructionWarning
+from recloop.encoders.instruction.encoder import InstructionEncoder, InstructionWarning
 from recloop.encoders.text import HashedText
 from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS

@@ -15,7 +15,7 @@ import recloop.encoders
 from recloop.encoders.behavior import ItemBehavior, TextBehavior
 from recloop.encoders.contract import ENCODERS, Encoder
 from recloop.encoders.errors import RecloopError
-from recloop.encoders.instruction import InstructionEncoder
+from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.items import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.patterns import BehaviorTopics, UserSegments

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recloop.encoders.errors import WorldError
-from recloop.encoders.instruction_facts import item_facts
+from recloop.encoders.instruction.facts import item_facts
 from recloop.encoders.text import HashedText
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal
 from recloop.envs.logs.sequences import Sequences

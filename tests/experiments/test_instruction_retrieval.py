@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from recloop.encoders.errors import EncoderError
-from recloop.encoders.instruction_facts import ItemFacts, item_facts
-from recloop.encoders.instruction_pairs import Instruction
-from recloop.encoders.instruction_phrases import TRAINING
+from recloop.encoders.instruction.facts import ItemFacts, item_facts
+from recloop.encoders.instruction.pairs import Instruction
+from recloop.encoders.instruction.phrases import TRAINING
 from recloop.encoders.text import TextEncoder
 from recloop.encoders.text_model import DEFAULT_MODEL
 from recloop.experiments.instruction_retrieval import (

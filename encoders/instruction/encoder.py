@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.encoders.errors import EncoderError, unknown_name
-from recloop.encoders.instruction_language import other_language
+from recloop.encoders.instruction.language import other_language
 from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
 
@@ -30,7 +30,7 @@ class InstructionEncoder:
     """Free text as a vector u = phi^T h + b, near (by inner product) the content vectors of the items meant.
 
     h (t,) is the frozen language model's vector of the text; phi (t, d) and b (d,) are a head trained alone, and
-    the items' side is a table, by `recloop.encoders.instruction_fit.fit_instruction_encoder`. A blank text is the
+    the items' side is a table, by `recloop.encoders.instruction.fit.fit_instruction_encoder`. A blank text is the
     zero vector: no wish. u has length 1 otherwise.
 
     Retrieval by two towers (Huang et al. 2013, DSSM). Differences: the text tower is a frozen language model and a

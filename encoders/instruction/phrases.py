@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recloop.encoders.instruction_facts import ALIKE, DECADE, TITLE, WORDS, YEAR, Fact
+from recloop.encoders.instruction.facts import ALIKE, DECADE, TITLE, WORDS, YEAR, Fact
 
 
 @dataclass(frozen=True)

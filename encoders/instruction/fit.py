@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from recloop.encoders.errors import EncoderError
-from recloop.encoders.instruction import InstructionEncoder
-from recloop.encoders.instruction_facts import Ints, ItemFacts, plain_title
-from recloop.encoders.instruction_pairs import Instruction, draw_instructions
-from recloop.encoders.instruction_phrases import TRAINING, PhraseBook
+from recloop.encoders.instruction.encoder import InstructionEncoder
+from recloop.encoders.instruction.facts import Ints, ItemFacts, plain_title
+from recloop.encoders.instruction.pairs import Instruction, draw_instructions
+from recloop.encoders.instruction.phrases import TRAINING, PhraseBook
 from recloop.encoders.text import TextVectors
 
 _TEXT_WEIGHT = 3.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.encoders.errors import EncoderError
-from recloop.encoders.instruction_facts import ALIKE, DECADE, WHOLE, YEAR, Fact, Ints, ItemFacts
-from recloop.encoders.instruction_phrases import PhraseBook
+from recloop.encoders.instruction.facts import ALIKE, DECADE, WHOLE, YEAR, Fact, Ints, ItemFacts
+from recloop.encoders.instruction.phrases import PhraseBook
 
 _TOGETHER = 0.4
 """Share of the attribute instructions that ask for two facts at once."""

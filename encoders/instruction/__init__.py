@@ -1,0 +1,1 @@
+"""What a person says they want, as a vector."""
