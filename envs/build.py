@@ -32,6 +32,7 @@ from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.logs.splits import split_by_user
+from recloop.envs.patterns import first_part
 from recloop.envs.profiles import profile_features
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.stages import StageCache
@@ -143,7 +144,8 @@ def build_world(
     say("segments and topics, on the train users")
     patterns = behavior_patterns(log, sequences, train, encoder.item_vectors, config.encoder, config.seed)
     if config.encoder.pattern_features and patterns is not None:
-        extra, extra_names = patterns.features()
+        sequences = replace(sequences, told=first_part(sequences))
+        extra, extra_names = patterns.features(sequences, encoder.item_vectors)
         profile, profile_names = torch.cat([profile, extra], dim=1), (*profile_names, *extra_names)
 
     groups, group_names = item_groups(log, encoder.item_vectors, config.seed)
@@ -248,6 +250,8 @@ def _users(
     }
     if mine.slates is not None:
         inputs.update({f"slates.{name}": value for name, value in mine.slates.arrays().items()})
+    if mine.told is not None:
+        inputs["told"] = mine.told
 
     def save(made: tuple[UserSimulator, FitReport], folder: Path) -> None:
         save_simulator(made[0], folder / "users")

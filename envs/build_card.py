@@ -8,7 +8,7 @@ from recloop.encoders.modalities import ModalityReport
 from recloop.encoders.state import StateEncoder
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Ints, Sequences
-from recloop.envs.patterns import FEATURES_WARNING, Patterns
+from recloop.envs.patterns import FEATURES_FROM, FEATURES_WARNING, Patterns
 from recloop.envs.users.fitted import REPEATS, FitReport
 from recloop.envs.world import Card
 
@@ -81,5 +81,6 @@ def _not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
 
 def patterns_on_card(card: Card, patterns: Patterns, as_features: bool) -> Card:
     """The card with what was found in the users' behaviour; `as_features` where the users' features hold it."""
-    warning = (FEATURES_WARNING,) if as_features else ()
-    return replace(card, learned=(*card.learned, *patterns.sentences()), not_claimed=(*card.not_claimed, *warning))
+    said, warning = ((FEATURES_FROM,), (FEATURES_WARNING,)) if as_features else ((), ())
+    learned = (*card.learned, *patterns.sentences(), *said)
+    return replace(card, learned=learned, not_claimed=(*card.not_claimed, *warning))

@@ -64,9 +64,10 @@ class EncoderConfig:
         fusion: whether what is predicted attends to the relations of the graph.
         segments: segments of users (`recloop.envs.patterns`); 0 chooses their number by silhouette, -1 looks for none.
         topics: topics of behaviour; 0 looks for none.
-        pattern_features: whether a user's segment and topics are features of the user.
+        pattern_features: whether a user's segment and topics, by the first part of their logged history, are features
+            of the user; users are then fitted on, and held against, what comes after it alone.
         instruction: whether the world reads instructions ("a funny film from the nineties"), see
-            `recloop.encoders.instruction`.
+            `recloop.encoders.instruction.encoder`.
         dim: d, length of item and user vectors.
         next_item: how the state encoder is fitted.
     """

@@ -26,9 +26,17 @@ CHOOSE = 0
 """Number of segments that stands for: the silhouette chooses."""
 NONE = -1
 """Number of segments that stands for: none."""
+FIRST_PART = 0.5
+"""Share of each user's steps that features tell of, rounded down; one step at least."""
+FEATURES_FROM = (
+    "The users' features hold segments and topics of the first half of each user's logged steps. Users were fitted on, "
+    "and are held against, the steps after it alone. What the segments and topics are was learned on the whole "
+    "histories of the train users, as the item vectors were."
+)
+"""What a card says where patterns are features."""
 FEATURES_WARNING = (
-    "the users' features hold segments and topics of their whole logged history, which the simulators were fitted on "
-    "too: figures of the fits and the fidelity report are better than they would be for users met anew"
+    "Users who start cold carry features of a history that they have not lived, and nobody was fitted at such a "
+    "moment: how they answer at first is not claimed."
 )
 """What a card does not claim where patterns are features."""
 
@@ -83,14 +91,22 @@ class Patterns:
         counts = _counts(rows, items[rows, places], len(items), len(item_vectors) - 1)
         return _standing(self.segments, self.topics, self.terms, counts, item_vectors)
 
-    def features(self) -> tuple[Tensor, tuple[str, ...]]:
-        """Users' features float32 (U, K+1+T) and their names: one number a segment, 0 or 1, and one a topic."""
-        columns, names = [self.mix.new_zeros(len(self.mix), 0)], []
+    def features(self, sequences: Sequences, item_vectors: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """Users' features float32 (U, K+1+T) and their names: one number a segment, 0 or 1, and one a topic.
+
+        They are of what each user consumed in the steps that `sequences.told` counts, and of nothing later.
+        """
+        ends = sequences.consumed_after(sequences.first_scored)
+        owner = np.repeat(np.arange(sequences.users), ends)
+        rows = np.arange(len(owner)) + np.repeat(sequences.offsets[:-1] - np.cumsum(ends) + ends, ends)
+        counts = _counts(owner, sequences.items[rows], sequences.users, sequences.catalogue_size)
+        segment, mix = _standing(self.segments, self.topics, self.terms, counts, item_vectors)
+        columns, names = [mix.new_zeros(len(mix), 0)], []
         if self.segments is not None:
-            columns.append(torch.nn.functional.one_hot(self.segment, self.segments.dim).float())
+            columns.append(torch.nn.functional.one_hot(segment, self.segments.dim).float())
             names += [f"segment {number}" for number in range(self.segments.dim)]
         if self.topics is not None:
-            columns.append(self.mix)
+            columns.append(mix)
             names += [f"topic {number}" for number in range(self.topics.dim)]
         return torch.cat(columns, dim=1), tuple(names)
 
@@ -193,6 +209,16 @@ def fit_patterns(
         topics = BehaviorTopics.fit(said, terms.vocabulary, config.topics, seed=config.seed)
         topics = topics.named(drawn(topics.mix(said).double().numpy()))
     return Patterns(segments, topics, terms, *_standing(segments, topics, terms, counts, item_vectors))
+
+
+def first_part(sequences: Sequences) -> Ints:
+    """How many of each user's first steps features may tell of, int64 (U,): `FIRST_PART` of them, one at least.
+
+    By steps and not by consumption: of who never consumes, the features must not tell it before it is over.
+    """
+    counts = np.diff(sequences.step_offsets)
+    part: Ints = np.minimum(np.maximum((FIRST_PART * counts).astype(np.int64), 1), counts)
+    return part
 
 
 def with_patterns(

@@ -1,6 +1,6 @@
 """Logged slates side by side, a lane a user: what simulated users are walked along."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from recloop.envs.logs.sequences import Floats, Ints, Sequences
+from recloop.envs.support.moments import moments_at
+from recloop.envs.users.contract import Past
 
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[np.float64]
@@ -21,7 +23,7 @@ STRETCH = 10
 
 @dataclass(frozen=True)
 class LoggedLanes:
-    """The first T slates of B users. Steps are single consumptions (K = 1) in a log without exposures.
+    """The first T slates of B users that may be scored; single consumptions (K = 1) in a log without exposures.
 
     Args:
         users: int64 (B,) rows of the users table.
@@ -33,6 +35,7 @@ class LoggedLanes:
         left: int8 (B, T) 1 left, 0 stayed, -1 nobody knows.
         days_away: float32 (B, T) days from this slate to the next session, NaN where not known.
         exposures: whether slates were logged, so that not consuming means something.
+        before: what users had lived through before; None where they start cold.
     """
 
     users: Ints
@@ -44,6 +47,7 @@ class LoggedLanes:
     left: npt.NDArray[np.int8]
     days_away: Floats
     exposures: bool
+    before: Past | None = None
 
     @property
     def begins(self) -> Bools:
@@ -83,10 +87,13 @@ class LoggedLanes:
 
 
 def logged_lanes(sequences: Sequences, users: Ints, steps: int) -> LoggedLanes:
-    """The first `steps` slates (or consumptions) of the users who have any, in their order."""
+    """The first `steps` slates (or consumptions) of the users who have any, in their order.
+
+    Those that users' features tell of (`Sequences.told`) are left out.
+    """
     slates, n = sequences.slates, sequences.catalogue_size
-    offsets = sequences.offsets if slates is None else slates.offsets
-    counts = np.diff(offsets)[users]
+    offsets = sequences.step_offsets[:-1] + sequences.first_scored
+    counts = (sequences.step_offsets[1:] - offsets)[users]
     users, counts = users[counts > 0], counts[counts > 0]
     length = int(min(counts.max(initial=0), steps))
     step = np.arange(length)
@@ -113,3 +120,33 @@ def logged_lanes(sequences: Sequences, users: Ints, steps: int) -> LoggedLanes:
         days_away=np.where(held, days, np.float32(np.nan)),
         exposures=slates is not None,
     )
+
+
+def past_told(sequences: Sequences, users: Ints, history: int, shown: int, twice: bool) -> Past:
+    """What users (B,) had consumed and been shown when the steps ended that their features tell of.
+
+    Args:
+        history, shown: H items and L slates that it holds.
+        twice: whether items are consumed again; else `seen` marks those consumed.
+    """
+    n, first = sequences.catalogue_size, sequences.first_scored
+    consumed = sequences.consumed_after(first)[users]
+    if sequences.slates is not None:
+        rows = sequences.slates.offsets[users] + first[users]
+        past = moments_at(sequences, sequences.slates, rows, history, shown).past
+    else:
+        items, feedback = sequences.last(users, history, consumed)
+        past = Past(
+            history=items,
+            feedback=feedback,
+            shown=torch.full((len(users), shown, 1), n),
+            answers=torch.zeros(len(users), shown, 1, feedback.shape[2]),
+            step=torch.zeros(len(users), dtype=torch.int64),
+            days_away=torch.zeros(len(users)),
+        )
+    if twice:
+        return past
+    everything, _ = sequences.last(users, int(consumed.max(initial=1)), consumed)
+    seen = torch.zeros(len(users), n + 1, dtype=torch.bool).scatter_(1, everything, True)
+    seen[:, n] = False
+    return replace(past, seen=seen)

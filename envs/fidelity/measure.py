@@ -1,7 +1,7 @@
 """Hold a simulator against held-out logged users."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from recloop.envs.core import Core, checked_device
 from recloop.envs.fidelity.answers import Findings, next_answer_lines
 from recloop.envs.fidelity.distances import session_lines
 from recloop.envs.fidelity.features import Context, session_features
-from recloop.envs.fidelity.lanes import STRETCH, Array, LoggedLanes, logged_lanes
+from recloop.envs.fidelity.lanes import STRETCH, Array, LoggedLanes, logged_lanes, past_told
 from recloop.envs.fidelity.replaying import foretell, simulate
 from recloop.envs.fidelity.report import FidelityLine, FidelityReport
 from recloop.envs.fidelity.sessions import Sessions, open_loop, whole
@@ -66,7 +66,8 @@ def fidelity_of(
 ) -> FidelityReport:
     """Measure a simulator against logged users that nothing was fitted on.
 
-    Every user starts cold, as an episode with `start="cold"` does. Measured are the next answers along the log,
+    Every user starts cold, as an episode with `start="cold"` does; in a log whose users' features tell of their first
+    steps (`Sequences.told`) after these, and nothing of them is measured. Measured are the next answers along the log,
     sessions simulated on the logged slates (open loop), and, with `pick`, sessions on slates of the logging policy
     (closed loop).
 
@@ -89,6 +90,9 @@ def fidelity_of(
     rng = np.random.default_rng(config.seed)
     measured = _chosen(world, rows, config, rng)
     lanes = logged_lanes(sequences, measured, config.steps)
+    if sequences.told is not None:
+        h, shown = world.users.history.shape[1], world.users.shown.shape[1]
+        lanes = replace(lanes, before=past_told(sequences, lanes.users, h, shown, world.consumes_twice))
     found = Findings([], [], {}, [])
     told_by: tuple[tuple[str, float], ...] = ()
     sessions = 0
@@ -107,7 +111,9 @@ def fidelity_of(
             sessions = len(sides[0])
             context = _context(world, sequences, others, lanes)
             told_by = _hold(sides, context, popularity, "open", config, rng, found)
-            if pick is not None:
+            if pick is not None and lanes.before is not None:
+                found.unsupported.append("Closed loop: not measured where users' features tell of their first slates.")
+            elif pick is not None:
                 found.lines = [line for line in found.lines if line.name not in CLOSED_BETTER]
                 found.curves = [curve for curve in found.curves if not curve.name.startswith("repeats")]
                 sides = _closed(world, users, lanes, pick, config)

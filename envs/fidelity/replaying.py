@@ -75,7 +75,7 @@ def foretell(
     neither, or does not say what it expects.
     """
     device, empty = simulator.device, len(world.catalogue)
-    past, state, profile = _cold(world, simulator, lanes, seed)
+    past, state, profile = _at_first(world, simulator, lanes, seed)
     means, leaves = [], []
     wins, pairs = np.zeros(len(lanes.users)), np.zeros(len(lanes.users))
     rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def simulate(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: i
     log does not know whether the user left, nobody leaves.
     """
     device, empty = simulator.device, len(world.catalogue)
-    past, state, _ = _cold(world, simulator, lanes, seed)
+    past, state, _ = _at_first(world, simulator, lanes, seed)
     begins, absence = lanes.begins, lanes.absence
     present = np.ones(len(lanes.users), dtype=bool)
     found: dict[str, list[Any]] = {"answers": [], "given": [], "alive": [], "left": [], "days_away": []}
@@ -145,8 +145,9 @@ def simulate(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: i
     return Simulated(**{name: np.stack(values, axis=1) for name, values in found.items()})
 
 
-def _cold(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: int) -> tuple[Past, Any, Tensor]:
-    """Users of whom nothing was seen yet, as the core starts them cold: past, state and profile."""
+def _at_first(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: int) -> tuple[Past, Any, Tensor]:
+    """Users of whom nothing was seen yet, as the core starts them cold, or no more than `lanes.before`: past, state
+    and profile."""
     device, n = simulator.device, len(world.catalogue)
     batch, table = len(lanes.users), world.users
     k, signals = lanes.items.shape[2], len(world.signals)
@@ -161,6 +162,7 @@ def _cold(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: int)
         days_away=torch.zeros(batch, device=device),
         seen=None if world.consumes_twice else torch.zeros(batch, n + 1, dtype=torch.bool, device=device),
     )
+    past = past if lanes.before is None else lanes.before.to(device)
     profile = table.profile[lanes.users].to(device)
     try:
         return past, simulator.infer(past, profile), profile

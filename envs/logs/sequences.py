@@ -59,6 +59,9 @@ class Sequences:
         given: bool (M, S) where a signal exists.
         slates: what was shown, or None in a log without exposures.
         policies: names of the logging policies, where the log says who showed what.
+        told: int64 (U,) first steps of each user (slates, or consumptions in a log without exposures) that the users'
+            features tell of; None where features tell of none. No fit and no measure scores these steps: their
+            answers are known from the features.
     """
 
     catalogue_size: int
@@ -68,6 +71,7 @@ class Sequences:
     given: npt.NDArray[np.bool_]
     slates: Slates | None = None
     policies: tuple[str, ...] = ()
+    told: Ints | None = None
 
     @classmethod
     def empty(cls, users: int, catalogue_size: int, signals: int) -> "Sequences":
@@ -90,6 +94,25 @@ class Sequences:
         """How many items each user consumed, (U,)."""
         return np.diff(self.offsets)
 
+    @property
+    def step_offsets(self) -> Ints:
+        """int64 (U+1,) of the users' slates, or of their consumption in a log without exposures."""
+        return self.offsets if self.slates is None else self.slates.offsets
+
+    @property
+    def first_scored(self) -> Ints:
+        """The step of each user from which fits and measures score, int64 (U,): 0 where features tell of none."""
+        return np.zeros(self.users, dtype=np.int64) if self.told is None else self.told
+
+    def consumed_after(self, steps: Ints) -> Ints:
+        """How many items each user had consumed after their first `steps` (U,), int64 (U,)."""
+        if self.slates is None or not len(self.slates.items):
+            return np.minimum(steps, self.lengths)
+        ends, rows = self.slates.offsets[1:], self.slates.offsets[:-1] + steps
+        before = self.slates.consumed_before[np.minimum(rows, len(self.slates.items) - 1)]
+        consumed: Ints = np.where(rows < ends, before, self.lengths)
+        return consumed
+
     def of(self, user: int) -> tuple[Ints, Floats]:
         """One user's items (M_u,) and feedback (M_u, S)."""
         rows = slice(self.offsets[user], self.offsets[user + 1])
@@ -110,6 +133,7 @@ class Sequences:
             feedback=self.feedback[rows],
             given=self.given[rows],
             slates=slates,
+            told=None if self.told is None else self.told[users],
         )
 
     def popularity(self, users: Ints) -> Floats:

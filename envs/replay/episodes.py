@@ -51,22 +51,26 @@ class Starts:
     lengths: Ints
 
 
-def choose_episodes(slates: Slates, users: Ints, most: int, steps: int, whole: bool, seed: int) -> Starts:
+def choose_episodes(
+    slates: Slates, users: Ints, most: int, steps: int, whole: bool, seed: int, told: Ints | None = None
+) -> Starts:
     """One logged episode of each of at most `most` of the users, cut after `steps` slates.
 
     Args:
-        whole: all sessions from the user's first slate on; else one session, drawn by chance.
+        whole: all sessions from the user's first one on; else one session, drawn by chance.
+        told: int64 (U,) slates of each user before which no session may begin (`Sequences.told`); default none.
     """
     generator = np.random.default_rng(seed)
-    counts = np.diff(slates.offsets)
-    users = generator.permutation(users[counts[users] > 0])[:most]
+    opens = session_starts(slates)
+    ends = np.searchsorted(opens, slates.offsets[1:])  # (U,) every user opens a session of their own
+    first = np.searchsorted(opens, slates.offsets[:-1] + (0 if told is None else told))
+    users = generator.permutation(users[(ends > first)[users]])[:most]
     users.sort()
     if whole:
-        return Starts(users, slates.offsets[users], np.minimum(counts[users], steps))
-    opens = session_starts(slates)
+        start = opens[first[users]]
+        return Starts(users, start, np.minimum(slates.offsets[users + 1] - start, steps))
     lengths = np.diff(np.append(opens, len(slates.items)))
-    of_user = np.searchsorted(opens, slates.offsets)  # (U+1,) every user opens a session of their own
-    number = of_user[users] + (generator.random(len(users)) * (of_user[users + 1] - of_user[users])).astype(np.int64)
+    number = first[users] + (generator.random(len(users)) * (ends - first)[users]).astype(np.int64)
     return Starts(users, opens[number], np.minimum(lengths[number], steps))
 
 

@@ -139,7 +139,7 @@ def replay_gate(
     Every user starts as they stood before a logged episode (a session drawn by chance; in worlds with several sessions
     an episode, all of them). Compared are the reward a slate, overall, by place in the episode and by policy, and,
     where the log knows who left, the chance to leave, the slates of an episode and its return (both up to the time
-    limit, with cut ends censored: Kaplan-Meier).
+    limit, with cut ends censored: Kaplan-Meier). No episode begins in what users' features tell of (`Sequences.told`).
 
     Args:
         world: whose reward, items and time limits hold.
@@ -162,7 +162,10 @@ def replay_gate(
     if slates is None:
         sentence = "Replay gate: not run, because the log has no exposures. Nothing is known of any policy's value."
         return GateReport(name, "open loop", 0, (), sentence)
-    starts = choose_episodes(slates, rows, rules.users, world.max_steps, world.sessions > 1, seed)
+    starts = choose_episodes(slates, rows, rules.users, world.max_steps, world.sessions > 1, seed, sequences.told)
+    if len(starts.users) == 0 and sequences.told is not None:
+        sentence = "Replay gate: not run, because no session begins after what the users' features tell of."
+        return GateReport(name, "open loop", 0, (), sentence)
     if len(starts.users) == 0:
         raise RecloopError(f"none of the {len(rows)} users to replay has a slate in the log; name others")
     logged = logged_episodes(world, slates, starts)

@@ -10,7 +10,15 @@ import torch
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.built_in import TopicWorldConfig, topic_world
 from recloop.envs.logs.sequences import Sequences
-from recloop.envs.patterns import NONE, PatternConfig, Patterns, fit_patterns, item_attributes, with_patterns
+from recloop.envs.patterns import (
+    NONE,
+    PatternConfig,
+    Patterns,
+    first_part,
+    fit_patterns,
+    item_attributes,
+    with_patterns,
+)
 from recloop.envs.world import World
 
 TITLES = tuple(f"Cartoon {i}" for i in range(8)) + tuple(f"Battle {i}" for i in range(8)) + ("Everybody's",)
@@ -76,11 +84,28 @@ def test_new_users_stand_where_their_history_says(patterns: Patterns) -> None:
 
 
 def test_features_are_one_segment_and_a_mix(patterns: Patterns) -> None:
-    values, names = patterns.features()
+    log = planted(80)
+    values, names = patterns.features(replace(log, told=log.lengths), VECTORS)
     assert names == ("segment 0", "segment 1", "segment 2", "topic 0", "topic 1")
     assert values.shape == (81, 5)
     assert values[:, :3].argmax(1).tolist() == patterns.segment.tolist()
     assert torch.equal(values[:, 3:], patterns.mix)
+
+
+def test_features_are_of_the_first_half_alone(patterns: Patterns) -> None:
+    log = planted(80)
+    told = first_part(log)
+    assert told.tolist() == [3] * 80 + [0]
+    late = np.tile(np.arange(6) >= 3, 80)
+
+    def with_battles(where: np.ndarray) -> torch.Tensor:
+        other = replace(log, items=np.where(where, 8, log.items), told=told)
+        return patterns.features(other, VECTORS)[0]
+
+    told_of = patterns.features(replace(log, told=told), VECTORS)[0]
+    assert torch.equal(told_of, with_battles(late))
+    assert not torch.equal(told_of, with_battles(~late))
+    assert not torch.equal(patterns.features(replace(log, told=log.lengths), VECTORS)[0], told_of)
 
 
 def test_items_without_words_give_segments_alone() -> None:

@@ -1,6 +1,7 @@
 """Patterns from a log: built with the world, as features of its users on request, and refused in one line."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,9 @@ from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.envs.build import BuildConfig, build_world
 from recloop.envs.build_encoders import EncoderConfig
+from recloop.envs.fidelity import fidelity_of
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
-from recloop.envs.patterns import FEATURES_WARNING
+from recloop.envs.patterns import FEATURES_FROM, FEATURES_WARNING
 from recloop.envs.users.fitted import FitConfig
 from recloop.envs.world import World
 
@@ -77,8 +79,25 @@ def test_they_are_features_by_name(world: World) -> None:
     assert world.patterns is not None
     names = world.users.profile_names
     assert names == ("segment 0", "segment 1", "segment 2", "topic 0", "topic 1")
-    assert torch.equal(world.users.profile, world.patterns.features()[0])
+    assert world.sequences.told is not None
+    assert world.sequences.told.tolist() == [3] * 60
+    assert torch.equal(world.users.profile, world.patterns.features(world.sequences, world.item_vectors)[0])
+    assert FEATURES_FROM in world.card.learned
     assert FEATURES_WARNING in world.card.not_claimed
+
+
+def test_what_they_tell_of_is_kept_on_disk(world: World, tmp_path: Path) -> None:
+    world.save(tmp_path / "world")
+    again = World.load(tmp_path / "world").sequences.told
+    assert again is not None
+    assert again.tolist() == [3] * 60
+
+
+def test_fidelity_starts_after_what_they_tell_of(world: World) -> None:
+    rows = world.users.rows("evaluate").numpy()
+    report = fidelity_of(world, "train")
+    assert report.users == len(rows)
+    assert report.slates == 3 * len(rows)
 
 
 def test_they_are_left_out_on_request() -> None:
@@ -86,6 +105,7 @@ def test_they_are_left_out_on_request() -> None:
     assert made.patterns is None
     assert made.users.profile_names == ()
     assert FEATURES_WARNING not in made.card.not_claimed
+    assert made.sequences.told is None
 
 
 @pytest.mark.parametrize(("option", "value"), [("segments", -2), ("topics", -1)])

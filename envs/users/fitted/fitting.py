@@ -325,9 +325,8 @@ class _Training:
 
 
 def _active(sequences: Sequences, rows: Ints) -> Ints:
-    """Those of the users who were shown something, or consumed something in a log that holds no more."""
-    offsets = sequences.offsets if sequences.slates is None else sequences.slates.offsets
-    return rows[np.diff(offsets)[rows] > 0]
+    """Those of the users who have a step to score: were shown something, or consumed where the log holds no more."""
+    return rows[(np.diff(sequences.step_offsets) > sequences.first_scored)[rows]]
 
 
 def split_rows(rows: Ints, share: float, generator: torch.Generator) -> tuple[Ints, Ints, Ints]:
@@ -353,7 +352,10 @@ def _check(
     if len(rows) and (rows.min() < 0 or rows.max() >= sequences.users):
         raise UserSimulatorError(f"rows name user {rows.max()}; the log has users 0 to {sequences.users - 1}")
     if len(_active(sequences, rows)) == 0:
-        raise UserSimulatorError(f"none of the {len(rows)} users to fit on has any behaviour; give users who have")
+        beyond = "" if sequences.told is None else " beyond what their features tell of"
+        raise UserSimulatorError(
+            f"none of the {len(rows)} users to fit on has any behaviour{beyond}; give users who have"
+        )
     wanted = sequences.catalogue_size + 1
     if item_vectors.dim() != 2 or len(item_vectors) != wanted:
         raise UserSimulatorError(

@@ -79,12 +79,12 @@ class WindowMaker:
         self.weight = weight
         slates = sequences.slates
         self.lead = lead if slates is not None else 0
-        self.offsets = sequences.offsets if slates is None else slates.offsets
+        self.offsets, self.first_scored = sequences.step_offsets, sequences.first_scored
         if slates is not None:
             self.session_step = _steps_in_session(slates.offsets, slates.session)
 
     def moments(self, users: Ints, generator: torch.Generator | None = None) -> npt.NDArray[np.int64]:
-        """Moments (W, 3) of (user, first scored step, lead) that cover the users' steps.
+        """Moments (W, 3) of (user, first scored step, lead) that cover the users' steps which may be scored.
 
         With a generator half of the users' are shifted by chance, and half of them have no lead: an episode may start
         from logged consumption alone.
@@ -102,17 +102,20 @@ class WindowMaker:
         lead = np.full(len(owner), self.lead)
         if generator is not None and self.lead > 0:
             lead = lead * torch.randint(2, (len(owner),), generator=generator).numpy()
-        return np.stack([users[owner], starts, lead], axis=1)
+        some = np.minimum(starts + self.window, counts[owner]) > self.first_scored[users[owner]]
+        moments: npt.NDArray[np.int64] = np.stack([users[owner], starts, lead], axis=1)[some]
+        return moments
 
     def cut(self, moments: npt.NDArray[np.int64]) -> Windows:
-        """The windows at moments (B, 3); a negative start has fewer scored steps."""
+        """The windows at moments (B, 3); a negative start, or one before `Sequences.first_scored`, has fewer scored
+        steps."""
         users, starts, lead = moments.T
         begin = np.maximum(starts - lead, 0)
         end = np.minimum(starts + self.window, np.diff(self.offsets)[users])
         step = begin[:, None] + np.arange(max(int((end - begin).max(initial=1)), 1))  # (B, T)
         held = step < end[:, None]
         rows = np.where(held, self.offsets[users][:, None] + step, self.offsets[users][:, None])
-        scored = held & (step >= starts[:, None])
+        scored = held & (step >= np.maximum(starts, self.first_scored[users])[:, None])
         slates, n = self.sequences.slates, self.sequences.catalogue_size
         if slates is None:
             place = step
