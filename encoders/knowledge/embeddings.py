@@ -13,7 +13,7 @@ from tqdm import tqdm
 from recloop.encoders.errors import EncoderError, unknown_name
 from recloop.encoders.items import ItemKnowledge
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.encoders.knowledge.links import item_links, kind_name
+from recloop.encoders.knowledge.links import item_links, kind_name, sharing
 from recloop.encoders.knowledge.triple_scores import HALVED, Embeddings, Model
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def item_relation_tables(
     entity_vectors: Tensor,
     max_relations: int = 16,
 ) -> tuple[tuple[str, ...], Tensor]:
-    """The mean vector of an item's neighbours, relation by relation.
+    """The mean vector of an item's neighbours, relation by relation, each shrunk by how few items touch it (`sharing`).
+
+    Who belongs to one item alone connects it to nothing, and a vector fitted to that one item is noise to the others.
 
     Args:
         entity_rows: int64 (N,) each item's entity, or -1.
@@ -91,9 +93,10 @@ def item_relation_tables(
 
     Returns:
         names of the R relations, the most frequent first, "<relation> of" where the item is the tail; and float32
-        (N+1, R, e), zero where an item has no such neighbour and in row N.
+        (N+1, R, e), zero where an item has no such neighbour that it shares, and in row N.
     """
     links = item_links(kg, entity_rows)
+    shared = sharing(links, len(kg.entities))
     kinds, counts = np.unique(links[:, 1], return_counts=True)
     names = {kind: kind_name(kg, kind) for kind in kinds.tolist()}
     order = sorted(range(len(kinds)), key=lambda i: (-counts[i], names[int(kinds[i])]))[:max_relations]
@@ -104,7 +107,8 @@ def item_relation_tables(
     links = links[column[links[:, 1]] >= 0]
     place = torch.from_numpy(links[:, 0] * r + column[links[:, 1]])
     total = torch.zeros((n + 1) * r, entity_vectors.shape[1])
-    total.index_add_(0, place, entity_vectors[torch.from_numpy(links[:, 2])])
+    shrunk = entity_vectors * torch.from_numpy(shared).to(entity_vectors.dtype).unsqueeze(1)
+    total.index_add_(0, place, shrunk[torch.from_numpy(links[:, 2])])
     count = torch.bincount(place, minlength=(n + 1) * r).clamp_min(1).unsqueeze(1)
     return tuple(names[kind] for kind in kept), (total / count).view(n + 1, r, -1)
 

@@ -29,6 +29,20 @@ def item_links(kg: KnowledgeGraph, entity_rows: npt.NDArray[np.int64]) -> npt.ND
     return np.concatenate(parts)
 
 
+def sharing(links: npt.NDArray[np.int64], entities: int) -> npt.NDArray[np.float64]:
+    """How far an entity connects items, float64 (entities,): (d - 1) / d where d items touch it, 0 where none does.
+
+    Args:
+        links: int64 (L, 3) as `item_links` gives them.
+
+    >>> sharing(np.array([[0, 0, 2], [1, 0, 2], [1, 1, 3]]), 4).tolist()
+    [0.0, 0.0, 0.5, 0.0]
+    """
+    pairs = np.unique(links[:, [0, 2]], axis=0)
+    items = np.bincount(pairs[:, 1], minlength=entities)
+    return np.maximum(items - 1, 0) / np.maximum(items, 1)
+
+
 def kind_name(kg: KnowledgeGraph, kind: int) -> str:
     """A relation as read from the item: its name, or "<name> of" where the item is the tail."""
     r = len(kg.relations)

@@ -6,6 +6,7 @@ from recloop.encoders.errors import EncoderError
 from recloop.encoders.knowledge.context import GraphContext
 from recloop.encoders.knowledge.embeddings import item_relation_tables
 from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.encoders.knowledge.links import item_links, sharing
 
 TITLES = ("Alien", "Blade Runner", "Aliens", "Untold", "Solo")
 
@@ -96,7 +97,7 @@ def test_why_an_item_follows(films: tuple[KnowledgeGraph, np.ndarray]) -> None:
 
 
 def test_read_back_is_what_the_state_sums() -> None:
-    """Weights times entity vectors are the encoder's attention times its weighted mean of the relation tables."""
+    """Weights times shrunk entity vectors are the encoder's attention times its weighted mean of the tables."""
     draw = np.random.default_rng(2)
     triples = np.stack([draw.integers(0, 40, 300), draw.integers(0, 3, 300), draw.integers(0, 40, 300)], axis=1)
     kg = KnowledgeGraph(tuple(f"e{i:02d}" for i in range(40)), ("a", "b", "c"), triples)
@@ -109,7 +110,8 @@ def test_read_back_is_what_the_state_sums() -> None:
     context = GraphContext(kg, rows)
     found = context.weights(history, given, dict(zip(names, attention.T, strict=True)))
     assert (found.sum(axis=1) <= 1 + 1e-9).all()
-    ours = found @ vectors.numpy()[context.pairs[:, 1]]
+    shared = sharing(item_links(kg, rows), len(kg.entities))
+    ours = found @ (vectors.numpy() * shared[:, None])[context.pairs[:, 1]]
     presence = (tables != 0).any(-1).numpy()[history] * given[..., None]  # (B, H, R)
     sums = (tables.numpy()[history] * presence[..., None]).sum(1) / presence.sum(1).clip(1e-9)[..., None]
     np.testing.assert_allclose(ours, (attention[..., None] * sums).sum(1), atol=1e-5)
