@@ -52,7 +52,7 @@ class NextItemConfig:
     full_softmax_limit: int = 20_000
     negatives: int = 4_096
     ids: bool = True
-    ids_dropout: float = 0.0
+    ids_dropout: float = 0.2
     item_fusion: str = "concat"
 
     def passes(self, lengths: Ints) -> int:
