@@ -107,7 +107,13 @@ def build_config(config: UnitConfig, truth: World) -> BuildConfig:
         slate_size=truth.slate_size,
         max_steps=truth.max_steps,
         seed=config.draw,
-        encoder=EncoderConfig(text="hashed", dim=config.dim, next_item=NextItemConfig(epochs=config.state_epochs)),
+        encoder=EncoderConfig(
+            text="hashed",
+            dim=config.dim,
+            segments=-1,
+            topics=0,
+            next_item=NextItemConfig(epochs=config.state_epochs),
+        ),
         users=users,
         use_cache=False,
     )
