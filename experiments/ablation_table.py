@@ -6,8 +6,6 @@ over the seeds: how sure the difference is for other users of these trainings. W
 in the spread alone.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,11 +15,11 @@ import numpy as np
 from rich.table import Table
 
 from recloop.encoders.errors import RecloopError
-from recloop.encoders.storage import replacing_file
 from recloop.envs.logs.sequences import Ints
 from recloop.experiments.ablation_scorers import COSINE, ENCODERS, LADDER, NEIGHBOURS, READS
 from recloop.experiments.ablation_splits import SPLITS, Floats
 from recloop.experiments.intervals import LEVEL, Interval, by_user
+from recloop.experiments.results_table import keep_rows
 from recloop.experiments.tables import wide_console
 
 COLUMNS = ("data", "split", "encoder", "metric", "mean", "low", "high", "seeds", "command", "commit")
@@ -122,19 +120,11 @@ def nested_bootstrap(users: Ints, draws: int = _DRAWS, seed: int = 0) -> Floats:
 def write_lines(path: Path, data: str, lines: Sequence[Line], command: str, commit: str) -> None:
     """Put the rows of one log into the table; the rows of other logs stay."""
     rows: list[dict[str, object]] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [dict(row) for row in csv.DictReader(file) if row.get("data") != data]
     for line in lines:
         value = {name: f"{getattr(line.value, name):.6f}" for name in ("mean", "low", "high")}
         facts = {"split": line.split, "encoder": line.encoder, "metric": line.label, "seeds": line.seeds}
-        rows.append({"data": data, **facts, **value, "command": command, "commit": commit})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+        rows.append({**facts, **value, "command": command, "commit": commit})
+    keep_rows(path, COLUMNS, data, rows)
 
 
 def print_lines(data: str, lines: Sequence[Line]) -> None:

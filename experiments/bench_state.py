@@ -7,8 +7,6 @@ Beside it stands what encoding the history anew at every step would cost. The en
 relations and random weights: cost does not depend on what was learned. All in one run: read the ratios.
 """
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +19,13 @@ from rich.table import Table
 
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.state_config import EncoderState, StateEncoderConfig
-from recloop.encoders.storage import replacing_file
 from recloop.experiments.provenance import command, commit, use_threads
+from recloop.experiments.results_table import keep_rows
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 
-COLUMNS = ("history", "step_us", "ratio", "encode_anew_us", "largest_difference", "batch", "items", "command", "commit")
+_FIGURES = ("history", "step_us", "ratio", "encode_anew_us", "largest_difference")
+COLUMNS = ("data", *_FIGURES, "batch", "items", "command", "commit")
 
 
 @dataclass(frozen=True)
@@ -135,12 +134,8 @@ def _print(rows: list[dict[str, float]], config: BenchStateConfig) -> None:
 
 def _write(rows: list[dict[str, float]], config: BenchStateConfig, path: Path) -> None:
     source = {"batch": config.batch, "items": config.items, "command": command(), "commit": (commit() or "")[:7]}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**{name: f"{value:.6g}" for name, value in row.items()}, **source} for row in rows)
-    with replacing_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+    figures = [{name: f"{value:.6g}" for name, value in row.items()} for row in rows]
+    keep_rows(path, COLUMNS, "made up", [{**row, **source} for row in figures])
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from recloop.encoders.errors import RecloopError
 from recloop.encoders.instruction.facts import WHOLE, Ints, ItemFacts
 from recloop.encoders.instruction.fit import InstructionConfig, fit_instruction_encoder
 from recloop.encoders.instruction.pairs import Instruction, draw_instructions
-from recloop.encoders.storage import replacing_file
 from recloop.encoders.text import TextEncoder
 from recloop.encoders.text_model import DEFAULT_MODEL
 from recloop.envs.logs.compile import compile_sequences
@@ -38,6 +37,7 @@ from recloop.envs.logs.schema import Columns
 from recloop.envs.wishes import log_facts
 from recloop.experiments.instruction_wording import EVALUATION
 from recloop.experiments.provenance import command, commit
+from recloop.experiments.results_table import keep_rows
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 
@@ -98,11 +98,11 @@ def main(config: RetrievalConfig) -> pd.DataFrame:
     texts = list(log.items[Columns.text].fillna("").astype(str))
     model = TextEncoder(config.text)
     found = [one_seed(model, facts, texts, config, seed) for seed in range(config.seeds)]
-    table = pd.DataFrame(summary(found)).assign(
-        data=log.name, seeds=config.seeds, command=command(), commit=commit() or ""
-    )[list(COLUMNS)]
+    source = {"data": log.name, "seeds": config.seeds, "command": command(), "commit": (commit() or "")[:7]}
+    rows = [{**row, **source} for row in summary(found)]
+    table = pd.DataFrame(rows)[list(COLUMNS)]
     _print(table)
-    keep(table, config.out)
+    keep_rows(config.out, COLUMNS, log.name, rows)
     return table
 
 
@@ -170,15 +170,6 @@ def bootstrap(sample: Floats, rng: np.random.Generator) -> dict[str, float]:
     means = known[rng.integers(len(known), size=(_DRAWS, len(known)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return {"mean": round(float(known.mean()), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
-
-
-def keep(table: pd.DataFrame, path: Path) -> None:
-    """Write the rows, in place of those of the same data."""
-    if path.exists():
-        before = pd.read_csv(path)
-        table = pd.concat([before[~before["data"].isin(table["data"])], table], ignore_index=True)
-    with replacing_file(path) as part:
-        table.to_csv(part, index=False)
 
 
 def _share(scores: Tensor, asked: Instruction) -> float:

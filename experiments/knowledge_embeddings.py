@@ -9,8 +9,6 @@ seed draws the split and the fits anew. Rows go to `experiments/results/knowledg
 log in it stay.
 """
 
-import csv
-import io
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,9 +24,9 @@ from recloop.encoders.knowledge.embeddings import fit_embeddings
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.link_prediction import SIDES, Frequency, Ranks, rank_triples, split_triples
 from recloop.encoders.knowledge.triple_scores import Model
-from recloop.encoders.storage import replacing_file
 from recloop.envs.logs.readers import read_log
 from recloop.experiments.provenance import command, commit
+from recloop.experiments.results_table import keep_rows
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 
@@ -125,20 +123,12 @@ def ranked(
 
 def write_rows(path: Path, data: str, means: dict[Row, tuple[float, int]]) -> None:
     """Put the rows of one log into the table; the rows of other logs stay."""
-    rows: list[dict[str, str]] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("data") != data]
+    rows = []
     source = {"command": command(), "commit": (commit() or "")[:7]}
     for (model, side, metric), (value, seeds) in means.items():
-        names = {"data": data, "model": model, "side": side, "metric": metric}
+        names = {"model": model, "side": side, "metric": metric}
         rows.append({**names, "value": f"{value:.6f}", "seeds": str(seeds), **source})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+    keep_rows(path, COLUMNS, data, rows)
 
 
 def _print(config: KnowledgeEmbeddingsConfig, graph: KnowledgeGraph, means: dict[Row, tuple[float, int]]) -> None:

@@ -11,8 +11,6 @@ Fitted users are inductive: they read a user's earlier part as a history and kno
 factorisation and popularity see the same rows, and nobody sees an answer of the later part.
 """
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +20,6 @@ import tyro
 from rich.table import Table
 
 from recloop.encoders.errors import LogError, RecloopError
-from recloop.encoders.storage import replacing_file
 from recloop.envs.logs.cleaning import clean
 from recloop.envs.logs.readers import read_log
 from recloop.envs.logs.readers.coat import is_coat
@@ -41,6 +38,7 @@ from recloop.experiments.rating_measures import (
     user_aucs,
 )
 from recloop.experiments.rating_parts import Fitting, Parts, coat_parts, earlier_world, fitted_answers, parts_in_time
+from recloop.experiments.results_table import keep_rows
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 
@@ -172,21 +170,13 @@ def coat_lines(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
 
 def write_rows(path: Path, data: str, split: str, lines: list[Line]) -> None:
     """Put the rows of one log into the table; the rows of other logs stay."""
-    rows: list[dict[str, str]] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("data") != data]
+    rows = []
     source = {"command": command(), "commit": (commit() or "")[:7]}
     for line in lines:
         value = {"value": line.value.mean, "low": line.value.low, "high": line.value.high}
         figures = {name: f"{number:.6f}" for name, number in value.items()}
-        rows.append({"data": data, "split": split, "model": line.model, "metric": line.metric, **figures, **source})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+        rows.append({"split": split, "model": line.model, "metric": line.metric, **figures, **source})
+    keep_rows(path, COLUMNS, data, rows)
 
 
 def _rating_lines(model: str, errors: Floats, reference: Floats | None) -> Iterator[Line]:

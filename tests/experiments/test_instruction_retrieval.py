@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -22,7 +21,6 @@ from recloop.experiments.instruction_retrieval import (
     _among,
     _share,
     bootstrap,
-    keep,
     main,
     told,
 )
@@ -59,14 +57,6 @@ def test_the_interval_of_a_constant_is_a_point() -> None:
 def test_attributes_in_words() -> None:
     facts: ItemFacts = item_facts(["Alien (1979)", "Heat (1995)"], ["", ""], categories=["Horror", "Crime"])
     assert told(facts)[0] == "Alien (1979). category: Horror; decade: 1970s; year: 1979"
-
-
-def test_rows_of_the_same_log_are_replaced(tmp_path: Path) -> None:
-    one = pd.DataFrame({"data": ["a"], "mean": [1.0]})
-    keep(one, tmp_path / "kept.csv")
-    keep(pd.DataFrame({"data": ["b"], "mean": [2.0]}), tmp_path / "kept.csv")
-    keep(one.assign(mean=3.0), tmp_path / "kept.csv")
-    assert sorted(pd.read_csv(tmp_path / "kept.csv").itertuples(index=False, name=None)) == [("a", 3.0), ("b", 2.0)]
 
 
 @pytest.mark.slow
