@@ -7,6 +7,7 @@ from math import isfinite
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recloop.encoders.errors import PolicyError, unknown_name
 from recloop.envs.logs.schema import Signal
@@ -53,20 +54,16 @@ def past_of_people(people: Sequence[Observed], world: World) -> tuple[Past, Tens
     `seen` (B, N+1) marks all of a person's history, also what is older than H.
     """
     spec, empty = world.spec(), len(world.catalogue)
+    whole, signals = histories_of_people(people, world)
+    missing = max(spec.history_length - whole.shape[1], 0)
+    history = F.pad(whole, (missing, 0), value=empty)[:, -spec.history_length :]
+    feedback = F.pad(signals, (0, 0, missing, 0))[:, -spec.history_length :]
     b, s = len(people), len(spec.signals)
-    history = torch.full((b, spec.history_length), empty)
-    feedback = torch.zeros(b, spec.history_length, s)
     shown = torch.full((b, spec.shown_length, spec.slate_size), empty)
     answers = torch.zeros(b, spec.shown_length, spec.slate_size, s)
-    seen = torch.zeros(b, empty + 1, dtype=torch.bool)
+    seen = torch.zeros(b, empty + 1, dtype=torch.bool).scatter(1, whole, True)
+    seen[:, empty] = False
     for lane, person in enumerate(people):
-        items = item_rows(person.history, world, "history")
-        signals = _signals(person.feedback, len(items), spec.signals, "feedback", consumed=1.0)
-        seen[lane, items] = True
-        length = min(len(items), spec.history_length)
-        if length:
-            history[lane, -length:] = items[-length:]
-            feedback[lane, -length:] = signals[-length:]
         _fill_slates(person, world, shown[lane], answers[lane])
     past = Past(
         history=history,
@@ -78,6 +75,20 @@ def past_of_people(people: Sequence[Observed], world: World) -> tuple[Past, Tens
         seen=seen,
     )
     return past, torch.stack([_profile(p.profile, world) for p in people])
+
+
+def histories_of_people(people: Sequence[Observed], world: World) -> tuple[Tensor, Tensor]:
+    """All that B people consumed, however long: int64 (B, L) item rows, newest last, N in front; float32 (B, L, S)."""
+    items = [item_rows(person.history, world, "history") for person in people]
+    longest = max(len(rows) for rows in items)
+    history = torch.full((len(people), longest), len(world.catalogue))
+    feedback = torch.zeros(len(people), longest, len(world.signals))
+    for lane, (person, rows) in enumerate(zip(people, items, strict=True)):
+        signals = _signals(person.feedback, len(rows), world.signals, "feedback", consumed=1.0)
+        if len(rows):
+            history[lane, -len(rows) :] = rows
+            feedback[lane, -len(rows) :] = signals
+    return history, feedback
 
 
 def item_rows(names: Sequence[str], world: World, what: str) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recloop.agents.observed import Observed, item_rows, past_of_people
+from recloop.agents.observed import Observed, histories_of_people, item_rows, past_of_people
 from recloop.encoders.errors import PolicyError, unknown_name
 from recloop.encoders.storage import read_json, replacing_folder, write_json
 from recloop.envs.logs.sequences import Sequences
@@ -66,6 +66,8 @@ class Serving:
     ) -> Observation:
         """The observation of B people, as the loop would make it, with its `action_mask` bool (B, N).
 
+        `state` is that of the whole history, however long; `history` holds its newest H.
+
         Args:
             people: what is known of each.
             candidates: external ids to choose from; default the whole catalogue.
@@ -78,7 +80,7 @@ class Serving:
         encoder = self.world.state_encoder
         device = encoder.item_vectors.device  # a core shares the encoder and may have moved it
         with torch.no_grad():
-            inputs = (table.to(device) for table in (profile, past.history, past.feedback))
+            inputs = (table.to(device) for table in (profile, *histories_of_people(people, self.world)))
             vector = encoder.vector(encoder.start(*inputs)).cpu()
         wishes = self._wishes(people)
         keys = (*DEFAULT_KEYS, *(() if wishes is None else ("instruction",)), "action_mask")

@@ -48,6 +48,21 @@ def test_a_random_policy_answers_by_seed(tiny_world: World) -> None:
     assert policy.recommend(Observed(), 3, seed=4) == policy.recommend(Observed(), 3, seed=4)
 
 
+def test_the_state_knows_more_of_a_history_than_is_shown(tiny_world: World) -> None:
+    """An observation holds the newest H items, the state is that of all."""
+    world, longest = tiny_world, tiny_world.users.history.shape[1]
+    names = [world.catalogue.ids[place % len(world.catalogue)] for place in range(longest + 3)]
+    short, long = (Serving.of(world).observe([Observed(history=h)]) for h in (names[3:], names))
+    assert torch.equal(short["history"], long["history"])
+    encoder = world.state_encoder
+    rows = torch.tensor([[world.catalogue.rows[name] for name in names]])
+    feedback = torch.zeros(*rows.shape, len(world.signals))
+    feedback[..., 0] = 1.0
+    state = encoder.start(torch.zeros(1, world.users.profile.shape[1]), rows, feedback)
+    torch.testing.assert_close(long["state"], encoder.vector(state))
+    assert not torch.allclose(long["state"], short["state"])
+
+
 def test_an_observation_outside_is_the_one_of_the_loop(tiny_world: World) -> None:
     core = Core(tiny_world, batch=1, users="all", keys=(*DEFAULT_KEYS, "action_mask"))
     core.reset(users=torch.tensor([3]))  # consumed items 0 and 5, each rated 4
