@@ -22,10 +22,12 @@ def test_planted_popularity_is_found() -> None:
     assert torch.corrcoef(torch.stack([found[240:], true[240:]]))[0, 1] > 0.95
 
 
-def test_content_that_says_nothing_changes_nothing() -> None:
+def test_content_that_says_nothing_gives_what_any_item_may_expect() -> None:
     vectors, fitted, counts, _ = _planted(noise=0.2)
     mixed = vectors[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
-    assert torch.equal(popularity_of_unseen(mixed, fitted, counts), fitted)
+    guessed, seen = popularity_of_unseen(mixed, fitted, counts), counts > 0
+    assert torch.equal(guessed[seen], fitted[seen])
+    torch.testing.assert_close(guessed[~seen], fitted[seen].exp().mean().log().expand(int((~seen).sum())))
 
 
 def test_left_out_errors_equal_those_of_refitting() -> None:
