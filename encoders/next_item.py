@@ -14,6 +14,7 @@ from tqdm import tqdm
 from recloop.encoders.behavior import BehaviorEncoder
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.fit_report import FitReport
+from recloop.encoders.item_fusion import Fusion
 from recloop.encoders.items import ItemEncoder, ItemKnowledge
 from recloop.encoders.next_item_batches import Floats, Ints, Log, NextItemConfig, batches
 from recloop.encoders.next_item_model import NextItemModel
@@ -37,6 +38,7 @@ def fit_state_encoder(
     catalogue_size: int | None = None,
     fitting: NextItemConfig | None = None,
     behavior: BehaviorEncoder | None = None,
+    item_fusion: Fusion = "concat",
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> StateEncoder:
@@ -59,6 +61,7 @@ def fit_state_encoder(
         catalogue_size: N; needed only without sources and knowledge.
         behavior: reads whole histories as text; see `StateEncoder`. Fitting reads every user's history once every
             `behavior.refresh` items.
+        item_fusion: how an item's sources become one vector; see `ItemEncoder`.
 
     Returns:
         The encoder on the CPU, frozen, with its `report`.
@@ -86,7 +89,7 @@ def fit_state_encoder(
     )
     encoder.requires_grad_(True)
     draws = torch.Generator().manual_seed(seed + 1)
-    item_encoder = ItemEncoder(n, config.dim, content, draws, fitting.item_fusion)
+    item_encoder = ItemEncoder(n, config.dim, content, draws, item_fusion)
     read = None if behavior is None else behavior.prefixes(offsets, items, feedback, max(behavior.refresh, 1), progress)
     log = Log(items, offsets, feedback, profiles, read)
     model = NextItemModel(encoder, item_encoder, knowledge, log.popularity(n), fitting).to(device)

@@ -35,7 +35,6 @@ class NextItemConfig:
         ids: a learned residual for every item beside its content; without, items are known by content alone. Where
             there is no content there is nothing else, whatever this says.
         ids_dropout: share of items a batch that are known by content alone.
-        item_fusion: how the sources of an item's content come together: `concat`, `gated` or `attention`.
     """
 
     epochs: int = 12
@@ -53,7 +52,6 @@ class NextItemConfig:
     negatives: int = 4_096
     ids: bool = True
     ids_dropout: float = 0.2
-    item_fusion: str = "concat"
 
     def passes(self, lengths: Ints) -> int:
         """How many passes users of these histories (U,) get at most."""

@@ -1,7 +1,7 @@
 """From a log to vectors: its items' texts, its knowledge graph, and the encoder of its users' states."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -108,11 +108,6 @@ class EncoderConfig:
         PatternConfig(self.segments, self.topics)
         if self.item_fusion not in FUSIONS:
             raise EncoderError(unknown_name("item fusion", self.item_fusion, FUSIONS))
-
-    @property
-    def fitting(self) -> NextItemConfig:
-        """How the state encoder is fitted, on items fused as asked here or in `next_item`."""
-        return self.next_item if self.item_fusion == "concat" else replace(self.next_item, item_fusion=self.item_fusion)
 
     @property
     def language_model(self) -> TextModel:
@@ -240,7 +235,8 @@ def state_encoder(
             bounds,
             list(sources),
             asdict(config.state),
-            asdict(config.fitting),
+            asdict(config.next_item),
+            config.item_fusion,
             shop.seed,
             train.catalogue_size,
             None if behavior is None else reader_facts(behavior),
@@ -258,7 +254,8 @@ def state_encoder(
             config=config.state,
             seed=shop.seed,
             catalogue_size=train.catalogue_size,
-            fitting=config.fitting,
+            fitting=config.next_item,
+            item_fusion=config.item_fusion,
             device=shop.device,
             progress=shop.progress,
             behavior=behavior,

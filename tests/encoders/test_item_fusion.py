@@ -40,7 +40,8 @@ def _fitted(fusion: str | None) -> StateEncoder:
         {} if fusion is None else {"text": text, "image": _images()}, None,
         np.concatenate(items), np.arange(USERS + 1) * LENGTH, np.ones((USERS * LENGTH, 1), np.float32), [(0.0, 1.0)],
         config=StateEncoderConfig(dim=32, hidden=32), catalogue_size=ITEMS,
-        fitting=NextItemConfig(epochs=8, batch_users=8, patience=8, item_fusion=fusion or "concat"),
+        fitting=NextItemConfig(epochs=8, batch_users=8, patience=8),
+        item_fusion=fusion or "concat",
     )  # fmt: skip
 
 
