@@ -38,7 +38,7 @@ class ItemKnowledge:
 
 
 class ItemEncoder(nn.Module):
-    """N items as vectors of length 1, from any number of sources: text, entities, images, sound.
+    """N items as vectors of length 1, from any number of sources: text, neighbours in the graph, images, sound.
 
     Fitted jointly with the user's state (`fit_state_encoder`), then frozen into a table. Every source is centred and
     scaled to a mean length of 1, so that a wide one does not drown a narrow one, and projected linearly; `fusion` makes

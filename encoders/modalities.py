@@ -24,7 +24,8 @@ Array = npt.NDArray[Any]
 Table = tuple[Sequence[Any] | Array, Array]
 """Ids and vectors as a file holds them, before anything is checked."""
 
-_RESERVED = ("text", "entities")
+_RESERVED = ("text", "neighbours")
+"""What `fit_state_encoder` is given, or adds, under these names."""
 _NUMPY_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 _ID_COLUMNS = ("item", "item_id", "id", "ids")
 

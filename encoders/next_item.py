@@ -71,6 +71,8 @@ def fit_state_encoder(
     """
     content = dict(sources or {})
     if knowledge is not None:
+        if "neighbours" in content:
+            raise EncoderError("a source is named 'neighbours', which is what the graph adds; give it another name")
         content["neighbours"] = knowledge.content
     n = _catalogue_size(content, catalogue_size)
     config, fitting = config or StateEncoderConfig(), fitting or NextItemConfig()

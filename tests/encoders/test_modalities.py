@@ -161,6 +161,7 @@ def test_paths_by_name() -> None:
         (["image="], "write NAME=PATH"),
         (["film poster=a.npz"], "write NAME=PATH"),
         (["text=a.npz"], "'text' is what recloop makes itself"),
+        (["neighbours=a.npz"], "'neighbours' is what recloop makes itself"),
         (["image=a.npz", "image=b.npz"], "'image' is given twice"),
     ):
         with pytest.raises(EncoderError, match=message):

@@ -195,6 +195,7 @@ def test_a_long_log_gets_fewer_passes() -> None:
         ({"catalogue_size": None}, "pass catalogue_size"),
         ({"sources": {"text": torch.zeros(3, 2)}}, "text says 3, catalogue_size says 12"),
         ({"sources": {"text": torch.full((12, 2), torch.nan)}}, "12 items need as many finite rows"),
+        ({"sources": {"neighbours": torch.ones(N, 2)}, "knowledge": _knowledge()}, "a source is named 'neighbours'"),
         ({"profile_dim": 1, "profiles": np.zeros((3, 1), np.float32)}, r"profiles are \(3, 1\); 2 users"),
     ],
 )
