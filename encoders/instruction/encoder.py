@@ -41,7 +41,7 @@ class InstructionEncoder:
         weight: float32 (t, d), phi.
         bias: float32 (d,), b.
         table: float32 (N+1, d) items' content vectors of length 1; row N, the empty place, is zero.
-        facts: how it was fitted, as JSON; see `InstructionReport`.
+        facts: how it was fitted, as JSON: its `InstructionConfig` as `config`, its `InstructionReport` as `report`.
 
     Attributes:
         dim: d, length of a vector.
@@ -118,9 +118,11 @@ class InstructionEncoder:
         """Write head and table, and how the language model is found; the folder is replaced whole.
 
         Raises:
-            EncoderError: where the language model is of a class that cannot be read back.
+            EncoderError: where the language model is not there, or of a class that cannot be read back.
         """
         kind = type(self.text).__name__
+        if isinstance(self.text, _Absent):
+            raise EncoderError(f"instructions cannot be saved: {self.text.error}")
         if not isinstance(self.text, TextEncoder | HashedText):
             raise EncoderError(f"text vectors of class {kind} cannot be saved; use {' or '.join(_LOADERS)}")
         with replacing_folder(Path(folder)) as part:

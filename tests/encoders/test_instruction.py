@@ -201,3 +201,5 @@ def test_it_opens_without_its_language_model(tiny_model: Any, tmp_path: Path) ->
     assert not again.encode([""]).any()
     with pytest.raises(EncoderError, match=f"instructions cannot be read: .*{model.name}"):
         again.encode(["a red hat"])
+    with pytest.raises(EncoderError, match=f"instructions cannot be saved: .*{model.name}"):
+        again.save(tmp_path / "copy")
