@@ -176,9 +176,10 @@ def _line_by_line(path: Path, block: list[bytes], first: int, bad: BadLines) -> 
 
 
 def _opened(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
+    packed = path.suffix.lower()
+    if packed == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
-    return cast(IO[bytes], bz2.open(path, "rb")) if path.suffix == ".bz2" else path.open("rb")
+    return cast(IO[bytes], bz2.open(path, "rb")) if packed == ".bz2" else path.open("rb")
 
 
 def _stream(quads: Iterable[Quad], names: _Names, literals: Literals) -> None:
