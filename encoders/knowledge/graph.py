@@ -78,11 +78,6 @@ class KnowledgeGraph:
         triples[:, 1] = place[triples[:, 1]]
         return replace(self, relations=tuple(self.relations[row] for row in kept), triples=triples)
 
-    def without(self, relations: Iterable[str]) -> "KnowledgeGraph":
-        """All but the triples of these relations. Entities keep their positions."""
-        dropped = {self.relation(name) for name in relations}
-        return self.only(name for row, name in enumerate(self.relations) if row not in dropped)
-
     def distinct(self) -> "KnowledgeGraph":
         """Every triple once, where it stands first."""
         heads, kinds, tails = self.triples.T
