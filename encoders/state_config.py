@@ -22,7 +22,7 @@ class StateEncoderConfig:
         hidden: dh, units of the recurrent state.
         key_dim: dk, length of a relation token's key.
         value_dim: dv, length of a relation token's value.
-        decay: what is left of the relation sums after one more step, in (0, 1].
+        decay: what is left of the sums over relations and patterns after one more step, in (0, 1].
         sequence: what predicts the next: a `gru` or an `lstm` over the steps, or the `mean` of what was consumed,
             decayed, without any order.
         patterns: M attention-pooled patterns of the behaviour that it reads; 0 without.

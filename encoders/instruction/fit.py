@@ -35,8 +35,8 @@ class InstructionConfig:
         pairs: instructions generated.
         epochs: passes over them.
         batch_size: instructions a step.
-        learning_rate: of Adam, falling to 0.
-        weight_decay: of Adam.
+        learning_rate: of AdamW, falling to 0.
+        weight_decay: of AdamW.
         dropout: share of the inputs left out in a step, on both sides.
     """
 
@@ -229,7 +229,7 @@ def _fit(
     seed: int,
     progress: bool,
 ) -> float:
-    """Adam on both towers: hidden (P, t), inputs (n, c), targets (P, n); the loss of the last pass."""
+    """AdamW on both towers: hidden (P, t), inputs (n, c), targets (P, n); the loss of the last pass."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * -(-len(hidden) // config.batch_size)

@@ -4,66 +4,10 @@ from __future__ import annotations
 
 import re
 
-_ENGLISH = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "can",
-        "find",
-        "for",
-        "from",
-        "good",
-        "has",
-        "have",
-        "i",
-        "in",
-        "is",
-        "it",
-        "its",
-        "like",
-        "made",
-        "me",
-        "more",
-        "my",
-        "not",
-        "of",
-        "on",
-        "one",
-        "or",
-        "please",
-        "show",
-        "so",
-        "some",
-        "something",
-        "than",
-        "that",
-        "the",
-        "their",
-        "this",
-        "to",
-        "was",
-        "want",
-        "watch",
-        "what",
-        "where",
-        "which",
-        "who",
-        "whose",
-        "with",
-        "would",
-        "you",
-    ]
+_OWN = (
+    "a about after all an and any are as at be but by can find for from good has have i in is it its like made me more "
+    "my not of on one or please show so some something than that the their this to was want watch what where which who "
+    "whose with would you"
 )
 _OTHERS = {
     "German": "aber als auf aus bei das dem den der des die ein eine einen einer etwas film filme für ich ist mit "
@@ -79,6 +23,7 @@ _OTHERS = {
     "Dutch": "als bij dat de deze die een en film films het iets ik in is met naar niet of om op over te uit van "
     "voor wat wil zien",
 }
+_ENGLISH = frozenset(_OWN.split())
 _FOREIGN = {language: frozenset(words.split()) for language, words in _OTHERS.items()}
 _WORD = re.compile(r"[^\W\d_]+")
 _LETTERS = 0.3

@@ -58,10 +58,11 @@ class GraphContext:
 
     An item spreads its weight evenly over its neighbours under each relation, so a history gives every relation a
     distribution over entities; attention over relations makes one distribution of them. With the weights and the
-    attention of a `StateEncoder` these are the very numbers by which it sums the vectors of neighbours, which are
-    shorter the fewer items share them (`item_relation_tables`), so that what is read back is what was used, not a story
-    told afterwards. For relations that the encoder does not keep the attention is 0. In the manner of KGAT (Wang et al.
-    2019); differences: attention is over relations alone.
+    attention of a `StateEncoder` these are, within each relation, the proportions in which it sums the vectors of
+    neighbours, which are shorter the fewer items share them (`item_relation_tables`), so that what is read back is what
+    was used, not a story told afterwards. One factor a relation apart: an item whose neighbours there nobody shares
+    counts here, and not in the encoder. For relations that the encoder does not keep the attention is 0. In the manner
+    of KGAT (Wang et al. 2019); differences: attention is over relations alone.
 
     Args:
         kg: the triples.

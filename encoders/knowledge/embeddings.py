@@ -25,7 +25,7 @@ _DECAY: dict[Model, float] = {"transe": 0.0, "distmult": 2.0, "complex": 2.0, "r
 
 def fit_embeddings(
     kg: KnowledgeGraph,
-    model: Model = "transe",
+    model: Model = "distmult",
     dim: int = 64,
     epochs: int = 100,
     seed: int = 0,

@@ -23,7 +23,7 @@ class TripleReport:
         duplicates: triples that were there before.
         broken: lines that could not be read and were left out.
         passed_over: triples that were read and are none between named things: literals, blank nodes.
-        first_broken: the first of them, as the error would say it.
+        first_broken: the first of the broken lines, as the error would say it.
     """
 
     source: str

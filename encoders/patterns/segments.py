@@ -160,7 +160,7 @@ class UserSegments:
 
     @classmethod
     def load(cls, folder: Path | str) -> UserSegments:
-        """Read what `save` wrote; `EncoderError` for a newer format."""
+        """Read what `save` wrote; `EncoderError` for another format."""
         place = Path(folder) / "segments.json"
         facts = read_json(place)
         if facts.get("format") != FORMAT:

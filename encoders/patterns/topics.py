@@ -162,7 +162,7 @@ class BehaviorTopics:
 
     @classmethod
     def load(cls, folder: Path | str) -> BehaviorTopics:
-        """Read what `save` wrote; `EncoderError` for a newer format."""
+        """Read what `save` wrote; `EncoderError` for another format."""
         place = Path(folder) / "topics.json"
         facts = read_json(place)
         if facts.get("format") != FORMAT:
