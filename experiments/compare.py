@@ -47,10 +47,12 @@ from recloop.experiments.segments import segment_lines, segment_table, write_seg
 from recloop.experiments.settings import at_least, write_settings
 from recloop.experiments.tracking import Run, write_evaluations
 
-PASSES = frozenset({"sasrec"})
+PASSES = frozenset({"sasrec", "dnn"})
 """Names whose training is counted in passes over the log: `--steps` is not for them."""
 
-FIXED = frozenset({"popularity", "content", "last-item", "worst-first", "greedy", "diversified-greedy", "planner"})
+FIXED = frozenset(
+    {"popularity", "content", "last-item", "instructed", "worst-first", "greedy", "diversified-greedy", "planner"}
+)
 """Names that neither train nor draw with a seed: what they earn is worked out once."""
 
 

@@ -41,7 +41,7 @@ class TrainConfig:
     agent: str = "ppo"
     """A registered name, or a dotted path module:Class."""
     steps: int | None = None
-    """Environment steps (passes over the log for sasrec); default the agent's own."""
+    """Environment steps (passes over the log for sasrec and dnn); default the agent's own."""
     seed: int = 0
     """Of all randomness in training."""
     pessimism: float = 0.0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recloop.agents.policy import Carry, FitOptions, Policy
-from recloop.agents.registry import load_policy
+from recloop.agents.registry import POLICIES, TRAINED, load_policy
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError
 from recloop.envs.logs.schema import Signal
 from recloop.envs.observation import Observation
@@ -20,7 +20,7 @@ from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Past, Response, State, UserSimulator
 from recloop.envs.users.topics import TopicUsers
 from recloop.envs.world import World
-from recloop.experiments.compare import CompareConfig, compare
+from recloop.experiments.compare import PASSES, CompareConfig, compare
 from recloop.experiments.intervals import t_interval
 from recloop.experiments.settings import read_settings
 
@@ -260,3 +260,8 @@ def test_bad_settings_are_refused_before_anything_is_written(
 def test_numbers_out_of_range(tmp_path: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(RecloopError, match=says):
         config_in(tmp_path, **changes)
+
+
+def test_steps_are_for_agents_that_learn_in_the_loop_alone() -> None:
+    """What learns from the log counts passes: 50,000 of them would never end."""
+    assert {name for name in TRAINED if ".sb3" not in POLICIES[name]} == PASSES
