@@ -50,6 +50,7 @@ class Serving:
             user_model=user_model,
             card=Card(),
             knowledge=None,
+            patterns=None,
         )
         return cls(bare, world.fingerprint)
 

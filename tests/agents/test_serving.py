@@ -15,6 +15,7 @@ from recloop.agents.observed import past_of_people
 from recloop.encoders.errors import PolicyError
 from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS
+from recloop.envs.patterns import PatternConfig, with_patterns
 from recloop.envs.world import World
 
 
@@ -46,6 +47,12 @@ def test_a_random_policy_answers_by_seed(tiny_world: World) -> None:
     answers = {tuple(policy.recommend(Observed(), 3, seed=seed)) for seed in range(10)}
     assert len(answers) > 5
     assert policy.recommend(Observed(), 3, seed=4) == policy.recommend(Observed(), 3, seed=4)
+
+
+def test_a_policy_takes_no_users_segment_along(tiny_world: World) -> None:
+    world = with_patterns(tiny_world, PatternConfig(segments=2, topics=0))
+    assert world.patterns is not None
+    assert Serving.of(world).world.patterns is None
 
 
 def test_the_state_knows_more_of_a_history_than_is_shown(tiny_world: World) -> None:
