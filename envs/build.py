@@ -40,7 +40,7 @@ from recloop.envs.support.measured import with_support
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import REPEATS, Family, FitConfig, FitReport, fit_ensemble
 from recloop.envs.users.registry import load_simulator, save_simulator
-from recloop.envs.wishes import with_instruction
+from recloop.envs.wishes import NO_READER, with_instruction
 from recloop.envs.world import PARTS, Catalogue, UserTable, World
 from recloop.envs.world_files import named_or_none
 
@@ -56,8 +56,9 @@ class BuildConfig:
         max_steps: time limit of an episode in slates.
         history_length: H, consumed items that an observation holds.
         shown_length: L, slates that an observation holds.
-        fit, tune, judge: shares of the users that training users, validation simulator and judge are fitted on; the
-            rest is evaluated on.
+        fit: share of the users that training users are fitted on.
+        tune: share that the validation simulator is fitted on.
+        judge: share that the judge is fitted on; the rest is evaluated on.
         seed: of the parts and of every fit.
         encoder: text, graph and state.
         users: how users are fitted.
@@ -118,9 +119,11 @@ def build_world(
         say: gets a line a stage.
 
     Raises:
-        WorldError: for fewer than 8 users, or a slate larger than the catalogue.
+        WorldError: for fewer than 8 users, a slate larger than the catalogue, or instructions without a language model.
     """
     config = config or BuildConfig()
+    if config.encoder.instruction and config.encoder.text == "none" and text is None:
+        raise WorldError(NO_READER)  # now, not after all fits
     log, source = graph_from_elsewhere(log, config.encoder, say)
     sequences, item_ids, user_ids = compile_sequences(log)
     _check(config, log, sequences)
@@ -138,6 +141,7 @@ def build_world(
     sources = carried if words is None else {"text": words, **carried}
     say("knowledge graph")
     knowledge = graph_knowledge(log, config.encoder, shop)
+    graph = report_on_graph(log, config.encoder, shop)
     say("state encoder, on the train users")
     encoder = state_encoder(log, sequences.subset(train), sources, knowledge, config.encoder, shop)
 
@@ -165,7 +169,6 @@ def build_world(
     card = card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows)
     if source is not None:
         card = source.on_card(card)
-    graph = report_on_graph(log, config.encoder, shop)
     if graph is not None:
         card = graph.on_card(card)
     if patterns is not None:

@@ -106,6 +106,8 @@ class EncoderConfig:
         if self.kg_query and not self.kg_source:
             raise EncoderError("kg_query selects from kg_source, which is not given; name a dump or a store")
         PatternConfig(self.segments, self.topics)
+        if self.behavior not in ("items", "text"):
+            raise EncoderError(unknown_name("behavior", self.behavior, ("items", "text")))
         if self.item_fusion not in FUSIONS:
             raise EncoderError(unknown_name("item fusion", self.item_fusion, FUSIONS))
 

@@ -18,6 +18,7 @@ from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.world import World
 
+NO_READER = "--encoder.instruction needs a language model and --encoder.text is none; give a model's name"
 _FEWEST = 2
 """Times an attribute must stand in a history to tell of a taste."""
 
@@ -37,7 +38,7 @@ def with_instruction(
         WorldError: without a language model.
     """
     if text is None:
-        raise WorldError("--encoder.instruction needs a language model and --encoder.text is none; give a model's name")
+        raise WorldError(NO_READER)
     facts = log_facts(log, world.sequences, train)
     encoder = fit_instruction_encoder(text, facts, world.catalogue.texts, seed=seed, progress=progress)
     wishes = user_wishes(facts, world.sequences, train)

@@ -105,6 +105,11 @@ def test_histories_are_read_as_text_in_the_loop(decoder: Path, tmp_path: Path) -
     torch.testing.assert_close(before, after)
 
 
+def test_a_way_to_read_histories_that_nobody_knows() -> None:
+    with pytest.raises(EncoderError, match="unknown behavior 'texts'; did you mean 'text'"):
+        EncoderConfig(behavior="texts")  # type: ignore[arg-type]
+
+
 def test_histories_as_text_need_a_model(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"without a text model; set --encoder\.text"):
         _build(tmp_path, [], text="none", behavior="text", segments=0, topics=0)

@@ -10,6 +10,8 @@ import torch
 from recloop.encoders.errors import WorldError
 from recloop.encoders.instruction.facts import item_facts
 from recloop.encoders.text import HashedText
+from recloop.envs.build import BuildConfig, build_world
+from recloop.envs.build_encoders import EncoderConfig
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.wishes import log_facts, user_wishes, wish_vectors, with_instruction
@@ -66,6 +68,11 @@ def test_a_world_with_instructions_has_a_wish_a_user(world: World, log: LoggedBe
 def test_without_a_language_model_it_is_refused(world: World, log: LoggedBehavior) -> None:
     with pytest.raises(WorldError, match="needs a language model"):
         with_instruction(world, log, None, np.arange(8), seed=0)
+    said: list[str] = []
+    config = BuildConfig(encoder=EncoderConfig(text="none", instruction=True), use_cache=False)
+    with pytest.raises(WorldError, match="needs a language model"):
+        build_world(log, config, say=said.append)
+    assert not said  # before anything was fitted
 
 
 def test_likeness_is_told_by_the_given_users_alone(world: World, log: LoggedBehavior) -> None:
