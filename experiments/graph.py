@@ -32,7 +32,7 @@ Store = Annotated[str, tyro.conf.arg(metavar="ladybug:PATH|URL")]
 class BuildGraph:
     """Put a graph in place of all that the store held."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORLD|FILE|STORE")]
     """World folder, file of triples (.kg, .tsv, .csv, .parquet, .nt), or another store."""
     store: Store
     """Where to: ladybug:PATH, or bolt:// and neo4j:// URLs."""
@@ -60,9 +60,9 @@ class Neighbours:
 class Paths:
     """Print the shortest paths between two entities."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FROM")]
     """Name of the first."""
-    target: tyro.conf.Positional[str]
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TO")]
     """Name of the second."""
     store: Store
     """The store to ask."""
@@ -91,6 +91,8 @@ def main(config: GraphConfig) -> None:
         case BuildGraph() as build:
             _build(build, console)
         case Neighbours() as asked:
+            if not asked.entities:
+                raise RecloopError('no entity to look around; give names, such as "film:Alien (1979)"')
             with open_store(asked.store) as store:
                 found = store.neighbourhood(asked.entities, asked.hops, asked.relations or None, asked.limit)
             _print(console, _sentences(found))

@@ -79,7 +79,7 @@ def print_world(world: World, top: int, console: Console) -> None:
 def print_user(world: World, name: str, newest: int, paths: int, console: Console) -> None:
     """Print what a world knows of a user: part, segment, `newest` items, and `paths` through the knowledge graph."""
     row, titles = user_row(world, name), world.catalogue.titles
-    facts = {"part": PARTS[int(world.users.part[row])], "consumptions": f"{int(world.sequences.lengths[row]):,}"}
+    facts = {"part": PARTS[int(world.users.part[row])], "consumptions": f"{_consumed(world, row):,}"}
     if world.patterns is not None and world.patterns.segments is not None:
         number, portraits = int(world.patterns.segment[row]), world.patterns.segments.portraits
         facts["segment"] = f"{number}: {portraits[number].name}" if number < len(portraits) else "no history"
@@ -87,8 +87,13 @@ def print_user(world: World, name: str, newest: int, paths: int, console: Consol
     items = newest_items(world, row, newest)
     given = world.users.feedback[row][world.users.history[row] < len(titles)].flip(0)
     console.print(
-        _lines("newest first", [f"{titles[item]}{_signals(world, given[i])}" for i, item in enumerate(items)])
+        _lines(
+            "newest first",
+            [f"{titles[item]}{_signals(world, given[i])}" for i, item in enumerate(items)] or ["nothing consumed"],
+        )
     )
+    if not paths:
+        return
     found = [path.in_words(titles) for path in user_paths(world, row, paths, telling=True)]
     nothing = (
         "the world has no knowledge graph" if world.knowledge is None else "nothing: no item of it has a neighbour"
@@ -103,6 +108,13 @@ def _lines(title: str, lines: Sequence[str]) -> Table:
     for line in lines:
         table.add_row(escape(line))
     return table
+
+
+def _consumed(world: World, row: int) -> int:
+    """How much a user consumed in all; a truth world has no log, and what they arrive with counts."""
+    if world.sequences.users == len(world.users):
+        return int(world.sequences.lengths[row])
+    return int((world.users.history[row] < len(world.catalogue)).sum())
 
 
 def _signals(world: World, values: Tensor) -> str:

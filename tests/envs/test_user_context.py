@@ -63,6 +63,17 @@ def test_a_user_as_a_reader_sees_them(world: World, capsys: pytest.CaptureFixtur
         user_row(world, "nobody")
 
 
+def test_a_user_of_a_world_without_a_log(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """They count by what they arrive with; and no path asked for is none said to be missing."""
+    n, signals = len(world.catalogue), len(world.signals)
+    print_user(replace(world, sequences=Sequences.empty(0, n, signals)), "user-0", 2, 0, wide_console())
+    said = capsys.readouterr().out
+    assert "consumptions │ 3" in said
+    assert "knowledge graph" not in said
+    print_user(world, "user-1", 2, 0, wide_console())
+    assert "nothing consumed" in capsys.readouterr().out
+
+
 def test_entities_survive_the_disk(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("world") / "w"
     world.save(folder)

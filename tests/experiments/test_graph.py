@@ -60,6 +60,7 @@ def test_a_world_and_another_store_are_sources_too(
     ("arguments", "said"),
     [
         (["paths", "Alien", "Heat"], "no entity 'Heat' in the store"),
+        (["neighbours"], "no entity to look around; give names"),
         (["neighbours", "Alien", "--relations", "bye"], "unknown relation 'bye'; did you mean 'by'?"),
         (["build", "nowhere.tsv"], "nowhere.tsv is not a file"),
         (["build", "bolt://neo4j:geheim@127.0.0.1:1"], "bolt://neo4j@127.0.0.1:1 cannot be reached"),
