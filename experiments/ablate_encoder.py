@@ -41,7 +41,7 @@ from recloop.envs.stages import StageCache
 from recloop.experiments.ablation_scorers import ENCODERS, QUICK, Content, scorer
 from recloop.experiments.ablation_splits import SPLITS, Arm, Limits, answer, experiment
 from recloop.experiments.ablation_table import Line, Unit, pool, print_lines, write_lines
-from recloop.experiments.provenance import commit, use_threads
+from recloop.experiments.provenance import commit, short_commit, use_threads
 from recloop.experiments.settings import at_least
 from recloop.experiments.workers import one_thread_workers
 
@@ -166,7 +166,7 @@ def main(config: AblationConfig) -> list[Line]:
     if not finished:
         raise RecloopError(f"{config.folder} holds no finished unit of these settings; run without --pool-only")
     lines = pool([_read(config.folder, unit) for unit in finished])
-    commits = sorted({_short(read_json(config.folder / f"{unit.name}.json")["commit"]) for unit in finished})
+    commits = sorted({short_commit(read_json(config.folder / f"{unit.name}.json")["commit"]) for unit in finished})
     write_lines(config.table, config.log, lines, _stated(config, units[0]), " ".join(commits))
     print_lines(config.log, lines)
     print(f"table  {config.table}")
@@ -262,11 +262,6 @@ def _read(folder: Path, unit: UnitConfig) -> Unit:
             for split in SPLITS[unit.arm]
         },
     )  # fmt: skip
-
-
-def _short(commit: str | None) -> str:
-    """Seven letters, and whether there were changes on top."""
-    return "unknown" if commit is None else commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def _stated(config: AblationConfig, unit: UnitConfig) -> str:

@@ -25,6 +25,7 @@ from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores import GraphStore, LadybugStore, MemoryStore
 from recloop.experiments.knowledge_import import import_table, peak_mib
 from recloop.experiments.provenance import commit
+from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 
 _A_FILM = {"actor": 4, "genre": 2, "director": 1, "writer": 1, "country": 1, "year": 1}
@@ -49,6 +50,9 @@ class BenchConfig:
     """Threads of the embedded store."""
     seed: int = 0
     """Seed of the graph and the questions."""
+
+    def __post_init__(self) -> None:
+        at_least(1, triples=self.triples, questions=self.questions, buffer_mib=self.buffer_mib, threads=self.threads)
 
 
 def main(config: BenchConfig) -> None:

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from recloop.encoders.errors import RecloopError
 from recloop.encoders.state import StateEncoder
 from recloop.encoders.state_config import EncoderState, StateEncoderConfig
-from recloop.experiments.provenance import command, commit, use_threads
+from recloop.experiments.provenance import command, commit, short_commit, use_threads
 from recloop.experiments.results_table import keep_rows
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
@@ -48,6 +49,8 @@ class BenchStateConfig:
     """CSV to write."""
 
     def __post_init__(self) -> None:
+        if min(self.lengths, default=0) < 1:
+            raise RecloopError(f"--lengths {list(self.lengths)}; give one length or more, each at least 1")
         at_least(1, batch=self.batch, items=self.items, slate=self.slate, repeats=self.repeats, threads=self.threads)
 
 
@@ -133,7 +136,7 @@ def _print(rows: list[dict[str, float]], config: BenchStateConfig) -> None:
 
 
 def _write(rows: list[dict[str, float]], config: BenchStateConfig, path: Path) -> None:
-    source = {"batch": config.batch, "items": config.items, "command": command(), "commit": (commit() or "")[:7]}
+    source = {"batch": config.batch, "items": config.items, "command": command(), "commit": short_commit(commit())}
     figures = [{name: f"{value:.6g}" for name, value in row.items()} for row in rows]
     keep_rows(path, COLUMNS, "made up", [{**row, **source} for row in figures])
 

@@ -36,7 +36,7 @@ from recloop.envs.logs.readers.any import read_log
 from recloop.envs.logs.schema import Columns
 from recloop.envs.wishes import log_facts
 from recloop.experiments.instruction_wording import EVALUATION
-from recloop.experiments.provenance import command, commit
+from recloop.experiments.provenance import command, commit, short_commit
 from recloop.experiments.results_table import keep_rows
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
@@ -98,7 +98,7 @@ def main(config: RetrievalConfig) -> pd.DataFrame:
     texts = list(log.items[Columns.text].fillna("").astype(str))
     model = TextEncoder(config.text)
     found = [one_seed(model, facts, texts, config, seed) for seed in range(config.seeds)]
-    source = {"data": log.name, "seeds": config.seeds, "command": command(), "commit": (commit() or "")[:7]}
+    source = {"data": log.name, "seeds": config.seeds, "command": command(), "commit": short_commit(commit())}
     rows = [{**row, **source} for row in summary(found)]
     table = pd.DataFrame(rows)[list(COLUMNS)]
     _print(table)

@@ -65,7 +65,8 @@ def measured(path: Path, query: str | None) -> ImportCost:
     command = [sys.executable, "-c", code, str(path), *([query] if query else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RecloopError(f"importing {path.name} failed: {done.stderr.strip().splitlines()[-1:]}")
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise RecloopError(f"importing {path.name} failed: {reason[0]}")
     return ImportCost(**json.loads(done.stdout))
 
 

@@ -55,6 +55,15 @@ def commit() -> str | None:
     return f"{head}-dirty" if changed else head
 
 
+def short_commit(whole: str | None) -> str:
+    """Seven letters, and whether there were changes on top; empty where nobody knows.
+
+    >>> short_commit("3f2a91c0d4e5b6a7-dirty")
+    '3f2a91c-dirty'
+    """
+    return "" if whole is None else whole[:7] + ("-dirty" if whole.endswith("-dirty") else "")
+
+
 def versions() -> dict[str, str]:
     """Installed versions of `PACKAGES`."""
     found = {}

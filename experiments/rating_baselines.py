@@ -28,7 +28,7 @@ from recloop.envs.users.fitted import FitConfig
 from recloop.envs.users.fitted.fitting import FAMILIES
 from recloop.experiments.intervals import Floats, Interval, t_interval
 from recloop.experiments.matrix_factorisation import Cells, choose_rating_factors, fit_choice_factors
-from recloop.experiments.provenance import command, commit
+from recloop.experiments.provenance import command, commit, short_commit
 from recloop.experiments.rating_measures import (
     effective_sample_size,
     propensity_weights,
@@ -171,7 +171,7 @@ def coat_lines(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
 def write_rows(path: Path, data: str, split: str, lines: list[Line]) -> None:
     """Put the rows of one log into the table; the rows of other logs stay."""
     rows = []
-    source = {"command": command(), "commit": (commit() or "")[:7]}
+    source = {"command": command(), "commit": short_commit(commit())}
     for line in lines:
         value = {"value": line.value.mean, "low": line.value.low, "high": line.value.high}
         figures = {name: f"{number:.6f}" for name, number in value.items()}
