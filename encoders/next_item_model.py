@@ -110,7 +110,7 @@ class NextItemModel(nn.Module):
         device, m = batch.items.device, self.fitting.negatives
         draws = torch.rand(m, generator=generator, dtype=torch.float64).to(device)
         edges = self.sampling.double().cumsum(0)
-        negatives = torch.searchsorted(edges, draws * edges[-1]).clamp_max(self.items.catalogue_size - 1)
+        negatives = torch.searchsorted(edges, draws * edges[-1], right=True).clamp_max(self.items.catalogue_size - 1)
         used = torch.cat([negatives, batch.items[batch.held]])
         rows, places = torch.unique(used, return_inverse=True)
         table = self.out_items(rows, self._kept(generator))
