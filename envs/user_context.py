@@ -22,8 +22,8 @@ def user_paths(
     """The weightiest paths of a user's logged history, as the state encoder weighs them.
 
     An item counts by the encoder's gate of its signals, decayed by its age; a relation by the encoder's attention. So
-    weights are what the user's vector was made with, not fitted afterwards. An encoder that does not read the graph has
-    no attention: all relations that the history has then count alike.
+    weights have the proportions that the user's vector was made with (`GraphContext`) and are not fitted afterwards. An
+    encoder that does not read the graph has no attention: all relations that the history has then count alike.
 
     Args:
         user: row of the user.
