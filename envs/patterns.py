@@ -36,8 +36,8 @@ FEATURES_FROM = (
 """What a card says where patterns are features."""
 FEATURES_WARNING = (
     "Users who start cold carry features of a history that they have not lived, and nobody was fitted at such a "
-    "moment: how they answer at first is not claimed. People that a policy serves outside have these features only where "
-    "their profile gives them."
+    "moment: how they answer at first is not claimed. People that a policy serves outside have these features only "
+    "where their profile gives them."
 )
 """What a card does not claim where patterns are features."""
 
