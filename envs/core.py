@@ -168,7 +168,7 @@ class Core:
         outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals, spread)
         reward = checked_reward(self.reward(outcome), self.lanes)
         if self._reads_every:
-            self._read_again(response.left | (self.past.step % self._reads_every == 0))
+            self._read_again(self.past.step % self._reads_every == 0)
         self.state, terminated = self._leave_or_return(state, response, draw)
         over = self.past.step >= self.max_steps
         if self.max_days is not None:
@@ -218,6 +218,8 @@ class Core:
         self.session = self.session + response.left.to(torch.int64)
         gone = self.session >= self.sessions
         back = response.left & ~gone
+        if self._reads_every:
+            self._read_again(back)
         days = torch.ones_like(self.past.days_away) if response.days_away is None else response.days_away
         self.past = replace(self.past, days_away=torch.where(back, days, self.past.days_away))
         self.days = self.days + torch.where(back, days, torch.zeros_like(days))

@@ -1,12 +1,15 @@
 """The core: ends, last observations, the past against a plain loop, and randomness by lanes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from recloop.encoders.behavior import ItemBehavior
 from recloop.encoders.errors import DeviceError, RecloopError
+from recloop.encoders.state import StateEncoder
 from recloop.envs.core import Core, Transition
 from recloop.envs.observation import DEFAULT_KEYS
 from recloop.envs.world import World
@@ -162,6 +165,32 @@ def test_the_state_is_the_encoder_over_all_that_was_consumed(world: World) -> No
         alive &= ~end.terminated
         torch.testing.assert_close(core.observe()["state"][alive], encoder.vector(state)[alive])
     assert bool(alive.any())
+
+
+@pytest.mark.parametrize(("leave", "sessions"), [(0.0, 1), (0.3, 5)])
+def test_histories_are_read_anew_when_due(world_maker: Callable[..., World], leave: float, sessions: int) -> None:
+    """Every two steps, and where a user comes back; a reading in between stays as it was."""
+    world = world_maker(leave=leave, max_steps=50)
+    reader = ItemBehavior(torch.eye(N))
+    reader.refresh = 2  # of an encoder that costs
+    signals = [signal.bounds for signal in world.signals]
+    encoder = StateEncoder(world.item_vectors[:-1], signals, 2, config=world.state_encoder.config, behavior=reader)
+    core = Core(replace(world, state_encoder=encoder), batch=16, sessions=sessions)
+    due_once = False
+    for step, slate in enumerate(slates(7, 16), start=1):
+        before = core.encoded.behavior
+        end = core.step(slate)
+        stay = ~(end.terminated | end.truncated)
+        read = encoder.behavior_token(reader.encode(core.past.history, core.past.feedback))
+        due = torch.full((16,), step % 2 == 0) | (core.past.days_away > 0)
+        assert before is not None
+        assert core.encoded.behavior is not None
+        expected = torch.where(due.unsqueeze(1), read, before)
+        torch.testing.assert_close(core.encoded.behavior[stay], expected[stay])
+        due_once |= bool((due & stay).any())
+        if end.finished.numel():
+            break  # later steps count from other arrivals
+    assert due_once
 
 
 def test_lane_17_alone_is_lane_17_among_a_thousand(world: World) -> None:
