@@ -106,13 +106,14 @@ class StateEncoder(StateLayers):
 
     # ---- the loop
 
-    def start(self, profile: Tensor, history: Tensor, feedback: Tensor) -> EncoderState:
+    def start(self, profile: Tensor, history: Tensor, feedback: Tensor, *, keep: bool = False) -> EncoderState:
         """The state of users at the start of an episode, warm from their history; once an episode.
 
         Args:
             profile: float32 (B, p).
             history: int64 (B, H) item rows, newest last; places holding N are empty and change nothing.
             feedback: float32 (B, H, S) signals as logged.
+            keep: logged histories, which come again: what a language model makes of them is kept on disk.
 
         Equals `advance` item by item to float rounding, but for what a language model read, which is of now.
         """
@@ -133,7 +134,7 @@ class StateEncoder(StateLayers):
         keys, values, presence = self._relation_sums(items, weight * self.config.decay ** age.clamp_min(0))
         warm = replace(state, keys=keys, values=values, presence=presence)
         warm = blank.where(count > 0, warm)
-        return warm if self.behavior is None else self.refresh(warm, history, feedback)
+        return self.refresh(warm, history, feedback, keep=keep)
 
     def advance(self, state: EncoderState, items: Tensor, signals: Tensor) -> EncoderState:
         """The state after one step.
@@ -170,15 +171,15 @@ class StateEncoder(StateLayers):
                 after = replace(after, hidden=hidden, cell=cell)
         return state.where(held.any(1), after)
 
-    def refresh(self, state: EncoderState, history: Tensor, feedback: Tensor) -> EncoderState:
-        """The state after the language model read the histories anew: (B, H) and (B, H, S), as in `start`.
+    def refresh(self, state: EncoderState, history: Tensor, feedback: Tensor, *, keep: bool = False) -> EncoderState:
+        """The state after the language model read the histories anew: (B, H) and (B, H, S), `keep` as in `start`.
 
         What costs: call it at the start of a session and every `behavior.refresh` steps, on the lanes that are due.
         Without a language model the state stays as it is.
         """
         if self.behavior is None:
             return state
-        read = self.behavior.encode(history.cpu(), feedback.cpu()).to(state.hidden)
+        read = self.behavior.encode(history.cpu(), feedback.cpu(), keep).to(state.hidden)
         return replace(state, behavior=self.behavior_token(read))
 
     def vector(self, state: EncoderState) -> Tensor:

@@ -42,6 +42,6 @@ def warm_states(
         items, signals = history[rows], feedback[rows]
         if longest > history.shape[1]:
             items, signals = sequences.last(users, longest)
-        parts.append(encoder.start(profile[rows].to(device), items.to(device), signals.to(device)))
+        parts.append(encoder.start(profile[rows].to(device), items.to(device), signals.to(device), keep=True))
     back = torch.from_numpy(np.argsort(order, kind="stable")).to(device)
     return EncoderState.concatenate(parts).rows(back) if parts else encoder.blank(profile.to(device))

@@ -105,6 +105,22 @@ def test_histories_are_read_as_text_in_the_loop(decoder: Path, tmp_path: Path) -
     torch.testing.assert_close(before, after)
 
 
+def test_logged_histories_are_read_once_and_kept(
+    decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command on the same world reads none anew."""
+    monkeypatch.setenv("RECLOOP_CACHE", str(tmp_path))
+    world = _build(tmp_path, [], text=str(decoder), text_pooling="last", behavior="text", segments=-1, topics=0)
+    world.save(tmp_path / "world")
+    states = world.warm_states
+    again = World.load(tmp_path / "world")
+    torch.testing.assert_close(again.warm_states.behavior, states.behavior)
+    reader = again.state_encoder.behavior
+    assert isinstance(reader, TextBehavior)
+    assert isinstance(reader.text, TextEncoder)
+    assert (reader.text.report.texts, reader.text.report.encoded) == (USERS, 0)
+
+
 def test_a_way_to_read_histories_that_nobody_knows() -> None:
     with pytest.raises(EncoderError, match="unknown behavior 'texts'; did you mean 'text'"):
         EncoderConfig(behavior="texts")  # type: ignore[arg-type]
