@@ -19,7 +19,7 @@ from recloop.envs.build_encoders import (
     Workshop,
     behavior_patterns,
     carried_vectors,
-    graph_from_elsewhere,
+    chosen_graph,
     graph_knowledge,
     report_on_graph,
     state_encoder,
@@ -124,7 +124,7 @@ def build_world(
     config = config or BuildConfig()
     if config.encoder.instruction and config.encoder.text == "none" and text is None:
         raise WorldError(NO_READER)  # now, not after all fits
-    log, source = graph_from_elsewhere(log, config.encoder, say)
+    log, source = chosen_graph(log, config.encoder, say)
     sequences, item_ids, user_ids = compile_sequences(log)
     _check(config, log, sequences)
     cache = (config.cache or default_cache()) if config.use_cache else None

@@ -1,7 +1,7 @@
 """From a log to vectors: its items' texts, its knowledge graph, and the encoder of its users' states."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +54,7 @@ class EncoderConfig:
             (`ladybug:PATH`, `bolt://HOST`); items are linked to it by title and year.
         kg_query: what to select of it, as text or file: SPARQL for a dump, Cypher for a store.
         kg_bad_lines: what a line of it that cannot be read does: `error` stops, `skip` leaves it out and counts it.
+        kg_relations: names of the relations that are read; default all.
         kg_report: whether the card says how well the embedding foretells held-out triples; costs a second fit.
         modalities: tables of vectors that items carry, as NAME=PATH, such as image=posters.npz audio=clips.safetensors
             (`recloop.encoders.modalities`).
@@ -87,6 +88,7 @@ class EncoderConfig:
     kg_source: str | None = None
     kg_query: str | None = None
     kg_bad_lines: OnBadLines = "error"
+    kg_relations: tuple[str, ...] = ()
     kg_report: bool = False
     modalities: tuple[str, ...] = ()
     bad_vectors: Literal["error", "drop"] = "error"
@@ -169,14 +171,19 @@ def carried_vectors(log: LoggedBehavior, config: EncoderConfig) -> tuple[dict[st
     return {name: table for name, (table, _) in read.items()}, {name: report for name, (_, report) in read.items()}
 
 
-def graph_from_elsewhere(
+def chosen_graph(
     log: LoggedBehavior, config: EncoderConfig, say: Callable[[str], None]
 ) -> tuple[LoggedBehavior, SourceReport | None]:
-    """The log with the graph of `kg_source` in place of its own, and what was linked; as it is without one."""
-    if not config.kg_source:
-        return log, None
-    say("knowledge graph from elsewhere")
-    return with_knowledge_source(log, config.kg_source, config.kg_query, config.kg_bad_lines, say)
+    """The log with the graph of `kg_source` in place of its own, and what was linked; of the relations wanted alone."""
+    report = None
+    if config.kg_source:
+        say("knowledge graph from elsewhere")
+        log, report = with_knowledge_source(log, config.kg_source, config.kg_query, config.kg_bad_lines, say)
+    if config.kg_relations:
+        if log.knowledge is None:
+            raise EncoderError("kg_relations chooses from the log's knowledge graph, and it has none; name a kg_source")
+        log = replace(log, knowledge=log.knowledge.only(config.kg_relations))
+    return log, report
 
 
 def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) -> ItemKnowledge | None:

@@ -1,5 +1,6 @@
 """A knowledge graph from elsewhere: read, linked, and written on the card."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from recloop.encoders.errors import EncoderError, LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.next_item_batches import NextItemConfig
 from recloop.envs.build import BuildConfig, build_world
-from recloop.envs.build_encoders import EncoderConfig
+from recloop.envs.build_encoders import EncoderConfig, chosen_graph
 from recloop.envs.knowledge_source import with_knowledge_source
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal
 from recloop.envs.users.fitted import FitConfig
@@ -144,3 +145,17 @@ def test_a_world_with_a_graph_from_elsewhere(tmp_path: Path) -> None:
 def test_a_query_needs_a_source() -> None:
     with pytest.raises(EncoderError, match="kg_query selects from kg_source, which is not given"):
         EncoderConfig(kg_query="SELECT ?head ?relation ?tail WHERE { ?head ?relation ?tail }")
+
+
+def test_relations_are_chosen_and_unknown_ones_named(tmp_path: Path) -> None:
+    (tmp_path / "more.tsv").write_text("film:Heat (1995)\tgenre\tgenre:Crime\n", encoding="utf-8")
+    made, _ = with_knowledge_source(log(), str(tmp_path / "more.tsv"))
+    both = KnowledgeGraph.from_names(["a", "a"], ["genre", "director"], ["b", "c"])
+    chosen, report = chosen_graph(replace(made, knowledge=both), EncoderConfig(kg_relations=("genre",)), print)
+    assert chosen.knowledge is not None
+    assert chosen.knowledge.relations == ("genre",)
+    assert report is None
+    with pytest.raises(EncoderError, match="unknown relation 'gerne'; did you mean 'genre'"):
+        chosen_graph(made, EncoderConfig(kg_relations=("gerne",)), print)
+    with pytest.raises(EncoderError, match="kg_relations chooses from the log's knowledge graph, and it has none"):
+        chosen_graph(log(), EncoderConfig(kg_relations=("genre",)), print)
