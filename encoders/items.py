@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from recloop.encoders.errors import EncoderError, unknown_name
 from recloop.encoders.item_fusion import FUSIONS
-from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 2
 
@@ -104,10 +104,6 @@ class ItemEncoder(nn.Module):
         fused = self.mix(torch.stack(tokens, dim=1), known)
         return F.normalize(torch.where(known.any(1, keepdim=True), fused, self.unknown), dim=-1)
 
-    def coverage(self) -> dict[str, float]:
-        """Share of the items that each source speaks of."""
-        return {name: 1 - float(getattr(self, f"{name}_missing").float().mean()) for name in self.sources}
-
     @torch.no_grad()
     def table(self) -> Tensor:
         """All item vectors and the zero row of an empty place, (N+1, d)."""
@@ -128,9 +124,7 @@ class ItemEncoder(nn.Module):
             EncoderError: for another format, or tensors that do not fit.
         """
         folder = Path(folder)
-        facts = read_json(folder / "items.json")
-        if facts.get("format") != FORMAT:
-            raise EncoderError(f"{folder / 'items.json'} has format {facts.get('format')}; this version reads {FORMAT}")
+        facts = read_format(folder / "items.json", FORMAT)
         tensors = read_tensors(folder / "items.safetensors")
         sources = {name: tensors[f"{name}_rows"] for name in facts["sources"] if f"{name}_rows" in tensors}
         encoder = cls(facts["catalogue_size"], facts["dim"], sources, fusion=facts["fusion"])

@@ -12,7 +12,7 @@ from recloop.encoders.behavior import load_behavior
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.fit_report import FitReport
 from recloop.encoders.state_config import StateEncoderConfig
-from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 if TYPE_CHECKING:
     from recloop.encoders.state import StateEncoder
@@ -42,12 +42,7 @@ def write_state_encoder(encoder: StateEncoder, folder: Path) -> None:
 
 def read_state_encoder(kind: type[StateEncoder], folder: Path) -> StateEncoder:
     """Undo `write_state_encoder`, onto the CPU; `EncoderError` for another format, or tensors that do not fit."""
-    facts = read_json(folder / "encoder.json")
-    if facts.get("format") != FORMAT:
-        raise EncoderError(
-            f"{folder / 'encoder.json'} has format {facts.get('format')}; this version reads {FORMAT}, "
-            "build the folder anew or update recloop"
-        )
+    facts = read_format(folder / "encoder.json", FORMAT)
     config = StateEncoderConfig(**facts["config"])
     n, r = facts["catalogue_size"], len(facts["relations"])
     encoder = kind(

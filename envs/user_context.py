@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from recloop.encoders.errors import RecloopError
-from recloop.encoders.knowledge.context import GraphContext, GraphPath
+from recloop.encoders.knowledge.context import GraphContext, HistoryPath
 from recloop.envs.logs.sequences import Ints
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def user_paths(
     world: World, user: int, top: int = 8, because_of: int | None = None, telling: bool = False
-) -> list[GraphPath]:
+) -> list[HistoryPath]:
     """The weightiest paths of a user's logged history, as the state encoder weighs them.
 
     An item counts by the encoder's gate of its signals, decayed by its age; a relation by the encoder's attention. So

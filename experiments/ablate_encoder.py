@@ -16,14 +16,13 @@ where it was. Then all are pooled, printed, and kept in `results/encoder_ablatio
 
 import shlex
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.encoders.next_item_batches import NextItemConfig
@@ -41,9 +40,9 @@ from recloop.envs.stages import StageCache
 from recloop.experiments.ablation_scorers import ENCODERS, QUICK, Content, scorer
 from recloop.experiments.ablation_splits import SPLITS, Arm, Limits, answer, experiment
 from recloop.experiments.ablation_table import Line, Unit, pool, print_lines, write_lines
-from recloop.experiments.provenance import commit, short_commit, use_threads
+from recloop.experiments.provenance import commit, short_commit
 from recloop.experiments.settings import at_least
-from recloop.experiments.workers import one_thread_workers
+from recloop.experiments.workers import work_through
 
 LARGE = 300_000
 """Consumptions of a log from which on not all users are asked about by default."""
@@ -181,17 +180,7 @@ def run_missing(config: AblationConfig, units: list[UnitConfig]) -> None:
         content(
             str(config.data / config.log), config.text, seed, config.out, config.read_every
         )  # once, not in every process
-    with tqdm(total=len(missing), desc="ablation", unit="unit", disable=not config.progress) as bar:
-        if config.jobs == 1:
-            use_threads(1)
-            for unit in missing:
-                bar.set_postfix_str(unit.name)
-                _keep(config.out, unit)
-                bar.update()
-            return
-        with one_thread_workers(config.jobs) as workers:
-            for _ in workers.map(_keep, [config.out] * len(missing), missing):
-                bar.update()
+    work_through(missing, partial(_keep, config.out), config.jobs, "ablation", config.progress)
 
 
 def run_unit(unit: UnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

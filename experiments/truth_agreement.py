@@ -12,23 +12,23 @@ lie beside each unit, so that `--pool-only` follows a change of `ClaimRules` or 
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from tqdm import tqdm
 
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.users.truth import LOG_USERS, TRUTHS
 from recloop.experiments.agreement import agreement_of
 from recloop.experiments.policy_values import PolicyValues
-from recloop.experiments.provenance import command, commit, use_threads
+from recloop.experiments.provenance import command, commit
 from recloop.experiments.settings import at_least
 from recloop.experiments.tables import wide_console
 from recloop.experiments.truth_pooling import POOLED, Row, Unit, pool, write_table
 from recloop.experiments.truth_unit import UnitConfig, run_unit
-from recloop.experiments.workers import one_thread_workers
+from recloop.experiments.workers import work_through
 
 QUICK: dict[str, int] = {
     "users": 160,
@@ -119,17 +119,7 @@ def run_missing(config: StudyConfig) -> None:
     """Run the units that are not finished with these very sizes, `jobs` at a time."""
     config.folder.mkdir(parents=True, exist_ok=True)
     missing = [unit for unit in config.units if config.fresh or not _finished(config, unit)]
-    with tqdm(total=len(missing), desc="truth study", unit="unit") as bar:
-        if config.jobs == 1:
-            use_threads(1)
-            for unit in missing:
-                bar.set_postfix_str(unit.name)
-                _keep(config.folder, unit)
-                bar.update()
-            return
-        with one_thread_workers(config.jobs) as workers:
-            for _ in workers.map(_keep, [config.folder] * len(missing), missing):
-                bar.update()
+    work_through(missing, partial(_keep, config.folder), config.jobs, "truth study", progress=True)
 
 
 def finished_units(config: StudyConfig) -> list[Unit]:

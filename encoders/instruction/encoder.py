@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from recloop.encoders.errors import EncoderError, unknown_name
 from recloop.encoders.instruction.language import other_language
-from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.text import HashedText, TextEncoder, TextVectors
 
 FORMAT = 1
@@ -141,11 +141,8 @@ class InstructionEncoder:
             EncoderError: for another format, or tensors that do not fit.
         """
         folder = Path(folder)
-        facts, tensors = read_json(folder / "instruction.json"), read_tensors(folder / "instruction.safetensors")
-        if facts.get("format") != FORMAT:
-            raise EncoderError(
-                f"{folder / 'instruction.json'} has format {facts.get('format')}; this version reads {FORMAT}"
-            )
+        facts = read_format(folder / "instruction.json", FORMAT)
+        tensors = read_tensors(folder / "instruction.safetensors")
         if facts["text"] not in _LOADERS:
             raise EncoderError(
                 f"{folder / 'instruction.json'}: {unknown_name('text encoder', facts['text'], _LOADERS)}"

@@ -22,7 +22,7 @@ _TYPE = re.compile(r"^[a-z_]+:(?=[^/\s])")
 
 
 @dataclass(frozen=True)
-class GraphPath:
+class HistoryPath:
     """A path from consumed items to an entity, and on to another item where one is explained.
 
     Args:
@@ -43,7 +43,7 @@ class GraphPath:
     def in_words(self, titles: Sequence[str], most: int = 3) -> str:
         """One line, naming at most `most` items; "person:" and the like in front of an entity's name are left out.
 
-        >>> GraphPath("director", "Ridley Scott", 0.214, (1, 0)).in_words(["Alien", "Blade Runner"])
+        >>> HistoryPath("director", "Ridley Scott", 0.214, (1, 0)).in_words(["Alien", "Blade Runner"])
         'director: Ridley Scott 0.21 (via Blade Runner, Alien)'
         """
         more = f", {len(self.items) - most} more" if len(self.items) > most else ""
@@ -133,7 +133,7 @@ class GraphContext:
         attention: Mapping[str, float] | None = None,
         top: int = 8,
         telling: bool = False,
-    ) -> list[GraphPath]:
+    ) -> list[HistoryPath]:
         """The `top` weightiest paths of one history (H,); weights as in `weights`, ties by name.
 
         Args:
@@ -164,7 +164,7 @@ class GraphContext:
         item_weights: Floats | None = None,
         attention: Mapping[str, float] | None = None,
         top: int = 8,
-    ) -> list[GraphPath]:
+    ) -> list[HistoryPath]:
         """Why a history (H,) may lead to `item`: paths through entities that both have, the weightiest first.
 
         A path's weight is that of the history's pair times how rare the pair is among items (log(1 + L / df), 1 for a
@@ -205,7 +205,7 @@ class GraphContext:
         item_weights: Floats | None,
         top: int,
         onward: Mapping[int, tuple[str, ...]] | None = None,
-    ) -> list[GraphPath]:
+    ) -> list[HistoryPath]:
         """The pairs of most worth with their names and the items of the history that have them."""
         kg, given = self._kg, np.ones(len(history)) if item_weights is None else item_weights
         own = np.zeros(len(self._entity_rows))
@@ -219,5 +219,5 @@ class GraphContext:
             share = column.data * own[column.row]
             via = [int(row) for row in column.row[np.argsort(-share, kind="stable")] if own[row] > 0]
             further = onward.get(int(self.pairs[pairs[place], 1]), ()) if onward else ()
-            found.append(GraphPath(*names[place], float(weights[place]), tuple(via), further))
+            found.append(HistoryPath(*names[place], float(weights[place]), tuple(via), further))
         return found

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.encoders.errors import EncoderError, unknown_name
-from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 1
 Model = Literal["transe", "distmult", "complex", "rotate"]
@@ -94,11 +94,7 @@ class Embeddings:
     def load(cls, folder: Path | str) -> Embeddings:
         """Read what `save` wrote, onto the CPU; `EncoderError` for another format or tensors that do not fit."""
         folder = Path(folder)
-        facts = read_json(folder / "embeddings.json")
-        if facts.get("format") != FORMAT:
-            raise EncoderError(
-                f"{folder / 'embeddings.json'} has format {facts.get('format')}; this version reads {FORMAT}"
-            )
+        facts = read_format(folder / "embeddings.json", FORMAT)
         tensors = read_tensors(folder / "embeddings.safetensors")
         if {"entities", "relations"} - tensors.keys():
             raise EncoderError(f"{folder / 'embeddings.safetensors'} lacks entities or relations; fit them anew")

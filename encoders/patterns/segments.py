@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.patterns.portraits import Portrait
-from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 1
 TRIED = range(2, 11)
@@ -161,12 +161,9 @@ class UserSegments:
     @classmethod
     def load(cls, folder: Path | str) -> UserSegments:
         """Read what `save` wrote; `EncoderError` for another format."""
-        place = Path(folder) / "segments.json"
-        facts = read_json(place)
-        if facts.get("format") != FORMAT:
-            raise EncoderError(f"{place} has format {facts.get('format')}; this version reads {FORMAT}")
+        facts = read_format(Path(folder) / "segments.json", FORMAT)
         tensors = read_tensors(Path(folder) / "segments.safetensors")
-        silhouettes = {int(number): value for number, value in sorted(facts["silhouettes"].items())}
+        silhouettes = {number: facts["silhouettes"][str(number)] for number in sorted(map(int, facts["silhouettes"]))}
         return cls(
             tensors["origin"], tensors["centres"], silhouettes, [Portrait.of(each) for each in facts["portraits"]]
         )

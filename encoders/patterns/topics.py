@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recloop.encoders.errors import EncoderError
 from recloop.encoders.patterns.portraits import Portrait
-from recloop.encoders.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 1
 Floats = npt.NDArray[np.float64]
@@ -163,10 +163,7 @@ class BehaviorTopics:
     @classmethod
     def load(cls, folder: Path | str) -> BehaviorTopics:
         """Read what `save` wrote; `EncoderError` for another format."""
-        place = Path(folder) / "topics.json"
-        facts = read_json(place)
-        if facts.get("format") != FORMAT:
-            raise EncoderError(f"{place} has format {facts.get('format')}; this version reads {FORMAT}")
+        facts = read_format(Path(folder) / "topics.json", FORMAT)
         components = read_tensors(Path(folder) / "topics.safetensors")["components"].numpy()
         drawn = [Portrait.of(each) for each in facts["portraits"]]
         return cls(facts["vocabulary"], components, facts["prior"], drawn)

@@ -87,11 +87,13 @@ class GraphStore(Protocol):
         """Let go of files and connections; closing twice is no error."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 def checked(graph: KnowledgeGraph) -> KnowledgeGraph:

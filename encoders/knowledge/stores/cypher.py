@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from recloop.encoders.knowledge.stores.contract import (
     MAX_HOPS,
     MAX_PATH_HOPS,
     GraphPath,
+    GraphStore,
     check_ends,
     check_walk,
     unknown_entity,
@@ -42,7 +42,7 @@ _TRIPLES = (
 )
 
 
-class CypherStore(ABC):
+class CypherStore(GraphStore, ABC):
     """What the stores over a database share: every question but how it is sent. See `GraphStore` for the answers.
 
     Values travel as parameters, never inside the query's text; only the number of hops shapes a query. A pattern
@@ -146,14 +146,6 @@ class CypherStore(ABC):
         """How many triples each relation has."""
         counts = {name: int(count) for name, count in self._rows(_RELATION_COUNTS, {})}
         return {name: counts.get(name, 0) for (name,) in self._rows(_RELATION_NAMES, {})}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.where!r})"

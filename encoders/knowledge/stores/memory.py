@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +13,7 @@ from recloop.encoders.knowledge.stores.contract import (
     MAX_HOPS,
     MAX_PATH_HOPS,
     GraphPath,
+    GraphStore,
     check_ends,
     check_walk,
     checked,
@@ -24,7 +23,7 @@ from recloop.encoders.knowledge.stores.contract import (
 Rows = npt.NDArray[np.int64]
 
 
-class MemoryStore:
+class MemoryStore(GraphStore):
     """A graph in memory: every triple twice, once from each end, sorted by entity and then by triple.
 
     Args:
@@ -100,14 +99,6 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to let go of."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _built(self) -> KnowledgeGraph:
         if self._graph is None:

@@ -1,5 +1,7 @@
 """Segments: the planted ones are found, in the planted number, and assigned as scikit-learn assigns them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,12 @@ def test_the_silhouette_chooses_the_planted_number(groups: int) -> None:
     found = segments.assign(vectors)
     pairs = set(zip(group.tolist(), found.tolist(), strict=True))
     assert len(pairs) == groups, "every planted group is one segment"
+
+
+def test_the_silhouettes_are_read_back_in_order(tmp_path: Path) -> None:
+    segments = UserSegments.fit(users_of(3)[0])
+    segments.save(tmp_path / "segments")
+    assert list(UserSegments.load(tmp_path / "segments").silhouettes.items()) == list(segments.silhouettes.items())
 
 
 def test_it_assigns_as_scikit_learn_does() -> None:
