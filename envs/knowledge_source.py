@@ -15,6 +15,7 @@ from recloop.encoders.knowledge.ntriples import query_text
 from recloop.encoders.knowledge.sources import read_triples
 from recloop.encoders.knowledge.stores.places import is_store, open_store, without_password
 from recloop.encoders.knowledge.triple_report import OnBadLines
+from recloop.envs.logs.readers.side_files import LINKED
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.world import Card
 
@@ -108,7 +109,8 @@ def with_knowledge_source(
         say(line)
     entity = [graph.entities[row] if row >= 0 else None for row in rows.tolist()]
     items = log.items.assign(**{Columns.entity: pd.Series(entity, index=log.items.index, dtype="str")})
-    return replace(log, items=items, knowledge=graph), report
+    notes = tuple(note for note in log.notes if LINKED not in note)
+    return replace(log, items=items, knowledge=graph, notes=notes), report
 
 
 def _read(source: str, query: str | None, on_bad_lines: OnBadLines) -> tuple[KnowledgeGraph, str, str, dict[str, Any]]:

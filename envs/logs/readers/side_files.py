@@ -15,6 +15,9 @@ from recloop.envs.logs.schema import Columns
 KINDS = ("token", "token_seq", "float", "float_seq")
 """The types an atomic header may name."""
 
+LINKED = "items are linked to the knowledge graph"
+"""By this a note on a log's own links is known; it is void where another graph takes its place."""
+
 
 @dataclass(frozen=True)
 class AtomicTable:
@@ -115,7 +118,7 @@ def with_entities(
     table = table.without(unknown, item, "is no item of this log", f"unknown {item}", bad_rows)
     entity = table.frame.set_index(item)["entity_id"].reindex(items.index)
     bare = int((knowledge.entity_rows(table.frame["entity_id"].tolist()) < 0).sum())
-    note = f"{len(table.frame)} of {len(items)} items are linked to the knowledge graph, {bare} without a triple."
+    note = f"{len(table.frame)} of {len(items)} {LINKED}, {bare} without a triple."
     return items.assign(**{Columns.entity: entity}), note
 
 
