@@ -20,8 +20,8 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor, nn
 
-from recloop.agents.sb3.features import ItemTables, NetworkConfig
-from recloop.agents.sb3.networks import HeadName, ValueHead, make_actor
+from recloop.agents.networks.features import ItemTables, NetworkConfig
+from recloop.agents.networks.heads import HeadName, ValueHead, make_actor
 from recloop.agents.sb3.slate_distribution import PlackettLuceDistribution
 from recloop.envs.observation import Observation
 

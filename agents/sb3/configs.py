@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from recloop.agents.sb3.features import NetworkConfig
+from recloop.agents.networks.features import NetworkConfig
 from recloop.encoders.errors import PolicyError
 
 

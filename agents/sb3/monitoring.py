@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recloop.agents.sb3.policy import SB3Policy
-from recloop.agents.sb3.validation import Validation
+from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError
 
 Log = Callable[[str, float, int], None]

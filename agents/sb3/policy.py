@@ -7,10 +7,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from recloop.agents.isolation import isolated_randomness
+from recloop.agents.networks.features import ItemTables, NetworkConfig
+from recloop.agents.networks.heads import Actor, HeadName, admissible, make_actor
 from recloop.agents.policy import Carry, Policy
-from recloop.agents.sb3.features import ItemTables, NetworkConfig
-from recloop.agents.sb3.isolation import isolated_randomness
-from recloop.agents.sb3.networks import Actor, HeadName, admissible, make_actor
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask, best_slate, sample, slate_log_prob
 from recloop.encoders.errors import PolicyError

@@ -28,7 +28,7 @@ class PlackettLuceDistribution(Distribution):
 
     def proba_distribution_net(self, *args: Any, **kwargs: Any) -> nn.Module:
         """Not used: the scores come from a `CandidateHead`."""
-        raise NotImplementedError("scores come from recloop.agents.sb3.networks.CandidateHead")
+        raise NotImplementedError("scores come from recloop.agents.networks.heads.CandidateHead")
 
     def proba_distribution(self, scores: Tensor) -> Self:
         """Scores (B, C); inadmissible candidates score `FORBIDDEN`."""

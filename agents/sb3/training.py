@@ -16,6 +16,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from recloop.agents.isolation import isolated_randomness
+from recloop.agents.networks.features import FEATURE_KEYS, ItemTables
+from recloop.agents.networks.heads import HeadName
 from recloop.agents.policy import FitOptions
 from recloop.agents.sb3.adapters import (
     ItemActor,
@@ -33,13 +36,10 @@ from recloop.agents.sb3.configs import (
     ProtoPPOConfig,
     SlatePPOConfig,
 )
-from recloop.agents.sb3.features import FEATURE_KEYS, ItemTables
-from recloop.agents.sb3.isolation import isolated_randomness
 from recloop.agents.sb3.monitoring import Watch, logger_to
-from recloop.agents.sb3.networks import HeadName
 from recloop.agents.sb3.policy import SB3Policy
-from recloop.agents.sb3.validation import Validation
 from recloop.agents.serving import Serving
+from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError, unknown_name
 from recloop.envs.rewards import PessimisticReward
 from recloop.envs.sb3_vector import SB3VecEnv

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from recloop.agents.networks.features import NetworkConfig
+from recloop.agents.networks.heads import HeadName
 from recloop.agents.registry import load_policy, save_policy
-from recloop.agents.sb3.features import NetworkConfig
-from recloop.agents.sb3.networks import HeadName
 from recloop.agents.sb3.policy import SB3Policy, actor_for
 from recloop.agents.serving import Serving
 from recloop.encoders.errors import PolicyError

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import POLICIES
 from recloop.agents.sb3 import train_sb3
 from recloop.agents.sb3.configs import AgentConfig, DQNConfig, PPOConfig
-from recloop.agents.sb3.features import NetworkConfig
 from recloop.agents.sb3.monitoring import VALIDATION_TAG
 from recloop.agents.sb3.training import RECIPES
-from recloop.agents.sb3.validation import Validation
+from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError
 from recloop.envs.rewards import Outcome, WeightedReward
 from recloop.envs.world import World

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.agents.sb3.features import ANCHORS, ItemTables, LoopFeatures, NetworkConfig
+from recloop.agents.networks.features import ANCHORS, ItemTables, LoopFeatures, NetworkConfig
 from recloop.agents.slates import FORBIDDEN
 from recloop.envs.observation import Observation
 

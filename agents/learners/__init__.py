@@ -1,0 +1,1 @@
+"""Our own torch agents: rollouts, advantages and updates never leave the device."""
