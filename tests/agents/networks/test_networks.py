@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from recloop.agents.networks import heads as networks
 from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkConfig, SlateMeans
 from recloop.agents.networks.heads import admissible, make_actor
-from recloop.agents.sb3 import networks
 from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.state import StateEncoder
 from recloop.envs.core import Core
