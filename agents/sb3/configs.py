@@ -1,58 +1,8 @@
-"""What agents are trained with; PPO's defaults were tuned on slates in the demo world. All round-trip through JSON."""
+"""What SB3's agents are trained with; PPO's defaults were tuned on slates in the demo world."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass
 
-from recloop.agents.networks.features import NetworkConfig
-from recloop.encoders.errors import PolicyError
-
-
-@dataclass(frozen=True)
-class AgentConfig:
-    """What all agents share.
-
-    Args:
-        steps: environment steps over all lanes; one is one action of one lane.
-        lanes: users simulated at once.
-        learning_rate: of Adam at the start; falls linearly to zero.
-        gamma: discount a slate, in [0, 1].
-        max_grad_norm: longest gradient step.
-        candidates: C, items retrieved to choose from; None for the retriever's default.
-        validations: how often the policy is tried during training; the best one is kept.
-        validation_lanes: users it is tried on, always the same.
-        network: sizes.
-    """
-
-    steps: int = 200_000
-    lanes: int = 64
-    learning_rate: float = 5e-4
-    gamma: float = 0.9
-    max_grad_norm: float = 5.0
-    candidates: int | None = None
-    validations: int = 10
-    validation_lanes: int = 128
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "lanes", "validations", "validation_lanes"):
-            if getattr(self, name) < 1:
-                raise PolicyError(f"{name}={getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.gamma <= 1:
-            raise PolicyError(f"gamma={self.gamma}; it must lie in [0, 1]")
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON; `of` undoes it."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Undo `as_dict`."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(facts) - known)
-        if unknown:
-            raise PolicyError(f"{cls.__name__} has no '{unknown[0]}'; it has {', '.join(sorted(known))}")
-        return cls(**{**facts, "network": NetworkConfig(**facts.get("network", {}))})
+from recloop.agents.configs import AgentConfig
 
 
 @dataclass(frozen=True)

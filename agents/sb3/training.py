@@ -16,6 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from recloop.agents.configs import AgentConfig
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables
 from recloop.agents.networks.heads import HeadName
@@ -29,7 +30,6 @@ from recloop.agents.sb3.adapters import (
     SlateActorCritic,
 )
 from recloop.agents.sb3.configs import (
-    AgentConfig,
     DQNConfig,
     MaskablePPOConfig,
     PPOConfig,
