@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,7 @@ class Transition:
         terminated: bool (B,) the user left for good.
         truncated: bool (B,) the time limit came first.
         finished: int64 (F,) the lanes that ended, rising.
-        final: the last observation of those lanes, leading dimension F; None where no lane ended.
+        after: the observation of every lane just after the step, before any of them started anew.
     """
 
     slate: Tensor
@@ -39,7 +40,14 @@ class Transition:
     terminated: Tensor
     truncated: Tensor
     finished: Tensor
-    final: Observation | None
+    after: Observation
+
+    @cached_property
+    def final(self) -> Observation | None:
+        """The last observation of the lanes that ended, leading dimension F; None where no lane ended."""
+        if len(self.finished) == 0:
+            return None
+        return {key: value[self.finished] for key, value in self.after.items()}
 
 
 class Core:
@@ -143,6 +151,7 @@ class Core:
         self.session = torch.zeros_like(self.lanes)
         self.days = torch.zeros_like(self.lanes, dtype=torch.float32)
         self.past, self.encoded, self.state = self._arrivals(self.users)
+        self._vector = self._vectors[self.users]
         self.wishes = self._wishes[self.users] if wishes is None else self._given_wishes(wishes)
 
     @torch.no_grad()
@@ -150,9 +159,11 @@ class Core:
         """Break off the episode of the lanes `where`, bool (B,), and start their next one."""
         self._restart(where)
 
+    @torch.no_grad()
     def observe(self, keys: Sequence[str] | None = None) -> Observation:
         """The observation of every lane; `keys` default to the core's."""
-        return self._observe(self.past, self.encoded, self.users, self.wishes, keys)
+        keys = self.keys if keys is None else keys
+        return self.spec.observe(self.past, self._vector, self._profile[self.users], keys, self.wishes)
 
     @torch.no_grad()
     def step(self, slate: Tensor) -> Transition:
@@ -174,13 +185,13 @@ class Core:
         if self.max_days is not None:
             over = over | (self.days > self.max_days)
         truncated = over & ~terminated
-        finished = (terminated | truncated).nonzero()[:, 0]
-        final = None
+        done = terminated | truncated
+        finished = done.nonzero()[:, 0]
+        self._vector = self.encoder.vector(self.encoded)
+        after = self.observe()
         if len(finished):
-            past, encoded = self.past.rows(finished), self.encoded.rows(finished)
-            final = self._observe(past, encoded, self.users[finished], self.wishes[finished], None)
-            self._restart(terminated | truncated)
-        return Transition(slate, struck, response, reward, terminated, truncated, finished, final)
+            self._restart(done)
+        return Transition(slate, struck, response, reward, terminated, truncated, finished, after)
 
     def draw(self) -> Draw:
         """This step's draws."""
@@ -235,6 +246,7 @@ class Core:
         self.past = self.past.where(done, past)
         self.encoded = self.encoded.where(done, encoded)
         self.state = self.state.where(done, state)
+        self._vector = torch.where(done.unsqueeze(1), self._vectors[self.users], self._vector)
         self.wishes = torch.where(done.unsqueeze(1), self._wishes[self.users], self.wishes)
 
     def _read_again(self, due: Tensor) -> None:
@@ -248,6 +260,7 @@ class Core:
         bits = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1)).bits("user")
         return self._pool[(bits >> 1).abs() % len(self._pool)]
 
+    @torch.no_grad()
     def _fill_arrival_tables(self) -> None:
         """What a lane starts from, by row of the users table, on the device."""
         users = self.world.users
@@ -266,6 +279,7 @@ class Core:
         if not self.world.consumes_twice:
             self._seen = self._consumed_in_log(cold)
         self._encoded = self.encoder.blank(self._profile) if cold else self.world.warm_states.to(self.device)
+        self._vectors = self.encoder.vector(self._encoded)  # (U, d) of everyone's first observation
         self._strangers = self._inferred(users) if cold else None
 
     def _inferred(self, users: UserTable) -> Any:
@@ -300,13 +314,6 @@ class Core:
         draw = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1))
         state = self.simulator.arrive(users, draw) if self._strangers is None else self._strangers.rows(users)
         return past, self._encoded.rows(users), state
-
-    @torch.no_grad()
-    def _observe(
-        self, past: Past, encoded: EncoderState, users: Tensor, wishes: Tensor, keys: Sequence[str] | None
-    ) -> Observation:
-        vector = self.encoder.vector(encoded)
-        return self.spec.observe(past, vector, self._profile[users], self.keys if keys is None else keys, wishes)
 
     def _given_wishes(self, wishes: Tensor) -> Tensor:
         wanted = (self.batch, self.spec.instruction_dim)
