@@ -174,10 +174,13 @@ class ProtoHead(nn.Module):
 
     def forward(self, features: Tensor, observation: Observation) -> Tensor:
         trunk, anchors = LoopFeatures.split(features, self.dim)
-        start = F.normalize(observation["state"] @ self.to_direction.T + self.offset, dim=1)
         drawn = (self.gates(trunk).unsqueeze(1) @ anchors)[:, 0]
-        mean: Tensor = self.length * (start + drawn) + self.state_gain * self.query(trunk)
+        mean: Tensor = self.length * (self.start(observation) + drawn) + self.state_gain * self.query(trunk)
         return mean
+
+    def start(self, observation: Observation) -> Tensor:
+        """The state encoder's direction (B, d), of length 1."""
+        return F.normalize(observation["state"] @ self.to_direction.T + self.offset, dim=1)
 
 
 class Actor(nn.Module):
