@@ -59,9 +59,10 @@ KINDS = {
     "diversified-greedy": "recloop.agents.baselines.greedy_variants:DiversifiedGreedyPolicy",
     "dnn": "recloop.agents.baselines.dnn:DNNPolicy",
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
-    "sb3": "recloop.agents.sb3:SB3Policy",
+    "actor": "recloop.agents.networks.policy:ActorPolicy",
+    "sb3": "recloop.agents.networks.policy:ActorPolicy",
 }
-"""Kind -> dotted path of the classes that a policy folder may hold."""
+"""Kind -> dotted path of the classes that a policy folder may hold; `sb3` is what `actor` was called before."""
 
 
 def make_policy(name: str | Path, world: World, options: FitOptions | None = None, *, trust: bool = False) -> Policy:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recloop.agents.sb3.configs import DQNConfig, MaskablePPOConfig, PPOConfig, ProtoPPOConfig, SlatePPOConfig
-    from recloop.agents.sb3.policy import SB3Policy
     from recloop.agents.sb3.training import dqn, maskable_ppo, ppo, ppo_proto, train_sb3
 
 _HOMES = {
-    "SB3Policy": "policy",
     "PPOConfig": "configs",
     "ProtoPPOConfig": "configs",
     "SlatePPOConfig": "configs",
@@ -30,7 +28,6 @@ __all__ = [
     "MaskablePPOConfig",
     "PPOConfig",
     "ProtoPPOConfig",
-    "SB3Policy",
     "SlatePPOConfig",
     "dqn",
     "maskable_ppo",

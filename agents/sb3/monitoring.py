@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from torch import Tensor
 from tqdm import tqdm
 
-from recloop.agents.sb3.policy import SB3Policy
+from recloop.agents.networks.policy import ActorPolicy
 from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError
 
@@ -56,7 +56,7 @@ class Watch(BaseCallback):
     """
 
     def __init__(
-        self, policy: SB3Policy, validation: Validation, every: int, log: Log | None, progress: bool, steps: int
+        self, policy: ActorPolicy, validation: Validation, every: int, log: Log | None, progress: bool, steps: int
     ) -> None:
         super().__init__()
         self.policy, self.validation, self.every, self.log = policy, validation, every, log

@@ -20,6 +20,7 @@ from recloop.agents.configs import AgentConfig
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables
 from recloop.agents.networks.heads import HeadName
+from recloop.agents.networks.policy import ActorPolicy
 from recloop.agents.policy import FitOptions
 from recloop.agents.sb3.adapters import (
     ItemActor,
@@ -37,7 +38,6 @@ from recloop.agents.sb3.configs import (
     SlatePPOConfig,
 )
 from recloop.agents.sb3.monitoring import Watch, logger_to
-from recloop.agents.sb3.policy import SB3Policy
 from recloop.agents.serving import Serving
 from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError, unknown_name
@@ -68,7 +68,7 @@ class Recipe:
     keys: tuple[str, ...] = ()
 
 
-def train_sb3(name: str, world: World, options: FitOptions, config: AgentConfig | None = None) -> SB3Policy:
+def train_sb3(name: str, world: World, options: FitOptions, config: AgentConfig | None = None) -> ActorPolicy:
     """Train an agent on the train users of a world, in its training simulator.
 
     The weights kept are those with the best mean return in the validation simulator. One seed, device and
@@ -94,27 +94,27 @@ def train_sb3(name: str, world: World, options: FitOptions, config: AgentConfig 
         return _train(name, world, options, recipe, config)
 
 
-def ppo(world: World, options: FitOptions) -> SB3Policy:
+def ppo(world: World, options: FitOptions) -> ActorPolicy:
     """PPO on `candidates`, with Plackett-Luce slates."""
     return train_sb3("ppo", world, options)
 
 
-def ppo_proto(world: World, options: FitOptions) -> SB3Policy:
+def ppo_proto(world: World, options: FitOptions) -> ActorPolicy:
     """PPO on `proto`."""
     return train_sb3("ppo-proto", world, options)
 
 
-def dqn(world: World, options: FitOptions) -> SB3Policy:
+def dqn(world: World, options: FitOptions) -> ActorPolicy:
     """DQN on `item`: trained on slates of one, shows its K best."""
     return train_sb3("dqn", world, options)
 
 
-def maskable_ppo(world: World, options: FitOptions) -> SB3Policy:
+def maskable_ppo(world: World, options: FitOptions) -> ActorPolicy:
     """MaskablePPO on `candidates`, one pick at a time."""
     return train_sb3("maskable-ppo", world, options)
 
 
-def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config: AgentConfig) -> SB3Policy:
+def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config: AgentConfig) -> ActorPolicy:
     env = SB3VecEnv(
         world,
         config.lanes,
@@ -131,7 +131,7 @@ def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config:
     arguments = {"features_extractor_class": ItemActor, "features_extractor_kwargs": features, "net_arch": []}
     model = recipe.build(config, env, arguments, options.seed, options.device)
     model.set_logger(logger_to(options.log))
-    policy = SB3Policy(
+    policy = ActorPolicy(
         Serving.of(world),
         _actor(model),
         recipe.head,
@@ -151,7 +151,7 @@ def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config:
         config.steps,
     )
     model.learn(config.steps, callback=watch, log_interval=1 if isinstance(config, PPOConfig) else 200)
-    trained = SB3Policy.restore(policy._serving(), policy.config(), watch.best_weights)
+    trained = ActorPolicy.restore(policy._serving(), policy.config(), watch.best_weights)
     trained.name = name
     return trained
 

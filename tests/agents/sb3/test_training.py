@@ -146,7 +146,9 @@ def test_every_agent_is_in_the_registry() -> None:
 
 
 def test_serving_a_policy_does_not_import_stable_baselines() -> None:
-    code = "import sys; from recloop.agents.sb3 import SB3Policy; print('stable_baselines3' in sys.modules)"
+    code = (
+        "import sys; from recloop.agents.networks.policy import ActorPolicy; print('stable_baselines3' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )

@@ -9,8 +9,8 @@ import torch
 
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.networks.heads import HeadName
+from recloop.agents.networks.policy import ActorPolicy, actor_for
 from recloop.agents.registry import load_policy, save_policy
-from recloop.agents.sb3.policy import SB3Policy, actor_for
 from recloop.agents.serving import Serving
 from recloop.encoders.errors import PolicyError
 from recloop.envs.core import Core
@@ -31,8 +31,8 @@ FORMS = [
 """Head, one at a time, stochastic."""
 
 
-def make(world: World, head: HeadName, one_at_a_time: bool, stochastic: bool, candidates: int = 10) -> SB3Policy:
-    return SB3Policy(
+def make(world: World, head: HeadName, one_at_a_time: bool, stochastic: bool, candidates: int = 10) -> ActorPolicy:
+    return ActorPolicy(
         Serving.of(world),
         actor_for(world, head, SMALL, seed=1),
         head,
@@ -114,7 +114,7 @@ def test_a_deterministic_policy_has_no_log_probability(tiny_world: World) -> Non
 def test_errors_name_the_limit_and_the_way_out(tiny_world: World) -> None:
     with pytest.raises(PolicyError, match="k=5 is larger than the 4 candidates"):
         make(tiny_world, "candidates", False, False, candidates=4).act(observe(tiny_world), None, 5, luck(6))
-    with pytest.raises(PolicyError, match="dqn has no stochastic form"):
+    with pytest.raises(PolicyError, match="head 'item' has no stochastic form"):
         make(tiny_world, "item", False, True)
 
 
@@ -125,3 +125,10 @@ def test_making_and_restoring_leave_the_global_generators_alone(tmp_path: Path, 
     load_policy(tmp_path / "policy")
     assert torch.equal(torch.get_rng_state(), before)
     assert (np.random.get_state()[1] == arrays).all()  # noqa: NPY002
+
+
+def test_a_folder_of_the_kind_that_actors_had_before_is_read(tiny_world: World, tmp_path: Path) -> None:
+    save_policy(make(tiny_world, "candidates", False, False), tmp_path / "old")
+    facts = tmp_path / "old" / "policy.json"
+    facts.write_text(facts.read_text().replace('"kind": "actor"', '"kind": "sb3"'))
+    assert isinstance(load_policy(tmp_path / "old"), ActorPolicy)

@@ -1,4 +1,4 @@
-"""A trained Stable-Baselines3 agent as a policy: plain torch, needs neither SB3 nor a world."""
+"""A trained actor as a policy, ours or Stable-Baselines3's: plain torch, needs neither a learner nor a world."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,8 +20,8 @@ from recloop.envs.randomness import Draw
 from recloop.envs.world import World
 
 
-class SB3Policy(Policy):
-    """Acts by an `Actor` trained in Stable-Baselines3.
+class ActorPolicy(Policy):
+    """Acts by an `Actor`, whoever trained it.
 
     | head | deterministic slate | stochastic slate |
     |---|---|---|
@@ -43,7 +43,7 @@ class SB3Policy(Policy):
         name: what tables call it.
     """
 
-    kind = "sb3"
+    kind = "actor"
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class SB3Policy(Policy):
         log_std: Tensor | None = None,
         stochastic: bool = False,
         training: Mapping[str, Any] | None = None,
-        name: str = "sb3",
+        name: str = "actor",
     ) -> None:
         if stochastic and head == "item":
-            raise PolicyError("dqn has no stochastic form; leave stochastic=False")
+            raise PolicyError("head 'item' has no stochastic form; leave stochastic=False")
         self.serving, self.actor, self.head, self.network = serving, actor, head, network
         self.one_at_a_time, self.stochastic = one_at_a_time, stochastic
         self.training, self.name = dict(training or {}), name
