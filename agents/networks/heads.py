@@ -146,24 +146,17 @@ class QHead(nn.Module):
         return q.masked_fill(~mask, FORBIDDEN)
 
 
-class ProtoHead(nn.Module):
-    """Features -> the mean of a Gaussian over directions in item space, (B, d).
+class EncoderDirection(nn.Module):
+    """The direction whose inner products with the item vectors come nearest (least squares) to the encoder's scores.
 
-    Starts at the direction whose inner products with the item vectors come nearest (least squares) to the state
-    encoder's next-item scores, scaled to entries of root mean square `proto_scale`. Gated anchors and a linear
-    map of the trunk are added to it, at the same scale.
+    Scores are the state encoder's of the next item; the direction is of length 1 and has no parameters.
     """
 
     to_direction: Tensor
     offset: Tensor
 
-    def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
+    def __init__(self, tables: ItemTables) -> None:
         super().__init__()
-        self.dim, self.state_gain = tables.dim, config.state_gain
-        self.length = config.proto_scale * math.sqrt(tables.dim)
-        self.query = nn.Linear(features.hidden, features.dim)
-        nn.init.orthogonal_(self.query.weight, 0.01)
-        self.gates = Gates(features.hidden, torch.zeros(len(ANCHORS)), config)
         vectors = tables.vectors.double()
         gram = vectors.T @ vectors + 1e-3 * len(vectors) / tables.dim * torch.eye(tables.dim).to(vectors)
         to_direction = torch.linalg.solve(gram, vectors.T @ tables.encoder_vectors.double())  # (d, d)
@@ -172,15 +165,31 @@ class ProtoHead(nn.Module):
         self.register_buffer("to_direction", to_direction.float())
         self.register_buffer("offset", offset.float())
 
+    def start(self, observation: Observation) -> Tensor:
+        """(B, d)."""
+        return F.normalize(observation["state"] @ self.to_direction.T + self.offset, dim=1)
+
+
+class ProtoHead(EncoderDirection):
+    """Features -> the mean of a Gaussian over directions in item space, (B, d).
+
+    Starts at the encoder's direction, scaled to entries of root mean square `proto_scale`. Gated anchors and a linear
+    map of the trunk are added to it, at the same scale.
+    """
+
+    def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
+        super().__init__(tables)
+        self.dim, self.state_gain = tables.dim, config.state_gain
+        self.length = config.proto_scale * math.sqrt(tables.dim)
+        self.query = nn.Linear(features.hidden, features.dim)
+        nn.init.orthogonal_(self.query.weight, 0.01)
+        self.gates = Gates(features.hidden, torch.zeros(len(ANCHORS)), config)
+
     def forward(self, features: Tensor, observation: Observation) -> Tensor:
         trunk, anchors = LoopFeatures.split(features, self.dim)
         drawn = (self.gates(trunk).unsqueeze(1) @ anchors)[:, 0]
         mean: Tensor = self.length * (self.start(observation) + drawn) + self.state_gain * self.query(trunk)
         return mean
-
-    def start(self, observation: Observation) -> Tensor:
-        """The state encoder's direction (B, d), of length 1."""
-        return F.normalize(observation["state"] @ self.to_direction.T + self.offset, dim=1)
 
 
 class Actor(nn.Module):
