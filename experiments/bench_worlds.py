@@ -104,9 +104,7 @@ def bench_world(
             raise RecloopError(f"{name}={value}; a world to measure in takes {least} to {most:,}")
     stages = StageCache((cache or default_cache()) / "stages")
     base = _Base(exposures, members, seed)
-    world = stages.keep(
-        "bench-world", {"base": asdict(base), "truth": asdict(_TRUTH)}, lambda: _built(base), _save, _load
-    )
+    world = stages.keep("bench-world", _inputs(base), lambda: _built(base), _save, _load)
     if family in ("attentive", "factor"):
         fitted = _fitted(family, world, base, stages)
         world = replace(world, simulators={**world.simulators, "train": fitted}, user_model=fitted)
