@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from recloop.encoders.errors import PolicyError
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
+from recloop.envs.retrieval import best_of
 
 FORBIDDEN = -1e9
 """Score of a masked place: finite, so that gradients through it are zero instead of NaN."""
@@ -70,10 +71,7 @@ def best_slate(scores: Tensor, mask: Tensor, k: int) -> Tensor:
     n = scores.shape[1]
     if k < 1:
         raise PolicyError(f"k={k} items a slate; choose 1 to {n}")
-    keys = _sortable(scores) * (n + 1) + torch.arange(n, 0, -1, device=scores.device)
-    lowest = torch.iinfo(torch.int64).min
-    found = torch.topk(keys.masked_fill(~mask, lowest), min(k, n), dim=1)
-    slate = torch.where(found.values > lowest, found.indices, n)
+    slate = best_of(scores, min(k, n), mask).rows
     return F.pad(slate, (0, max(k - n, 0)), value=n)
 
 
@@ -95,9 +93,3 @@ def slate_log_prob(scores: Tensor, mask: Tensor, slate: Tensor) -> Tensor:
     never = never | (shown.sum(1) < mask.sum(1).clamp(max=slate.shape[1])) | (shown[:, 1:] & ~shown[:, :-1]).any(1)
     exact = log_prob(F.pad(scores, (0, 1)), F.pad(mask, (0, 1)), slate)  # the empty place is a masked item
     return exact.masked_fill(never, -torch.inf)
-
-
-def _sortable(scores: Tensor) -> Tensor:
-    """float32 -> int64 in the same order; torch.topk alone breaks ties as it likes."""
-    bits = (scores.detach().to(torch.float32) + 0.0).view(torch.int32).to(torch.int64)
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)

@@ -12,6 +12,7 @@ from torch import Tensor
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.encoders.state import StateEncoder
 from recloop.envs.observation import Observation, ObservationSpec
+from recloop.envs.retrieval import best_rows
 
 ActionMode = Literal["slate", "item", "candidates", "proto"]
 
@@ -58,7 +59,8 @@ class EncoderRetriever(Retriever):
     @torch.no_grad()
     def candidates(self, observation: Observation) -> Tensor:
         """See `Retriever`."""
-        return best_items(self.state_encoder.scores(observation["state"]), self.size, observation)
+        encoder = self.state_encoder
+        return nearest_items(observation["state"], encoder.out_items[:-1], self.size, observation, encoder.popularity)
 
 
 class ActionCodec(ABC):
@@ -245,17 +247,19 @@ class ProtoCodec(ActionCodec):
             )
 
     def _decode(self, action: Tensor, observation: Observation) -> Tensor:
-        scores = action.to(self.item_vectors.dtype) @ self.item_vectors[:-1].T  # (B, N)
-        return best_items(scores, self.slate_size, observation)
+        return nearest_items(action, self.item_vectors[:-1], self.slate_size, observation)
 
 
-def best_items(scores: Tensor, k: int, observation: Observation) -> Tensor:
-    """The k admissible items with the highest scores (B, N): int64 (B, k), N where fewer are admissible."""
-    mask = observation.get("action_mask")
-    if mask is None:
-        return scores.topk(k, dim=1).indices
-    best = scores.masked_fill(mask == 0, -torch.inf).topk(k, dim=1)
-    return torch.where(best.values > -torch.inf, best.indices, scores.shape[1])
+def nearest_items(
+    queries: Tensor, table: Tensor, k: int, observation: Observation, bias: Tensor | None = None
+) -> Tensor:
+    """The k admissible items with the highest `queries @ table.T + bias`: int64 (B, k), N where fewer are admissible.
+
+    Keeps to `observation["action_mask"]` (B, N), or to `observation["seen"]` (B, M), where they are there; equal
+    scores by row. See `recloop.envs.retrieval.best_rows`.
+    """
+    mask, seen = observation.get("action_mask"), observation.get("seen")
+    return best_rows(queries, table, k, bias=bias, mask=mask, seen=seen if mask is None else None).rows
 
 
 def make_codec(

@@ -103,8 +103,8 @@ def best_of(scores: Tensor, k: int, mask: Tensor | None = None) -> Best:
     n = scores.shape[1]
     if not 1 <= k <= n:
         raise RecloopError(f"k={k} best of {n} scores; choose k from 1 to {n}")
-    scores = scores.detach().to(torch.float32)
-    scores = scores if mask is None else scores.masked_fill(mask == 0, -math.inf)
+    scores = scores.detach().to(torch.float32).clamp_min(torch.finfo(torch.float32).min)  # -inf says: not admissible
+    scores = scores if mask is None else scores.masked_fill_(mask == 0, -math.inf)
     found = _top(scores, min(k + 1, n))
     best, doubtful = _in_order(*found, k, n)
     return _settle(best, doubtful, lambda: iter([(0, scores)]), n)

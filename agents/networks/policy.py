@@ -17,6 +17,7 @@ from recloop.encoders.errors import PolicyError
 from recloop.envs.actions import EncoderRetriever
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
+from recloop.envs.retrieval import best_rows
 from recloop.envs.world import World
 
 
@@ -81,7 +82,7 @@ class ActorPolicy(Policy):
             return best_slate(self.actor(observation), mask, k), carry
         if self.head == "proto":
             direction = self._direction(observation, draw)
-            return best_slate(direction @ self._vectors(direction).T, mask, k), carry
+            return best_rows(direction, self._vectors(direction), k, mask=mask).rows, carry
         observation["candidates"] = self._retrieve(observation, k)
         if self.one_at_a_time:
             return self._pick_in_turn(observation, k, draw), carry

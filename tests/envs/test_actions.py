@@ -11,8 +11,9 @@ from torch import Tensor
 
 from recloop.encoders.errors import RecloopError
 from recloop.encoders.state import StateEncoder
-from recloop.envs.actions import ActionCodec, EncoderRetriever, best_items, make_codec
+from recloop.envs.actions import ActionCodec, EncoderRetriever, make_codec
 from recloop.envs.observation import ObservationSpec
+from recloop.envs.retrieval import best_of
 from recloop.envs.world import World
 
 N, LANES = 12, 4
@@ -62,7 +63,7 @@ def test_choices_decode_into_range_and_masks_keep_to_what_is_admissible(seed: in
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(LANES, N, generator=generator) < share
     scores = torch.rand(LANES, N, generator=generator)
-    candidates = best_items(scores, size, {"action_mask": mask})
+    candidates = best_of(scores, size, mask).rows
     observation = {"action_mask": mask, "candidates": candidates}
     for mode, choices in (("slate", N), ("candidates", size)):
         found = codec(mode, candidates=size)
@@ -87,7 +88,7 @@ def test_masked_micro_steps_never_repeat(seed: int, share: float) -> None:
     k, size = 4, 6
     mask = torch.rand(LANES, N, generator=generator) < share
     picks = codec("candidates", k, candidates=size, one_at_a_time=True)
-    candidates = best_items(torch.rand(LANES, N, generator=generator), size, {"action_mask": mask})
+    candidates = best_of(torch.rand(LANES, N, generator=generator), size, mask).rows
     picked = torch.full((LANES, k), N)
     for place in range(k):
         observation = {"candidates": candidates, "picked": picked}
