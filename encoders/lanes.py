@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Lanes:
-    """Base of dataclasses whose fields are tensors with leading dimension B (or None, in every lane alike)."""
+    """Base of dataclasses of tensors with leading dimension B or of other Lanes; None stands for no lane at all."""
 
     def where(self, mask: Tensor, other: Self) -> Self:
         """Lane by lane: `other` where `mask` (B,) bool, this one elsewhere.
@@ -21,20 +21,28 @@ class Lanes:
         tensor([8, 2])
         """
 
-        def pick(mine: Tensor, theirs: Tensor) -> Tensor:
+        def pick(mine: Any, theirs: Any) -> Any:
+            if isinstance(mine, Lanes):
+                return mine.where(mask, theirs)
             return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), theirs, mine)
 
         return replace(self, **{name: pick(mine, getattr(other, name)) for name, mine in self._held().items()})
 
     def rows(self, index: Tensor) -> Self:
         """The lanes `index` (b,) alone."""
-        return replace(self, **{name: mine[index] for name, mine in self._held().items()})
+
+        def pick(mine: Any) -> Any:
+            return mine.rows(index) if isinstance(mine, Lanes) else mine.index_select(0, index)
+
+        return replace(self, **{name: pick(mine) for name, mine in self._held().items()})
 
     def put(self, index: Tensor, other: Self) -> Self:
         """These lanes, with `other` in the lanes `index` (b,)."""
-        return replace(
-            self, **{name: mine.index_copy(0, index, getattr(other, name)) for name, mine in self._held().items()}
-        )
+
+        def put(mine: Any, theirs: Any) -> Any:
+            return mine.put(index, theirs) if isinstance(mine, Lanes) else mine.index_copy(0, index, theirs)
+
+        return replace(self, **{name: put(mine, getattr(other, name)) for name, mine in self._held().items()})
 
     def to(self, device: torch.device) -> Self:
         """The same lanes on a device."""
@@ -44,8 +52,12 @@ class Lanes:
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several batches as one, in their order."""
         names = parts[0]._held()
-        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
-    def _held(self) -> dict[str, Tensor]:
+        def joined(columns: list[Any]) -> Any:
+            return columns[0].concatenate(columns) if isinstance(columns[0], Lanes) else torch.cat(columns)
+
+        return replace(parts[0], **{name: joined([getattr(part, name) for part in parts]) for name in names})
+
+    def _held(self) -> dict[str, Any]:
         held = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in held.items() if value is not None}

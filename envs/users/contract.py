@@ -71,12 +71,14 @@ class Expected:
     Args:
         mean: float32 (B, K, S) expected value of each signal *where it is given*.
         spread: float32 (B, K, S) how unsure the model is of that mean, or None where it cannot say.
+        farthest: float32 (B, K, S) how far the most deviant of several models is from it, or None.
         leave: float32 (B,) probability that the user leaves after this slate, or None.
     """
 
     mean: Tensor
     spread: Tensor | None = None
     leave: Tensor | None = None
+    farthest: Tensor | None = None
 
 
 class UserSimulator(ABC):
@@ -97,6 +99,12 @@ class UserSimulator(ABC):
     def prepare(self, world: World, device: torch.device | str) -> None:
         """Do everything costly, once: arrivals become tables by user row. The default keeps the device."""
         self.device = torch.device(device)
+
+    def following(self, spread: bool) -> UserSimulator:
+        """These users as a core steps them: without `spread` nobody asks how unsure they are (`Expected.spread`), and
+        they may leave undone what serves that alone. Called before `prepare`. The default: as they are.
+        """
+        return self
 
     @abstractmethod
     def arrive(self, users: Tensor, draw: Draw) -> Any:

@@ -6,6 +6,7 @@ from recloop.envs.users.fitted.ensemble import EnsembleState, EnsembleUsers
 from recloop.envs.users.fitted.factor import FactorState, FactorUsers
 from recloop.envs.users.fitted.fitting import REPEATS, fit_users
 from recloop.envs.users.fitted.members import fit_ensemble
+from recloop.envs.users.fitted.own_member import OwnMemberState, OwnMemberUsers
 from recloop.envs.users.fitted.recurrent import RecurrentState, RecurrentUsers
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Family",
     "FitConfig",
     "FitReport",
+    "OwnMemberState",
+    "OwnMemberUsers",
     "RecurrentState",
     "RecurrentUsers",
     "fit_ensemble",

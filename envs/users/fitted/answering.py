@@ -96,13 +96,12 @@ class FittedUsers(UserSimulator):
                 days_away=steps.to(torch.float32),
             )
             chunks.append(self.infer(past, users.profile[rows].to(self.device)))
-        self._arrivals = chunks[0].concatenate(chunks)
+        self.arrivals: FittedState = chunks[0].concatenate(chunks)
 
     def arrive(self, users: Tensor, draw: Draw) -> FittedState:
         """The tabled state of users (B,) at the start of an episode."""
         self._item_table  # noqa: B018 - raises where not prepared
-        state: FittedState = self._arrivals.rows(users)
-        return state
+        return self.arrivals.rows(users)
 
     @torch.no_grad()
     def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:

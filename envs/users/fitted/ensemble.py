@@ -16,6 +16,7 @@ from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
+from recloop.envs.users.fitted.own_member import OwnMemberUsers, drawn_member
 
 if TYPE_CHECKING:
     from recloop.envs.world import World
@@ -55,7 +56,7 @@ class EnsembleUsers(UserSimulator):
 
     A lane's user is one of the members for the whole episode, drawn at arrival, so that what the log leaves open is
     met as several worlds rather than as their average. All members follow every answer: `expected` returns the mean
-    over them, and their standard deviation as the spread.
+    over them, and their standard deviation as the spread. Whoever does not need that steps `following(spread=False)`.
 
     Args:
         members: fitted alike, of one log.
@@ -71,6 +72,14 @@ class EnsembleUsers(UserSimulator):
         self.members = tuple(members)
         self.signals = members[0].signals
 
+    def following(self, spread: bool) -> UserSimulator:
+        """The same users with the same answers; without `spread` each lane is followed by its own member alone.
+
+        These users are left as they are, so that two cores may step them in two ways.
+        """
+        alike = len({(member.kind, member.sizes) for member in self.members}) == 1
+        return self if spread or not alike else OwnMemberUsers(self.members)
+
     def prepare(self, world: World, device: torch.device | str) -> None:
         """Prepare every member."""
         self.device = torch.device(device)
@@ -79,7 +88,9 @@ class EnsembleUsers(UserSimulator):
 
     def arrive(self, users: Tensor, draw: Draw) -> EnsembleState:
         """Every member's tabled state, and who answers."""
-        return EnsembleState(self._drawn(draw), tuple(member.arrive(users, draw) for member in self.members))
+        return EnsembleState(
+            drawn_member(draw, len(self.members)), tuple(member.arrive(users, draw) for member in self.members)
+        )
 
     def respond(self, state: EnsembleState, past: Past, slate: Tensor, draw: Draw) -> tuple[EnsembleState, Response]:
         """The answer of each lane's member; every member sees it."""
@@ -105,11 +116,12 @@ class EnsembleUsers(UserSimulator):
         return EnsembleState(lanes, tuple(member.infer(past, profile) for member in self.members))
 
     def expected(self, state: EnsembleState, past: Past, slate: Tensor) -> Expected:
-        """Mean over the members, and their standard deviation (0 for one member)."""
+        """Mean over the members, their standard deviation (0 for one member), and how far the farthest of them is."""
         found = [m.expected(s, past, slate) for m, s in zip(self.members, state.states, strict=True)]
         means = torch.stack([one.mean for one in found])
         leaves = torch.stack([one.leave for one in found if one.leave is not None])
-        return Expected(means.mean(0), means.std(0, unbiased=False), leaves.mean(0))
+        mean = means.mean(0)
+        return Expected(mean, means.std(0, unbiased=False), leaves.mean(0), (means - mean).abs().amax(0))
 
     def utility(self, state: EnsembleState, past: Past, items: Tensor) -> Tensor:
         """Mean over the members."""
@@ -135,6 +147,3 @@ class EnsembleUsers(UserSimulator):
 
         kinds = read_json(folder / "ensemble.json")["kinds"]
         return cls([FAMILIES[kind].load(folder / f"member-{number}") for number, kind in enumerate(kinds)])
-
-    def _drawn(self, draw: Draw) -> Tensor:
-        return (draw.uniform("member") * len(self.members)).long().clamp(max=len(self.members) - 1)

@@ -1,0 +1,169 @@
+"""An ensemble stepped at the price of one member: in each lane the one who answers, and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from recloop.encoders.lanes import Lanes
+from recloop.envs.randomness import Draw
+from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+from recloop.envs.users.fitted.answering import FittedUsers
+from recloop.envs.users.fitted.memory import FittedState
+
+if TYPE_CHECKING:
+    from recloop.envs.world import World
+
+_LANES = 2048
+"""Lanes of one member that are answered at once on the CPU: more would not stay in its cache."""
+
+
+@dataclass(frozen=True)
+class OwnMemberState(State):
+    """State of users each of whom is one member of an ensemble.
+
+    Args:
+        member: int64 (B,) who answers in this lane.
+        own: that member's state of it.
+    """
+
+    member: Tensor
+    own: FittedState
+
+
+@dataclass(frozen=True)
+class _Asked(Lanes):
+    """What a member is asked in its lanes."""
+
+    own: FittedState
+    past: Past
+    slate: Tensor
+    luck: Tensor
+
+
+@dataclass(frozen=True)
+class _Answered(Lanes):
+    """What a member gives back of them."""
+
+    own: FittedState
+    response: Response
+
+
+class OwnMemberUsers(UserSimulator):
+    """The members of an ensemble, each answering in its lanes and following nothing else.
+
+    The answers are those of `EnsembleUsers`; the members' disagreement is not known here. On the CPU the lanes are
+    sorted by member; on a GPU and under `torch.compile`, where shapes must not depend on who drew whom, every member
+    answers every lane and the lane's own answer is kept.
+
+    Args:
+        members: of one family and size.
+    """
+
+    def __init__(self, members: Sequence[FittedUsers]) -> None:
+        self.members = tuple(members)
+        self.signals = members[0].signals
+
+    def prepare(self, world: World, device: torch.device | str) -> None:
+        """Prepare every member, and one table of arrivals."""
+        self.device = torch.device(device)
+        for member in self.members:
+            member.prepare(world, device)
+        tabled = [member.arrivals for member in self.members]
+        self._arrivals: FittedState = tabled[0].concatenate(tabled)  # (M U) rows
+        self._users = len(tabled[0].steps)
+
+    def arrive(self, users: Tensor, draw: Draw) -> OwnMemberState:
+        """Who answers, and that member's tabled state."""
+        member = drawn_member(draw, len(self.members))
+        return OwnMemberState(member, self._arrivals.rows(member * self._users + users))
+
+    def respond(self, state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
+        """The answer of each lane's member."""
+        asked = _Asked(state.own, replace(past, seen=None), slate, draw.key)
+        if slate.is_cuda or torch.compiler.is_compiling():
+            found = _of_member(state.member, [_answered(member, asked) for member in self.members])
+        else:
+            found = self._sorted(state.member, asked)
+        return OwnMemberState(state.member, found.own), found.response
+
+    def observe(self, state: OwnMemberState, slate: Tensor, signals: Tensor) -> OwnMemberState:
+        """The state after the answers (B, K, S) to slates (B, K)."""
+        followed = [member.observe(state.own, slate, signals) for member in self.members]
+        return OwnMemberState(state.member, _of_member(state.member, followed))
+
+    def resume(self, state: OwnMemberState, days_away: Tensor, draw: Draw) -> OwnMemberState:
+        """Their new session: all members begin it alike."""
+        return OwnMemberState(state.member, self.members[0].resume(state.own, days_away, draw))
+
+    def infer(self, past: Past, profile: Tensor) -> OwnMemberState:
+        """The guess of each lane's member; lanes go round the members."""
+        member = torch.arange(len(profile), device=profile.device) % len(self.members)
+        return OwnMemberState(member, _of_member(member, [one.infer(past, profile) for one in self.members]))
+
+    def expected(self, state: OwnMemberState, past: Past, slate: Tensor) -> Expected:
+        """What each lane's member expects; its spread is not known."""
+        found = [member.expected(state.own, past, slate) for member in self.members]
+        leaves = [one.leave for one in found if one.leave is not None]
+        return Expected(
+            _tensor_of_member(state.member, [one.mean for one in found]), None, _tensor_of_member(state.member, leaves)
+        )
+
+    def utility(self, state: OwnMemberState, past: Past, items: Tensor) -> Tensor:
+        """That of each lane's member, (B, C)."""
+        return _tensor_of_member(state.member, [one.utility(state.own, past, items) for one in self.members])
+
+    def chances(self, state: OwnMemberState, past: Past, items: Tensor) -> Tensor:
+        """That of each lane's member, (B, C): that each item is consumed if it is shown alone."""
+        return _tensor_of_member(state.member, [one.chances(state.own, past, items) for one in self.members])
+
+    def _sorted(self, member: Tensor, asked: _Asked) -> _Answered:
+        """Every member answers its own lanes alone, a piece at a time."""
+        if not self._looks_back:
+            nothing = asked.past.step.new_zeros(len(member), 0)  # nobody reads it: not worth sorting
+            asked = replace(asked, past=Past(nothing, nothing, nothing, nothing, nothing, nothing))
+        order = torch.argsort(member, stable=True)
+        counts = torch.bincount(member, minlength=len(self.members)).tolist()
+        found = [
+            _answered(one, asked.rows(lanes))
+            for one, mine in zip(self.members, torch.split(order, counts), strict=True)
+            for lanes in torch.split(mine, _LANES)
+            if len(lanes)
+        ]
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        return found[0].concatenate(found).rows(place)
+
+    @property
+    def _looks_back(self) -> bool:
+        return self.members[0].memory.looks_back
+
+
+def drawn_member(draw: Draw, members: int) -> Tensor:
+    """int64 (B,): who answers in each lane."""
+    return (draw.uniform("member") * members).long().clamp(max=members - 1)
+
+
+def _answered(member: FittedUsers, asked: _Asked) -> _Answered:
+    return _Answered(*member.respond(asked.own, asked.past, asked.slate, Draw(asked.luck)))
+
+
+L = TypeVar("L", bound=Lanes)
+
+
+def _of_member(member: Tensor, found: Sequence[L]) -> L:
+    """Lane by lane, what its own member found."""
+    own = found[0]
+    for number, other in enumerate(found[1:], start=1):
+        own = own.where(member == number, other)
+    return own
+
+
+def _tensor_of_member(member: Tensor, found: Sequence[Tensor]) -> Tensor:
+    """Likewise, of tensors (B, ...)."""
+    lanes = torch.arange(len(member), device=member.device)
+    return torch.stack(list(found))[member, lanes]
