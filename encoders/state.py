@@ -146,14 +146,14 @@ class StateEncoder(StateLayers):
         A lane that consumed nothing keeps its state.
         """
         held = items < self.catalogue_size
-        weight = self.gate(signals) * held
-        rows = F.embedding(items, self.out_items)  # (B, K, d)
+        weight = self.gate(signals) * held  # (B, K)
         looks = F.embedding(items, self.pattern_weights) * weight.unsqueeze(-1)  # (B, K, M)
+        step, pooled = self._summed(items, signals, held, looks)
         keys, values, presence = self._relation_sums(items, weight)
         decay = self.config.decay
         after = replace(
             state,
-            patterns=state.patterns * decay + looks.transpose(1, 2) @ rows,
+            patterns=state.patterns * decay + pooled,
             mass=state.mass * decay + looks.sum(1),
             keys=state.keys * decay + keys,
             values=state.values * decay + values,
@@ -161,7 +161,6 @@ class StateEncoder(StateLayers):
             count=state.count + held.sum(1),
         )
         if self.recurrent:
-            step = self.step_input(rows.unsqueeze(1), signals.unsqueeze(1), held.unsqueeze(1)).squeeze(1)
             step = self.cell_input(step, after.patterns, after.mass)
             weights = [getattr(self.sequence, name) for name in _CELL]
             if state.cell is None:
@@ -294,6 +293,20 @@ class StateEncoder(StateLayers):
     def _steps(self, items: Tensor, signals: Tensor) -> Tensor:
         """`step_input` of item rows (B, T, K) by the frozen table."""
         return self.step_input(F.embedding(items, self.out_items), signals, items < self.catalogue_size)
+
+    def _summed(self, items: Tensor, signals: Tensor, held: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
+        """`step_input` of one step of items (B, K), (B, d), and their rows summed by pattern, (B, M, d).
+
+        One pass over the rows makes both, and no (B, K, d) is ever written down.
+        """
+        b, k = items.shape
+        share = held / held.sum(1, keepdim=True).clamp_min(1).sqrt()  # (B, K)
+        weights = torch.cat([share.unsqueeze(1), looks.transpose(1, 2)], dim=1)  # (B, 1+M, K)
+        bags = items.unsqueeze(1).expand_as(weights).reshape(-1, k)
+        sums = F.embedding_bag(bags, self.out_items, per_sample_weights=weights.reshape(-1, k), mode="sum")
+        sums = sums.view(b, -1, self.dim)
+        answers = (self.scaled(signals) * share.unsqueeze(-1)).sum(1) @ self.signal.weight.T  # (B, d)
+        return sums[:, 0] + answers + share.sum(1, keepdim=True) * self.signal.bias, sums[:, 1:]
 
     def _running_patterns(self, items: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The pattern sums after each of the items (B, H) by weight (B, H): (B, H, M, d), (B, H, M)."""

@@ -57,7 +57,7 @@ def _users() -> tuple[Tensor, Tensor, Tensor]:
     return torch.rand(B, P, generator=_generator(4)), history, feedback
 
 
-def _assert_equal(a: EncoderState, b: EncoderState, atol: float = 1e-6) -> None:
+def _assert_equal(a: EncoderState, b: EncoderState, atol: float = 3e-6) -> None:
     for name, value in vars(a).items():
         if value is not None:
             torch.testing.assert_close(value, getattr(b, name), atol=atol, rtol=0, msg=name)
@@ -70,7 +70,7 @@ def test_start_equals_advance_step_by_step(encoder: StateEncoder) -> None:
         state = encoder.advance(state, history[:, place : place + 1], feedback[:, place : place + 1])
     started = encoder.start(profile, history, feedback)
     _assert_equal(started, state)
-    torch.testing.assert_close(encoder.vector(started), encoder.vector(state), atol=1e-6, rtol=0)
+    torch.testing.assert_close(encoder.vector(started), encoder.vector(state), atol=3e-6, rtol=0)
 
 
 def test_a_trajectory_passes_through_every_state(encoder: StateEncoder) -> None:
@@ -85,7 +85,7 @@ def test_a_trajectory_passes_through_every_state(encoder: StateEncoder) -> None:
         state = encoder.advance(state, history[:, place : place + 1], feedback[:, place : place + 1])
         there = history[:, place] < N
         expected = encoder.vector(state)[there]
-        torch.testing.assert_close(vectors[torch.arange(B), seen][there], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(vectors[torch.arange(B), seen][there], expected, atol=3e-6, rtol=0)
         seen += there
 
 
