@@ -1,6 +1,6 @@
 """The batched simulation on any torch device: the only place where a step is computed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +16,9 @@ from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, Reward, checked_reward
 from recloop.envs.users.contract import Past, Response, UserSimulator
 from recloop.envs.world import UserTable, World
+
+_IN_MOTION = ("past", "encoded", "state", "_vector", "wishes", "users", "lanes", "episode", "session", "days")
+"""What of a core changes from step to step."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,15 @@ class Core:
         if len(finished):
             self._restart(done)
         return Transition(slate, struck, response, reward, terminated, truncated, finished, after)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next step depends on besides the arguments of this core; `resume` undoes it."""
+        return {name: getattr(self, name) for name in _IN_MOTION}
+
+    def resume(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from the `snapshot` of a core with the same arguments, bit for bit."""
+        for name in _IN_MOTION:
+            setattr(self, name, snapshot[name])
 
     def draw(self) -> Draw:
         """This step's draws."""
