@@ -22,11 +22,12 @@ class StageCache:
 
     Args:
         folder: where the stages lie; None keeps nothing.
+        by_code: False where any fit will do, however the code has changed since: what does not load is made anew.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, by_code: bool = True) -> None:
         self.folder = folder
-        self._code = _code_hash() if folder else b""
+        self._code = _code_hash() if folder and by_code else b""
 
     def keep(
         self,

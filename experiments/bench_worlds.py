@@ -102,7 +102,7 @@ def bench_world(
     ):
         if not least <= value <= most:
             raise RecloopError(f"{name}={value}; a world to measure in takes {least} to {most:,}")
-    stages = StageCache((cache or default_cache()) / "stages")
+    stages = StageCache((cache or default_cache()) / "stages", by_code=False)
     base = _Base(exposures, members, seed)
     world = stages.keep("bench-world", _inputs(base), lambda: _built(base), _save, _load)
     if family in ("attentive", "factor"):

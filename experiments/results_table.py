@@ -14,13 +14,32 @@ DATA = "data"
 
 def keep_rows(path: Path, columns: Sequence[str], data: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Put the rows of one data set into a CSV file; those of other data stay, the file is replaced whole."""
-    kept: list[Mapping[str, Any]] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row.get(DATA) != data]
+    kept = [row for row in _read(path) if row.get(DATA) != data]
+    _write(path, columns, [*kept, *({DATA: data, **row} for row in rows)])
+
+
+def replace_rows(path: Path, columns: Sequence[str], key: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Put rows into a CSV file, each in the place of one with equal `key` columns; the file is replaced whole."""
+
+    def of(row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row.get(name, "")) for name in key)
+
+    kept = {of(row): row for row in _read(path)}
+    kept.update({of(row): row for row in rows})
+    _write(path, columns, kept.values())
+
+
+def _read(path: Path) -> list[Mapping[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([*kept, *({DATA: data, **row} for row in rows)])
+    writer.writerows(rows)
     with replacing_file(path) as part:
         part.write_text(text.getvalue(), encoding="utf-8")
