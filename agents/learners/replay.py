@@ -118,20 +118,19 @@ class Replay:
         """Whether a whole window, and what followed it, is held."""
         return self._written >= self.steps + 1
 
-    def keep(self, step: Step, after: Observation | None = None, extra: Mapping[str, Tensor] | None = None) -> None:
+    def keep(self, step: Step, extra: Mapping[str, Tensor] | None = None) -> None:
         """Write one step of all lanes over the oldest.
 
         Args:
             step: the step; everything is copied.
-            after: instead of `step.after`, where a learner added `candidates` to it, say.
             extra: the values of `extra` by name; default `step.acted.extra`.
         """
         row = self._written % self.rows
-        after = step.after if after is None else after
+        extra = step.acted.extra if extra is None else extra
         values = {
             **{f"seen.{key}": _packed(key, step.seen) for key in self._keys},
-            **{f"after.{key}": _packed(key, after) for key in self._keys},
-            **{f"extra.{name}": (step.acted.extra if extra is None else extra)[name] for name in self._extra},
+            **{f"after.{key}": _packed(key, step.after) for key in self._keys},
+            **{f"extra.{name}": extra[name] for name in self._extra},
             "slate": step.acted.slate,
             "reward": step.reward,
             "terminated": step.terminated,
