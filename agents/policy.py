@@ -17,6 +17,7 @@ from recloop.agents.slates import action_mask, best_slate
 from recloop.encoders.errors import PolicyError
 from recloop.encoders.storage import replacing_folder, write_json, write_tensors
 from recloop.envs.observation import Observation
+from recloop.envs.penalties import PenaltyConfig, Uncertainty
 from recloop.envs.randomness import Draw
 from recloop.envs.world import World
 
@@ -40,8 +41,13 @@ class FitOptions:
             users for supervised recommenders); None for its default.
         device: any torch device to train on.
         progress: show a progress bar.
-        pessimism: what an RL agent is charged for each unit of the training users' disagreement (`PessimisticReward`).
+        pessimism: what an RL agent is charged for each unit of the training users' disagreement (`PenalisedReward`).
         log: takes (tag, value, step) of training curves; None drops them.
+        checkpoint: folder where a learner of ours keeps its training, and goes on from after an interruption.
+        checkpoint_every: updates between two checkpoints.
+        compile: compile what pays, where the learner knows how; falls back with a warning.
+        uncertainty: how the training users' disagreement is measured, `std` or `max`.
+        entropy_bonus: what an RL agent is given for each unit of the log's entropy where the user stands, likewise.
     """
 
     seed: int = 0
@@ -50,12 +56,23 @@ class FitOptions:
     progress: bool = False
     pessimism: float = 0.0
     log: Callable[[str, float, int], None] | None = None
+    checkpoint: Path | None = None
+    checkpoint_every: int = 50
+    compile: bool = False
+    uncertainty: Uncertainty = "std"
+    entropy_bonus: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.checkpoint_every < 1:
+            raise PolicyError(f"checkpoint_every={self.checkpoint_every}; keep a checkpoint every 1 or more updates")
         if self.steps is not None and self.steps < 1:
             raise PolicyError(f"steps={self.steps}; train for at least 1")
-        if self.pessimism < 0:
-            raise PolicyError(f"pessimism={self.pessimism}; it is a penalty, give 0 or more")
+        self.penalties  # noqa: B018 - raises for weights that no penalty may have
+
+    @property
+    def penalties(self) -> PenaltyConfig:
+        """What training steps are charged and given on top of the reward."""
+        return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
 
 
 class Policy(ABC):

@@ -173,13 +173,15 @@ class Core:
         """Show a slate (B, K) of item rows to every lane and let the finished ones start anew."""
         slate, struck = self._admissible(slate)
         draw = self.draw()
-        spread = self._spread(slate)
+        unsure = self._unsure(slate)
         state, response = self.simulator.respond(self.state, self.past, slate, draw)
         consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
         items = torch.where(consumed, slate, self.empty)
         self.encoded = self.encoder.advance(self.encoded, items, response.signals)
         self.past = remember(self.past, slate, items, response.signals, self.empty)
-        outcome = Outcome(slate, response, struck, self.encoder.item_vectors, self.world.signals, spread)
+        outcome = Outcome(
+            slate, response, struck, self.encoder.item_vectors, self.world.signals, *unsure, past=self.past
+        )
         reward = checked_reward(self.reward(outcome), self.lanes)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
@@ -209,12 +211,13 @@ class Core:
         """This step's draws."""
         return Draw.at(self.seed, self.lanes, self.episode, self.past.step)
 
-    def _spread(self, slate: Tensor) -> Tensor | None:
-        """How unsure the users' model is of its answers to a slate, where the reward asks for it."""
+    def _unsure(self, slate: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """How unsure the users' model is of its answers to a slate, by spread and by the farthest member, where the
+        reward asks for it."""
         if not getattr(self.reward, "needs_spread", False):
-            return None
+            return None, None
         expected = self.simulator.expected(self.state, self.past, slate)
-        return None if expected is None else expected.spread
+        return (None, None) if expected is None else (expected.spread, expected.farthest)
 
     def _admissible(self, slate: Tensor) -> tuple[Tensor, Tensor]:
         """Strike repeated and forbidden places: the slate with N there, and how many hold no item."""

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.contract import Response
+from recloop.envs.users.contract import Past, Response
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Outcome:
         signals: what the answers carry.
         spread: float32 (B, K, S) how unsure the users' model was of each signal before it was drawn
             (`Expected.spread`); None unless the reward `needs_spread`.
+        farthest: float32 (B, K, S) how far the most deviant of the users' models was (`Expected.farthest`), likewise.
+        past: of the users just after the step; None where nobody kept one.
     """
 
     slate: Tensor
@@ -33,6 +35,8 @@ class Outcome:
     item_vectors: Tensor
     signals: tuple[Signal, ...]
     spread: Tensor | None = None
+    farthest: Tensor | None = None
+    past: Past | None = None
 
 
 Reward = Callable[[Outcome], Tensor]
@@ -79,39 +83,6 @@ class WeightedReward:
             "diversity": self.diversity,
             "repeats": self.repeats,
         }
-
-
-@dataclass(frozen=True)
-class PessimisticReward:
-    """A weighted reward, less what an ensemble of users disagrees about: for training alone.
-
-    reward - pessimism x sum over places of |weight| x spread of the signal over the members. As the uncertainty
-    penalty of MOPO (Yu et al. 2020) and DORL (Gao et al. 2023), from the ensemble's standard deviation. Differences:
-    the disagreement about the answers to a slate, not about the next state; no term for the logging policy's entropy.
-
-    Args:
-        reward: what is earned.
-        pessimism: at least 0.
-    """
-
-    reward: WeightedReward
-    pessimism: float
-
-    needs_spread: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.pessimism < 0:
-            raise RecloopError(f"pessimism={self.pessimism}; it is a penalty, give 0 or more")
-
-    def __call__(self, outcome: Outcome) -> Tensor:
-        if outcome.spread is None:
-            raise RecloopError(
-                "pessimism needs users who say how unsure they are (an ensemble's spread); train in a fitted world, "
-                "or with pessimism 0"
-            )
-        weights = [abs(self.reward.signals.get(signal.name, 0.0)) for signal in outcome.signals]
-        unsure = (outcome.spread * outcome.spread.new_tensor(weights)).sum((1, 2))
-        return self.reward(outcome) - self.pessimism * unsure
 
 
 def slate_diversity(slate: Tensor, item_vectors: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_tr
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.storage import replacing_file, write_json
 from recloop.envs.core import checked_device
+from recloop.envs.penalties import PenaltyConfig, Uncertainty
 from recloop.envs.users.checks import check_users
 from recloop.envs.world import World
 from recloop.experiments.check_users import made_simulator
@@ -70,6 +71,12 @@ class CompareConfig:
     """Run folder; started again with the same settings it goes on."""
     steps: int = 50_000
     """Environment steps of each RL training."""
+    pessimism: float = 0.0
+    """What RL agents are charged for each unit of the training users' disagreement; 0 for none."""
+    uncertainty: Uncertainty = "std"
+    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
+    entropy_bonus: float = 0.0
+    """What RL agents are given for each unit of the log's entropy after a step; 0 for nothing."""
     lanes: int = 500
     """Episodes a policy is evaluated on, going round the evaluation users; at least 2."""
     reference: str | None = None
@@ -94,8 +101,14 @@ class CompareConfig:
     def __post_init__(self) -> None:
         at_least(1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads)
         at_least(2, lanes=self.lanes)
+        self.penalties  # noqa: B018 - raises for weights that no penalty may have
         if not self.policies:
             raise RecloopError("no policies to compare; name some after --policies")
+
+    @property
+    def penalties(self) -> PenaltyConfig:
+        """What RL agents' training steps are charged and given on top of the reward."""
+        return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
 
 
 @dataclass
@@ -277,6 +290,7 @@ class _Field:
                 "code": digest_of_source(contender.source),
                 "seed": seed,
                 "steps": config.steps if contender.retrained else None,
+                "penalties": asdict(config.penalties) if contender.retrained else None,
             }
         )
         known = None if config.fresh else self.ledger.get(contender.label, seed, digest)
@@ -301,7 +315,10 @@ class _Field:
             steps=config.steps if counted else None,
             device=config.device,
             progress=config.progress,
+            pessimism=config.pessimism,
             log=run.log,
+            uncertainty=config.uncertainty,
+            entropy_bonus=config.entropy_bonus,
         )
         return make_policy(contender.source, self.world, options, trust=config.trust)
 

@@ -18,6 +18,7 @@ from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import make_policy, needs_training, save_policy
 from recloop.encoders.errors import PolicyError
 from recloop.envs.core import checked_device
+from recloop.envs.penalties import Uncertainty
 from recloop.envs.world import World
 from recloop.experiments.evaluate import Arena
 from recloop.experiments.intervals import Interval, by_user, t_interval
@@ -46,6 +47,10 @@ class TrainConfig:
     """Of all randomness in training."""
     pessimism: float = 0.0
     """What an RL agent is charged for each unit of the training users' disagreement; 0 for none."""
+    uncertainty: Uncertainty = "std"
+    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
+    entropy_bonus: float = 0.0
+    """What an RL agent is given for each unit of the log's entropy after a step; 0 for nothing."""
     lanes: int = 200
     """Episodes of the validation at the end; at least 2."""
     device: str = "cpu"
@@ -102,7 +107,16 @@ def train(world: World, config: TrainConfig) -> Trained:
     checked_out(config.out, "policy.json", "policy")
     started = time.monotonic()
     with Run(_logs(config.out)) as run:
-        options = FitOptions(config.seed, config.steps, config.device, config.progress, config.pessimism, run.log)
+        options = FitOptions(
+            seed=config.seed,
+            steps=config.steps,
+            device=config.device,
+            progress=config.progress,
+            pessimism=config.pessimism,
+            log=run.log,
+            uncertainty=config.uncertainty,
+            entropy_bonus=config.entropy_bonus,
+        )
         policy = make_policy(config.agent, world, options)
         if policy.privileged:
             raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")

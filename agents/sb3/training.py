@@ -7,7 +7,7 @@ policy.save("policies/ppo")
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sb3_contrib import MaskablePPO
@@ -41,7 +41,8 @@ from recloop.agents.sb3.monitoring import Watch, logger_to
 from recloop.agents.serving import Serving
 from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError, unknown_name
-from recloop.envs.rewards import PessimisticReward
+from recloop.encoders.storage import json_like
+from recloop.envs.penalties import training_reward
 from recloop.envs.sb3_vector import SB3VecEnv
 from recloop.envs.world import World
 
@@ -123,7 +124,7 @@ def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config:
         one_at_a_time=recipe.one_at_a_time,
         observation=(*FEATURE_KEYS, *(["profile"] if world.spec().profile_dim else []), *recipe.keys),
         candidates=config.candidates,
-        reward=PessimisticReward(world.reward, options.pessimism) if options.pessimism else None,
+        reward=training_reward(world, options.penalties, options.device),
         device=options.device,
     )
     tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
@@ -139,7 +140,7 @@ def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config:
         candidates=env.driver.retriever.size if env.driver.retriever else None,
         one_at_a_time=recipe.one_at_a_time,
         log_std=getattr(model.policy, "log_std", None),
-        training={"agent": name, "seed": options.seed, "pessimism": options.pessimism, **config.as_dict()},
+        training={"agent": name, "seed": options.seed, **json_like(asdict(options.penalties)), **config.as_dict()},
         name=name,
     )
     watch = Watch(

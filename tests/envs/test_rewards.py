@@ -1,7 +1,5 @@
 """Rewards: worked out by hand, linear in their weights, finite, and refused where they are not."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from recloop.encoders.errors import RecloopError
 from recloop.envs.core import Core
 from recloop.envs.logs.schema import Signal
-from recloop.envs.rewards import Outcome, PessimisticReward, WeightedReward, checked_reward, slate_diversity
+from recloop.envs.rewards import Outcome, WeightedReward, checked_reward, slate_diversity
 from recloop.envs.users.contract import Response
 from recloop.envs.world import World
 
@@ -121,18 +119,6 @@ def test_a_reward_of_another_shape_is_refused() -> None:
 def test_a_callable_is_a_reward(world: World) -> None:
     core = Core(world, batch=2, reward=lambda case: case.struck)
     assert core.step(torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]])).reward.tolist() == [2.0, 0.0]
-
-
-def test_pessimism_charges_for_what_the_ensemble_disagrees_about() -> None:
-    seen = outcome(0)
-    earned = WeightedReward({"watch": 2.0})
-    spread = torch.full((5, 3, 2), 0.1)
-    charged = PessimisticReward(earned, 0.5)(replace(seen, spread=spread))
-    assert torch.allclose(charged, earned(seen) - 0.5 * 2.0 * 0.1 * 3)
-    with pytest.raises(RecloopError, match="pessimism needs users who say how unsure they are"):
-        PessimisticReward(earned, 0.5)(seen)
-    with pytest.raises(RecloopError, match=r"pessimism=-1; it is a penalty"):
-        PessimisticReward(earned, -1)
 
 
 def test_the_core_asks_for_the_spread_only_where_the_reward_does(world: World) -> None:

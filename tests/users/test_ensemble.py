@@ -52,6 +52,8 @@ def test_members_differ_and_their_disagreement_is_the_spread():
     assert torch.allclose(found.mean, each.mean(0))
     assert found.spread is not None
     assert torch.allclose(found.spread, (each[0] - each[1]).abs() / 2, atol=1e-6)
+    assert found.farthest is not None
+    assert torch.allclose(found.farthest, (each - each.mean(0)).abs().amax(0), atol=1e-6)
     assert float(found.spread.max()) > 0
     assert any("2 recurrent members" in sentence for sentence in report.learned)
 
