@@ -3,9 +3,13 @@
 import importlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from recloop.agents.learners import LEARNERS
+from recloop.agents.learners.contract import Learner
+from recloop.agents.learners.loop import learn
 from recloop.agents.policy import FORMAT, FitOptions, Policy
 from recloop.agents.serving import Serving
 from recloop.encoders.errors import PolicyError, RecloopError, unknown_name
@@ -41,10 +45,12 @@ POLICIES = {
     "ppo-proto": "recloop.agents.sb3:ppo_proto",
     "dqn": "recloop.agents.sb3:dqn",
     "maskable-ppo": "recloop.agents.sb3:maskable_ppo",
+    **LEARNERS,
 }
-"""Name -> dotted path of a `Policy` class, whose `fit` is used, or of a callable `(world, options) -> Policy`."""
+"""Name -> dotted path of a `Policy` class, whose `fit` is used, of a `Learner` class, which is trained by
+`recloop.agents.learners.loop.learn`, or of a callable `(world, options) -> Policy`."""
 
-TRAINED = frozenset({"dnn", "sasrec", "ppo", "ppo-proto", "dqn", "maskable-ppo"})
+TRAINED = frozenset({"dnn", "sasrec", "ppo", "ppo-proto", "dqn", "maskable-ppo", *LEARNERS})
 """The names of `POLICIES` whose making is training: it takes time, and another seed gives another policy."""
 
 KINDS = {
@@ -69,8 +75,8 @@ def make_policy(name: str | Path, world: World, options: FitOptions | None = Non
     """A policy that can act in `world`.
 
     Args:
-        name: a name of `POLICIES`, a dotted path `my_package.module:MyPolicy` of a `Policy` class or of a
-            callable `(world, options) -> Policy`, or a folder that `save_policy` wrote.
+        name: a name of `POLICIES`, a dotted path `my_package.module:MyPolicy` of a `Policy` or `Learner` class or of
+            a callable `(world, options) -> Policy`, or a folder that `save_policy` wrote.
         world: the world to act in.
         options: how to train it; default `FitOptions()`.
         trust: whether a folder may name a class of its own to import.
@@ -182,8 +188,12 @@ def _maker(name: str) -> Maker:
     found = _import(_path_of(name))
     if isinstance(found, type) and issubclass(found, Policy):
         return found.fit
+    if isinstance(found, type) and issubclass(found, Learner):
+        return partial(learn, found)
     if not callable(found):
-        raise PolicyError(f"{name} is a {type(found).__name__}; give a Policy class or a callable (world, options)")
+        raise PolicyError(
+            f"{name} is a {type(found).__name__}; give a Policy class, a Learner class or a callable (world, options)"
+        )
     return cast(Maker, found)
 
 

@@ -32,6 +32,7 @@ class Task:
         seed: of the starting weights and of all noise.
         device: where everything lives.
         retriever: makes `candidates`; None for learners that do not choose among candidates.
+        compile: whether to compile what pays, by `recloop.agents.learners.compiling.compiled`.
     """
 
     serving: Serving
@@ -41,6 +42,7 @@ class Task:
     seed: int
     device: torch.device
     retriever: Retriever | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,19 @@ class Learner(ABC):
 
     Attributes:
         name: what registry, tables and checkpoints call it.
-        keys: observation keys it reads, besides `profile` where users have one.
+        settings: the class of its config.
+        keys: observation keys it reads, besides `profile` where users have one and `action_mask` where this world
+            consumes nothing twice.
         chooses_candidates: True where it needs `task.retriever`; `seen["candidates"]` (B, C) is then there.
+        values_candidates: True where `after["candidates"]` has to be there too: one more retrieval a step.
         horizon: steps of every lane between two updates.
     """
 
     name: ClassVar[str]
+    settings: ClassVar[type[AgentConfig]]
     keys: ClassVar[tuple[str, ...]]
     chooses_candidates: ClassVar[bool] = False
+    values_candidates: ClassVar[bool] = False
     horizon: int
 
     def __init__(self, task: Task, config: AgentConfig) -> None:

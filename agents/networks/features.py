@@ -1,11 +1,12 @@
 """What our agents see of an observation, at a cost that does not grow with the catalogue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recloop.encoders.lanes import Lanes
 from recloop.encoders.state import StateEncoder
 from recloop.envs.observation import CONTEXT, Observation
 
@@ -70,6 +71,18 @@ class ItemTables:
             F.pad(logs / logs.max().clamp_min(1e-6), (0, 1)),
         )
 
+    def with_popularity(self, spread: float) -> "ItemTables":
+        """The same with one more coordinate of item space: how popular an item is, which its text may not tell.
+
+        Args:
+            spread: standard deviation of that coordinate, as a multiple of the vectors' spread around their mean.
+        """
+        centre = self.vectors[:-1].mean(0)
+        length = (self.vectors[:-1] - centre).square().sum(1).mean().sqrt()
+        known = self.log_popularity[:-1]
+        coordinate = spread * length * (known - known.mean()) / known.std(correction=0).clamp_min(1e-6)
+        return replace(self, vectors=torch.cat([self.vectors, F.pad(coordinate, (0, 1)).unsqueeze(1)], dim=1))
+
     def centred(self) -> Tensor:
         """The vectors around their mean over the catalogue, of mean square length 1; (N+1, d), row N zero."""
         parts = self.vectors[:-1] - self.vectors[:-1].mean(0)
@@ -85,6 +98,11 @@ class ItemTables:
     def dim(self) -> int:
         """d."""
         return self.vectors.shape[1]
+
+    @property
+    def state_dim(self) -> int:
+        """Length of the encoder's state vectors: d, but where item space was given more coordinates."""
+        return self.encoder_vectors.shape[1]
 
 
 class SlateMeans(nn.Module):
@@ -115,6 +133,23 @@ class SlateMeans(nn.Module):
         return total.view(*items.shape[:2], -1)
 
 
+@dataclass(frozen=True)
+class FeatureInputs(Lanes):
+    """What `LoopFeatures` reads in an observation before any parameter is involved: worked out once, used often.
+
+    Args:
+        user: float32 (B, d + c), state and context.
+        slates: float32 (B, L, 2 d), means of what was shown and of what was consumed.
+        rest: float32 (B, d + p), mean of what is picked, and profile.
+        anchors: float32 (B, 4, d), the `ANCHORS`.
+    """
+
+    user: Tensor
+    slates: Tensor
+    rest: Tensor
+    anchors: Tensor
+
+
 class LoopFeatures(nn.Module):
     """Observation -> features (B, 4 d + hidden): the `ANCHORS` in item space, then a trunk; `split` parts them.
 
@@ -136,7 +171,7 @@ class LoopFeatures(nn.Module):
         self.dim, self.hidden, self.profile_dim = tables.dim, config.hidden, profile_dim
         self.means = SlateMeans(tables)
         self.project = nn.Linear(2 * tables.dim, config.slate_dim)
-        width = tables.dim + len(CONTEXT) + profile_dim + shown_length * config.slate_dim + tables.dim
+        width = tables.state_dim + len(CONTEXT) + profile_dim + shown_length * config.slate_dim + tables.dim
         layers: list[nn.Module] = []
         for _ in range(config.layers):
             layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.Tanh()]
@@ -152,17 +187,31 @@ class LoopFeatures(nn.Module):
         return self.hidden + len(ANCHORS) * self.dim
 
     def forward(self, observation: Observation) -> Tensor:
+        inputs = self.inputs(observation)
+        return torch.cat([inputs.anchors.flatten(1), self.trunk_of(inputs)], dim=1)
+
+    @torch.no_grad()
+    def inputs(self, observation: Observation) -> FeatureInputs:
+        """The part without parameters."""
         state = observation["state"]
         consumed = observation["answers"][..., 0] > 0.5
-        shown_means, liked_means = self.means(observation["shown"].long(), consumed)  # (B, L, d) each
-        slates = torch.tanh(self.project(torch.cat([shown_means, liked_means], dim=2) * self.mean_scale))
+        shown, liked = self.means(observation["shown"].long(), consumed)  # (B, L, d) each
         picked = self._picked(observation, state)
-        inputs = [state, observation["context"], slates.flatten(1), picked * self.mean_scale]
+        rest = [picked * self.mean_scale]
         if self.profile_dim:
-            inputs.append(F.softsign(observation["profile"]))
-        trunk = self.trunk(torch.cat(inputs, dim=1))
-        anchors = [shown_means[:, -1], self.lately @ shown_means, self.lately @ liked_means, picked]
-        return torch.cat([*anchors, trunk], dim=1)
+            rest.append(F.softsign(observation["profile"]))
+        return FeatureInputs(
+            user=torch.cat([state, observation["context"]], dim=1),
+            slates=torch.cat([shown, liked], dim=2) * self.mean_scale,
+            rest=torch.cat(rest, dim=1),
+            anchors=torch.stack([shown[:, -1], self.lately @ shown, self.lately @ liked, picked], dim=1),
+        )
+
+    def trunk_of(self, inputs: FeatureInputs) -> Tensor:
+        """The part with parameters: (B, hidden)."""
+        slates = torch.tanh(self.project(inputs.slates)).flatten(1)
+        trunk: Tensor = self.trunk(torch.cat([inputs.user, slates, inputs.rest], dim=1))
+        return trunk
 
     @staticmethod
     def split(features: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -172,7 +221,7 @@ class LoopFeatures(nn.Module):
 
     def _picked(self, observation: Observation, state: Tensor) -> Tensor:
         if "picked" not in observation:
-            return torch.zeros_like(state)
+            return state.new_zeros(len(state), self.dim)
         picked = observation["picked"].long().unsqueeze(1)  # (B, 1, K)
         mean: Tensor = self.means(picked, torch.zeros_like(picked, dtype=torch.bool))[0][:, 0]
         return mean

@@ -80,10 +80,27 @@ class ItemScores(nn.Module):
     def forward(self, features: Tensor, observation: Observation, items: Tensor, mask: Tensor) -> Tensor:
         """Scores (B, C) of item rows (B, C); `mask` (B, C) says which count when facts are standardised."""
         trunk, anchors = LoopFeatures.split(features, self.dim)
-        query = self.state_gain * self.query(trunk).unsqueeze(1)  # (B, 1, d)
+        return self.with_facts(trunk, anchors, observation, items, mask)[0]
+
+    def with_facts(
+        self, trunk: Tensor, anchors: Tensor, observation: Observation, items: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (B, C), and the facts (B, F, C) they were made of: no parameter is in those, `of_facts` takes them."""
+        query = self._query(trunk)
         products = _dot(torch.cat([query, anchors], dim=1), self.items, items)  # (B, 1 + anchors, C)
-        facts = self._facts(observation, products[:, 1:], items, mask)  # (B, F, C)
-        scores: Tensor = products[:, :1] + self.gates(trunk).unsqueeze(1) @ facts
+        facts = self._facts(observation, products[:, 1:], items, mask)
+        return self._sum(trunk, products[:, :1], facts), facts
+
+    def of_facts(self, trunk: Tensor, items: Tensor, facts: Tensor) -> Tensor:
+        """Scores (B, C) of item rows whose facts are known already."""
+        return self._sum(trunk, _dot(self._query(trunk), self.items, items), facts)
+
+    def _query(self, trunk: Tensor) -> Tensor:
+        query: Tensor = self.state_gain * self.query(trunk).unsqueeze(1)  # (B, 1, d)
+        return query
+
+    def _sum(self, trunk: Tensor, products: Tensor, facts: Tensor) -> Tensor:
+        scores: Tensor = products + self.gates(trunk).unsqueeze(1) @ facts
         return scores[:, 0]
 
     @torch.no_grad()
@@ -122,6 +139,11 @@ class ValueHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         value: Tensor = self.layers(LoopFeatures.split(features, self.dim)[0])
         return value
+
+    def of_trunk(self, trunk: Tensor) -> Tensor:
+        """Values (B,) from the trunk alone, (B, hidden)."""
+        value: Tensor = self.layers(trunk)
+        return value[:, 0]
 
 
 class QHead(nn.Module):

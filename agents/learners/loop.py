@@ -1,0 +1,319 @@
+"""One loop trains every learner of ours: act `horizon` times in all lanes, learn from it, and so on.
+
+from recloop.agents.learners.loop import learn
+from recloop.agents.learners.ppo import PPO, PPOConfig
+policy = learn(PPO, world, FitOptions(seed=0, steps=200_000, checkpoint=Path("checkpoints/ppo")), PPOConfig(lanes=128))
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recloop.agents.configs import AgentConfig
+from recloop.agents.learners.checkpoints import Checkpoint, flattened, load_checkpoint, rebuilt
+from recloop.agents.learners.contract import Learner, Step, Task
+from recloop.agents.learners.episodes import Episodes
+from recloop.agents.networks.features import ItemTables
+from recloop.agents.policy import FitOptions, Policy
+from recloop.agents.serving import Serving
+from recloop.agents.validation import Validation
+from recloop.encoders.errors import PolicyError
+from recloop.encoders.storage import json_like
+from recloop.envs.actions import EncoderRetriever
+from recloop.envs.core import Core
+from recloop.envs.observation import Observation
+from recloop.envs.penalties import training_reward
+from recloop.envs.randomness import Draw
+from recloop.envs.world import World
+
+VALIDATION_TAG = "validation/return"
+LOSS_TAG = "train/loss"
+
+_LOOKS = 200
+"""How often a training looks at its numbers at most: each look waits for the device."""
+
+_OWN_LUCK = 602_214
+"""Added to the seed for the learner's own draws, apart from those of the users."""
+
+
+def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentConfig | None = None) -> Policy:
+    """Train a learner on the train users of a world, in its training simulator.
+
+    The weights kept are those with the best mean return in the validation simulator. One seed, device and number of
+    threads give equal weights, interrupted or not; global random generators are left as they were.
+
+    Args:
+        kind: the class of the learner.
+        world: where to train.
+        options: `steps` replaces the config's; they are rounded up to whole updates. With `checkpoint`, an
+            interrupted training goes on from there.
+        config: of the class `kind.settings`; default its defaults.
+
+    Raises:
+        PolicyError: a config of another learner, a checkpoint of another training, a loss that is not a number, or
+            more lanes than fit into memory.
+        KeyboardInterrupt: with a sentence on what was kept.
+    """
+    config = config or kind.settings()
+    if not isinstance(config, kind.settings):
+        raise PolicyError(f"{kind.name} takes a {kind.settings.__name__}, not a {type(config).__name__}")
+    config = config if options.steps is None else replace(config, steps=options.steps)
+    with _told_of_memory(kind.name, config.lanes, torch.device(options.device)):
+        return Training(kind, world, options, config).run()
+
+
+@dataclass
+class _Best:
+    """The best weights so far, and where they were found."""
+
+    value: float = -math.inf
+    step: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Training:
+    """A learner, the lanes it learns in, and what is watched meanwhile.
+
+    Args: as of `learn`.
+
+    Attributes:
+        updates: how many are done.
+        total: how many there will be.
+    """
+
+    def __init__(self, kind: type[Learner], world: World, options: FitOptions, config: AgentConfig) -> None:
+        self.world, self.options, self.config = world, options, config
+        reward = training_reward(world, options.penalties, options.device)
+        self.core = Core(
+            world, batch=config.lanes, users="train", seed=options.seed, reward=reward, device=options.device
+        )
+        self.retriever = EncoderRetriever(world.state_encoder, config.candidates) if kind.chooses_candidates else None
+        self.core.keys = _keys(kind, world)
+        self.learner = kind(self._task(), config)
+        self.policy = self.learner.policy()
+        self.validation = Validation(world, config.validation_lanes, options.device)
+        self.episodes = Episodes(config.lanes, self.core.device)
+        self.best = _Best()
+        self.updates, self.kept = 0, 0
+        self.total = math.ceil(config.steps / self._steps(1))
+        self.broken = torch.tensor(-1, device=self.core.device)  # the update whose loss was no number
+        self._next_validation = 0
+        self._go_on()
+
+    def run(self) -> Policy:
+        """Train to the end; the policy with the best weights."""
+        name, options = self.learner.name, self.options
+        bar = tqdm(total=self.total, initial=self.updates, desc=name, unit="update", disable=not options.progress)
+        look = max(self.total // _LOOKS, 1)
+        seen = self._observed()
+        with self._told_of_interruption(), bar:
+            while self.updates < self.total:
+                self._validate_when_due(bar)
+                seen = self._collect(seen)
+                scalars = self.learner.update(self.updates / self.total)
+                self._watch(scalars)
+                self.updates += 1
+                bar.update()
+                if self.updates % look == 0 or self.updates == self.total:
+                    self._look(scalars)
+                if options.checkpoint is not None and self.updates % options.checkpoint_every == 0:
+                    self._check_numbers()
+                    self._keep()
+            self._validate(bar)
+            if options.checkpoint is not None:
+                self._keep()
+        restored = type(self.policy).restore(self.policy._serving(), self.policy.config(), self.best.weights)
+        restored.name, restored.serving = self.learner.name, self.policy.serving
+        return restored
+
+    @torch.no_grad()
+    def _collect(self, seen: Observation) -> Observation:
+        """`horizon` steps of every lane; what is seen after them."""
+        core, learner = self.core, self.learner
+        for _ in range(learner.horizon):
+            draw = Draw.at(self.options.seed + _OWN_LUCK, core.lanes, core.episode, core.past.step)
+            acted = learner.act(seen, draw)
+            step = core.step(acted.slate)
+            after = self._completed(step.after) if learner.values_candidates else step.after
+            learner.keep(Step(seen, acted, step.response, step.reward, step.terminated, step.truncated, after))
+            self.episodes.add(step.reward, step.terminated | step.truncated)
+            seen = self._observed()
+        return seen
+
+    def _task(self) -> Task:
+        world, core = self.world, self.core
+        return Task(
+            serving=Serving.of(world),
+            tables=ItemTables.of(core.encoder, world.catalogue.popularity),
+            spec=core.spec,
+            lanes=core.batch,
+            seed=self.options.seed,
+            device=core.device,
+            retriever=self.retriever,
+            compile=self.options.compile,
+        )
+
+    def _steps(self, updates: int) -> int:
+        """Environment steps over all lanes in so many updates."""
+        return updates * self.learner.horizon * self.core.batch
+
+    def _observed(self) -> Observation:
+        return self._completed(self.core.observe())
+
+    def _completed(self, observation: Observation) -> Observation:
+        """With the candidates that the learner chooses among."""
+        if self.retriever is None:
+            return observation
+        return {**observation, "candidates": self.retriever.candidates(observation)}
+
+    def _validate_when_due(self, bar: Any) -> None:
+        if self._steps(self.updates) >= self._next_validation:
+            self._validate(bar)
+            self._next_validation += max(self.config.steps // self.config.validations, 1)
+
+    def _validate(self, bar: Any) -> None:
+        self._check_numbers()
+        found, step = self.validation.mean_return(self.policy), self._steps(self.updates)
+        if self.options.log is not None:
+            self.options.log(VALIDATION_TAG, found, step)
+        bar.set_postfix({"return": f"{found:.3f}"})
+        if found > self.best.value or not self.best.weights:
+            weights = {name: value.detach().clone() for name, value in self.policy.tensors().items()}
+            self.best = _Best(found, step, weights)
+
+    def _watch(self, scalars: dict[str, Tensor]) -> None:
+        """Remember on the device which update first had a loss that is not a number."""
+        if LOSS_TAG in scalars:
+            broke = ~torch.isfinite(scalars[LOSS_TAG]) & (self.broken < 0)
+            self.broken = torch.where(broke, self.updates + 1, self.broken)
+
+    def _look(self, scalars: dict[str, Tensor]) -> None:
+        """Bring the numbers to the host: check them, and log them."""
+        self._check_numbers()
+        if self.options.log is None:
+            return
+        told = {**scalars, **self.episodes.means()}
+        values = torch.stack([value.detach().double() for value in told.values()]).tolist()
+        for tag, value in zip(told, values, strict=True):
+            if math.isfinite(value):
+                self.options.log(tag, value, self._steps(self.updates))
+
+    def _check_numbers(self) -> None:
+        """Stop where a loss or a weight is no longer a number; the last good checkpoint stays."""
+        broken = int(self.broken)
+        weights = all(bool(torch.isfinite(value).all()) for value in self.policy.tensors().values())
+        if broken < 0 and weights:
+            return
+        update = broken if broken > 0 else self.updates
+        what = f"the loss ({LOSS_TAG})" if broken > 0 else "a weight of the policy"
+        kept = f"; {self.options.checkpoint} holds the weights before it" if self.kept else ""
+        raise PolicyError(
+            f"{self.learner.name}: {what} is no longer a finite number after update {update}, step "
+            f"{self._steps(update)}; lower learning_rate ({self.config.learning_rate}) or check the reward{kept}"
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        """What a checkpoint must share with a training that goes on from it."""
+        return {
+            "learner": self.learner.name,
+            "config": self.config.as_dict(),
+            "seed": self.options.seed,
+            "penalties": json_like(asdict(self.options.penalties)),
+            "world": self.world.fingerprint,
+            "simulator": self.world.training_simulator,
+            "device": torch.device(self.options.device).type,
+        }
+
+    def _keep(self) -> None:
+        """Write a checkpoint."""
+        assert self.options.checkpoint is not None
+        counters = {
+            "updates": self.updates,
+            "next_validation": self._next_validation,
+            "best": None if not self.best.weights else [self.best.value, self.best.step],
+        }
+        parts = {
+            "learner": self.learner.state(),
+            "core": flattened(self.core.snapshot()),
+            "episodes": self.episodes.state(),
+            "best": self.best.weights,
+        }
+        Checkpoint(self._facts(), counters, parts).save(self.options.checkpoint)
+        self.kept = self.updates
+
+    def _go_on(self) -> None:
+        """Take up what a checkpoint holds, where there is one."""
+        if self.options.checkpoint is None:
+            return
+        snapshot = self.core.snapshot()
+        flattened(snapshot)  # refused now rather than at the first checkpoint
+        found = load_checkpoint(self.options.checkpoint, self._facts())
+        if found is None:
+            return
+        self.core.resume(rebuilt(snapshot, found.parts["core"]))
+        self.learner.restore(found.parts["learner"])
+        self.episodes.restore(found.parts["episodes"])
+        self.updates = self.kept = int(found.counters["updates"])
+        self._next_validation = int(found.counters["next_validation"])
+        if found.counters["best"] is not None:
+            value, step = found.counters["best"]
+            here = {name: tensor.to(self.core.device) for name, tensor in found.parts["best"].items()}
+            self.best = _Best(float(value), int(step), here)
+
+    @contextmanager
+    def _told_of_interruption(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            folder = self.options.checkpoint
+            kept = (
+                "nothing is kept; give --checkpoint FOLDER"
+                if folder is None
+                else f"{self.kept} of {self.total} updates are kept in {folder}, the same command goes on from there"
+            )
+            raise KeyboardInterrupt(f"interrupted after update {self.updates} of {self.total}; {kept}") from None
+
+
+def _keys(kind: type[Learner], world: World) -> tuple[str, ...]:
+    """What a learner observes, and what its retriever reads."""
+    wanted = dict.fromkeys(kind.keys)
+    if kind.chooses_candidates:
+        wanted.update(dict.fromkeys(EncoderRetriever.needs))
+    if world.spec().profile_dim:
+        wanted["profile"] = None
+    if not world.consumes_twice:
+        wanted["action_mask"] = None
+    return tuple(wanted)
+
+
+@contextmanager
+def _told_of_memory(name: str, lanes: int, device: torch.device) -> Iterator[None]:
+    """Out of memory in one line that says how many lanes to try."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _too_many_lanes(name, lanes, device) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise _too_many_lanes(name, lanes, device) from error
+
+
+def _too_many_lanes(name: str, lanes: int, device: torch.device) -> PolicyError:
+    fits = max(lanes // 2, 1)
+    room = ""
+    if device.type == "cuda":
+        free, whole = torch.cuda.mem_get_info(device)
+        needed = max(torch.cuda.max_memory_allocated(device), 1)
+        while fits > 1 and needed * fits / lanes > 0.9 * whole:
+            fits //= 2
+        room = f" ({whole / 2**30:.1f} GiB, {free / 2**30:.1f} free)"
+    return PolicyError(
+        f"{name}: {lanes} lanes do not fit into the memory of {device}{room}; try {fits} lanes, or fewer candidates"
+    )
