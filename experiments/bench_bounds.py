@@ -33,7 +33,7 @@ def numpy_loop(batch: int, slate: int = 10, seed: int = 0) -> Paced:
     slates = cycle(rng.integers(LOOP_ITEMS, size=(_SLATES, batch, slate)))
 
     def step() -> object:
-        scores = (table[next(slates)] @ users[:, :, None])[..., 0]  # (B, K)
+        scores = np.einsum("bkd,bd->bk", table.take(next(slates), axis=0), users)
         return rng.random((batch, slate), dtype=np.float32) < 1 / (1 + np.exp(-scores))
 
     return Paced(f"bare NumPy loop at {batch:,}", batch, step)
@@ -115,11 +115,11 @@ def cost(step: Callable[[], object], batch: int, lane_bytes: float, row_bytes: f
     return Cost(products.get_total_flops() / batch, seen.bytes / batch, compulsory, seen.kernels)
 
 
-class _Traffic(TorchDispatchMode):
+class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of the inputs and outputs of every operation that moves any; gathers read what they return."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes, self.kernels = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -42,6 +42,7 @@ COMMANDS = {
         "recloop.experiments.distill:DistillConfig",
         "ask a language model about slates within a budget, and fit fast users to its answers",
     ),
+    "bench": ("recloop.experiments.bench:BenchCommand", "how fast it is here, beside references in the same run"),
     "check-users": ("recloop.experiments.check_users:CheckUsersConfig", "does a user simulator keep the contract?"),
 }
 """Command -> dotted path of its settings (the module's `main` runs them) and what it is for."""

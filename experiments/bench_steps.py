@@ -1,0 +1,157 @@
+"""What is stepped in the benchmark of the environment: the core by given slates, and the three skins over it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloop.encoders.errors import RecloopError
+from recloop.envs import ENV_ID
+from recloop.envs.driver import Driver
+from recloop.envs.gym_vector import RecommendVectorEnv
+from recloop.envs.observation import DEFAULT_KEYS
+from recloop.envs.sb3_vector import SB3VecEnv
+from recloop.envs.tasks import make_driver
+from recloop.envs.world import World
+from recloop.experiments.bench_bounds import tensor_bytes
+from recloop.experiments.bench_timing import Paced
+
+Skin = Literal["core", "single", "vector", "tensors", "sb3"]
+"""The core by itself; `gym.make`; `gym.make_vec` with NumPy arrays and with tensors; Stable-Baselines3."""
+_ACTIONS = 16
+"""Batches of actions drawn beforehand, that come round."""
+_ROOM = 4
+"""Copies of a lane's state that may stand side by side in a step."""
+_SCRATCH = 100_000
+"""Bytes of intermediate results a lane, with room to spare."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of the environment.
+
+    Args:
+        world: to act in.
+        batch: B, lanes.
+        observation: `dict`, the default; `no state`: all but it; `state` alone.
+        action: `slate` (given slates), or `proto`: points in item space, whose nearest items are looked up.
+        compiled: whether the step is compiled.
+        device: any torch device.
+        seed: of lanes and actions.
+    """
+
+    world: World
+    batch: int
+    observation: Literal["dict", "no state", "state"] = "dict"
+    action: Literal["slate", "proto"] = "slate"
+    compiled: bool = False
+    device: str = "cpu"
+    seed: int = 0
+
+    def options(self) -> dict[str, Any]:
+        """As `recloop.envs.tasks.TaskOptions` has them."""
+        keys: Any = self.observation
+        if keys == "no state":
+            spec = self.world.spec()
+            keys = tuple(key for key in DEFAULT_KEYS[1:] if 0 not in (spec.space(key).shape or ()))
+        found = {"observation": keys, "action_mode": self.action, "device": self.device}
+        return {**found, "compile": True} if self.compiled else found
+
+    def actions(self) -> Tensor:
+        """Drawn beforehand, (16, B, K) item rows or (16, B, d)."""
+        draw = torch.Generator().manual_seed(self.seed)
+        if self.action == "slate":
+            shape = (_ACTIONS, self.batch, self.world.slate_size)
+            return torch.randint(len(self.world.catalogue), shape, generator=draw)
+        return torch.rand(_ACTIONS, self.batch, self.world.state_encoder.dim, generator=draw) * 2 - 1
+
+
+def paced(task: Task, skin: Skin, name: str) -> Paced:
+    """A skin in a task, its episodes started."""
+    makers: dict[str, Callable[[Task], Callable[[], object]]] = {
+        "core": _core,
+        "single": _single,
+        "vector": lambda task: _vector(task, tensors=False),
+        "tensors": lambda task: _vector(task, tensors=True),
+        "sb3": _sb3,
+    }
+    return Paced(name, task.batch, makers[skin](task), task.device)
+
+
+def driver_of(task: Task) -> Driver:
+    """The core and the driver over it, which all skins share."""
+    return make_driver(task.world, task.batch, seed=task.seed, **task.options())
+
+
+def check_room(task: Task, lane_bytes: float) -> None:
+    """Raise `RecloopError` where the lanes need more memory than is free; it says how many fit."""
+    need = task.batch * (_ROOM * lane_bytes + _SCRATCH)
+    free = free_bytes(task.device)
+    if need > free:
+        fits = int(free / need * task.batch)
+        raise RecloopError(
+            f"--batches {task.batch}: these lanes need about {need / 2**30:.1f} GiB of {task.device} memory, "
+            f"{free / 2**30:.1f} GiB are free; choose {fits} or fewer"
+        )
+
+
+def lane_bytes(driver: Driver) -> float:
+    """Bytes that the core keeps of a lane: past, encoder's state, users' state."""
+    core = driver.core
+    return tensor_bytes([core.past, core.encoded, core.state]) / core.batch
+
+
+def item_bytes(driver: Driver) -> float:
+    """Bytes of one item's rows in all tables that a step may read."""
+    n = driver.core.empty
+    held = [dict(driver.core.encoder.state_dict()), driver.core.simulator]
+    return tensor_bytes(held, rows=(n, n + 1)) / (n + 1)
+
+
+def free_bytes(device: str) -> float:
+    """Free memory of a device; infinite where the system does not say."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return float("inf")
+
+
+def _core(task: Task) -> Callable[[], object]:
+    driver = driver_of(task)
+    actions = cycle(task.actions().to(task.device))
+    return lambda: driver.step(next(actions))
+
+
+def _single(task: Task) -> Callable[[], object]:
+    env = gym.make(ENV_ID, world=task.world, disable_env_checker=True, **task.options())
+    env.reset(seed=task.seed)
+    actions = cycle(task.actions()[:, 0].numpy())
+
+    def step() -> object:
+        _, _, left, late, _ = env.step(next(actions))
+        return env.reset() if left or late else None
+
+    return step
+
+
+def _vector(task: Task, tensors: bool) -> Callable[[], object]:
+    env = RecommendVectorEnv(task.batch, task.world, tensors=tensors, **task.options())
+    env.reset(seed=task.seed)
+    drawn = task.actions()
+    actions: Any = cycle(drawn.to(task.device) if tensors else drawn.numpy())
+    return lambda: env.step(next(actions))
+
+
+def _sb3(task: Task) -> Callable[[], object]:
+    env = SB3VecEnv(task.world, task.batch, seed=task.seed, **task.options())
+    env.reset()
+    actions = cycle(np.asarray(task.actions()))
+    return lambda: env.step(next(actions))
