@@ -196,9 +196,9 @@ class Training:
     def _look(self, scalars: dict[str, Tensor]) -> None:
         """Bring the numbers to the host: check them, and log them."""
         self._check_numbers()
+        told = {**scalars, **self.episodes.means()}
         if self.options.log is None:
             return
-        told = {**scalars, **self.episodes.means()}
         values = torch.stack([value.detach().double() for value in told.values()]).tolist()
         for tag, value in zip(told, values, strict=True):
             if math.isfinite(value):

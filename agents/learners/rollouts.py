@@ -64,7 +64,7 @@ class RewardScale:
         found, spread = self.returns.mean(), self.returns.var(correction=0)
         total, apart = count + more, found - mean
         squares = variance * count + spread * more + apart.square() * count * more / total
-        scaled = reward / (squares / total + 1e-8).sqrt().to(reward.dtype)
+        scaled: Tensor = reward / (squares / total + 1e-8).sqrt().to(reward.dtype)
         self.moments = torch.stack([mean + apart * more / total, squares / total, total])
         self.returns.mul_(~done)
         return scaled

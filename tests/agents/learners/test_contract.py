@@ -1,0 +1,236 @@
+"""What every learner of ours promises, asked of every one that is registered."""
+
+import importlib
+import random
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recloop.agents.configs import AgentConfig
+from recloop.agents.learners import LEARNERS
+from recloop.agents.learners.contract import Learner
+from recloop.agents.learners.loop import VALIDATION_TAG, learn
+from recloop.agents.networks.features import NetworkConfig
+from recloop.agents.policy import FitOptions, Policy
+from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_training, save_policy
+from recloop.agents.validation import Validation
+from recloop.encoders.errors import PolicyError
+from recloop.encoders.storage import read_tensors
+from recloop.envs.core import Core
+from recloop.envs.observation import DEFAULT_KEYS
+from recloop.envs.randomness import Draw
+from recloop.envs.rewards import Outcome, WeightedReward
+from recloop.envs.world import World
+
+
+class Strict(WeightedReward):
+    """Stands for no place that had to be struck."""
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        assert int(outcome.struck.sum()) == 0
+        return super().__call__(outcome)
+
+
+NAMES = sorted(LEARNERS)
+SHARED = {
+    "lanes": 16,
+    "validations": 2,
+    "validation_lanes": 12,
+    "learning_rate": 3e-3,
+    "network": NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0),
+}
+QUICK: dict[str, dict[str, Any]] = {
+    "recloop-ppo": {"steps": 3_000, "batch_size": 64},
+    "a2c": {"steps": 8_000},
+    "double-dqn": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
+    "slateq": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
+}
+"""Settings with which a learner learns the obvious in seconds; those of `SHARED` where nothing is said."""
+
+SHORT: dict[str, dict[str, Any]] = {
+    "recloop-ppo": {"batch_size": 64},
+    "double-dqn": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
+    "slateq": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
+}
+"""What a learner needs, to learn anything within a few hundred steps."""
+
+
+def kind_of(name: str) -> type[Learner]:
+    module, _, cls = LEARNERS[name].partition(":")
+    return getattr(importlib.import_module(module), cls)
+
+
+def settings(name: str, steps: int, **changes: Any) -> AgentConfig:
+    return kind_of(name).settings(**{**SHARED, **SHORT.get(name, {}), "steps": steps, **changes})
+
+
+@pytest.fixture(scope="module")
+def obvious(tiny_world: World) -> World:
+    """Three clicks a slate for four slates are possible: 12. A slate of random items gets half of that."""
+    return replace(tiny_world, consumes_twice=True, reward=WeightedReward({"click": 1.0}))
+
+
+def updates_of(name: str, count: int, world: World) -> int:
+    """Steps in so many updates."""
+    config = settings(name, 1)
+    return count * config.lanes * _horizon(name, world)
+
+
+def _horizon(name: str, world: World) -> int:
+    from recloop.agents.learners.loop import Training
+
+    return Training(kind_of(name), world, FitOptions(), settings(name, 1)).learner.horizon
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_registered_under_its_own_name_as_something_to_train(name: str) -> None:
+    assert kind_of(name).name == name
+    assert POLICIES[name] == LEARNERS[name]
+    assert needs_training(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_the_obvious_which_others_miss(obvious: World, name: str) -> None:
+    curve: list[tuple[float, int]] = []
+
+    def log(tag: str, value: float, step: int) -> None:
+        if tag == VALIDATION_TAG:
+            curve.append((value, step))
+
+    config = kind_of(name).settings(**{**SHARED, **QUICK.get(name, {"steps": 6_000})})
+    policy = learn(kind_of(name), obvious, FitOptions(seed=0, log=log), config)
+    tried = Validation(obvious, 100, "cpu")
+    for other in ("random", "popularity"):
+        assert tried.mean_return(make_policy(other, obvious)) < 8
+    assert tried.mean_return(policy) > 10.5, curve
+    assert curve[0][1] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trained_twice_from_one_seed_gives_equal_weights_and_touches_no_global_generator(
+    obvious: World, name: str
+) -> None:
+    config = settings(name, updates_of(name, 4, obvious))
+    torch.manual_seed(11)
+    states = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+    first = learn(kind_of(name), obvious, FitOptions(seed=3), config)
+    after = (torch.get_rng_state(), np.random.get_state()[1], random.getstate())  # noqa: NPY002
+    assert torch.equal(states[0], after[0])
+    assert (states[1] == after[1]).all()
+    assert states[2] == after[2]
+    torch.manual_seed(12)  # what happens outside does not matter
+    second = learn(kind_of(name), obvious, FitOptions(seed=3), config)
+    other = learn(kind_of(name), obvious, FitOptions(seed=4), config)
+    assert all(torch.equal(value, second.tensors()[key]) for key, value in first.tensors().items())
+    assert any(not torch.equal(value, other.tensors()[key]) for key, value in first.tensors().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_at_every_update(obvious: World, name: str) -> None:
+    """Some weight differs after one update more: what the other tests train is not standing still."""
+    from recloop.agents.learners.loop import Training
+
+    training = Training(kind_of(name), obvious, FitOptions(), settings(name, 10**6))
+    seen = training._observed()
+    before: dict[str, Tensor] = {}
+    for _ in range(4):
+        before = {key: value.clone() for key, value in training.learner.state().items()}
+        seen = training._collect(seen)
+        assert set(training.learner.update(0.0)) >= {"train/loss"}
+    after = training.learner.state()
+    assert any(not torch.equal(before[key], after[key]) for key in before if after[key].is_floating_point())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupted_training_goes_on_bit_for_bit(obvious: World, name: str, tmp_path: Path) -> None:
+    config = settings(name, updates_of(name, 6, obvious))
+    kind, every = kind_of(name), {"seed": 5, "checkpoint_every": 2}
+    whole = learn(kind, obvious, FitOptions(checkpoint=tmp_path / "whole", **every), config)
+    with pytest.raises(KeyboardInterrupt, match=r"4 of 6 updates are kept in .*goes on from there"):
+        learn(kind, obvious, FitOptions(checkpoint=tmp_path / "parts", log=_stop_after(5, 6, config), **every), config)
+    parts = learn(kind, obvious, FitOptions(checkpoint=tmp_path / "parts", **every), config)
+    assert all(torch.equal(value, parts.tensors()[key]) for key, value in whole.tensors().items())
+    for file in ("learner", "core", "best", "episodes"):
+        one, two = (read_tensors(tmp_path / run / f"{file}.safetensors") for run in ("whole", "parts"))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), file
+    again = learn(kind, obvious, FitOptions(checkpoint=tmp_path / "whole", **every), config)
+    assert all(torch.equal(value, again.tensors()[key]) for key, value in whole.tensors().items())
+
+
+def _stop_after(update: int, of: int, config: AgentConfig) -> Callable[[str, float, int], None]:
+    def log(tag: str, value: float, step: int) -> None:
+        if tag == "train/loss" and step * of >= update * config.steps:
+            raise KeyboardInterrupt
+
+    return log
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_slates_repeat_nothing_and_keep_to_masks_while_learning_and_after(
+    tiny_world: World, name: str, tmp_path: Path
+) -> None:
+    """In a world that consumes nothing twice, where a slate with anything to strike fails the training."""
+
+    world = replace(tiny_world, reward=Strict({"click": 1.0}))
+    policy = learn(kind_of(name), world, FitOptions(), settings(name, updates_of(name, 3, world)))
+    save_policy(policy, tmp_path / "policy")
+    loaded = load_policy(tmp_path / "policy")
+    assert loaded.name == policy.name == name
+    mine, theirs = (played(chosen, world) for chosen in (policy, loaded))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    observation = new_core(world).observe()
+    mask = torch.zeros(6, 10, dtype=torch.bool)
+    mask[:, [2, 7]] = True
+    slate, _ = policy.act({**observation, "action_mask": mask}, None, 3, new_core(world).draw())
+    assert all(set(row[:2]) == {2, 7} for row in slate.tolist())
+    assert slate[:, 2].tolist() == [10] * 6
+
+
+def new_core(world: World) -> Core:
+    return Core(world, batch=6, users="evaluate", seed=5, keys=(*DEFAULT_KEYS, "action_mask"))
+
+
+def played(policy: Policy, world: World) -> list[Tensor]:
+    core, slates = new_core(world), []
+    for step in range(3):
+        zeros = torch.zeros_like(core.lanes)
+        slate, _ = policy.act(core.observe(), None, 3, Draw.at(1, core.lanes, zeros, zeros + step))
+        core.step(slate)
+        slates.append(slate)
+    return slates
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_that_is_no_number_stops_training_in_one_line(obvious: World, name: str) -> None:
+    def huge(outcome: Outcome) -> Tensor:
+        return torch.full((len(outcome.slate),), 3e38)
+
+    changes = {"scale_rewards": False} if "scale_rewards" in {f.name for f in fields(kind_of(name).settings)} else {}
+    world = replace(obvious, reward=huge)  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=rf"{name}: .* no longer a finite number after update \d+, step \d+; lower"):
+        learn(kind_of(name), world, FitOptions(), settings(name, updates_of(name, 4, world), **changes))
+
+
+def test_every_learner_of_the_package_is_registered() -> None:
+    """Fails when a learner is written and not registered."""
+    import pkgutil
+
+    import recloop.agents.learners as package
+
+    for module in pkgutil.iter_modules(package.__path__, "recloop.agents.learners."):
+        importlib.import_module(module.name)
+    found = {cls for cls in _below(Learner) if cls.__module__.startswith("recloop.agents.learners.")}
+    named = {cls.__dict__["name"] for cls in found if "name" in cls.__dict__}
+    assert named == set(NAMES)
+
+
+def _below(cls: type[Learner]) -> set[type[Learner]]:
+    return {cls}.union(*(_below(child) for child in cls.__subclasses__()))
