@@ -3,6 +3,9 @@
 LEARNERS = {
     "recloop-ppo": "recloop.agents.learners.ppo:PPO",
     "a2c": "recloop.agents.learners.a2c:A2C",
+    "reinforce": "recloop.agents.learners.reinforce:Reinforce",
+    "double-dqn": "recloop.agents.learners.double_dqn:DoubleDQN",
+    "slateq": "recloop.agents.learners.slate_q:SlateQ",
 }
 """Name -> dotted path of its `Learner`; `recloop.agents.registry.POLICIES` holds them too."""
 
