@@ -163,7 +163,7 @@ def _top(scores: Tensor, k: int) -> Found:
     if chunks < 4 * k:
         found = scores.topk(k, dim=1)
         return found.values, found.indices
-    whole = scores[:, : chunks * _CHUNK].unflatten(1, (chunks, _CHUNK))
+    whole = scores[:, : chunks * _CHUNK].reshape(b, chunks, _CHUNK)
     best = whole.amax(2).topk(k, dim=1).indices  # (b, k)
     inside = whole.gather(1, best.unsqueeze(2).expand(b, k, _CHUNK)).flatten(1)
     places = (best.unsqueeze(2) * _CHUNK + torch.arange(_CHUNK, device=scores.device)).flatten(1)

@@ -1,0 +1,292 @@
+"""What each lane may not be shown again, in worlds where nobody consumes an item twice.
+
+A bool (B, N+1) copied every step costs more than the users. Two forms hold the same, at what a lane's items cost:
+
+- `SeenBits`, a bit an item: 1.25 KB a lane at 10,000 items. For catalogues where that is less than the other form.
+- `SeenBuckets`: what the log holds stands once, by user, in buckets of eight places that one gather reads; what was
+  consumed since stands in the lane's own buckets. Its size does not depend on the catalogue.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recloop.encoders.lanes import Lanes
+from recloop.envs.randomness import absorb
+
+_WAYS = 8
+"""Places of a bucket: the comparison of eight int32 gives eight bytes, read as one int64."""
+_ROOM = 4
+"""Places a consumed item is given room for: with two buckets to choose from, none was ever full in 10^8 additions."""
+_SMALL_BITS = 1 << 13
+"""Bytes a lane up to which bits are always the faster form: 65,535 items."""
+_BIT_TABLE = 1 << 30
+"""Most bytes of all users' logged items as bits."""
+
+
+class SeenItems(Lanes):
+    """Items that lanes may not be shown again; immutable, on one device. Made by `LoggedItems.seen`."""
+
+    catalogue_size: int
+
+    @abstractmethod
+    def contains(self, items: Tensor) -> Tensor:
+        """Which items (B, K) are among them, bool (B, K); the empty place N never is."""
+
+    def added(self, items: Tensor, fresh: bool = False) -> Self:
+        """With items int64 (B, K) more; N, repeats and those held already change nothing.
+
+        `fresh` says that there are no repeats and none is held, as among what a core's slate led to: not looked up.
+        """
+        new = items < self.catalogue_size
+        return self._added(items, new if fresh else new & ~self.contains(items) & ~repeated(items))
+
+    @abstractmethod
+    def admissible(self) -> Tensor:
+        """Which items may be shown, bool (B, N): dense, for small catalogues."""
+
+    @abstractmethod
+    def _added(self, items: Tensor, new: Tensor) -> Self:
+        """`added` of those that are `new` (B, K), all different and none held."""
+
+    @abstractmethod
+    def listed(self) -> Tensor:
+        """The items, int64 (B, M) in no order, N in empty places; M is as large as these lanes need."""
+
+
+@dataclass(frozen=True)
+class SeenBits(SeenItems):
+    """A bit an item.
+
+    Args:
+        words: int64 (B, N // 64 + 1); bit i % 64 of word i // 64 is item i.
+        catalogue_size: N.
+    """
+
+    words: Tensor
+    catalogue_size: int
+
+    def contains(self, items: Tensor) -> Tensor:
+        """See `SeenItems`."""
+        return (self.words.gather(1, items >> 6) >> (items & 63)) & 1 != 0
+
+    def _added(self, items: Tensor, new: Tensor) -> Self:
+        return replace(self, words=self.words.scatter_add(1, items >> 6, new.to(torch.int64) << (items & 63)))
+
+    def admissible(self) -> Tensor:
+        """See `SeenItems`."""
+        one_byte = torch.arange(256, device=self.words.device).view(-1, 1) >> torch.arange(8, device=self.words.device)
+        eight = ((one_byte & 1) == 0).view(torch.int64).view(-1)  # (256,), eight bools each
+        spread = eight.index_select(0, self.words.view(torch.uint8).view(-1).to(torch.int32))
+        return spread.view(torch.bool).view(len(self.words), -1)[:, : self.catalogue_size]
+
+    def listed(self) -> Tensor:
+        """See `SeenItems`."""
+        lane, item = (~self.admissible()).nonzero(as_tuple=True)
+        return _padded(lane, item, len(self.words), self.catalogue_size)
+
+    def _held(self) -> dict[str, Tensor]:
+        return {"words": self.words}
+
+
+@dataclass(frozen=True)
+class SeenBuckets(SeenItems):
+    """The log's items by user, and the lane's own since.
+
+    An item goes into the emptier of two buckets (Azar, Broder, Karlin, Upfal 1999), so that eight places are enough:
+    with twice the expected two items a bucket, the chance that one overflows is far below 1e-20. It would be forgotten.
+
+    Args:
+        users: int64 (B,) rows of `logged`.
+        own: int32 (B, T, 8) item + 1, or 0 where there is room.
+        logged: of all users.
+        catalogue_size: N.
+    """
+
+    users: Tensor
+    own: Tensor
+    logged: LoggedItems
+    catalogue_size: int
+
+    def contains(self, items: Tensor) -> Tensor:
+        """See `SeenItems`."""
+        return self.logged.contains(self.users, items) | _any_of_eight(
+            self._places(self._buckets(items)), items.unsqueeze(2)
+        ).any(2)
+
+    def _added(self, items: Tensor, new: Tensor) -> Self:
+        buckets = self._buckets(items)  # (B, K, 2)
+        taken = _count_of_eight(self._places(buckets) != 0)  # (B, K, 2)
+        bucket = torch.where(taken[..., 1] < taken[..., 0], buckets[..., 1], buckets[..., 0])
+        place = taken.amin(2)
+        for earlier in range(items.shape[1] - 1):  # two that go into one bucket stand behind each other
+            same = (bucket[:, earlier + 1 :] == bucket[:, earlier : earlier + 1]) & new[:, earlier : earlier + 1]
+            place[:, earlier + 1 :] += same
+        value = torch.where(new & (place < _WAYS), items + 1, 0).to(torch.int32)
+        own = self.own.flatten(1).scatter_add(1, bucket * _WAYS + place.clamp(max=_WAYS - 1), value)
+        return replace(self, own=own.view_as(self.own))
+
+    def admissible(self) -> Tensor:
+        """See `SeenItems`."""
+        free = torch.ones(len(self.users), self.catalogue_size + 1, dtype=torch.bool, device=self.users.device)
+        return free.scatter_(1, self.listed(), False)[:, : self.catalogue_size]
+
+    def listed(self) -> Tensor:
+        """See `SeenItems`."""
+        mine = self.own.flatten(1).to(torch.int64) - 1
+        return torch.cat([self.logged.of_users(self.users), mine.masked_fill(mine < 0, self.catalogue_size)], dim=1)
+
+    def to(self, device: torch.device) -> Self:
+        """The same lanes on a device."""
+        return replace(super().to(device), logged=self.logged.to(device))
+
+    def _buckets(self, items: Tensor) -> Tensor:
+        """The two buckets (B, K, 2) that may hold each item."""
+        bits = absorb(items, 0)
+        both = torch.stack([bits & 0x7FFFFFFF, (bits >> 32) & 0x7FFFFFFF], dim=-1)
+        return (both * self.own.shape[1]) >> 31
+
+    def _places(self, buckets: Tensor) -> Tensor:
+        """What the buckets hold, int32 (B, K, 2, 8)."""
+        lanes = torch.arange(len(self.users), device=self.users.device).view(-1, 1, 1)
+        return F.embedding(lanes * self.own.shape[1] + buckets, self.own.reshape(-1, _WAYS))
+
+    def _held(self) -> dict[str, Tensor]:
+        return {"users": self.users, "own": self.own}
+
+
+@dataclass(frozen=True)
+class LoggedItems:
+    """What users had consumed before, by user: a table that lanes share.
+
+    Args:
+        catalogue_size: N.
+        offsets: int64 (U+1,); user u's are `rows[offsets[u]:offsets[u + 1]]`.
+        rows: int32 (M,) item rows, none twice for a user.
+        first, count: int64 (U,) each user's buckets.
+        buckets: int32 (Q, 8) item + 1, or 0.
+        longest: most items of a user.
+    """
+
+    catalogue_size: int
+    offsets: Tensor
+    rows: Tensor
+    first: Tensor
+    count: Tensor
+    buckets: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, users: int, catalogue_size: int, owner: Tensor, rows: Tensor) -> LoggedItems:
+        """From consumptions in any order, on the CPU.
+
+        Args:
+            users: U.
+            catalogue_size: N; rows of it are dropped.
+            owner, rows: int64 (M,) the user and the item of each; repeats change nothing.
+        """
+        held = rows < catalogue_size
+        pairs = torch.unique(owner[held] * catalogue_size + rows[held])
+        owner, rows = pairs // catalogue_size, pairs % catalogue_size
+        lengths = torch.bincount(owner, minlength=users)
+        count = (lengths + 1) // 2  # a bucket for every two items; more for users with one too full
+        count = count.clamp(min=1)
+        hashed = absorb(rows, 0) & 0x7FFFFFFF
+        while True:
+            first = count.cumsum(0) - count
+            bucket = first[owner] + ((hashed * count[owner]) >> 31)
+            full = torch.bincount(bucket)[bucket] > _WAYS
+            if not bool(full.any()):
+                break
+            crowded = torch.unique(owner[full])
+            count[crowded] *= 2
+        order = torch.argsort(bucket, stable=True)
+        starts = torch.cat([torch.ones(1, dtype=torch.bool), bucket[order].diff() > 0])[: len(order)]
+        place = torch.arange(len(order)) - torch.where(starts, torch.arange(len(order)), 0).cummax(0).values
+        buckets = torch.zeros(int(count.sum()), _WAYS, dtype=torch.int32)
+        buckets[bucket[order], place] = (rows[order] + 1).to(torch.int32)
+        offsets = F.pad(lengths.cumsum(0), (1, 0))
+        longest = int(lengths.max()) if users else 0
+        return cls(catalogue_size, offsets, rows.to(torch.int32), first, count, buckets, longest)
+
+    @classmethod
+    def nothing(cls, users: int, catalogue_size: int) -> LoggedItems:
+        """Users who consumed nothing yet."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls.of(users, catalogue_size, none, none)
+
+    def seen(self, capacity: int) -> SeenItems:
+        """A lane a user, of whom each will consume at most `capacity` items more; the smaller of the two forms."""
+        users, bits = len(self.count), (self.catalogue_size // 64 + 1) * 8
+        small = bits <= max(_SMALL_BITS, 4 * _ROOM * capacity)
+        if small and bits * users <= _BIT_TABLE:
+            return SeenBits(self._as_bits(), self.catalogue_size)
+        places = _ROOM * min(capacity, self.catalogue_size)
+        buckets = max(-(-places // _WAYS), 64)  # fewer could be filled by one slate alone
+        own = torch.zeros(1, buckets, _WAYS, dtype=torch.int32, device=self.count.device).expand(users, -1, -1)
+        return SeenBuckets(torch.arange(users, device=own.device), own, self, self.catalogue_size)
+
+    def contains(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether users (B,) had consumed the items (B, K), bool (B, K)."""
+        hashed = absorb(items, 0) & 0x7FFFFFFF
+        bucket = self.first[users].unsqueeze(1) + ((hashed * self.count[users].unsqueeze(1)) >> 31)
+        return _any_of_eight(F.embedding(bucket, self.buckets), items)
+
+    def of_users(self, users: Tensor) -> Tensor:
+        """All items of users (B,), int64 (B, M), N in empty places behind."""
+        lengths = self.offsets[users + 1] - self.offsets[users]
+        width = int(lengths.max()) if len(users) else 0
+        place = torch.arange(width, device=users.device)
+        rows = (self.offsets[users].unsqueeze(1) + place).clamp(max=max(len(self.rows) - 1, 0))
+        held = place < lengths.unsqueeze(1)
+        return torch.where(held, self.rows[rows].to(torch.int64), self.catalogue_size) if width else rows
+
+    def to(self, device: torch.device) -> LoggedItems:
+        """The same on a device."""
+        names = ("offsets", "rows", "first", "count", "buckets")
+        tensors: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **tensors)
+
+    def _as_bits(self) -> Tensor:
+        """int64 (U, N // 64 + 1), see `SeenBits`."""
+        users, words = len(self.count), self.catalogue_size // 64 + 1
+        device = self.rows.device
+        owner = torch.repeat_interleave(torch.arange(users, device=device), self.offsets.diff())
+        rows = self.rows.to(torch.int64)
+        bits = torch.ones_like(rows) << (rows & 63)
+        table = torch.zeros(users * words, dtype=torch.int64, device=device)
+        return table.index_add_(0, owner * words + (rows >> 6), bits).view(users, words)
+
+
+def repeated(items: Tensor) -> Tensor:
+    """bool (B, K): an earlier place of the lane holds the same."""
+    found = torch.zeros_like(items, dtype=torch.bool)
+    for earlier in range(items.shape[1] - 1):
+        found[:, earlier + 1 :] |= items[:, earlier + 1 :] == items[:, earlier : earlier + 1]
+    return found
+
+
+def _any_of_eight(places: Tensor, items: Tensor) -> Tensor:
+    """Whether the places int32 (..., 8) of a bucket hold items int64 (...) + 1: eight bools read as one number."""
+    found = places == (items + 1).to(torch.int32).unsqueeze(-1)
+    return found.view(torch.int64)[..., 0] != 0
+
+
+def _count_of_eight(flags: Tensor) -> Tensor:
+    """How many of bool (..., 8) are set, int64 (...): a product adds the eight bytes up in the highest."""
+    return (flags.view(torch.int64)[..., 0] * 0x0101010101010101) >> 56
+
+
+def _padded(lane: Tensor, item: Tensor, lanes: int, empty: int) -> Tensor:
+    """Items by lane, rising, as a table (B, M) with `empty` behind."""
+    counts = torch.bincount(lane, minlength=lanes)
+    place = torch.arange(len(lane), device=lane.device) - (counts.cumsum(0) - counts)[lane]
+    table = torch.full((lanes, int(counts.max()) if lanes else 0), empty, device=lane.device)
+    table[lane, place] = item
+    return table
