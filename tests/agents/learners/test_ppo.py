@@ -7,6 +7,7 @@ import torch
 
 from recloop.agents.learners.a2c import A2C, A2CConfig
 from recloop.agents.learners.actor_critic import Look
+from recloop.agents.learners.contract import Step
 from recloop.agents.learners.loop import Training
 from recloop.agents.learners.ppo import PPO, PPOConfig
 from recloop.agents.networks.features import NetworkConfig
@@ -55,9 +56,8 @@ def test_the_first_batch_finds_the_ratio_one_and_the_loss_of_a_plain_loop(tiny_w
     standard = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     gain, miss, unsure = 0.0, 0.0, 0.0
     for row in range(len(advantages)):
-        odds = torch.softmax(
-            learner.networks(Look(*(batch[f.name][row : row + 1] for f in fields(Look))))[0][0].detach(), 0
-        )
+        alone = Look(*(batch[f.name][row : row + 1] for f in fields(Look)))
+        odds = torch.softmax(learner.networks(alone)[0][0].detach(), 0)
         gain += float(standard[row])  # every ratio is 1
         miss += float(advantages[row]) ** 2  # the target is value + advantage
         unsure += float(-(odds * odds.clamp_min(1e-30).log()).sum())
@@ -84,8 +84,6 @@ def test_values_after_the_time_limit_are_those_of_the_last_observation(tiny_worl
     for _ in range(8):
         acted = run.learner.act(seen, run.core.draw())
         step = run.core.step(acted.slate)
-        from recloop.agents.learners.contract import Step
-
         run.learner.keep(Step(seen, acted, step.response, step.reward, step.terminated, step.truncated, step.after))
         wanted.append(run.learner.networks.value_of(step.after))
         seen = run._observed()
