@@ -67,6 +67,7 @@ KINDS = {
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
     "actor": "recloop.agents.networks.policy:ActorPolicy",
     "sb3": "recloop.agents.networks.policy:ActorPolicy",
+    "slateq": "recloop.agents.learners.slate_q:SlateQPolicy",
 }
 """Kind -> dotted path of the classes that a policy folder may hold; `sb3` is what `actor` was called before."""
 
