@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recloop.encoders.errors import UserSimulatorError
 from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
@@ -19,8 +20,9 @@ from recloop.envs.users.contract import Expected, Past, Response, UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
 from recloop.envs.users.fitted.context import Context, Reading, Recalled
 from recloop.envs.users.fitted.groups import Groups
-from recloop.envs.users.fitted.heads import CONSUME, Heads, ItemParts, UserParts, slate_summary
+from recloop.envs.users.fitted.heads import CONSUME, Heads, chosen, one_of, slate_summary
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
+from recloop.envs.users.fitted.scoring import ItemRows, Scoring
 
 if TYPE_CHECKING:
     from recloop.envs.world import World
@@ -60,7 +62,7 @@ class FittedUsers(UserSimulator):
         if sizes.exposures:
             row = sizes.item_dim + sizes.residual
             self.context = Context(self.groups, self.memory.group_width, self.memory.user_dim, row, len(self.signals))
-        self._table: Tensor | None = None
+        self._tabled: Scoring | None = None
 
     @abstractmethod
     def _memory(self, groups: Groups) -> Memory:
@@ -81,7 +83,8 @@ class FittedUsers(UserSimulator):
                 f"the world's item vectors are {tuple(vectors.shape)}, these users were fitted on {wanted}; "
                 "fit users on this world's log"
             )
-        self._read_items(vectors)
+        self.parts().to(self.device)
+        self._tabled = Scoring(self.heads, self.context, self.memory, vectors)
         users = world.users
         chunks = []
         for start in range(0, max(len(users.part), 1), _CHUNK):
@@ -100,42 +103,25 @@ class FittedUsers(UserSimulator):
 
     def arrive(self, users: Tensor, draw: Draw) -> FittedState:
         """The tabled state of users (B,) at the start of an episode."""
-        self._item_table  # noqa: B018 - raises where not prepared
+        self._scoring  # noqa: B018 - raises where not prepared
         return self.arrivals.rows(users)
 
     @torch.no_grad()
     def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:
         """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
-        response = self.answer(state, past, slate, draw)
-        return self.observe(state, slate, response.signals), response
+        rows = self._scoring.rows(slate.T)
+        response = self._answer(state, past, slate, rows, draw)
+        return self._observe(state, slate, rows.columns.transpose(0, 1), response.signals), response
 
     @torch.no_grad()
     def answer(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> Response:
         """As `respond`, without the state that follows."""
-        held = slate < self.sizes.catalogue_size
-        luck = draw.uniform(CONSUME, slate)  # (B, K), the same that `sample` goes by
-
-        def consume(score: Tensor, place: int) -> Tensor:
-            return (luck[:, place] < torch.sigmoid(score)) & held[:, place]
-
-        vector, scores = self._scores(state, past, slate, consume)
-        signals, given = self.heads.sample(scores, slate, draw)
-        appeal = self.heads.means(scores, held)[..., 0]
-        summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, state.steps)
-        if self.leaving is None:
-            chance = self.heads.leave_chance(vector, summary)
-        else:
-            chance = self._assumed_chance((signals[..., 0] > 0.5).any(1).to(signals.dtype))
-        left = draw.uniform("leave") < chance
-        days = self.heads.days_away(vector, summary, draw) if self.sizes.days else None
-        return Response(signals, given, left, days)
+        return self._answer(state, past, slate, self._scoring.rows(slate.T), draw)
 
     @torch.no_grad()
     def observe(self, state: FittedState, slate: Tensor, signals: Tensor) -> FittedState:
         """The state after the answers (B, K, S) to slates (B, K): certain, so that planners can keep one too."""
-        step = self.memory.inputs(self._item_table, slate, signals, shown=True)
-        after: FittedState = self.memory.advance(state, step)
-        return replace(after, steps=state.steps + 1)
+        return self._observe(state, slate, self._columns_of(slate), signals)
 
     def resume(self, state: FittedState, days_away: Tensor, draw: Draw) -> FittedState:
         """A new session: its slates are counted from 0."""
@@ -153,7 +139,7 @@ class FittedUsers(UserSimulator):
         age = torch.arange(past.history.shape[1], 0, -1, device=past.history.device)  # (H,)
         history = torch.where(age <= again, n, past.history)
         state = self._replay(profile, history, past.feedback)
-        slates = self.memory.inputs(self._item_table, past.shown, past.answers, shown=True)
+        slates = self.memory.inputs(self._columns_of(past.shown), past.shown, past.answers, shown=True)
         length = past.shown.shape[1]
         place = torch.arange(length, device=past.step.device)  # (L,)
         since = past.step.unsqueeze(1) - length + place  # (B, L), negative before the episode
@@ -170,15 +156,16 @@ class FittedUsers(UserSimulator):
 
         What a place owes to those above it is taken at their means.
         """
-        held = slate < self.sizes.catalogue_size
+        scoring, held = self._scoring, slate < self.sizes.catalogue_size
 
-        def consume(score: Tensor, place: int) -> Tensor:
+        def decide(score: Tensor, place: int) -> Tensor:
             return torch.sigmoid(score) * held[:, place]
 
-        vector, scores = self._scores(state, past, slate, consume)
-        mean = self.heads.means(scores, held)
+        reading = self._reading(state, past)
+        scores, _ = scoring.scores(reading, scoring.rows(slate.T), slate.T, self._repeats(past, slate), decide)
+        vector, mean = reading.vector, self.heads.means(scores.transpose(0, 1), held)
         appeal = mean[..., 0] * held
-        anything = appeal.sum(-1) if bool(self.heads.one_at_most) else 1 - (1 - appeal).prod(-1)
+        anything = appeal.sum(-1) if scoring.one_at_most else 1 - (1 - appeal).prod(-1)
         if self.leaving is None:
             presence = self.heads.presence(mean)
             summary = slate_summary(self.signals, mean, presence, appeal, held, state.steps, anything)
@@ -191,17 +178,17 @@ class FittedUsers(UserSimulator):
     def utility(self, state: FittedState, past: Past, items: Tensor) -> Tensor:
         """Consumption logits without position effects: items (B, C) or (C,) -> (B, C)."""
         reading = self._reading(state, past)
-        user = self.heads.user_parts(reading.vector, reading.direct)
+        user, tabled = self.heads.user_parts(reading.vector, reading.direct), self._scoring.catalogue.parts
         if items.dim() == 1:
-            whole = len(items) == self.sizes.catalogue_size and torch.equal(items, self._all_items)
-            want = self._items.want[:-1] if whole else self._items.want[items]
-            bias = self._items.bias[:-1, 0] if whole else self._items.bias[items, 0]
+            whole = len(items) == self.sizes.catalogue_size and torch.equal(items, self._scoring.everything)
+            want = tabled.want[:-1] if whole else tabled.want[items]
+            bias = tabled.bias[:-1, 0] if whole else tabled.bias[items, 0]
             raw = user.want @ want.T + bias + user.bias[:, :1]
         else:
-            want = (self._items.want[items] @ user.want.unsqueeze(-1)).squeeze(-1)
-            raw = want + self._items.bias[items, 0] + user.bias[:, :1]
+            want = (tabled.want[items] @ user.want.unsqueeze(-1)).squeeze(-1)
+            raw = want + tabled.bias[items, 0] + user.bias[:, :1]
         if self.context is not None:
-            raw = raw + self.context.alone(reading, self._characters, items)[..., 0]
+            raw = raw + self.context.alone(reading, self._scoring.catalogue.character, items)[..., 0]
         repeats = self.memory.repeats(past.history, past.shown, items)
         raw = raw if repeats is None else raw + repeats
         return raw * self.heads.scale[0] + self.heads.shift[0]
@@ -245,69 +232,68 @@ class FittedUsers(UserSimulator):
         return nn.ModuleDict(parts if self.context is None else {**parts, "context": self.context})
 
     @property
-    def _item_table(self) -> Tensor:
-        if self._table is None:
+    def _scoring(self) -> Scoring:
+        if self._tabled is None:
             raise UserSimulatorError(
                 f"{type(self).__name__} is not prepared; call prepare(world, device) before it answers"
             )
-        return self._table
+        return self._tabled
 
-    def _read_items(self, vectors: Tensor) -> None:
-        """Table all that depends on items alone."""
-        self.parts().to(vectors.device)
-        self._table = self.heads.items(vectors)
-        everything = torch.arange(len(vectors), device=vectors.device)
-        self._items: ItemParts = self.heads.item_parts(self._table, everything)
-        self._all_items = everything[:-1]
-        if self.context is not None:
-            self._characters = self.context.characters(self._table, self.heads.item_bias)
+    def _columns_of(self, items: Tensor) -> Tensor:
+        """What the memory reads of items (...): (..., c)."""
+        return F.embedding(items, self._scoring.catalogue.columns)
+
+    def _answer(self, state: FittedState, past: Past, slate: Tensor, rows: ItemRows, draw: Draw) -> Response:
+        """The answer to slates (B, K), of whose items the rows (K, B) are known."""
+        scoring, heads, held = self._scoring, self.heads, slate < self.sizes.catalogue_size
+        luck = torch.logit(draw.uniform(CONSUME, slate)).masked_fill(~held, torch.inf).T  # (K, B)
+
+        def decide(score: Tensor, place: int) -> Tensor:
+            return (luck[place] < score).to(score.dtype)
+
+        reading = self._reading(state, past)
+        found, decided = scoring.scores(reading, rows, slate.T, self._repeats(past, slate), decide)
+        scores = found.transpose(0, 1)  # (B, K, S)
+        if scoring.one_at_most:
+            consumed = one_of(scores[..., 0], held, draw, slate)
+        else:
+            consumed = ((luck < found[..., 0]).to(found.dtype) if decided is None else decided).T
+        signals, given = heads.sample(scores, slate, draw, consumed)
+        if self.leaving is not None and not self.sizes.days:
+            chance = self._assumed_chance(consumed.amax(1))
+            return Response(signals, given, draw.uniform("leave") < chance)
+        appeal = chosen(scores[..., 0], held) if scoring.one_at_most else torch.sigmoid(scores[..., 0])
+        summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, state.steps)
+        if self.leaving is None:
+            chance = heads.leave_chance(reading.vector, summary)
+        else:
+            chance = self._assumed_chance(consumed.amax(1))
+        days = heads.days_away(reading.vector, summary, draw) if self.sizes.days else None
+        return Response(signals, given, draw.uniform("leave") < chance, days)
+
+    def _observe(self, state: FittedState, slate: Tensor, columns: Tensor, signals: Tensor) -> FittedState:
+        step = self.memory.inputs(columns, slate, signals, shown=True)
+        after: FittedState = self.memory.advance(state, step)
+        return replace(after, steps=state.steps + 1)
+
+    def _repeats(self, past: Past, slate: Tensor) -> Tensor | None:
+        """What is added to consumption of slates (B, K) because items are not new, by place: (K, B)."""
+        found = self.memory.repeats(past.history, past.shown, slate)
+        return None if found is None else found.T
 
     def _replay(self, profile: Tensor, history: Tensor, feedback: Tensor) -> Any:
         """Consumption (B, H) with feedback (B, H, S), one by one, from users of whom only the profile is known."""
         state = self.memory.blank(profile)
-        steps = self.memory.inputs(self._item_table, history.unsqueeze(-1), feedback.unsqueeze(-2), shown=False)
+        items = history.unsqueeze(-1)
+        steps = self.memory.inputs(self._columns_of(items), items, feedback.unsqueeze(-2), shown=False)
         held = (history < self.sizes.catalogue_size).any(0).tolist()
         for step, known in zip(steps.unbind(1), held, strict=True):
             state = self.memory.advance(state, step) if known else state
         return state
 
-    def _scores(
-        self, state: FittedState, past: Past, slate: Tensor, consume: Callable[[Tensor, int], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Users' vectors, and calibrated scores with position effects (B, K, S).
-
-        `consume` says what is consumed (B,) at a place of which the calibrated score (B,) is known, top first.
-        """
-        reading = self._reading(state, past)
-        user: UserParts = self.heads.user_parts(reading.vector, reading.direct)
-        places = torch.arange(slate.shape[1], device=slate.device)
-        raw = self.heads.raw(user, self._items.at(slate), places)
-        repeats = self.memory.repeats(past.history, past.shown, slate)
-        if repeats is not None:
-            raw = torch.cat([raw[..., :1] + repeats.unsqueeze(-1), raw[..., 1:]], dim=-1)
-        if self.context is not None:
-            raw = raw + self._in_slate(self.context, reading, slate, raw, consume)
-        return reading.vector, self.heads.calibrated(raw)
-
-    def _in_slate(
-        self, context: Context, reading: Reading, slate: Tensor, raw: Tensor, consume: Callable[[Tensor, int], Tensor]
-    ) -> Tensor:
-        """What the slate adds to the raw scores (B, K, S), place by place from the top."""
-        seen = context.look_at(reading, self._characters, slate)
-        consumed = torch.zeros_like(raw[..., 0])
-        if slate.shape[1] == 1 or bool(self.heads.one_at_most):
-            return context.answered(seen, consumed)
-        added = []
-        for place in range(slate.shape[1]):
-            added.append(context.at_place(seen, consumed, place))
-            score = self.heads.calibrated(raw[:, place] + added[-1])[:, 0]
-            consumed[:, place] = consume(score, place).to(consumed.dtype)
-        return torch.stack(added, dim=1)
-
     def _reading(self, state: FittedState, past: Past) -> Reading:
-        table = self._item_table
         recalled = Recalled(past.history, past.feedback, past.shown, past.answers)
-        return self.memory.recall(self.memory.read(state), recalled, table)
+        return self.memory.recall(self.memory.read(state), recalled, self._scoring.catalogue.columns)
 
     def _assumed_chance(self, consumed: Tensor) -> Tensor:
         """Probability of leaving by the stated default, from that of having consumed anything (B,)."""

@@ -63,11 +63,15 @@ class AttentiveMemory(Memory):
         counts = zeros.new_zeros(len(profile), self.items_groups.count, 2) if self.sizes.exposures else None
         return AttentiveState(zeros, profile, counts)
 
-    def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
+    def columns(self, table: Tensor) -> Tensor:
+        """What is read of an item that is looked back at."""
+        return self.reader(table)  # type: ignore[no-any-return]
+
+    def inputs(self, rows: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
         """What was shown and consumed, by group: (..., 2C); nothing in logs without exposures."""
         if not self.sizes.exposures:
-            return table.new_zeros(*items.shape[:-1], 0)
-        held = (items < self.sizes.catalogue_size).to(table.dtype)
+            return rows.new_zeros(*items.shape[:-1], 0)
+        held = (items < self.sizes.catalogue_size).to(rows.dtype)
         taken = held * (signals[..., 0] > 0.5) if shown else held
         both = torch.stack([held * float(shown), taken], dim=-1)
         return self.items_groups.sums(items, both).flatten(-2)
@@ -87,33 +91,32 @@ class AttentiveMemory(Memory):
         counts = [torch.log1p(shown) / 2, torch.log1p(taken) / 2, (taken + 0.2) / (shown + 1)]
         return Reading(vector, groups=torch.stack(counts, dim=-1))
 
-    def recall(self, reading: Reading, past: Recalled, table: Tensor) -> Reading:
+    def recall(self, reading: Reading, past: Recalled, columns: Tensor) -> Reading:
         """The user's vector and the groups' counts, leading dims (...)."""
         n = self.sizes.catalogue_size
-        tabled = self.reader(table)
         length = past.history.shape[-1]
-        age = torch.arange(length - 1, -1, -1, device=table.device, dtype=table.dtype)
-        entries = [self._entries(tabled, past.history, past.feedback, age, 0.0)]
+        age = torch.arange(length - 1, -1, -1, device=columns.device, dtype=columns.dtype)
+        entries = [self._entries(columns, past.history, past.feedback, age, 0.0)]
         held = [past.history < n]
         if self.sizes.exposures:
             slates, k = past.shown.shape[-2:]
-            back = torch.arange(slates - 1, -1, -1, device=table.device, dtype=table.dtype).repeat_interleave(k)
-            entries.append(self._entries(tabled, past.shown.flatten(-2), past.answers.flatten(-3, -2), back, 1.0))
+            back = torch.arange(slates - 1, -1, -1, device=columns.device, dtype=columns.dtype).repeat_interleave(k)
+            entries.append(self._entries(columns, past.shown.flatten(-2), past.answers.flatten(-3, -2), back, 1.0))
             held.append((past.shown < n).flatten(-2))
         rows, there = torch.cat(entries, dim=-2), torch.cat(held, dim=-1)
         queries = self.queries(reading.vector).unflatten(-1, (_QUERIES, _KEY))
         match = queries @ self.keys(rows).transpose(-1, -2) / _KEY**0.5  # (..., Q, P)
         match = F.pad(match.masked_fill(~there.unsqueeze(-2), -torch.inf), (0, 1))  # and nothing
         pooled = match.softmax(-1)[..., :-1] @ self.values(rows)  # (..., Q, V)
-        counts = torch.stack([torch.log1p(part.sum(-1).to(table.dtype)) / 3 for part in (held[0], held[-1])], dim=-1)
+        counts = torch.stack([torch.log1p(part.sum(-1).to(columns.dtype)) / 3 for part in (held[0], held[-1])], dim=-1)
         vector = torch.cat([pooled.flatten(-2), reading.vector, counts], dim=-1)
         if reading.groups is None:
             return replace(reading, vector=vector)
         return replace(reading, vector=vector, groups=torch.cat([reading.groups, self._by_group(past)], dim=-1))
 
-    def _entries(self, tabled: Tensor, items: Tensor, answers: Tensor, age: Tensor, kind: float) -> Tensor:
+    def _entries(self, columns: Tensor, items: Tensor, answers: Tensor, age: Tensor, kind: float) -> Tensor:
         ages = torch.stack([torch.log1p(age) / 3, 1 / (1 + age), torch.exp(-age / 3), torch.full_like(age, kind)], -1)
-        told = [F.embedding(items, tabled), centred(self.signals, answers), ages.expand(*items.shape, -1)]
+        told = [F.embedding(items, columns), centred(self.signals, answers), ages.expand(*items.shape, -1)]
         return torch.cat(told, dim=-1)
 
     def _by_group(self, past: Recalled) -> Tensor:

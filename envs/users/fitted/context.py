@@ -83,7 +83,7 @@ class Context(nn.Module):
 
     def __init__(self, groups: Groups, width: int, user_dim: int, item_dim: int, signals: int) -> None:
         super().__init__()
-        self.groups, self.signals = groups, signals
+        self.groups, self.signals, self.width = groups, signals, width
         self.character = linear(item_dim, self.RANK, bias=False)
         self.common = linear(user_dim, self.COMMON)
         kinds = len(groups.sizes)
@@ -111,13 +111,11 @@ class Context(nn.Module):
         count = (slate < len(characters) - 1).to(own.dtype).cumsum(-1).unsqueeze(-1)
         mean_above = (own.cumsum(-2) - own) / (count - 1).clamp_min(1)
         mean = own.sum(-2, keepdim=True) / count[..., -1:, :].clamp_min(1)
-        place = torch.arange(k, device=slate.device, dtype=own.dtype)
-        places = torch.stack([place / 10, torch.log1p(place) / 2, 1 / (1 + place)], dim=-1)
-        shared = torch.cat([places.expand(*own.shape[:-1], 3), mean_above, mean.expand_as(own)], dim=-1)
+        shared = torch.cat([place_features(k, own).expand(*own.shape[:-1], 3), mean_above, mean.expand_as(own)], dim=-1)
         kinds = len(self.groups.sizes)
         shared = shared.unsqueeze(-2).expand(*shared.shape[:-1], kinds, -1)
         kind = torch.eye(kinds, device=own.device)
-        hidden = self._first(reading, self.groups.at(_groups(reading), slate), kind, share, shared)
+        hidden = self._first(reading, self.groups.at(groups_of(reading), slate), kind, share, shared)
         return Slate(hidden, own, above)
 
     def answered(self, slate: Slate, consumed: Tensor) -> Tensor:
@@ -133,7 +131,7 @@ class Context(nn.Module):
 
     def alone(self, reading: Reading, characters: Tensor, items: Tensor) -> Tensor:
         """Of items (..., M) or (M,), each as if it were shown alone: (..., M, S)."""
-        table = _groups(reading)
+        table = groups_of(reading)
         blank = table.new_zeros(*table.shape[:-1], 2)
         shared = torch.cat([table.new_tensor([0.0, 0.0, 1.0]), table.new_zeros(2 * (1 + self.RANK))])
         hidden = self._first(reading, table, self.groups.kind, blank, shared.expand(*table.shape[:-1], -1))
@@ -168,7 +166,14 @@ class Context(nn.Module):
         return scores
 
 
-def _groups(reading: Reading) -> Tensor:
+def place_features(places: int, like: Tensor) -> Tensor:
+    """What is read of where an item stands, (K, 3), on the device of `like`."""
+    place = torch.arange(places, device=like.device, dtype=like.dtype)
+    return torch.stack([place / 10, torch.log1p(place) / 2, 1 / (1 + place)], dim=-1)
+
+
+def groups_of(reading: Reading) -> Tensor:
+    """The groups' features, which readings in logs with exposures hold."""
     if reading.groups is None:
         raise ValueError("this memory reads no groups")
     return reading.groups

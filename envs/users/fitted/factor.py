@@ -95,27 +95,30 @@ class FactorMemory(Memory):
             groups=zero(self.items_groups.count, 2 * len(WINDOWS)) if self.sizes.exposures else None,
         )
 
-    def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
+    def columns(self, table: Tensor) -> Tensor:
+        """The items' vectors as they are."""
+        return table[:, : self.sizes.item_dim].detach()
+
+    def inputs(self, rows: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
         """(..., 3d + 2S + 2): consumed count, whether shown, sums of consumed vectors, liked, feedback; shown means."""
-        vectors = F.embedding(items, table[:, : self.sizes.item_dim].detach())
         held = items < self.sizes.catalogue_size
         consumed = held & (signals[..., 0] > 0.5) if shown else held
-        weight = consumed.to(vectors.dtype).unsqueeze(-1)  # (..., K, 1)
+        weight = consumed.to(rows.dtype).unsqueeze(-1)  # (..., K, 1)
         answers = centred(self.signals, signals)
         liking = self._liking(answers).unsqueeze(-1)
-        seen = held.to(vectors.dtype).unsqueeze(-1) * float(shown and self.sizes.exposures)
+        seen = held.to(rows.dtype).unsqueeze(-1) * float(shown and self.sizes.exposures)
         size = seen.sum(-2).clamp_min(1)
         parts = [
             weight.sum(-2),
             seen.amax(-2),
-            (vectors * weight).sum(-2),
-            (vectors * liking * weight).sum(-2),
+            (rows * weight).sum(-2),
+            (rows * liking * weight).sum(-2),
             (answers * weight).sum(-2),
-            (vectors * seen).sum(-2) / size,
+            (rows * seen).sum(-2) / size,
             (answers * seen).sum(-2) / size,
         ]
         if self.sizes.exposures:
-            both = torch.cat([held.to(vectors.dtype).unsqueeze(-1) * float(shown), weight], dim=-1)
+            both = torch.cat([held.to(rows.dtype).unsqueeze(-1) * float(shown), weight], dim=-1)
             parts.append(self.items_groups.sums(items, both).flatten(-2))
         return torch.cat(parts, dim=-1)
 

@@ -163,22 +163,32 @@ class Heads(nn.Module):
             means[0] = chosen(scores[..., 0], held)
         return torch.stack(means, dim=-1)
 
-    def sample(self, scores: Tensor, slate: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Answers to a slate (B, K) by its items' luck: signals (B, K, S), and where they are given."""
+    def sample(
+        self, scores: Tensor, slate: Tensor, draw: Draw, consumed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Answers to a slate (B, K) by its items' luck: signals (B, K, S), and where they are given.
+
+        `consumed` float (B, K) is what was drawn already; default: drawn here.
+        """
         held = slate < self.catalogue_size
         given = [held] * len(self.signals)
         values = [torch.zeros_like(scores[..., 0])] * len(self.signals)
         for s, parent in self.order:
             signal = self.signals[s]
-            uniform = draw.uniform(CONSUME if s == 0 else signal.name, slate)
             if parent is not None:
                 given[s] = given[parent] & (values[parent] > 0.5)
-            if s == 0 and bool(self.one_at_most):
-                value = _one_of(scores[..., 0], held, draw, slate)
+            if s == 0:
+                value = self.consumption(scores[..., 0], slate, draw) if consumed is None else consumed
             else:
-                value = distributions.sample(signal, scores[..., s], self.shapes[s], uniform)
+                value = distributions.sample(signal, scores[..., s], self.shapes[s], draw.uniform(signal.name, slate))
             values[s] = torch.where(given[s], value, 0.0)
         return torch.stack(values, dim=-1), torch.stack(given, dim=-1)
+
+    def consumption(self, score: Tensor, slate: Tensor, draw: Draw) -> Tensor:
+        """What is consumed of a slate (B, K) at calibrated scores (B, K): 1 or 0, (B, K)."""
+        if bool(self.one_at_most):
+            return one_of(score, slate < self.catalogue_size, draw, slate)
+        return distributions.sample(self.signals[0], score, self.shapes[0], draw.uniform(CONSUME, slate))
 
     def presence(self, means: Tensor) -> Tensor:
         """Probability that each signal exists at a held place: (..., S) expected values -> (..., S)."""
@@ -215,7 +225,7 @@ def chosen(scores: Tensor, held: Tensor | None = None) -> Tensor:
     return torch.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]
 
 
-def _one_of(scores: Tensor, held: Tensor, draw: Draw, slate: Tensor) -> Tensor:
+def one_of(scores: Tensor, held: Tensor, draw: Draw, slate: Tensor) -> Tensor:
     """1 at the place chosen, by Gumbel noise that belongs to the items; nothing may be chosen. (B, K)."""
     noisy = (scores + draw.gumbel(CONSUME, slate)).masked_fill(~held, -torch.inf)
     none = draw.gumbel("consume nothing")

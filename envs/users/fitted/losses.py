@@ -42,17 +42,20 @@ def follow(
     memory, heads = fitted.memory, fitted.heads
     table = heads.items(item_vectors)
     state = memory.blank(profile[windows.users])
-    warm = memory.inputs(table, windows.history.unsqueeze(-1), windows.feedback.unsqueeze(-2), shown=False)
+    history = windows.history.unsqueeze(-1)
+    rows = F.embedding(history, memory.columns(table))
+    warm = memory.inputs(rows, history, windows.feedback.unsqueeze(-2), shown=False)
     for step in warm.unbind(1):
         state = memory.advance(state, step)
     read = []
-    for t, step in enumerate(memory.inputs(table, windows.items, windows.signals, shown=True).unbind(1)):
+    rows = F.embedding(windows.items, memory.columns(table))
+    for t, step in enumerate(memory.inputs(rows, windows.items, windows.signals, shown=True).unbind(1)):
         state = replace(state, steps=windows.session_step[:, t])
         read.append(memory.read(state))
         state = memory.advance(state, step)
     reading = Reading(*(_stacked(read, name) for name in ("vector", "direct", "groups")))  # type: ignore[arg-type]
     if windows.past is not None:
-        reading = memory.recall(reading, windows.past, table)
+        reading = memory.recall(reading, windows.past, memory.columns(table))
     if dropout > 0:
         kept = torch.rand(reading.vector.shape, generator=generator).to(table.device) >= dropout
         reading = replace(reading, vector=reading.vector * kept / (1 - dropout))

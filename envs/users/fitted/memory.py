@@ -78,10 +78,15 @@ class Memory(nn.Module, ABC):
     def blank(self, profile: Tensor) -> Any:
         """Users of whom only the profile (B, p) is known."""
 
+    def columns(self, table: Tensor) -> Tensor:
+        """What is read of every item, (N+1, c), from the table (N+1, d+residual); default all of it."""
+        return table
+
     @abstractmethod
-    def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
+    def inputs(self, rows: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
         """Steps as vectors (..., i), order-free over places: items (..., K), signals (..., K, S).
 
+        `rows` (..., K, c) are the items' `columns`.
         `shown` is False for logged consumption of which nobody knows what else was shown. A step in which
         nothing happened must be told by the vector.
         """
@@ -94,8 +99,8 @@ class Memory(nn.Module, ABC):
     def read(self, state: Any) -> Reading:
         """What the state tells, leading dimension B."""
 
-    def recall(self, reading: Reading, past: Recalled, table: Tensor) -> Reading:
-        """The reading completed from the past, leading dims (...); `table` (N+1, d+residual) of the items."""
+    def recall(self, reading: Reading, past: Recalled, columns: Tensor) -> Reading:
+        """The reading completed from the past, leading dims (...), with the items' `columns`."""
         return reading
 
     def repeats(self, history: Tensor, shown: Tensor, items: Tensor) -> Tensor | None:

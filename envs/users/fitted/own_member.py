@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from recloop.encoders.lanes import Lanes
+from recloop.envs.compiling import Compiled
 from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
 from recloop.envs.users.fitted.answering import FittedUsers
@@ -18,6 +20,8 @@ from recloop.envs.users.fitted.memory import FittedState
 if TYPE_CHECKING:
     from recloop.envs.world import World
 
+_PIECE = 256
+"""Lanes of one member that generated code answers at once: it is made for one size."""
 _LANES = 2048
 """Lanes of one member that are answered at once on the CPU: more would not stay in its cache."""
 
@@ -51,6 +55,9 @@ class _Answered(Lanes):
 
     own: FittedState
     response: Response
+
+
+_Voice = Callable[[_Asked], _Answered]
 
 
 class OwnMemberUsers(UserSimulator):
@@ -88,8 +95,23 @@ class OwnMemberUsers(UserSimulator):
         if slate.is_cuda or torch.compiler.is_compiling():
             found = _of_member(state.member, [_answered(member, asked) for member in self.members])
         else:
-            found = self._sorted(state.member, asked)
+            found = self._sorted(state.member, asked, self._voices, _LANES)
         return OwnMemberState(state.member, found.own), found.response
+
+    def compiled(self) -> Callable[..., tuple[OwnMemberState, Response]]:
+        """On the CPU each member is compiled for pieces of one size, and lanes are sorted as ever."""
+        if self.device.type != "cpu":
+            return super().compiled()
+        what = "a member of the ensemble"
+        voices = [Compiled(voice, what, self.device) for voice in self._voices]
+
+        def respond(state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
+            asked = _Asked(state.own, replace(past, seen=None), slate, draw.key)
+            piece = min(max(len(slate) // len(self.members), 1), _PIECE)
+            found = self._sorted(state.member, asked, voices, piece, filled=True)
+            return OwnMemberState(state.member, found.own), found.response
+
+        return respond
 
     def observe(self, state: OwnMemberState, slate: Tensor, signals: Tensor) -> OwnMemberState:
         """The state after the answers (B, K, S) to slates (B, K)."""
@@ -121,22 +143,33 @@ class OwnMemberUsers(UserSimulator):
         """That of each lane's member, (B, C): that each item is consumed if it is shown alone."""
         return _tensor_of_member(state.member, [one.chances(state.own, past, items) for one in self.members])
 
-    def _sorted(self, member: Tensor, asked: _Asked) -> _Answered:
-        """Every member answers its own lanes alone, a piece at a time."""
+    def _sorted(
+        self, member: Tensor, asked: _Asked, voices: Sequence[_Voice], piece: int, filled: bool = False
+    ) -> _Answered:
+        """Every member answers its own lanes alone, at most `piece` at a time; `filled` makes every piece that long."""
         if not self._looks_back:
             nothing = asked.past.step.new_zeros(len(member), 0)  # nobody reads it: not worth sorting
             asked = replace(asked, past=Past(nothing, nothing, nothing, nothing, nothing, nothing))
+        if len(member) == 1:
+            return voices[int(member)](asked)
         order = torch.argsort(member, stable=True)
         counts = torch.bincount(member, minlength=len(self.members)).tolist()
-        found = [
-            _answered(one, asked.rows(lanes))
-            for one, mine in zip(self.members, torch.split(order, counts), strict=True)
-            for lanes in torch.split(mine, _LANES)
-            if len(lanes)
-        ]
+        found = []
+        for voice, mine in zip(voices, torch.split(order, counts), strict=True):
+            for lanes in torch.split(mine, piece):
+                if len(lanes) == piece or (len(lanes) and not filled):
+                    found.append(voice(asked.rows(lanes)))
+                elif len(lanes):
+                    more = lanes[:1].expand(piece - len(lanes))
+                    answered = voice(asked.rows(torch.cat([lanes, more])))
+                    found.append(answered.rows(torch.arange(len(lanes))))
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order))
         return found[0].concatenate(found).rows(place)
+
+    @property
+    def _voices(self) -> list[_Voice]:
+        return [partial(_answered, member) for member in self.members]
 
     @property
     def _looks_back(self) -> bool:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.answering import FittedUsers
@@ -72,23 +71,27 @@ class RecurrentMemory(Memory):
         groups = torch.tanh(self.origin).expand(len(profile), -1, -1) if self.sizes.exposures else None
         return RecurrentState(hidden.new_zeros(len(profile)), hidden, profile, groups)
 
-    def inputs(self, table: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
+    def columns(self, table: Tensor) -> Tensor:
+        """What the cell reads of an item, and what it is worth to its groups; without exposures all of it."""
+        return torch.cat([self.reader(table), self.worth(table)], dim=1) if self.sizes.exposures else table
+
+    def inputs(self, rows: Tensor, items: Tensor, signals: Tensor, shown: bool) -> Tensor:
         """(..., 1 + width): whether anything happened; what was consumed; with exposures, what was shown, by group."""
         held = items < self.sizes.catalogue_size
         consumed = held & (signals[..., 0] > 0.5) if shown else held
-        weight = consumed.to(table.dtype).unsqueeze(-1)  # (..., K, 1)
+        weight = consumed.to(rows.dtype).unsqueeze(-1)  # (..., K, 1)
         count = weight.sum(-2)  # (..., 1)
         answers = centred(self.signals, signals)
         if not self.sizes.exposures:
-            read = torch.cat([F.embedding(items, table), answers], dim=-1)  # (..., K, d + residual + S)
-            return torch.cat([(count > 0).to(table.dtype), (read * weight).sum(-2) / count.clamp_min(1).sqrt()], -1)
-        seen = held.to(table.dtype).unsqueeze(-1) * float(shown)
+            read = torch.cat([rows, answers], dim=-1)  # (..., K, d + residual + S)
+            return torch.cat([(count > 0).to(rows.dtype), (read * weight).sum(-2) / count.clamp_min(1).sqrt()], -1)
+        seen = held.to(rows.dtype).unsqueeze(-1) * float(shown)
         size = seen.sum(-2)
-        read = torch.cat([F.embedding(items, self.reader(table)), answers], dim=-1)
-        by_group = [seen, weight, answers[..., 1:] * weight, F.embedding(items, self.worth(table)) * seen]
+        read = torch.cat([rows[..., :_READ], answers], dim=-1)
+        by_group = [seen, weight, answers[..., 1:] * weight, rows[..., _READ:] * seen]
         groups = self.items_groups.sums(items, torch.cat(by_group, dim=-1))  # (..., C, S+1+worth)
         parts = [
-            ((count > 0) | (size > 0)).to(table.dtype),
+            ((count > 0) | (size > 0)).to(rows.dtype),
             (read * weight).sum(-2) / count.clamp_min(1).sqrt(),
             (read * seen).sum(-2) / size.clamp_min(1),
             torch.log1p(count),
