@@ -1,17 +1,40 @@
 """Critics of points in item space: what a direction, an item or the mean of a slate is worth to a user."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from recloop.agents.networks.features import ANCHORS, ItemTables, LoopFeatures, NetworkConfig
-from recloop.agents.networks.heads import EncoderDirection
+from recloop.agents.networks.features import ANCHORS, FeatureInputs, ItemTables, LoopFeatures, NetworkConfig
+from recloop.agents.networks.heads import Actor, EncoderDirection
 from recloop.envs.observation import Observation
+
+
+@dataclass(frozen=True)
+class Known:
+    """What actors and critics read of B lanes before any parameter is involved: worked out once for all of them.
+
+    Args:
+        observation: with `state`.
+        inputs: of `LoopFeatures`.
+    """
+
+    observation: Observation
+    inputs: FeatureInputs
+
+
+def head_of(actor: Actor, known: Known) -> Tensor:
+    """What an actor gives, (B, ...)."""
+    trunk = actor.features.trunk_of(known.inputs)
+    given: Tensor = actor.head(torch.cat([known.inputs.anchors.flatten(1), trunk], dim=1), known.observation)
+    return given
 
 
 class PointCritic(nn.Module):
     """Q(s, x) of points x of item space, for several heads over one trunk.
 
-    A head is an inner product of x with a query from the trunk, plus one hidden layer (tanh) over the trunk, x, and
+    A head is an inner product of x with a query from the trunk, plus one hidden layer (ReLU) over the trunk, x, and
     the inner products of x with the `ANCHORS` and with the state encoder's direction, so that a critic can soon say
     that what was shown lately is worn out. Points live where `ItemTables.centred` has the items.
 
@@ -32,25 +55,27 @@ class PointCritic(nn.Module):
         self.dim, self.heads, self.width = tables.dim, heads, config.hidden
         self.query = nn.Linear(self.features.hidden, heads * self.dim)
         self.of_trunk = nn.Linear(self.features.hidden, heads * self.width)
-        self.of_point = nn.Linear(self.dim, heads * self.width, bias=False)
-        self.of_likeness = nn.Linear(len(ANCHORS) + 1, heads * self.width, bias=False)
-        self.out = nn.Parameter(torch.empty(heads, 1, 1, self.width).uniform_(-1, 1) / self.width**0.5)
+        self.of_point = nn.Linear(self.dim + len(ANCHORS) + 1, heads * self.width, bias=False)
+        self.out = nn.Parameter(torch.empty(heads, 1, self.width, 1).uniform_(-1, 1) / self.width**0.5)
         self.offset = nn.Parameter(torch.zeros(heads, 1, 1))
 
-    def forward(self, observation: Observation, points: Tensor) -> Tensor:
-        """Q-values (Q, B, M) of points (B, M, d)."""
-        trunk, anchors = LoopFeatures.split(self.features(observation), self.dim)
-        known = torch.cat([anchors, self.encoder.start(observation).unsqueeze(1)], dim=1)  # (B, anchors + 1, d)
-        likeness = points @ known.transpose(1, 2)  # (B, M, anchors + 1)
-        inner = self.of_point(points) + self.of_likeness(likeness) + self.of_trunk(trunk).unsqueeze(1)
-        inner = torch.tanh(self._by_head(inner))  # (Q, B, M, h)
-        queries = self._by_head(self.query(trunk).unsqueeze(1))  # (Q, B, 1, d)
+    def forward(self, known: Known, points: Tensor, heads: int | None = None) -> Tensor:
+        """Q-values (Q, B, M) of points (B, M, d), by the first `heads` heads; default all."""
+        heads = self.heads if heads is None else heads
+        trunk = self.features.trunk_of(known.inputs)
+        start = self.encoder.start(known.observation).unsqueeze(1)
+        near = torch.cat([known.inputs.anchors, start], dim=1)  # (B, anchors + 1, d)
+        told = torch.cat([points, points @ near.transpose(1, 2)], dim=2)
+        inner = self._of(self.of_point, told, heads) + self._of(self.of_trunk, trunk.unsqueeze(1), heads)
+        queries = self._of(self.query, trunk.unsqueeze(1), heads)  # (Q, B, 1, d)
         linear = (queries @ points.transpose(1, 2))[:, :, 0]
-        return linear + (inner * self.out).sum(3) + self.offset
+        return linear + (torch.relu(inner) @ self.out[:heads])[..., 0] + self.offset[:heads]
 
-    def _by_head(self, values: Tensor) -> Tensor:
-        """(B, M, Q w) -> (Q, B, M, w)."""
-        return values.unflatten(2, (self.heads, -1)).movedim(2, 0)
+    def _of(self, layer: nn.Linear, inputs: Tensor, heads: int) -> Tensor:
+        """What the first heads' part of a layer makes of (B, M, ...): (Q, B, M, w)."""
+        rows = layer.out_features // self.heads * heads
+        bias = None if layer.bias is None else layer.bias[:rows]
+        return F.linear(inputs, layer.weight[:rows], bias).unflatten(2, (heads, -1)).movedim(2, 0)
 
 
 @torch.no_grad()

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from recloop.agents.configs import AgentConfig
 from recloop.agents.isolation import isolated_randomness
+from recloop.agents.learners.checkpoints import optimizer_state, restore_module, restore_optimizer, within
 from recloop.agents.learners.contract import Learner, Step, Task
-from recloop.agents.learners.critics import follow
+from recloop.agents.learners.critics import Known, follow
 from recloop.agents.learners.replay import Layout, Replay, Replayed
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables, SlateMeans
+from recloop.agents.networks.heads import Actor
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
 from recloop.encoders.errors import PolicyError
@@ -47,7 +49,7 @@ class ProtoConfig(AgentConfig):
     batch_size: int = 256
     train_every: int = 1
     updates: int = 2
-    tau: float = 0.01
+    tau: float = 0.05
     popularity: float = 0.5
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class ProtoNetworks(nn.Module):
     """
 
     items: Tensor
+    actor: Actor
 
     def __init__(self, tables: ItemTables, spec: ObservationSpec, config: Any) -> None:
         super().__init__()
@@ -84,17 +87,21 @@ class ProtoNetworks(nn.Module):
         """Make the networks."""
 
     @abstractmethod
-    def direction(self, observation: Observation) -> Tensor:
+    def direction(self, known: Known) -> Tensor:
         """(B, d), in the space of `items`."""
 
-    def best(self, observation: Observation, k: int) -> Tensor:
-        """The slate (B, k) when nothing is explored: the items nearest to the direction."""
-        return self.nearest(self.direction(observation), k, observation)
+    def read(self, observation: Observation) -> Known:
+        """What all networks read, those of the targets too."""
+        return Known(observation, self.actor.features.inputs(observation))
 
-    def nearest(self, points: Tensor, k: int, observation: Observation) -> Tensor:
+    def best(self, known: Known, k: int) -> Tensor:
+        """The slate (B, k) when nothing is explored: the items nearest to the direction."""
+        return self.nearest(self.direction(known), k, known)
+
+    def nearest(self, points: Tensor, k: int, known: Known) -> Tensor:
         """The k admissible items (B, k) of largest inner product with points (B, d); N where fewer are admissible."""
         n = len(self.items) - 1
-        found = nearest_items(points, self.items[:-1], min(k, n), observation)
+        found = nearest_items(points, self.items[:-1], min(k, n), known.observation)
         return F.pad(found, (0, max(k - n, 0)), value=n)
 
     def vectors(self, items: Tensor) -> Tensor:
@@ -126,7 +133,7 @@ class ProtoPolicy(Policy):
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
         """The best slate as the networks have it."""
         self.networks.to(observation["state"].device)
-        return self.networks.best(observation, k), carry
+        return self.networks.best(self.networks.read(observation), k), carry
 
     def config(self) -> dict[str, Any]:
         """See `restore`."""
@@ -170,8 +177,8 @@ class ProtoLearner(Learner):
         with isolated_randomness(task.seed):
             networks = self.policy_class.networks_class(task.tables, task.spec, config).to(task.device)
         self.networks: Any = networks
-        tables = {id(buffer): buffer for buffer in networks.buffers()}
-        self.targets: Any = deepcopy(networks, tables).requires_grad_(False)
+        shared = {id(buffer): buffer for buffer in networks.buffers()}
+        self.targets: Any = deepcopy(networks, shared).requires_grad_(False)
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         keys = [*FEATURE_KEYS, *(["profile"] if task.spec.profile_dim else [])]
         if not task.serving.world.consumes_twice:
@@ -184,9 +191,13 @@ class ProtoLearner(Learner):
 
     def keep(self, step: Step) -> None:
         """Into the replay."""
-        self.replay.keep(step)
+        self.replay.keep(step, self._extra(step))
         self._earned[0] += step.reward.abs().sum()
         self._earned[1] += len(step.reward)
+
+    def _extra(self, step: Step) -> dict[str, Tensor]:
+        """The values of `extra`."""
+        return {}
 
     def update(self, progress: float) -> dict[str, Tensor]:
         """A round of gradient steps."""
@@ -216,7 +227,7 @@ class ProtoLearner(Learner):
             "networks": self.networks.state_dict(),
             "targets": self.targets.state_dict(),
             "replay": self.replay.state(),
-            **{f"optimiser.{name}": _moments(optimiser) for name, optimiser in self.optimisers.items()},
+            **{f"optimiser.{name}": optimizer_state(optimiser) for name, optimiser in self.optimisers.items()},
         }
         state = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
         own = {"earned": self._earned, "rounds": torch.tensor(self.rounds), "generator": self.generator.get_state()}
@@ -224,15 +235,11 @@ class ProtoLearner(Learner):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Learner`."""
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {n.removeprefix(f"{name}."): value for n, value in state.items() if n.startswith(f"{name}.")}
-
-        self.networks.load_state_dict(part("networks"))
-        self.targets.load_state_dict(part("targets"))
-        self.replay.restore(part("replay"))
+        restore_module(self.networks, within(state, "networks"))
+        restore_module(self.targets, within(state, "targets"))
+        self.replay.restore(within(state, "replay"))
         for name, optimiser in self.optimisers.items():
-            _set_moments(optimiser, part(f"optimiser.{name}"))
+            restore_optimizer(optimiser, within(state, f"optimiser.{name}"))
         self._earned.copy_(state["earned"])
         self.rounds = int(state["rounds"])
         self.generator.set_state(state["generator"].cpu())
@@ -246,7 +253,9 @@ class ProtoLearner(Learner):
         self.optimisers[name] = torch.optim.Adam(parameters, lr=self._rate(name), fused=True)
 
     def _rate(self, name: str) -> float:
-        rate: float = self.config.critic_learning_rate if name == "critic" else self.config.learning_rate
+        """The learning rate that a training starts with."""
+        rates = {"actor": "learning_rate", "critic": "critic_learning_rate", "temperature": "temperature_rate"}
+        rate: float = getattr(self.config, rates[name])
         return rate
 
     def _descend(self, name: str, loss: Tensor) -> None:
@@ -257,26 +266,13 @@ class ProtoLearner(Learner):
         nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm, foreach=True)
         self.optimisers[name].step()
 
-    def _noise(self, like: Tensor) -> Tensor:
-        """Standard normal noise for an update."""
-        return torch.randn(like.shape, generator=self.generator, device=like.device)
+    def _noise(self, batch: Replayed) -> Tensor:
+        """Standard normal noise (M, d) for an update."""
+        shape = (len(batch.reward), self.networks.items.shape[1])
+        return torch.randn(shape, generator=self.generator, device=self.task.device)
 
 
-def noise_at(draw: Draw, like: Tensor) -> Tensor:
+def noise_at(draw: Draw, dim: int) -> Tensor:
     """Standard normal noise (B, d) for acting."""
-    entries = torch.arange(like.shape[1], device=like.device).expand(len(like), -1)
+    entries = torch.arange(dim, device=draw.key.device).expand(len(draw.key), -1)
     return draw.normal("proto", entries)
-
-
-def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's state by parameter number and name; empty before the first step."""
-    state = optimiser.state_dict()["state"]
-    return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
-
-
-def _set_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in moments.items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = value.clone()
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,13 +1,15 @@
 """Wolpertinger on DDPG and on TD3: a direction in item space, its nearest items, and a critic that re-ranks them."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.agents.learners.contract import Acted, Task
-from recloop.agents.learners.critics import PointCritic
+from recloop.agents.configs import AgentConfig
+from recloop.agents.learners.contract import Acted, Step, Task
+from recloop.agents.learners.critics import Known, PointCritic, head_of
 from recloop.agents.learners.proto import ProtoConfig, ProtoLearner, ProtoNetworks, ProtoPolicy, noise_at
 from recloop.agents.learners.replay import Replayed
 from recloop.agents.networks.features import ItemTables
@@ -68,29 +70,21 @@ class WolpertingerNetworks(ProtoNetworks):
         self.actor = make_actor("proto", tables, spec.shown_length, spec.profile_dim, config.network)
         self.critic = PointCritic(tables, spec.shown_length, spec.profile_dim, config.network, config.critics)
 
-    def direction(self, observation: Observation) -> Tensor:
+    def direction(self, known: Known) -> Tensor:
         """(B, d), of length 1."""
-        return F.normalize(self.actor(observation), dim=1)
+        return F.normalize(head_of(self.actor, known), dim=1)
 
-    def best(self, observation: Observation, k: int) -> Tensor:
+    def best(self, known: Known, k: int) -> Tensor:
         """Of the m nearest items, the k that the first critic values most."""
-        return self.among_nearest(self.direction(observation), k, observation)
+        return self.among_nearest(self.direction(known), k, known)
 
-    def among_nearest(self, points: Tensor, k: int, observation: Observation) -> Tensor:
+    def among_nearest(self, points: Tensor, k: int, known: Known) -> Tensor:
         """The same (B, k) for other points (B, d) than the direction; equal values by nearness."""
-        return self.chosen(observation, self.nearest(points, max(self.count, k), observation), k)
-
-    def chosen(self, observation: Observation, retrieved: Tensor, k: int) -> Tensor:
-        """The k items (B, k) of highest value, by the first critic, among those retrieved (B, M)."""
-        values = self.critic(observation, self.vectors(retrieved))[0]  # (B, M)
+        retrieved = self.nearest(points, max(self.count, k), known)
+        values = self.critic(known, self.vectors(retrieved), heads=1)[0]  # (B, m)
         empty = len(self.items) - 1
         places = best_slate(values, retrieved < empty, k)
         return F.pad(retrieved, (0, 1), value=empty).gather(1, places)
-
-    def value(self, observation: Observation, slate: Tensor) -> Tensor:
-        """(Q, B) of slates (B, K): the mean over their items."""
-        mean: Tensor = (self.critic(observation, self.vectors(slate)) * self.shares(slate)).sum(2)
-        return mean
 
 
 class WolpertingerPolicy(ProtoPolicy):
@@ -112,41 +106,71 @@ class DDPG(ProtoLearner):
     """
 
     name = "ddpg"
+    settings: ClassVar[type[AgentConfig]] = DDPGConfig
     policy_class = WolpertingerPolicy
 
     def __init__(self, task: Task, config: DDPGConfig) -> None:
-        super().__init__(task, config)
+        super().__init__(task, config, {"own": ((task.spec.slate_size,), torch.float32)})
         self._adam("actor", list(self.networks.actor.parameters()))
         self._adam("critic", list(self.networks.critic.parameters()))
+        weights = getattr(task.serving.world.reward, "signals", {})
+        names = [signal.name for signal in task.serving.world.signals]
+        self._weights = torch.tensor([weights.get(name, 0.0) for name in names], device=task.device)
 
     @torch.no_grad()
     def act(self, seen: Observation, draw: Draw) -> Acted:
         """The slate of a direction with noise."""
-        point = self.networks.direction(seen)
-        point = point + self.config.noise / point.shape[1] ** 0.5 * noise_at(draw, point)
-        return Acted(self.networks.among_nearest(point, self.task.spec.slate_size, seen))
+        known = self.networks.read(seen)
+        point = self.networks.direction(known)
+        point = point + self.config.noise / point.shape[1] ** 0.5 * noise_at(draw, point.shape[1])
+        return Acted(self.networks.among_nearest(point, self.task.spec.slate_size, known))
+
+    def _extra(self, step: Step) -> dict[str, Tensor]:
+        return {"own": (step.response.signals * step.response.given) @ self._weights}  # (B, K)
 
     def _gradient_step(self, batch: Replayed) -> dict[str, Tensor]:
-        target = self._target(batch)
-        values = self.networks.value(batch.seen, batch.slate)
-        loss = F.mse_loss(values, target.expand_as(values))
+        known, networks = self.networks.read(batch.seen), self.networks
+        shares = networks.shares(batch.slate)
+        later = batch.discount * self._later(batch)
+        target = item_targets(self._scaled(batch.extra["own"]), self._scaled(batch.reward) + later, shares)
+        values = networks.critic(known, networks.vectors(batch.slate))  # (Q, M, K)
+        loss = ((values - target).square() * shares).sum(2).mean()
         self._descend("critic", loss)
-        logged = {"train/loss": loss.detach(), "train/value": values.detach().mean()}
+        logged = {"train/loss": loss.detach(), "train/value": (values.detach() * shares).sum(2).mean()}
         if self.rounds % self.config.actor_every == 0:
-            gain = self.networks.critic(batch.seen, self.networks.direction(batch.seen).unsqueeze(1))[0].mean()
+            gain = networks.critic(known, networks.direction(known).unsqueeze(1), heads=1).mean()
             self._descend("actor", -gain)
             logged["train/actor_loss"] = -gain.detach()
         return logged
 
     @torch.no_grad()
-    def _target(self, batch: Replayed) -> Tensor:
-        """(B,): the reward, and what the target networks' slate is worth after it."""
-        point = self.targets.direction(batch.after)
+    def _later(self, batch: Replayed) -> Tensor:
+        """What the target networks' slate is worth after the step, (M,)."""
+        known, targets = self.networks.read(batch.after), self.targets
+        point = targets.direction(known)
         if self.config.smoothing:
             limit = self.config.smoothing_limit
-            point = point + self.config.smoothing / point.shape[1] ** 0.5 * self._noise(point).clamp(-limit, limit)
-        slate = self.targets.among_nearest(point, self.task.spec.slate_size, batch.after)
-        return self._scaled(batch.reward) + batch.discount * self.targets.value(batch.after, slate).amin(0)
+            point = point + self.config.smoothing / point.shape[1] ** 0.5 * self._noise(batch).clamp(-limit, limit)
+        slate = targets.among_nearest(point, self.task.spec.slate_size, known)
+        values = targets.critic(known, targets.vectors(slate))  # (Q, M, K)
+        return (values * targets.shares(slate)).sum(2).amin(0)
+
+
+def item_targets(own: Tensor, worth: Tensor, shares: Tensor) -> Tensor:
+    """What the items of a slate are to be worth, (M, K): their mean over the slate is what the slate is worth.
+
+    Args:
+        own: (M, K) what each item's own answer earned.
+        worth: (M,) the reward, of which the sum of `own` is a part, and what comes after.
+        shares: (M, K) of the items in the mean.
+
+    >>> share = torch.tensor([[0.5, 0.5, 0.0]])
+    >>> item_targets(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([3.0]), share).tolist()
+    [[4.0, 2.0, 2.0]]
+    """
+    own = own * (shares > 0)
+    count = (shares > 0).sum(1, keepdim=True)
+    return count * own + (worth - own.sum(1)).unsqueeze(1)
 
 
 class TD3(DDPG):
