@@ -20,6 +20,7 @@ __all__ = [
     "KINDS",
     "POLICIES",
     "FitOptions",
+    "can_resume",
     "load_policy",
     "make_policy",
     "needs_training",
@@ -111,6 +112,14 @@ def needs_training(name: str | Path) -> bool:
     if isinstance(found, type) and issubclass(found, Policy):
         return cast(Any, found.fit).__func__ is not cast(Any, Policy.fit).__func__
     return True
+
+
+def can_resume(name: str | Path) -> bool:
+    """Whether this is one of our learners, or a `Learner` of your own: their trainings keep checkpoints."""
+    if _is_folder(name):
+        return False
+    found = _import(_path_of(str(name)))
+    return isinstance(found, type) and issubclass(found, Learner)
 
 
 def save_policy(policy: Policy, folder: Path | str) -> None:

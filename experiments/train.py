@@ -1,9 +1,11 @@
 """Train one policy in a world and keep it.
 
     recloop train worlds/ml-100k --agent ppo --steps 200000 --seed 0 --out policies/ppo
+    recloop train worlds/ml-100k --agent recloop-ppo --checkpoint checkpoints/ppo --out policies/recloop-ppo
     recloop train worlds/ml-100k --agent sasrec --out policies/sasrec
     recloop train worlds/ml-100k --agent my_module:MyAgent --out policies/mine
 
+With `--checkpoint`, an interrupted training of one of our own learners goes on when the same command is run again.
 TensorBoard logs go beside the policy, to OUT-tensorboard. At the end the policy meets the validation simulator on the
 tune users; the judges stay unread.
 """
@@ -14,8 +16,9 @@ from pathlib import Path
 
 import tyro
 
+from recloop.agents.learners import LEARNERS
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import make_policy, needs_training, save_policy
+from recloop.agents.registry import can_resume, make_policy, needs_training, save_policy
 from recloop.encoders.errors import PolicyError
 from recloop.envs.core import checked_device
 from recloop.envs.penalties import Uncertainty
@@ -57,11 +60,17 @@ class TrainConfig:
     """Torch device."""
     threads: int | None = None
     """Torch threads; default OMP_NUM_THREADS, else all cores."""
+    checkpoint: Path | None = None
+    """Folder where a training is kept, so that the same command goes on after an interruption; own learners only."""
+    checkpoint_every: int = 50
+    """Updates between two checkpoints."""
+    compile: bool = False
+    """Compile what pays; falls back with a warning."""
     progress: bool = True
     """Show progress bars."""
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps, threads=self.threads)
+        at_least(1, steps=self.steps, threads=self.threads, checkpoint_every=self.checkpoint_every)
         at_least(0, seed=self.seed)
         at_least(2, lanes=self.lanes)
 
@@ -88,6 +97,10 @@ def main(config: TrainConfig) -> Trained:
     use_threads(config.threads)
     checked_device(config.device)
     needs_training(config.agent)  # an unknown name is refused before anything is read
+    if config.checkpoint is not None and not can_resume(config.agent):
+        raise PolicyError(
+            f"'{config.agent}' keeps no checkpoints; leave --checkpoint out, or train one of {', '.join(LEARNERS)}"
+        )
     checked_out(config.out, "policy.json", "policy")
     world = World.load(config.world)
     trained = train(world, config)
@@ -116,6 +129,9 @@ def train(world: World, config: TrainConfig) -> Trained:
             log=run.log,
             uncertainty=config.uncertainty,
             entropy_bonus=config.entropy_bonus,
+            checkpoint=config.checkpoint,
+            checkpoint_every=config.checkpoint_every,
+            compile=config.compile,
         )
         policy = make_policy(config.agent, world, options)
         if policy.privileged:
