@@ -20,12 +20,16 @@ DEFAULT_CANDIDATES = 200
 """C, where nobody says otherwise; never more than the catalogue."""
 
 
+Search = Callable[[Tensor, int, Observation], Tensor]
+"""Points (B, d), k and an observation -> the k admissible items nearest to each, int64 (B, k)."""
+
+
 class Retriever(ABC):
     """Narrows the catalogue to C items worth considering. Belongs to the policy and is saved with it.
 
     Attributes:
         size: C.
-        needs: the observation's keys that it reads, besides `action_mask` where there is one.
+        needs: the observation's keys that it reads, besides `action_mask` or `seen` where there is one.
     """
 
     size: int
@@ -35,7 +39,8 @@ class Retriever(ABC):
     def candidates(self, observation: Observation) -> Tensor:
         """int64 (B, C) item rows without repeats, the best guess first.
 
-        Keeps to `observation["action_mask"]` (B, N) where it is there; N fills up where fewer items are admissible.
+        Keeps to `observation["action_mask"]` (B, N), or else to `observation["seen"]` (B, M), the items not to be shown
+        again in a large catalogue, where one is there; N fills up where fewer items are admissible.
         """
 
 
@@ -50,11 +55,8 @@ class EncoderRetriever(Retriever):
     needs = ("state",)
 
     def __init__(self, state_encoder: StateEncoder, size: int | None = None) -> None:
-        n = state_encoder.catalogue_size
         self.state_encoder = state_encoder
-        self.size = min(DEFAULT_CANDIDATES, n) if size is None else size
-        if not 1 <= self.size <= n:
-            raise RecloopError(f"candidates={self.size} does not fit a catalogue of {n} items; choose 1 to {n}")
+        self.size = candidates_size(size, state_encoder.catalogue_size)
 
     @torch.no_grad()
     def candidates(self, observation: Observation) -> Tensor:
@@ -230,13 +232,15 @@ class ProtoCodec(ActionCodec):
 
     Args:
         item_vectors: float32 (N+1, d), on the device of the actions; row N is zero.
+        search: finds the items instead of the exact search, shaped as `Search`.
     """
 
     mode = "proto"
 
-    def __init__(self, spec: ObservationSpec, item_vectors: Tensor) -> None:
+    def __init__(self, spec: ObservationSpec, item_vectors: Tensor, search: Search | None = None) -> None:
         super().__init__(spec)
         self.item_vectors = item_vectors
+        self.search = search
         self.space = gym.spaces.Box(-1.0, 1.0, (item_vectors.shape[1],), np.float32)
 
     def _check_values(self, action: Tensor) -> None:
@@ -247,7 +251,19 @@ class ProtoCodec(ActionCodec):
             )
 
     def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        if self.search is not None:
+            return self.search(action, self.slate_size, observation)
         return nearest_items(action, self.item_vectors[:-1], self.slate_size, observation)
+
+
+def candidates_size(size: int | None, catalogue_size: int) -> int:
+    """C, the default where nobody says otherwise; `RecloopError` where it does not fit the catalogue."""
+    size = min(DEFAULT_CANDIDATES, catalogue_size) if size is None else size
+    if not 1 <= size <= catalogue_size:
+        raise RecloopError(
+            f"candidates={size} does not fit a catalogue of {catalogue_size} items; choose 1 to {catalogue_size}"
+        )
+    return size
 
 
 def nearest_items(
@@ -269,6 +285,7 @@ def make_codec(
     *,
     candidates: int = 0,
     one_at_a_time: bool = False,
+    search: Search | None = None,
 ) -> ActionCodec:
     """The codec of an action mode.
 
@@ -278,6 +295,7 @@ def make_codec(
         item_vectors: float32 (N+1, d), row N zero.
         candidates: C, for mode `candidates`.
         one_at_a_time: fill a slate in K micro-steps; mode `candidates` only.
+        search: finds the items of mode `proto`; default the exact search.
 
     Raises:
         RecloopError: for an unknown mode, or sizes that do not fit it.
@@ -286,7 +304,7 @@ def make_codec(
         "slate": lambda: SlateCodec(spec),
         "item": lambda: ItemCodec(spec),
         "candidates": lambda: (PickCodec if one_at_a_time else CandidatesCodec)(spec, candidates),
-        "proto": lambda: ProtoCodec(spec, item_vectors),
+        "proto": lambda: ProtoCodec(spec, item_vectors, search),
     }
     if mode not in makers:
         raise RecloopError(unknown_name("action mode", mode, makers))

@@ -1,6 +1,7 @@
 """What one asks of an environment, and the driver that answers: shared by the three skins."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -10,6 +11,7 @@ import torch
 from recloop.envs.actions import EncoderRetriever, Retriever, make_codec
 from recloop.envs.core import Core
 from recloop.envs.driver import Driver
+from recloop.envs.item_index import IndexKind, IndexRetriever, ItemIndex
 from recloop.envs.rewards import Reward
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import ENTRY_POINTS, find_simulator
@@ -25,6 +27,8 @@ class TaskOptions(TypedDict, total=False):
         alone, or a tuple of keys.
     candidates: C, items to choose from in mode `candidates`.
     retriever: a callable `World -> Retriever` that makes them; default the state encoder's best.
+    index: `flat`, `ivf` or `hnsw` finds candidates, and the items of mode `proto`, by an index in place of the exact
+        search; see `recloop.envs.item_index`.
     simulator: a name in the world, `my_package.module:MyUsers`, an installed entry point, or a `UserSimulator`.
     users: a part of the world's users, or rows of the users table, to draw from.
     reward: a callable of `Outcome`; default the world's.
@@ -40,6 +44,7 @@ class TaskOptions(TypedDict, total=False):
     observation: str | Sequence[str]
     candidates: int | None
     retriever: Callable[[World], Retriever] | Retriever | None
+    index: IndexKind | None
     simulator: str | UserSimulator | None
     users: str | Sequence[int]
     reward: Reward | None
@@ -60,6 +65,7 @@ def make_driver(
     observation: str | Sequence[str] = "dict",
     candidates: int | None = None,
     retriever: Callable[[World], Retriever] | Retriever | None = None,
+    index: IndexKind | None = None,
     simulator: str | UserSimulator | None = None,
     users: str | Sequence[int] = "train",
     reward: Reward | None = None,
@@ -89,7 +95,8 @@ def make_driver(
     )
     asked = not isinstance(observation, str) and "candidates" in observation
     if retriever is None and (asked or action_mode == "candidates"):
-        retriever = EncoderRetriever(core.encoder, candidates)
+        chosen = partial(IndexRetriever, index=index) if index else EncoderRetriever
+        retriever = chosen(core.encoder, candidates)
     elif retriever is not None and not isinstance(retriever, Retriever):
         retriever = retriever(found)
     codec = make_codec(
@@ -98,6 +105,7 @@ def make_driver(
         core.encoder.item_vectors,
         candidates=retriever.size if retriever is not None else 0,
         one_at_a_time=one_at_a_time,
+        search=ItemIndex(core.encoder.item_vectors[:-1], index).nearest if index and action_mode == "proto" else None,
     )
     return Driver(core, codec, observation, retriever, watched)
 
