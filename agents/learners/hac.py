@@ -51,7 +51,8 @@ class HACNetworks(ProtoNetworks):
         self.actor = make_actor("proto", tables, spec.shown_length, spec.profile_dim, config.network)
         self.kernel = nn.Linear(tables.dim, tables.dim, bias=False)
         nn.init.eye_(self.kernel.weight)
-        self.odds = nn.Parameter(torch.tensor([1.0, 0.0]))  # scores -> log-odds of consumption: slope, level
+        self.odds_gain = config.network.shared_gain
+        self.odds = nn.Parameter(torch.tensor([1.0, 0.0]) / self.odds_gain)  # slope and level of log-odds by score
         self.critic = PointCritic(tables, spec.shown_length, spec.profile_dim, config.network)
 
     def hyper_action(self, known: Known) -> Tensor:
@@ -77,7 +78,8 @@ class HACNetworks(ProtoNetworks):
     def log_odds(self, hyper_action: Tensor, slate: Tensor) -> Tensor:
         """Of consuming each item of a slate: (B, K)."""
         scores = (self.vectors(slate) @ self.in_item_space(hyper_action).unsqueeze(2))[..., 0]
-        return self.odds[0] * scores + self.odds[1]
+        slope, level = self.odds_gain * self.odds
+        return slope * scores + level
 
     def value(self, known: Known, hyper_action: Tensor) -> Tensor:
         """(B,) of hyper-actions (B, d), an actor's or inferred ones."""
@@ -96,8 +98,8 @@ class HACPolicy(ProtoPolicy):
 class HAC(ProtoLearner):
     """Hyper-actor critic (Liu et al., WWW 2023: Exploration and Regularization of the Latent Action Space).
 
-    Its four losses: the critic's temporal difference on hyper-actions inferred from the slates shown; the actor's ascent
-    of the same critic at its hyper-action; the distance between that and the hyper-action inferred from the slate it
+    Its four losses: the critic's temporal difference on hyper-actions inferred from the slates shown; the actor's
+    ascent of the same critic at its hyper-action; the distance between that and the hyper-action inferred from the slate it
     leads to; and the log-loss of the consumed items under the scores. Differences: users are read by `LoopFeatures`
     instead of the paper's SASRec, by actor and critic apart; the kernel is linear and starts as the identity, the
     hyper-action at the state encoder's direction; a learned slope and level turn scores into log-odds; the actor's
@@ -131,6 +133,8 @@ class HAC(ProtoLearner):
         target = self._scaled(batch.reward) + batch.discount * self._later(batch)
         loss = F.mse_loss(networks.value(known, networks.inferred(batch.slate).detach()), target)
         self._descend("critic", loss)
+        if self.rounds < config.actor_starts:
+            return {"train/loss": loss.detach()}
         action = networks.hyper_action(known)
         gain = networks.value(known, action).mean()
         distance = self._distance(known, action)

@@ -38,6 +38,7 @@ class ProtoConfig(AgentConfig):
         batch_size: transitions a gradient step.
         train_every: steps a lane between two rounds of updates.
         updates: gradient steps a round.
+        actor_starts: gradient steps of the critic before the actor's first.
         tau: share of the way that target networks go after the others in a gradient step.
         popularity: spread of item space's coordinate of popularity, as a multiple of the vectors' spread.
     """
@@ -49,6 +50,7 @@ class ProtoConfig(AgentConfig):
     batch_size: int = 256
     train_every: int = 1
     updates: int = 2
+    actor_starts: int = 100
     tau: float = 0.05
     popularity: float = 0.5
 

@@ -118,6 +118,8 @@ class SAC(ProtoLearner):
         target = self._scaled(batch.reward) + batch.discount * self._later(batch, temperature)
         loss = (networks.values(known, batch.extra["action"]) - target).square().mean()
         self._descend("critic", loss)
+        if self.rounds < self.config.actor_starts:
+            return {"train/loss": loss.detach()}
         action, log_density = networks.drawn(known, self._noise(batch))
         values = networks.values(known, action).amin(0)
         actor_loss = (temperature * log_density - values).mean()

@@ -137,7 +137,7 @@ class DDPG(ProtoLearner):
         loss = ((values - target).square() * shares).sum(2).mean()
         self._descend("critic", loss)
         logged = {"train/loss": loss.detach(), "train/value": (values.detach() * shares).sum(2).mean()}
-        if self.rounds % self.config.actor_every == 0:
+        if self.rounds >= self.config.actor_starts and self.rounds % self.config.actor_every == 0:
             gain = networks.critic(known, networks.direction(known).unsqueeze(1), heads=1).mean()
             self._descend("actor", -gain)
             logged["train/actor_loss"] = -gain.detach()
