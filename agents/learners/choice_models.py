@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.agents.baselines.greedy import TellsChances
+from recloop.agents.learners.item_values import CandidateValues, Look
 from recloop.agents.networks.heads import Actor
 from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.errors import PolicyError
@@ -35,8 +36,8 @@ _ROUNDS = 6
 class ChoiceModel(Protocol):
     """Says how likely each candidate is consumed."""
 
-    def __call__(self, observation: Observation) -> Tensor:
-        """Log-odds (B, C) of consuming each of `candidates` (B, C) when it is shown alone."""
+    def __call__(self, observation: Observation, look: Look) -> Tensor:
+        """Log-odds (B, C) of consuming each item of the look (B, C) when it is shown alone."""
 
 
 class LearnedChoice(nn.Module):
@@ -50,12 +51,12 @@ class LearnedChoice(nn.Module):
 
     def __init__(self, actor: Actor, gain: float, first: float = -2.0) -> None:
         super().__init__()
-        self.actor, self.gain = actor, gain
+        self.scores, self.gain = CandidateValues(actor, values=0), gain
         self.offset = nn.Parameter(torch.tensor(first / gain))
 
-    def forward(self, observation: Observation) -> Tensor:
-        """See `ChoiceModel`."""
-        scores: Tensor = self.actor(observation)
+    def forward(self, observation: Observation, look: Look) -> Tensor:
+        """See `ChoiceModel`; the observation is not read anew."""
+        scores: Tensor = self.scores(look)[1]
         return scores + self.gain * self.offset
 
 
@@ -85,9 +86,9 @@ class UsersChoice:
         self._prepared: torch.device | None = None
 
     @torch.no_grad()
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation, look: Look) -> Tensor:
         """See `ChoiceModel`."""
-        past, items = past_of(observation), observation["candidates"]
+        past, items = past_of(observation), look.items
         if self._prepared != items.device:
             self.model.prepare(self.world, items.device)
             self._prepared = items.device
@@ -99,7 +100,7 @@ class UsersChoice:
             expected = self.model.expected(state.rows(rows), past.rows(rows), items.reshape(-1, 1))
             assert expected is not None
             chance = expected.mean[:, 0, 0].view(items.shape)
-        return torch.logit(chance, eps=1e-6).masked_fill(items == len(self.world.catalogue), FORBIDDEN)
+        return torch.logit(chance, eps=1e-6).masked_fill(~look.mask, FORBIDDEN)
 
 
 def chances(log_odds: Tensor, shown: Tensor, competition: Competition) -> Tensor:

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.agents.configs import AgentConfig
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.contract import Task
-from recloop.agents.learners.item_values import ItemValueConfig, ItemValueLearner
+from recloop.agents.learners.item_values import CandidateValues, ItemValueConfig, ItemValueLearner, Look
 from recloop.agents.learners.replay import Replayed
-from recloop.agents.networks.heads import Actor, ValueHead, admissible
 from recloop.agents.networks.policy import ActorPolicy
 from recloop.agents.slates import sample
 from recloop.envs.observation import Observation
@@ -21,24 +20,6 @@ from recloop.envs.observation import Observation
 @dataclass(frozen=True)
 class DoubleDQNConfig(ItemValueConfig):
     """Double DQN on slates; see `DoubleDQN`."""
-
-
-class PlaceValues(nn.Module):
-    """q(s, i) of every candidate: a value of the user's state plus the actor's scores.
-
-    Args:
-        actor: with head `candidates`; it alone ranks, as the state's value is one for all.
-    """
-
-    def __init__(self, actor: Actor) -> None:
-        super().__init__()
-        self.actor, self.base = actor, ValueHead(actor.features)
-
-    def forward(self, observation: Observation) -> Tensor:
-        """(B, C); about `FORBIDDEN` where a place is empty."""
-        features = self.actor.features(observation)
-        q: Tensor = self.base(features) + self.actor.head(features, observation)
-        return q
 
 
 class DoubleDQN(ItemValueLearner):
@@ -64,8 +45,8 @@ class DoubleDQN(ItemValueLearner):
     def __init__(self, task: Task, config: DoubleDQNConfig) -> None:
         super().__init__(task, config)
         with isolated_randomness(task.seed):
-            self.online = PlaceValues(self._fresh_actor())
-        self._take(self.online)
+            online = CandidateValues(self._fresh_actor(), values=1)
+        self._take(online)
 
     def policy(self) -> ActorPolicy:
         """The K candidates of highest q."""
@@ -79,12 +60,13 @@ class DoubleDQN(ItemValueLearner):
             name=self.name,
         )
 
-    def _best(self, seen: Observation, mask: Tensor) -> Tensor:
-        return sample(self.online.actor(seen), mask, self.slate_size)
+    def _best(self, seen: Observation, look: Look) -> Tensor:
+        return sample(self.online(look)[1], look.mask, self.slate_size)
 
     def _loss(self, drawn: Replayed) -> dict[str, Tensor]:
-        q = self.online(drawn.seen).gather(1, drawn.extra["positions"].long())  # (M, K)
-        shown = drawn.slate < self.empty
+        chosen = self._chosen(drawn)
+        value, scores = self.online(chosen)
+        q, shown = value + scores, chosen.mask  # (M, K)
         target = place_targets(drawn.extra["own"], drawn.reward, drawn.discount, self._later(drawn.after), shown)
         loss = (F.smooth_l1_loss(q, target, reduction="none") * shown).sum() / shown.sum().clamp_min(1)
         return {"train/loss": loss, "train/q": (q * shown).sum(1).mean()}
@@ -92,10 +74,11 @@ class DoubleDQN(ItemValueLearner):
     @torch.no_grad()
     def _later(self, after: Observation) -> Tensor:
         """What the target network holds of the online network's best slate, (M,)."""
-        mask = admissible(after, self.empty)
-        best = self._best(after, mask)
-        q: Tensor = self.target(after).gather(1, best)
-        return (q * mask.gather(1, best)).sum(1)
+        look = self.online.look(after)
+        best = self._best(after, look)
+        value, scores = self.target(look)
+        q: Tensor = value + scores.gather(1, best)  # (M, K)
+        return (q * look.mask.gather(1, best)).sum(1)
 
 
 def place_targets(own: Tensor, reward: Tensor, discount: Tensor, later: Tensor, shown: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from recloop.agents.learners.checkpoints import optimizer_state, restore_optimiz
 from recloop.agents.learners.contract import Acted, Learner, Step, Task
 from recloop.agents.learners.critics import follow
 from recloop.agents.learners.replay import Layout, Replay, Replayed
-from recloop.agents.networks.features import FEATURE_KEYS, NetworkConfig
-from recloop.agents.networks.heads import Actor, admissible, make_actor
-from recloop.agents.slates import sample
+from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, NetworkConfig
+from recloop.agents.networks.heads import FACTS, Actor, CandidateHead, ValueHead, admissible, make_actor
+from recloop.agents.slates import FORBIDDEN, sample
 from recloop.encoders.errors import PolicyError
 from recloop.envs.observation import Observation
 from recloop.envs.randomness import Draw
@@ -64,6 +64,53 @@ class ItemValueConfig(AgentConfig):
             raise PolicyError(f"last_epsilon={self.last_epsilon}; it must lie in [0, 1]")
 
 
+@dataclass(frozen=True)
+class Look:
+    """What values of candidates are worked out from before any parameter is involved: all networks share it.
+
+    Args:
+        inputs: the features' part without parameters.
+        items: int64 (B, C) item rows.
+        facts: float32 (B, F, C) of them; see `ItemScores`.
+        mask: bool (B, C), where there is an item.
+    """
+
+    inputs: FeatureInputs
+    items: Tensor
+    facts: Tensor
+    mask: Tensor
+
+
+class CandidateValues(nn.Module):
+    """Scores of candidates and some values of the user's state, over one trunk.
+
+    Args:
+        actor: with head `candidates`.
+        values: how many values of the state.
+    """
+
+    def __init__(self, actor: Actor, values: int) -> None:
+        super().__init__()
+        self.actor = actor
+        self.values = nn.ModuleList(ValueHead(actor.features) for _ in range(values))
+
+    @torch.no_grad()
+    def look(self, observation: Observation) -> Look:
+        """At the candidates of an observation."""
+        head = cast(CandidateHead, self.actor.head)
+        items, mask = observation["candidates"].long(), admissible(observation, head.empty)
+        inputs = self.actor.features.inputs(observation)
+        return Look(inputs, items, head.scores.facts(inputs.anchors, observation, items, mask), mask)
+
+    def forward(self, look: Look) -> tuple[Tensor, Tensor]:
+        """Values (B, V) and scores (B, C); `FORBIDDEN` where there is no item."""
+        trunk = self.actor.features.trunk_of(look.inputs)
+        scores = cast(CandidateHead, self.actor.head).scores.of_facts(trunk, look.items, look.facts)
+        values = [cast(ValueHead, head).of_trunk(trunk) for head in self.values]
+        stacked = torch.stack(values, dim=1) if values else trunk[:, :0]
+        return stacked, scores.masked_fill(~look.mask, FORBIDDEN)
+
+
 class ItemValueLearner(Learner):
     """Learns what items are worth to a user from a replay of steps, and shows the best slate by that.
 
@@ -96,17 +143,19 @@ class ItemValueLearner(Learner):
         self._modules: dict[str, nn.Module] = {}
         places = torch.arange(self.slate_size, device=task.device)
         self._places = places.expand(task.lanes, -1)
-        profile = ("profile",) if task.spec.profile_dim else ()
+        keys = (*FEATURE_KEYS, *(("profile",) if task.spec.profile_dim else ()))
         k = self.slate_size
         layout: Layout = {
             "positions": ((k,), torch.int32),
+            "facts": ((len(FACTS), k), torch.float32),
             "own": ((k,), torch.float32),
             "consumed": ((k,), torch.bool),
         }
         self.replay = Replay(
             task,
             config.buffer_size,
-            (*FEATURE_KEYS, *profile, "candidates"),
+            keys,
+            after_keys=(*keys, "candidates"),
             candidates=self.retriever.size,
             extra={**layout, **self._extra_layout()},
             steps=config.return_steps,
@@ -116,10 +165,11 @@ class ItemValueLearner(Learner):
     def act(self, seen: Observation, draw: Draw) -> Acted:
         """The best slate by present values, explored around."""
         with torch.no_grad():
-            mask = admissible(seen, self.empty)
-            positions = self._explored(self._best(seen, mask), mask, draw)
-            slate = seen["candidates"].gather(1, positions).masked_fill(~mask.gather(1, positions), self.empty)
-        return Acted(slate, {"positions": positions})
+            look = self.online.look(seen)
+            positions = self._explored(self._best(seen, look), look.mask, draw)
+            slate = look.items.gather(1, positions).masked_fill(~look.mask.gather(1, positions), self.empty)
+            facts = look.facts.gather(2, positions.unsqueeze(1).expand(-1, len(FACTS), -1))
+        return Acted(slate, {"positions": positions, "facts": facts})
 
     @torch.no_grad()
     def keep(self, step: Step) -> None:
@@ -127,7 +177,7 @@ class ItemValueLearner(Learner):
         given = step.response.given
         signals = step.response.signals * given
         extra = {
-            "positions": step.acted.extra["positions"],
+            **step.acted.extra,
             "own": signals @ self._weights,  # (B, K)
             "consumed": (signals[..., 0] > 0.5) & (step.acted.slate < self.empty),
             **self._extra(step),
@@ -150,7 +200,7 @@ class ItemValueLearner(Learner):
             tags["train/loss"].backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._parameters, config.max_grad_norm, foreach=True)
             self._optimizer.step()
-            follow(self.target, self._modules["online"], config.tau)
+            follow(self.target, self.online, config.tau)
             rounds.append({name: value.detach() for name, value in tags.items()})
         means = {name: torch.stack([tags[name] for tags in rounds]).mean() for name in rounds[0]}
         return {**means, "train/epsilon": self._epsilon.clone()}
@@ -172,12 +222,17 @@ class ItemValueLearner(Learner):
         self._epsilon.copy_(state["epsilon"])
 
     @abstractmethod
-    def _best(self, seen: Observation, mask: Tensor) -> Tensor:
+    def _best(self, seen: Observation, look: Look) -> Tensor:
         """Positions (B, K) among the candidates of the best slate; inadmissible ones fill its end."""
 
     @abstractmethod
     def _loss(self, drawn: Replayed) -> dict[str, Tensor]:
         """Scalars by tag, `train/loss` among them, which is descended."""
+
+    def _chosen(self, drawn: Replayed) -> Look:
+        """At the slates (M, K) that were shown, as they looked among the candidates then."""
+        inputs = self.online.actor.features.inputs(drawn.seen)
+        return Look(inputs, drawn.slate, drawn.extra["facts"], drawn.slate < self.empty)
 
     def _extra_layout(self) -> Layout:
         """What else is stored with a step."""
@@ -192,10 +247,10 @@ class ItemValueLearner(Learner):
         spec = self.task.spec
         return make_actor("candidates", self.task.tables, spec.shown_length, spec.profile_dim, self.config.network)
 
-    def _take(self, online: nn.Module, **others: nn.Module) -> None:
+    def _take(self, online: CandidateValues, **others: nn.Module) -> None:
         """Train these networks; `others` learn along. The target of `online` starts as a copy."""
         learning = {name: module.to(self.task.device) for name, module in {"online": online, **others}.items()}
-        self.target = copy.deepcopy(online).requires_grad_(False)
+        self.online, self.target = online, copy.deepcopy(online).requires_grad_(False)
         self._modules = {**learning, "target": self.target}
         self._parameters = [parameter for module in learning.values() for parameter in module.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=self.config.learning_rate, foreach=True)

@@ -58,6 +58,7 @@ class Replay:
         task: sizes, lanes, device and seed.
         capacity: transitions over all lanes.
         keys: observation keys to keep.
+        after_keys: those of the observation after a step; default the same.
         candidates: C, where `candidates` is among the keys.
         extra: what a learner stores with a step besides.
         steps: n of n-step returns.
@@ -73,6 +74,7 @@ class Replay:
         capacity: int,
         keys: Sequence[str],
         *,
+        after_keys: Sequence[str] | None = None,
         candidates: int = 0,
         extra: Layout | None = None,
         steps: int = 1,
@@ -85,12 +87,12 @@ class Replay:
                 f"a replay of {capacity} transitions holds {self.rows} steps of {task.lanes} lanes; {steps}-step "
                 f"returns need {steps + 2}: raise the capacity to {(steps + 2) * task.lanes} or lower the lanes"
             )
-        observed = {key: entry for key, entry in _observed(task.spec, candidates).items() if key in keys}
+        known = _observed(task.spec, candidates)
+        self._keys = {"seen": tuple(keys), "after": tuple(keys if after_keys is None else after_keys)}
         extra = dict(extra or {})
         small = _rows_dtype(task.spec.catalogue_size)
         layout: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            **{f"seen.{key}": entry for key, entry in observed.items()},
-            **{f"after.{key}": entry for key, entry in observed.items()},
+            **{f"{which}.{key}": known[key] for which, names in self._keys.items() for key in names},
             **{f"extra.{name}": entry for name, entry in extra.items()},
             "slate": ((task.spec.slate_size,), small),
             "reward": ((), torch.float32),
@@ -99,7 +101,7 @@ class Replay:
         }
         self.bytes = self.rows * task.lanes * _bytes_a_transition(layout)
         _check_memory(self.bytes, capacity, task)
-        self._keys, self._extra = tuple(observed), tuple(extra)
+        self._extra = tuple(extra)
         self._tables = {
             name: torch.zeros(self.rows, task.lanes, *shape, dtype=dtype, device=task.device)
             for name, (shape, dtype) in layout.items()
@@ -128,8 +130,8 @@ class Replay:
         row = self._written % self.rows
         extra = step.acted.extra if extra is None else extra
         values = {
-            **{f"seen.{key}": _packed(key, step.seen) for key in self._keys},
-            **{f"after.{key}": _packed(key, step.after) for key in self._keys},
+            **{f"seen.{key}": _packed(key, step.seen) for key in self._keys["seen"]},
+            **{f"after.{key}": _packed(key, step.after) for key in self._keys["after"]},
             **{f"extra.{name}": extra[name] for name in self._extra},
             "slate": step.acted.slate,
             "reward": step.reward,
@@ -193,7 +195,7 @@ class Replay:
         self._generator.set_state(state["generator"].cpu())
 
     def _observation(self, which: str, row: Tensor, lane: Tensor) -> Observation:
-        return {key: _unpacked(key, self._tables[f"{which}.{key}"][row, lane]) for key in self._keys}
+        return {key: _unpacked(key, self._tables[f"{which}.{key}"][row, lane]) for key in self._keys[which]}
 
 
 def _observed(spec: ObservationSpec, candidates: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -24,10 +24,10 @@ from recloop.agents.learners.choice_models import (
     slate_value,
 )
 from recloop.agents.learners.contract import Step, Task
-from recloop.agents.learners.item_values import ItemValueConfig, ItemValueLearner
+from recloop.agents.learners.item_values import CandidateValues, ItemValueConfig, ItemValueLearner, Look
 from recloop.agents.learners.replay import Layout, Replayed
 from recloop.agents.networks.features import FEATURE_KEYS, NetworkConfig
-from recloop.agents.networks.heads import Actor, ValueHead, admissible
+from recloop.agents.networks.heads import Actor, ValueHead
 from recloop.agents.networks.policy import actor_for
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
@@ -71,7 +71,7 @@ class SlateQConfig(ItemValueConfig):
         return self.choice == "users"
 
 
-class SlateValues(nn.Module):
+class SlateValues(CandidateValues):
     """What a state is worth if nothing is consumed, and what consuming each candidate adds.
 
     Args:
@@ -80,16 +80,14 @@ class SlateValues(nn.Module):
     """
 
     def __init__(self, actor: Actor, first: float = 0.0) -> None:
-        super().__init__()
-        self.actor = actor
-        self.nothing, self.level = ValueHead(actor.features), ValueHead(actor.features)
+        super().__init__(actor, values=2)
         with torch.no_grad():
-            cast(nn.Linear, self.level.layers[-1]).bias.fill_(first)
+            cast(nn.Linear, cast(ValueHead, self.values[1]).layers[-1]).bias.fill_(first)
 
-    def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        """b (B,) and w (B, C); about `FORBIDDEN` where a place is empty."""
-        features = self.actor.features(observation)
-        return self.nothing(features)[:, 0], self.level(features) + self.actor.head(features, observation)
+    def worths(self, look: Look) -> tuple[Tensor, Tensor]:
+        """b (B,) and w (B, C); about `FORBIDDEN` where there is no item."""
+        values, scores = self(look)
+        return values[:, 0], values[:, 1:] + scores
 
 
 class SlateQPolicy(Policy):
@@ -139,11 +137,10 @@ class SlateQPolicy(Policy):
         needed = {"state": observation["state"].to(encoder), "action_mask": action_mask(observation, empty).to(encoder)}
         candidates = self.retriever.candidates(needed).to(device)
         observation = {**observation, "candidates": candidates}
-        mask = admissible(observation, empty)
-        positions = best_positions(
-            self.choice(observation), self.values(observation)[1], mask, k, self.competition, self.search
-        )
-        return candidates.gather(1, positions).masked_fill(~mask.gather(1, positions), empty), carry
+        look = self.values.look(observation)
+        log_odds, worth = self.choice(observation, look), self.values.worths(look)[1]
+        positions = best_positions(log_odds, worth, look.mask, k, self.competition, self.search)
+        return candidates.gather(1, positions).masked_fill(~look.mask.gather(1, positions), empty), carry
 
     def config(self) -> dict[str, Any]:
         """See `restore`."""
@@ -203,17 +200,19 @@ class SlateQ(ItemValueLearner):
     settings: ClassVar[type[AgentConfig]] = SlateQConfig
     keys: ClassVar[tuple[str, ...]] = (*FEATURE_KEYS, "history", "feedback")
     config: SlateQConfig
+    online: SlateValues
+    target: SlateValues
 
     def __init__(self, task: Task, config: SlateQConfig) -> None:
         super().__init__(task, config)
         world = task.serving.world
         others: dict[str, LearnedChoice] = {}
         with isolated_randomness(task.seed):
-            self.online = SlateValues(self._fresh_actor(), first=float(self._weights[0]) or 1.0)
+            online = SlateValues(self._fresh_actor(), first=float(self._weights[0]) or 1.0)
             if config.choice == "learned":
                 others["choice"] = LearnedChoice(self._fresh_actor(), config.network.shared_gain)
         self.choice: ChoiceModel = others["choice"] if others else UsersChoice(copy.deepcopy(world.user_model), world)
-        self._take(self.online, **others)
+        self._take(online, **others)
 
     def policy(self) -> SlateQPolicy:
         """The best slate by the weights of now."""
@@ -229,38 +228,33 @@ class SlateQ(ItemValueLearner):
             training={"agent": self.name, "seed": self.task.seed, **config.as_dict()},
         )
 
-    def _best(self, seen: Observation, mask: Tensor) -> Tensor:
-        return self._searched(self.choice(seen), self.online(seen)[1], mask)
+    def _best(self, seen: Observation, look: Look) -> Tensor:
+        return self._searched(self.choice(seen, look), self.online.worths(look)[1], look.mask)
 
     def _loss(self, drawn: Replayed) -> dict[str, Tensor]:
-        shown, positions = drawn.slate < self.empty, drawn.extra["positions"].long()
-        consumed = drawn.extra["consumed"]
-        nothing, every = self.online(drawn.seen)
-        worth = every.gather(1, positions)  # (M, K)
-        q = nothing + (shares(consumed, self.config.competition) * worth * shown).sum(1)
-        target = drawn.reward + drawn.discount * self._later(drawn)
-        tags = {"train/q": q.mean(), "train/q_loss": F.smooth_l1_loss(q, target)}
+        chosen, consumed = self._chosen(drawn), drawn.extra["consumed"]
+        nothing, worth = self.online.worths(chosen)  # (M,), (M, K)
+        q = nothing + (shares(consumed, self.config.competition) * worth * chosen.mask).sum(1)
+        tags = {"train/q": q.mean(), "train/q_loss": F.smooth_l1_loss(q, self._target(drawn))}
         if isinstance(self.choice, LearnedChoice):
-            log_odds = self.choice(drawn.seen).gather(1, positions)
-            tags["train/choice_loss"] = choice_loss(log_odds, consumed, shown, self.config.competition)
+            log_odds = self.choice(drawn.seen, chosen)
+            tags["train/choice_loss"] = choice_loss(log_odds, consumed, chosen.mask, self.config.competition)
         tags["train/loss"] = tags["train/q_loss"] + tags.get("train/choice_loss", 0.0)
         return tags
 
     @torch.no_grad()
-    def _later(self, drawn: Replayed) -> Tensor:
-        """The value of the next slate by the target network, (M,)."""
-        after = drawn.after
-        mask = admissible(after, self.empty)
-        log_odds = drawn.extra["later"] if "later" in drawn.extra else self.choice(after)
-        positions = self._searched(log_odds, self.online(after)[1], mask)
+    def _target(self, drawn: Replayed) -> Tensor:
+        """Rewards, and the value of the next slate by the target network, (M,)."""
+        look = self.online.look(drawn.after)
+        log_odds = drawn.extra["later"] if "later" in drawn.extra else self.choice(drawn.after, look)
+        positions = self._searched(log_odds, self.online.worths(look)[1], look.mask)
         if self.config.target == "sarsa":
             taken = drawn.next_extra["positions"].long()
             positions = torch.where(drawn.follows.unsqueeze(1), taken, positions)
-        nothing: Tensor
-        nothing, worth = self.target(after)
-        chosen = mask.gather(1, positions)
-        value = slate_value(log_odds.gather(1, positions), worth.gather(1, positions), chosen, self.config.competition)
-        return nothing + value
+        nothing, worth = self.target.worths(look)
+        log_odds, worth, shown = (each.gather(1, positions) for each in (log_odds, worth, look.mask))
+        later = nothing + slate_value(log_odds, worth, shown, self.config.competition)
+        return drawn.reward + drawn.discount * later
 
     def _searched(self, log_odds: Tensor, worth: Tensor, mask: Tensor) -> Tensor:
         return best_positions(log_odds, worth, mask, self.slate_size, self.config.competition, self.config.search)
@@ -272,4 +266,6 @@ class SlateQ(ItemValueLearner):
         return {"later": ((self.retriever.size,), torch.float32)}
 
     def _extra(self, step: Step) -> dict[str, Tensor]:
-        return {} if self.config.choice == "learned" else {"later": self.choice(step.after)}
+        if self.config.choice == "learned":
+            return {}
+        return {"later": self.choice(step.after, self.online.look(step.after))}

@@ -91,6 +91,10 @@ class ItemScores(nn.Module):
         facts = self._facts(observation, products[:, 1:], items, mask)
         return self._sum(trunk, products[:, :1], facts), facts
 
+    def facts(self, anchors: Tensor, observation: Observation, items: Tensor, mask: Tensor) -> Tensor:
+        """The facts (B, F, C) alone."""
+        return self._facts(observation, _dot(anchors, self.items, items), items, mask)
+
     def of_facts(self, trunk: Tensor, items: Tensor, facts: Tensor) -> Tensor:
         """Scores (B, C) of item rows whose facts are known already."""
         return self._sum(trunk, _dot(self._query(trunk), self.items, items), facts)
