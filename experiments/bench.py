@@ -20,7 +20,6 @@ import tyro
 from rich.table import Table
 
 from recloop.encoders.storage import replacing_file
-from recloop.experiments.bench_bounds import Machine
 from recloop.experiments.bench_env import BenchEnvConfig, Bound, bench_env
 from recloop.experiments.bench_memory import Footprint
 from recloop.experiments.bench_pictures import growth_picture
@@ -52,8 +51,8 @@ def main(command: BenchCommand) -> list[Row]:
     figures = bench_env(config)
     facts = {name: value for name, value in asdict(figures).items() if name != "rows"}
     rows = _told(figures.rows, facts, config.out, config.keep, config.device)
-    if figures.machine is not None:
-        wide_console().print(_bounds_table(figures.bounds, figures.machine))
+    if figures.bounds:
+        wide_console().print(_bounds_table(figures.bounds))
     if figures.footprints:
         wide_console().print(_footprints_table(figures.footprints))
     return rows
@@ -93,19 +92,20 @@ def rows_table(rows: list[Row]) -> Table:
     return table
 
 
-def _bounds_table(bounds: list[Bound], found: Machine) -> Table:
-    """What a user-step takes beside what the machine gives."""
-    title = f"bounds: {found.flops / 1e9:,.1f} GFLOP/s in matrix products, {found.bandwidth / 1e9:,.1f} GB/s copied"
-    table = Table(title=title, title_justify="left")
+def _bounds_table(bounds: list[Bound]) -> Table:
+    """What a user-step takes beside what the machine gave in the same turns."""
+    table = Table(title="bounds of the eager step", title_justify="left")
     table.add_column("what")
-    for name in ("kFLOP", "kB moved", "kB at least", "kernels", "bound", "share", "kernels' bound", "share"):
+    names = ("kFLOP", "kB moved", "kB at least", "kernels", "GFLOP/s", "GB/s", "value", "of bound", "of kernels' bound")
+    for name in names:
         table.add_column(name, justify="right")
     for one in bounds:
-        least, own = one.cost.bound(found), one.cost.bound(found, traffic=True)
+        found = one.machine
         table.add_row(
             one.what, f"{one.cost.flops / 1e3:,.1f}", f"{one.cost.traffic / 1e3:,.1f}",
-            f"{one.cost.compulsory / 1e3:,.1f}", f"{one.cost.kernels:,}", f"{least:,.0f}",
-            f"{one.value / least:.2f}", f"{own:,.0f}", f"{one.value / own:.2f}",
+            f"{one.cost.compulsory / 1e3:,.1f}", f"{one.cost.kernels:,}", f"{found.flops / 1e9:,.1f}",
+            f"{found.bandwidth / 1e9:,.1f}", f"{one.value:,.0f}", f"{one.value / one.cost.bound(found):.2f}",
+            f"{one.value / one.cost.bound(found, traffic=True):.2f}",
         )  # fmt: skip
     return table
 

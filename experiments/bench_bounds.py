@@ -1,6 +1,5 @@
 """What speed is held against: a bare NumPy loop, CartPole, and what the machine could do at most."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -65,14 +64,13 @@ class Machine:
     bandwidth: float
 
 
-def machine(device: str = "cpu") -> Machine:
-    """Measure the best of five products and copies."""
+def machine_paces(device: str = "cpu") -> tuple[Paced, Paced]:
+    """What tells a `Machine` in turns with what is held against it: operations, and bytes read and written."""
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device) for _ in range(2))
     source = torch.zeros(_COPIED, device=device)
     target = torch.empty_like(source)
-    product = _best(lambda: torch.mm(left, right), device)
-    copy = _best(lambda: target.copy_(source), device)
-    return Machine(2 * _MATRIX**3 / product, 2 * source.nbytes / copy)
+    product = Paced("matrix product", 2 * _MATRIX**3, lambda: torch.mm(left, right), device)
+    return product, Paced("copy", 2 * source.nbytes, lambda: target.copy_(source), device)
 
 
 @dataclass(frozen=True)
@@ -156,17 +154,3 @@ def tensor_bytes(value: Any, rows: Sequence[int] | None = None, seen: set[int] |
     else:
         inside = list(getattr(value, "__dict__", {}).values())
     return sum(tensor_bytes(one, rows, seen) for one in inside)
-
-
-def _best(run: Callable[[], object], device: str) -> float:
-    """Seconds of the quickest of five calls, the first left out."""
-    found = []
-    for _ in range(6):
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - start)
-    return min(found[1:])

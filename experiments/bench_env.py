@@ -6,16 +6,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.envs.core import checked_device
 from recloop.envs.world import World
-from recloop.experiments.bench_bounds import Cost, Machine, cart_pole, cost, machine, numpy_loop
+from recloop.experiments.bench_bounds import Cost, Machine, cart_pole, cost, machine_paces, numpy_loop
 from recloop.experiments.bench_memory import Footprint, footprint
 from recloop.experiments.bench_steps import Skin, Task, check_room, driver_of, item_bytes, lane_bytes, paced
-from recloop.experiments.bench_timing import Pace, Paced, Row, against
+from recloop.experiments.bench_timing import Pace, Paced, Row, against, in_turn
 from recloop.experiments.bench_worlds import MOST_ITEMS, BenchFamily, bench_world
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.settings import at_least
@@ -114,13 +115,15 @@ class Bound:
 
     Args:
         what: of the row.
-        value: user-steps a second, as measured.
+        value: user-steps a second, measured in turns with the machine.
         cost: of one user-step.
+        machine: what it gave in the same turns.
     """
 
     what: str
     value: float
     cost: Cost
+    machine: Machine
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,6 @@ class EnvFigures:
     """All that `recloop bench env` measured."""
 
     rows: list[Row]
-    machine: Machine | None
     bounds: list[Bound]
     footprints: list[Footprint]
 
@@ -144,13 +146,15 @@ def bench_env(config: BenchEnvConfig) -> EnvFigures:
     plan = list(_plan(config))
     bench = _Bench(config)
     rows = []
-    for point in tqdm(plan, desc="bench env", unit="row", disable=not config.progress):
-        rows.append(bench.row(point))
-    bounds = [bench.bound(point, row.value) for point, row in zip(plan, rows, strict=True) if point.rooted]
+    with tqdm(plan, desc="bench env", unit="row", disable=not config.progress) as bar:
+        for point in bar:
+            bar.set_postfix_str(f"{point.what}, {point.batch:,} x {point.items:,}")
+            rows.append(bench.row(point))
+    bounds = [bench.bound(point) for point in plan if point.rooted and not point.compiled]
     prints: list[Footprint] = []
     if config.memory and config.world is None and not config.quick:
         prints = [footprint(n, config.families[0], config.members, config.slate) for n in config.catalogues]
-    return EnvFigures(rows, machine(config.device) if bounds else None, bounds, prints)
+    return EnvFigures(rows, bounds, prints)
 
 
 @dataclass(frozen=True)
@@ -203,9 +207,10 @@ def _plan(config: BenchEnvConfig) -> Iterator[_Point]:
     items = _ITEMS if _ITEMS in config.catalogues else config.catalogues[0]
     batch = _BATCH if _BATCH in config.lanes else config.lanes[-1]
     modes = (False, True) if config.compiled else (False,)
+    kinds = (log,) if config.quick or config.world is not None else config.logs
     standard = items == _ITEMS and batch == _BATCH and config.slate == 10
     for family in config.families if config.world is None else (first,):
-        for kind in config.logs if family != "truth" and config.world is None else (log,):
+        for kind in kinds if family != "truth" else (log,):
             if "core" not in config.skins:
                 continue
             fitted = family != "truth"
@@ -216,7 +221,9 @@ def _plan(config: BenchEnvConfig) -> Iterator[_Point]:
                 yield at(compiled=compiled, observation="no state", aim=users_aim)
     home = partial(_Point, first, log)
     if "core" in config.skins:
-        yield from (home(items, lanes) for lanes in config.lanes if lanes != batch)
+        swept = config.families if config.world is None and not config.quick else (first,)
+        for family in swept:
+            yield from (_Point(family, log, items, lanes) for lanes in config.lanes if lanes != batch)
         if not config.quick:
             yield home(items, batch, action="proto")
     if "single" in config.skins:
@@ -265,14 +272,16 @@ class _Bench:
             aim=point.aim,
         )
 
-    def bound(self, point: _Point, value: float) -> Bound:
-        """Count what one step of a point costs, in eager mode."""
-        driver = driver_of(replace(self._task(point), compiled=False))
-        actions = self._task(point).actions()[0].to(self.config.device)
-        slate = driver.core.slate_size
+    def bound(self, point: _Point) -> Bound:
+        """Count what one step of a point costs, in eager mode, and measure it beside the machine."""
+        task = self._task(point)
+        driver = driver_of(task)
+        actions = task.actions()[0].to(task.device)
+        step = Paced(point.what, point.batch, lambda: driver.step(actions), task.device)
         with torch.no_grad():
-            found = cost(lambda: driver.step(actions), point.batch, lane_bytes(driver), item_bytes(driver), slate)
-        return Bound(point.what, value, found)
+            rates = np.median(in_turn((step, *machine_paces(task.device)), self.config.pace), axis=0)
+            found = cost(step.step, point.batch, lane_bytes(driver), item_bytes(driver), driver.core.slate_size)
+        return Bound(point.what, float(rates[0]), found, Machine(float(rates[1]), float(rates[2])))
 
     def _reference(self, point: _Point, task: Task) -> Paced:
         if point.against == "cart pole":

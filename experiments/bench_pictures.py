@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from recloop.experiments.bench_timing import Row
 from recloop.experiments.pictures import COLOURS, GREY, INK, new_figure, png_of
 
@@ -9,7 +11,7 @@ from recloop.experiments.pictures import COLOURS, GREY, INK, new_figure, png_of
 def growth_picture(rows: Sequence[Row]) -> bytes | None:
     """PNG of microseconds a user-step over lanes (left) and over items (right); None where nothing grows.
 
-    A line a kind of row; what was measured once is a dot on its own. The reference of the batched rows is drawn grey.
+    A line a kind of row that was measured at several sizes; the bare NumPy loop beside them is grey.
     """
     rows = [row for row in rows if row.unit == "user-steps/s" and row.batch and row.items]
     panels: list[tuple[str, Callable[[Row], int], Callable[[Row], int]]] = [
@@ -17,7 +19,7 @@ def growth_picture(rows: Sequence[Row]) -> bytes | None:
         ("items of the catalogue", lambda row: row.items, lambda row: row.batch),
     ]
     grown = [(label, growing, _series(rows, growing, fixed)) for label, growing, fixed in panels]
-    grown = [panel for panel in grown if any(len(points) > 1 for points in panel[2].values())]
+    grown = [panel for panel in grown if panel[2]]
     if not grown:
         return None
     figure, axes = new_figure(len(grown), 4.2)
@@ -25,11 +27,14 @@ def growth_picture(rows: Sequence[Row]) -> bytes | None:
     for axis, (label, growing, series) in zip(axes, grown, strict=True):
         for name, points in series.items():
             colour = COLOURS[names.index(name) % len(COLOURS)]
-            line = "-o" if len(points) > 1 else "o"
-            axis.plot(*zip(*points, strict=True), line, color=colour, markersize=4.5, linewidth=1.8, label=name)
-        bound = sorted((growing(row), 1e6 / float(_loop(row))) for row in rows if _loop(row))
+            axis.plot(*zip(*points, strict=True), "-o", color=colour, markersize=4.5, linewidth=1.8, label=name)
+        bound: dict[int, list[float]] = {}
+        for row in rows:
+            if _loop(row) and row.what in series:
+                bound.setdefault(growing(row), []).append(1e6 / float(_loop(row)))
         if bound:
-            axis.plot(*zip(*bound, strict=True), "--", color=GREY, linewidth=1.4, label="bare NumPy loop")
+            sizes, costs = zip(*((size, float(np.median(found))) for size, found in sorted(bound.items())), strict=True)
+            axis.plot(sizes, costs, "--", color=GREY, linewidth=1.4, label="bare NumPy loop")
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.grid(True, which="major", axis="both", color="#e8ebef", linewidth=0.8)
@@ -42,14 +47,14 @@ def growth_picture(rows: Sequence[Row]) -> bytes | None:
 def _series(
     rows: Sequence[Row], growing: Callable[[Row], int], fixed: Callable[[Row], int]
 ) -> dict[str, list[tuple[int, float]]]:
-    """Points (size, µs) by what was measured, at the other size at which most rows were."""
+    """Points (size, µs) by what was measured at several sizes, the other size being that of most rows."""
     sizes = [fixed(row) for row in rows]
     home = max(set(sizes), key=sizes.count)
     found: dict[str, dict[int, float]] = {}
     for row in rows:
         if fixed(row) == home:
             found.setdefault(row.what, {})[growing(row)] = 1e6 / row.value
-    return {name: sorted(points.items()) for name, points in found.items()}
+    return {name: sorted(points.items()) for name, points in found.items() if len(points) > 1}
 
 
 def _loop(row: Row) -> str:

@@ -1,7 +1,7 @@
 """How speed is measured here: subject and reference in turn, warm-up dropped, medians; and the rows that come of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,23 +82,23 @@ class Row:
     aim: float | None = None
 
 
+def in_turn(sides: Sequence[Paced], pace: Pace) -> Floats:
+    """What each side makes a second, (repeats, sides): one turn after the other, so that a busy neighbour slows all."""
+    calls = [_calls(side, pace.seconds) for side in sides]
+    turns = range(pace.repeats)
+    return np.array([[s.batch * n / _seconds(s, n) for s, n in zip(sides, calls, strict=True)] for _ in turns])
+
+
 def against(subject: Paced, reference: Paced, pace: Pace) -> tuple[float, float, float]:
-    """Medians of both rates, and of their ratio turn by turn, so that a busy neighbour slows both alike."""
-    mine, theirs = _rates(subject, reference, pace)
-    return float(np.median(mine)), float(np.median(theirs)), float(np.median(mine / theirs))
-
-
-def _rates(subject: Paced, reference: Paced, pace: Pace) -> tuple[Floats, Floats]:
-    sides = [(side, _calls(side, pace.seconds)) for side in (subject, reference)]
-    turns = [[side.batch * calls / _seconds(side, calls) for side, calls in sides] for _ in range(pace.repeats)]
-    mine, theirs = np.array(turns).T
-    return mine, theirs
+    """Medians of both rates, and of their ratio turn by turn."""
+    rates = in_turn((subject, reference), pace)
+    return float(np.median(rates[:, 0])), float(np.median(rates[:, 1])), float(np.median(rates[:, 0] / rates[:, 1]))
 
 
 def _calls(side: Paced, seconds: float) -> int:
     """Calls that last so long; what comes first (allocation, compilation) is not timed."""
     _seconds(side, 2)
-    return max(1, round(seconds / max(min(_seconds(side, 1) for _ in range(3)), 1e-9)))
+    return max(1, round(seconds / max(_seconds(side, 1), 1e-9)))
 
 
 def _seconds(side: Paced, calls: int) -> float:
