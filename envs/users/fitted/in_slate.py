@@ -32,34 +32,24 @@ class InSlate:
         own, hidden = 1 + context.RANK, context.HIDDEN
         parts = first.split_with_sizes([width, kinds, 2, 3, own, own, context.COMMON], dim=1)
         at, kind, share, place, above_mean, mean, user = (part.T for part in parts)  # (inputs, h) each
-        self.context, self.kinds, self.own = context, kinds, own
+        self.groups, self.kinds, self.own = context.groups, kinds, own
+        self.signals, self.units = context.signals, hidden
         self.of_group = at.contiguous()
-        self.of_kind, self.of_grouping = context.groups.kind @ kind, kind  # (C, h), (G, h)
-        self.of_user = (user.T @ context.common.weight).T.contiguous()  # (user_dim, h)
-        self.of_everyone = context.first.bias + user.T @ context.common.bias
-        self.of_place = place.contiguous()
-        self.place_table = place_features(_PLACES, first) @ place  # (P, h)
-        eye = torch.eye(kinds, device=first.device)
+        self.of_user = (user.T @ context.common.weight).T.repeat(1, kinds)  # (user_dim, G h)
+        self.of_everyone = (context.first.bias + user.T @ context.common.bias + kind).flatten()  # (G h,)
+        apart = torch.eye(kinds, device=first.device).unsqueeze(2)  # (G, G, 1) a number for its own grouping alone
         count, everything, anything = context.above.weight.T  # (h,) each
-        # One row for each number that is read of a place; a column for each grouping and hidden unit.
-        mixed = [
-            torch.einsum("gk,h->gkh", eye, count),
-            torch.einsum("g,k,h->gkh", eye[0], torch.ones(kinds, device=first.device), everything),
-        ]
-        rows = [
-            (mixed[0] + mixed[1]).flatten(1),  # consumed above, by grouping; the first holds everything
-            anything.repeat(kinds).unsqueeze(0),
-            torch.einsum("gk,h->gkh", eye, share[0]).flatten(1),
-            torch.einsum("gk,h->gkh", eye, share[1]).flatten(1),
-            above_mean.repeat(1, kinds),
-            mean.repeat(1, kinds),
-        ]
-        self.of_surroundings = torch.cat(rows)  # (3G + 1 + 2 own, G h)
+        counts = apart * count
+        counts[0] += everything  # the first grouping holds everything
+        told = [counts.flatten(1), anything.repeat(1, kinds)]
+        told += [(apart * share[0]).flatten(1), (apart * share[1]).flatten(1)]
+        told += [above_mean.repeat(1, kinds), mean.repeat(1, kinds), place.repeat(1, kinds)]
+        self.of_told = torch.cat(told)  # (3G + 1 + 2 own + 3, G h), a row for each number that is read of a place
         self.second, self.second_bias = context.second.weight.T.contiguous(), context.second.bias
         scales = scale.repeat_interleave(1 + own)
         self.last = (context.last.weight.T * scales).repeat(kinds, 1)  # (G h, S (1 + own)): groupings are added up
         self.last_bias = context.last.bias * scales * kinds
-        self.signals, self.units = context.signals, hidden
+        self.places = place_features(_PLACES, first)
         self.ungrouped = bool((context.groups.of[:-1] == context.groups.count).any())
 
     def answered(
@@ -75,65 +65,72 @@ class InSlate:
             decide: says what is consumed at a place.
         """
         k, b = slate.shape
-        groups = self.context.groups.of[slate]  # (K, B, G)
-        base = self._of_groups(reading, groups)  # (K, B, G h)
+        groups = self.groups.of[slate]  # (K, B, G)
+        states, user = self._of_groups(reading, groups), self._of_user(reading)
         same = self._same(groups)  # (K, K, B, G)
-        around = self._surroundings(same, slate, character)  # (K, B, 2G + 2 own)
+        around = self._surroundings(same, slate, character)  # (K, B, 2G + 2 own + 3)
         meets = F.pad(character, (1, 0), value=1.0)  # (K, B, 1 + own)
-        above = groups.new_zeros(k, b, self.kinds, dtype=base.dtype)
+        above = torch.zeros_like(groups, dtype=around.dtype)
         found, decided = [], []
         for place in range(k):
             told = torch.cat([above[0], above[0, :, :1].clamp(max=1), around[place]], dim=1)
-            hidden = torch.addmm(base[place], told, self.of_surroundings).relu_()
-            deeper = torch.addmm(self.second_bias, hidden.view(-1, self.units), self.second).relu_()
-            table = torch.addmm(self.last_bias, deeper.view(b, -1), self.last)  # (B, S (1 + own))
-            found.append(table)
+            table = self._table(torch.addmm(user, told, self.of_told), states[place])
             consumed = decide(scores[place] + (table[:, : 1 + self.own] * meets[place]).sum(1), place)
+            found.append(table)
             decided.append(consumed)
-            above = torch.addcmul(above[1:], same[place, place + 1 :], consumed.view(1, b, 1))
+            above = torch.addcmul(above[1:], same[place + 1 :, place], consumed.view(1, b, 1))
         tables = torch.stack(found).view(k, b, self.signals, 1 + self.own)
         return (tables * meets.unsqueeze(2)).sum(-1), torch.stack(decided)
 
     def unanswered(self, reading: Reading, slate: Tensor, character: Tensor) -> Tensor:
         """Likewise, where places know nothing of those above: all at once."""
         k, b = slate.shape
-        groups = self.context.groups.of[slate]
+        groups = self.groups.of[slate]
         around = self._surroundings(self._same(groups), slate, character).flatten(0, 1)
-        told = self.of_surroundings[self.kinds + 1 :]
-        hidden = torch.addmm(self._of_groups(reading, groups).flatten(0, 1), around, told).relu_()
-        deeper = torch.addmm(self.second_bias, hidden.view(-1, self.units), self.second).relu_()
-        tables = torch.addmm(self.last_bias, deeper.view(k * b, -1), self.last)
+        user = self._of_user(reading).repeat(k, 1)
+        hidden = torch.addmm(user, around, self.of_told[self.kinds + 1 :])
+        tables = self._table(hidden, self._of_groups(reading, groups).flatten(0, 1))
         meets = F.pad(character, (1, 0), value=1.0)
         return (tables.view(k, b, self.signals, 1 + self.own) * meets.unsqueeze(2)).sum(-1)
 
+    def _table(self, hidden: Tensor, states: Tensor) -> Tensor:
+        """From the first layer (R, G h), without the groups' states (R, G F), to what meets the character: (R, S x)."""
+        hidden = torch.addmm(hidden.view(-1, self.units), states.view(-1, len(self.of_group)), self.of_group).relu_()
+        deeper = torch.addmm(self.second_bias, hidden, self.second).relu_()
+        return torch.addmm(self.last_bias, deeper.view(len(states), -1), self.last)
+
+    def _of_user(self, reading: Reading) -> Tensor:
+        """What the first layer makes of the users, for each grouping: (B, G h)."""
+        return torch.addmm(self.of_everyone, reading.vector, self.of_user)
+
     def _of_groups(self, reading: Reading, groups: Tensor) -> Tensor:
-        """What the first layer makes of the items' groups (K, B, G), the user and the place: (K, B, G h)."""
-        k, b, _ = groups.shape
+        """States of the items' groups (K, B, G), 0 for no group: (K, B, G F)."""
         states = groups_of(reading)  # (B, C, F)
-        count = states.shape[1]
-        user = torch.addmm(self.of_everyone, reading.vector, self.of_user)  # (B, h)
-        table = (states @ self.of_group + self.of_kind) + user.unsqueeze(1)  # (B, C, h)
-        lane = torch.arange(b, device=groups.device).view(b, 1) * count
-        rows = F.embedding(groups.clamp(max=count - 1) + lane, table.view(b * count, -1))  # (K, B, G, h)
+        b, count, width = states.shape
+        rows = states.reshape(b * count, width)
+        index = groups + torch.arange(0, b * count, count, device=groups.device).view(b, 1)
         if self.ungrouped:
-            nothing = user.unsqueeze(1) + self.of_grouping
-            rows = torch.where((groups < count).unsqueeze(-1), rows, nothing)
-        places = self.place_table[:k] if k <= _PLACES else place_features(k, user) @ self.of_place
-        return (rows + places.view(k, 1, 1, -1)).view(k, b, -1)
+            rows = F.pad(rows, (0, 0, 0, 1))
+            index = torch.where(groups < count, index, b * count)
+        else:
+            index = index.clamp(max=b * count - 1)  # only empty places have no group, and nobody reads their scores
+        return F.embedding(index, rows).flatten(2)
 
     def _same(self, groups: Tensor) -> Tensor:
-        """(K, K, B, G) 1 where two places hold items of one group of a grouping; nothing is of no group."""
-        mark = torch.where(groups < self.context.groups.count, groups.to(torch.float32), torch.nan)
-        return (mark.unsqueeze(1) == mark.unsqueeze(0)).to(mark.dtype)
+        """(K, K, B, G) 1 where a place's item is of the group of one above, the second place; nothing is of none."""
+        mark = torch.where(groups < self.groups.count, groups.to(torch.float32), torch.nan)
+        k = len(groups)
+        below = torch.ones(k, k, device=groups.device).tril(-1).view(k, k, 1, 1)
+        return (mark.unsqueeze(1) == mark.unsqueeze(0)).to(mark.dtype).mul_(below)
 
     def _surroundings(self, same: Tensor, slate: Tensor, character: Tensor) -> Tensor:
-        """Shares of one's groups in the slate and above; mean character above and of the slate: (K, B, 2G + 2 own)."""
-        k = len(slate)
-        below = torch.ones(k, k, device=slate.device, dtype=character.dtype).tril(-1)
-        above = torch.einsum("ij,ijbg->ibg", below, same)
-        others = same.sum(1) - torch.diagonal(same, dim1=0, dim2=1).permute(2, 0, 1)
-        most = max(k - 1, 1)
-        count = (slate < len(self.context.groups.of) - 1).to(character.dtype).cumsum(0).unsqueeze(-1)  # (K, B, 1)
+        """Shares of one's groups in the slate and above; mean character above and of the slate; where it stands."""
+        k, b = slate.shape
+        above, most = same.sum(1), max(k - 1, 1)
+        others = above + same.sum(0)
+        count = (slate < len(self.groups.of) - 1).to(character.dtype).cumsum(0).unsqueeze(-1)  # (K, B, 1)
         mean_above = (character.cumsum(0) - character) / (count - 1).clamp_min(1)
         mean = character.sum(0) / count[-1].clamp_min(1)
-        return torch.cat([others / most, above / most, mean_above, mean.expand_as(character)], dim=-1)
+        places = self.places[:k] if k <= _PLACES else place_features(k, character)
+        told = [others / most, above / most, mean_above, mean.expand_as(character)]
+        return torch.cat([*told, places.unsqueeze(1).expand(-1, b, -1)], dim=-1)

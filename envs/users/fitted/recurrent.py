@@ -10,7 +10,7 @@ from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.context import Reading
 from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import centred
-from recloop.envs.users.fitted.layers import gru_cell, linear
+from recloop.envs.users.fitted.layers import gru_cell, linear, moved
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes, session_clock
 
 GROUP_UNITS = 16
@@ -104,15 +104,15 @@ class RecurrentMemory(Memory):
         """One step of the cells where anything happened."""
         happened, read = step[:, :1] > 0, step[:, 1 : 1 + self.width]
         if state.groups is None:
-            return replace(state, hidden=torch.where(happened, self.cell(read, state.hidden), state.hidden))
+            return replace(state, hidden=torch.where(happened, moved(self.cell, read, state.hidden), state.hidden))
         clock = session_clock(state.steps)
-        hidden = self.cell(torch.cat([read, clock], dim=1), state.hidden)
+        hidden = moved(self.cell, torch.cat([read, clock], dim=1), state.hidden)
         b, c, units = state.groups.shape
         mine = step[:, 1 + self.width :].view(b, c, self.group_inputs)
         common = torch.cat([clock, read[:, -2:]], dim=1).unsqueeze(1).expand(-1, c, -1)
         kind = self.items_groups.kind.expand(b, -1, -1)
         rows = torch.cat([mine, common, kind], dim=2).flatten(0, 1)
-        groups = self.group_cell(rows, state.groups.reshape(b * c, units)).view(b, c, units)
+        groups = moved(self.group_cell, rows, state.groups.reshape(b * c, units)).view(b, c, units)
         return replace(
             state,
             hidden=torch.where(happened, hidden, state.hidden),
