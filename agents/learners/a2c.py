@@ -4,9 +4,10 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look, slate_odds
+from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look
 from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Task
+from recloop.agents.learners.slate_odds import slate_odds
 
 
 @dataclass(frozen=True)

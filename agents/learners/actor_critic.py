@@ -12,10 +12,11 @@ from recloop.agents.learners.advantages import estimated_advantages
 from recloop.agents.learners.checkpoints import flattened, optimizer_state, restore_module, restore_optimizer, within
 from recloop.agents.learners.contract import Acted, Learner, Step, Task
 from recloop.agents.learners.rollouts import RewardScale, Rollout
+from recloop.agents.learners.slate_odds import slate_odds
 from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, ItemTables, NetworkConfig
 from recloop.agents.networks.heads import CandidateHead, ValueHead, admissible, make_actor
 from recloop.agents.networks.policy import ActorPolicy
-from recloop.agents.slates import FORBIDDEN, first_pick_entropy, log_prob, sample
+from recloop.agents.slates import FORBIDDEN, sample
 from recloop.encoders.errors import PolicyError
 from recloop.encoders.lanes import Lanes
 from recloop.envs.observation import Observation, ObservationSpec
@@ -148,7 +149,7 @@ class ActorCriticLearner(Learner):
         positions = sample(scores, mask, self.task.spec.slate_size, draw.gumbel("slate", look.items))
         empty = self.networks.empty
         slate = look.items.gather(1, positions).masked_fill(~mask.gather(1, positions), empty)
-        extra = {"positions": positions, "log_prob": log_prob(scores, mask, positions), "value": value}
+        extra = {"positions": positions, "log_prob": slate_odds(scores, positions)[0], "value": value}
         return Acted(slate, {**extra, **{f.name: getattr(look, f.name) for f in fields(look)}})
 
     @torch.no_grad()
@@ -223,9 +224,3 @@ class ActorCriticLearner(Learner):
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_grad_norm, foreach=True)
         self.optimizer.step()
-
-
-def slate_odds(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability (B,) of the slates at `positions` (B, K) and entropy (B,) of their first pick."""
-    mask = scores > FORBIDDEN / 2
-    return log_prob(scores, mask, positions), first_pick_entropy(scores, mask)

@@ -7,9 +7,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look, slate_odds
+from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look
 from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Task
+from recloop.agents.learners.slate_odds import slate_odds
 from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.encoders.errors import PolicyError
 

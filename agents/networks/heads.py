@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.agents.networks.features import ANCHORS, ItemTables, LoopFeatures, NetworkConfig
+from recloop.agents.networks.products import gathered_products
 from recloop.agents.slates import FORBIDDEN
 from recloop.envs.observation import Observation
 
@@ -97,7 +98,10 @@ class ItemScores(nn.Module):
 
     def of_facts(self, trunk: Tensor, items: Tensor, facts: Tensor) -> Tensor:
         """Scores (B, C) of item rows whose facts are known already."""
-        return self._sum(trunk, _dot(self._query(trunk), self.items, items), facts)
+        query = self._query(trunk)
+        if _is_dense(self.items, items):
+            return self._sum(trunk, _dot(query, self.items, items), facts)
+        return self._sum(trunk, gathered_products(query[:, 0], self.items, items).unsqueeze(1), facts)
 
     def _query(self, trunk: Tensor) -> Tensor:
         query: Tensor = self.state_gain * self.query(trunk).unsqueeze(1)  # (B, 1, d)
@@ -268,9 +272,13 @@ def _standardised(facts: Tensor, mask: Tensor) -> Tensor:
     return centred / ((centred.square().sum(2, keepdim=True) / count).sqrt() + 1e-3)
 
 
+def _is_dense(table: Tensor, items: Tensor) -> bool:
+    return len(table) <= _DENSE_RATIO * items.shape[1]
+
+
 def _dot(queries: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """Inner products of queries (B, Q, d) with the rows `items` (B, C) of a table (N+1, d): (B, Q, C)."""
-    if len(table) <= _DENSE_RATIO * items.shape[1]:
+    if _is_dense(table, items):
         return (queries @ table.T).gather(2, items.unsqueeze(1).expand(-1, queries.shape[1], -1))
     return queries @ F.embedding(items, table).transpose(1, 2)  # many times faster than table[items]
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from recloop.agents.networks import heads as networks
 from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkConfig, SlateMeans
 from recloop.agents.networks.heads import admissible, make_actor
+from recloop.agents.networks.products import gathered_products
 from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.state import StateEncoder
 from recloop.envs.core import Core
@@ -132,3 +133,17 @@ def _opinionated(encoder: StateEncoder) -> StateEncoder:
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator)
+
+
+def test_products_of_gathered_rows_have_the_gradient_of_the_plain_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table, weights = torch.randn(9, 4, generator=generator), torch.randn(3, 5, generator=generator)
+    items = torch.randint(0, 9, (3, 5), generator=generator)
+    results = []
+    for products in (gathered_products, lambda query, table, items: (table[items] @ query.unsqueeze(2))[:, :, 0]):
+        query = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        found = products(query, table, items)
+        (found * weights).sum().backward()
+        results.append((found.detach(), query.grad))
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs)
