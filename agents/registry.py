@@ -46,12 +46,13 @@ POLICIES = {
     "ppo-proto": "recloop.agents.sb3:ppo_proto",
     "dqn": "recloop.agents.sb3:dqn",
     "maskable-ppo": "recloop.agents.sb3:maskable_ppo",
+    "reinforce-logged": "recloop.agents.learners.reinforce_logged:reinforce_logged",
     **LEARNERS,
 }
 """Name -> dotted path of a `Policy` class, whose `fit` is used, of a `Learner` class, which is trained by
 `recloop.agents.learners.loop.learn`, or of a callable `(world, options) -> Policy`."""
 
-TRAINED = frozenset({"dnn", "sasrec", "ppo", "ppo-proto", "dqn", "maskable-ppo", *LEARNERS})
+TRAINED = frozenset({"dnn", "sasrec", "ppo", "ppo-proto", "dqn", "maskable-ppo", "reinforce-logged", *LEARNERS})
 """The names of `POLICIES` whose making is training: it takes time, and another seed gives another policy."""
 
 KINDS = {
@@ -69,6 +70,9 @@ KINDS = {
     "actor": "recloop.agents.networks.policy:ActorPolicy",
     "sb3": "recloop.agents.networks.policy:ActorPolicy",
     "slateq": "recloop.agents.learners.slate_q:SlateQPolicy",
+    "wolpertinger": "recloop.agents.learners.wolpertinger:WolpertingerPolicy",
+    "sac": "recloop.agents.learners.sac:SACPolicy",
+    "hac": "recloop.agents.learners.hac:HACPolicy",
 }
 """Kind -> dotted path of the classes that a policy folder may hold; `sb3` is what `actor` was called before."""
 

@@ -75,7 +75,8 @@ class PointCritic(nn.Module):
         """What the first heads' part of a layer makes of (B, M, ...): (Q, B, M, w)."""
         rows = layer.out_features // self.heads * heads
         bias = None if layer.bias is None else layer.bias[:rows]
-        return F.linear(inputs, layer.weight[:rows], bias).unflatten(2, (heads, -1)).movedim(2, 0)
+        outputs = F.linear(inputs, layer.weight[:rows], bias)
+        return outputs.view(*inputs.shape[:2], heads, -1).movedim(2, 0)
 
 
 @torch.no_grad()

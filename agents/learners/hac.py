@@ -30,7 +30,7 @@ class HACConfig(ProtoConfig):
     """
 
     noise: float = 0.5
-    alignment: float = 0.1
+    alignment: float = 2.0
     supervision: float = 0.5
 
     def __post_init__(self) -> None:
@@ -67,7 +67,8 @@ class HACNetworks(ProtoNetworks):
 
     def in_item_space(self, hyper_action: Tensor) -> Tensor:
         """Z · kernel(v) = (Z W) · v."""
-        return hyper_action @ self.kernel.weight
+        direction: Tensor = hyper_action @ self.kernel.weight
+        return direction
 
     def inferred(self, slate: Tensor) -> Tensor:
         """The hyper-action (B, d) that a slate (B, K) speaks of."""
@@ -99,12 +100,12 @@ class HAC(ProtoLearner):
     """Hyper-actor critic (Liu et al., WWW 2023: Exploration and Regularization of the Latent Action Space).
 
     Its four losses: the critic's temporal difference on hyper-actions inferred from the slates shown; the actor's
-    ascent of the same critic at its hyper-action; the distance between that and the hyper-action inferred from the slate it
-    leads to; and the log-loss of the consumed items under the scores. Differences: users are read by `LoopFeatures`
-    instead of the paper's SASRec, by actor and critic apart; the kernel is linear and starts as the identity, the
-    hyper-action at the state encoder's direction; a learned slope and level turn scores into log-odds; the actor's
-    three losses are summed and descended as one; slates are the top K under Gaussian noise on hyper-actions, never
-    drawn item by item; scaled rewards.
+    ascent of the same critic at its hyper-action; the distance between that and the hyper-action inferred from the
+    slate it leads to; and the log-loss of the consumed items under the scores. Differences: users are read by
+    `LoopFeatures` instead of the paper's SASRec, by actor and critic apart; the kernel is linear and starts as the
+    identity, the hyper-action at the state encoder's direction; a learned slope and level turn scores into log-odds;
+    the actor's three losses are summed and descended as one; slates are the top K under Gaussian noise on
+    hyper-actions, never drawn item by item; scaled rewards.
     """
 
     name = "hac"
@@ -168,4 +169,5 @@ class HAC(ProtoLearner):
         shares = self.networks.shares(batch.slate)
         odds = self.networks.log_odds(action, batch.slate)
         loss = F.binary_cross_entropy_with_logits(odds, batch.extra["consumed"].to(odds.dtype), reduction="none")
-        return (loss * shares).sum(1).mean()
+        surprise: Tensor = (loss * shares).sum(1).mean()
+        return surprise

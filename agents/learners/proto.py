@@ -40,6 +40,7 @@ class ProtoConfig(AgentConfig):
         updates: gradient steps a round.
         actor_starts: gradient steps of the critic before the actor's first.
         tau: share of the way that target networks go after the others in a gradient step.
+        scale_rewards: learn from rewards as multiples of their mean size so far; see `ProtoLearner`.
         popularity: spread of item space's coordinate of popularity, as a multiple of the vectors' spread.
     """
 
@@ -48,10 +49,11 @@ class ProtoConfig(AgentConfig):
     buffer_size: int = 50_000
     learning_starts: int = 1_000
     batch_size: int = 256
-    train_every: int = 1
-    updates: int = 2
+    train_every: int = 4
+    updates: int = 16
     actor_starts: int = 100
     tau: float = 0.05
+    scale_rewards: bool = True
     popularity: float = 0.5
 
     def __post_init__(self) -> None:
@@ -160,8 +162,8 @@ class ProtoPolicy(Policy):
 class ProtoLearner(Learner):
     """Replays what happened and descends an actor's and a critic's loss by turns; subclasses say which.
 
-    Rewards are learned from as multiples of their mean size so far, times 1 - gamma (at least 1 by the time limit), so
-    that values are about 1 in every world and one learning rate fits all.
+    With `scale_rewards`, rewards are learned from as multiples of their mean size so far, times 1 - gamma (at least 1
+    by the time limit), so that values are about 1 in every world and one learning rate fits all.
 
     Args:
         task: what it learns in.
@@ -188,7 +190,7 @@ class ProtoLearner(Learner):
         self.replay = Replay(task, config.buffer_size, keys, extra=extra, gamma=config.gamma)
         self.generator = torch.Generator(task.device).manual_seed(task.seed)
         self.rounds = 0
-        self._earned = torch.zeros(2, device=task.device)  # sum and number of the rewards' sizes
+        self._earned = torch.zeros(2, dtype=torch.float64, device=task.device)  # sum and number of the rewards' sizes
         self._share = max(1 - config.gamma, 1 / task.spec.max_steps)
 
     def keep(self, step: Step) -> None:
@@ -248,7 +250,10 @@ class ProtoLearner(Learner):
 
     def _scaled(self, reward: Tensor) -> Tensor:
         """Rewards as they are learned from."""
-        return reward * (self._share * self._earned[1] / self._earned[0].clamp_min(1e-6))
+        if not self.config.scale_rewards:
+            return reward
+        scale = self._share * self._earned[1] / self._earned[0].clamp_min(1e-6)
+        return reward * scale.to(reward.dtype)
 
     def _adam(self, name: str, parameters: Sequence[nn.Parameter]) -> None:
         """Have the parameters descended by `_descend(name, ...)`."""

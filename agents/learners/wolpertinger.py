@@ -20,6 +20,10 @@ from recloop.envs.observation import Observation, ObservationSpec
 from recloop.envs.randomness import Draw
 
 
+_FAVOUR = 1e3
+"""Added to the value of an item that exploration shows: more than values, which are about 1, ever differ."""
+
+
 @dataclass(frozen=True)
 class DDPGConfig(ProtoConfig):
     """Wolpertinger on DDPG.
@@ -27,6 +31,7 @@ class DDPGConfig(ProtoConfig):
     Args:
         nearest: m, items retrieved for the critic to choose from; never fewer than a slate.
         noise: length of the exploring noise on directions of length 1.
+        exploration: expected share of a slate's places that retrieved items get whatever their value, in [0, 1].
         critics: 1, or 2 of which the smaller estimate makes the target.
         actor_every: gradient steps of the critic for one of the actor.
         smoothing: length of the noise on the target's direction; it is cut at `smoothing_limit` times that.
@@ -35,6 +40,7 @@ class DDPGConfig(ProtoConfig):
 
     nearest: int = 50
     noise: float = 0.5
+    exploration: float = 0.1
     critics: int = 1
     actor_every: int = 1
     smoothing: float = 0.0
@@ -45,6 +51,8 @@ class DDPGConfig(ProtoConfig):
         for name in ("nearest", "actor_every"):
             if getattr(self, name) < 1:
                 raise PolicyError(f"{name}={getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.exploration <= 1:
+            raise PolicyError(f"exploration={self.exploration}; it must lie in [0, 1]")
         if self.critics not in (1, 2):
             raise PolicyError(f"critics={self.critics}; choose 1 or 2")
 
@@ -66,6 +74,7 @@ class WolpertingerNetworks(ProtoNetworks):
     """
 
     def _build(self, tables: ItemTables, spec: ObservationSpec, config: DDPGConfig) -> None:
+        self.exploration = config.exploration
         self.count = min(config.nearest, tables.catalogue_size)
         self.actor = make_actor("proto", tables, spec.shown_length, spec.profile_dim, config.network)
         self.critic = PointCritic(tables, spec.shown_length, spec.profile_dim, config.network, config.critics)
@@ -78,10 +87,13 @@ class WolpertingerNetworks(ProtoNetworks):
         """Of the m nearest items, the k that the first critic values most."""
         return self.among_nearest(self.direction(known), k, known)
 
-    def among_nearest(self, points: Tensor, k: int, known: Known) -> Tensor:
-        """The same (B, k) for other points (B, d) than the direction; equal values by nearness."""
+    def among_nearest(self, points: Tensor, k: int, known: Known, draw: Draw | None = None) -> Tensor:
+        """The same (B, k) for other points (B, d) than the direction; equal values by nearness. `draw` explores."""
         retrieved = self.nearest(points, max(self.count, k), known)
         values = self.critic(known, self.vectors(retrieved), heads=1)[0]  # (B, m)
+        if draw is not None:
+            favoured = draw.uniform("explore", retrieved) < self.exploration * k / retrieved.shape[1]
+            values = values + _FAVOUR * favoured
         empty = len(self.items) - 1
         places = best_slate(values, retrieved < empty, k)
         return F.pad(retrieved, (0, 1), value=empty).gather(1, places)
@@ -102,7 +114,8 @@ class DDPG(ProtoLearner):
     from what was shown, the actor ascends the critic at its direction. Differences: slates of K items, a slate's value
     being the mean of its items'; nearness by inner product with items around the catalogue's mean, directions and
     noise on the unit sphere; the actor starts from the state encoder's direction; Gaussian noise, as in TD3, instead
-    of Ornstein-Uhlenbeck; scaled rewards; no weight decay. Exact search.
+    of Ornstein-Uhlenbeck, and some items favoured by chance, since noise alone explores nothing where m is all items;
+    scaled rewards; no weight decay. Exact search.
     """
 
     name = "ddpg"
@@ -119,11 +132,11 @@ class DDPG(ProtoLearner):
 
     @torch.no_grad()
     def act(self, seen: Observation, draw: Draw) -> Acted:
-        """The slate of a direction with noise."""
+        """The slate of a direction with noise, some of its items favoured by chance."""
         known = self.networks.read(seen)
         point = self.networks.direction(known)
         point = point + self.config.noise / point.shape[1] ** 0.5 * noise_at(draw, point.shape[1])
-        return Acted(self.networks.among_nearest(point, self.task.spec.slate_size, known))
+        return Acted(self.networks.among_nearest(point, self.task.spec.slate_size, known, draw))
 
     def _extra(self, step: Step) -> dict[str, Tensor]:
         return {"own": (step.response.signals * step.response.given) @ self._weights}  # (B, K)
@@ -153,7 +166,8 @@ class DDPG(ProtoLearner):
             point = point + self.config.smoothing / point.shape[1] ** 0.5 * self._noise(batch).clamp(-limit, limit)
         slate = targets.among_nearest(point, self.task.spec.slate_size, known)
         values = targets.critic(known, targets.vectors(slate))  # (Q, M, K)
-        return (values * targets.shares(slate)).sum(2).amin(0)
+        later: Tensor = (values * targets.shares(slate)).sum(2).amin(0)
+        return later
 
 
 def item_targets(own: Tensor, worth: Tensor, shares: Tensor) -> Tensor:

@@ -50,6 +50,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "a2c": {"steps": 8_000},
     "double-dqn": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
     "slateq": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
+    "ddpg": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
+    "td3": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
+    "sac": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
+    "hac": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
 }
 """Settings with which a learner learns the obvious in seconds; those of `SHARED` where nothing is said."""
 
@@ -57,6 +61,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "recloop-ppo": {"batch_size": 64},
     "double-dqn": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
     "slateq": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
+    "ddpg": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
+    "td3": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
+    "sac": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
+    "hac": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
 }
 """What a learner needs, to learn anything within a few hundred steps."""
 
