@@ -48,7 +48,7 @@ from recloop.experiments.segments import segment_lines, segment_table, write_seg
 from recloop.experiments.settings import at_least, write_settings
 from recloop.experiments.tracking import Run, write_evaluations
 
-PASSES = frozenset({"sasrec", "dnn"})
+PASSES = frozenset({"sasrec", "dnn", "reinforce-logged"})
 """Names whose training is counted in passes over the log: `--steps` is not for them."""
 
 FIXED = frozenset(

@@ -34,7 +34,9 @@ class ReinforceConfig(ActorCriticConfig):
         epochs: passes over a rollout.
     """
 
+    learning_rate: float = 2e-3
     gae_lambda: float = 1.0
+    entropy: float = 0.002
     top_k: bool = True
     cap: float = 10.0
     normalised: bool = False

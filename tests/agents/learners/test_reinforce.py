@@ -1,13 +1,25 @@
 """REINFORCE with top-K correction: weights and gradients by hand, and that it learns, from slates and from logs."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from recloop.agents.learners.logged_batches import LoggedBatch
 from recloop.agents.learners.reinforce import ReinforceConfig
+from recloop.agents.learners.reinforce_logged import LoggedReinforceConfig, logged_loss, train_logged
 from recloop.agents.learners.top_k import Correction, log_share, top_k_factor
+from recloop.agents.networks.features import NetworkConfig
+from recloop.agents.policy import FitOptions
+from recloop.agents.registry import load_policy, make_policy, needs_training
+from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError
+from recloop.envs.logs.sequences import Sequences, Slates
+from recloop.envs.rewards import WeightedReward
+from recloop.envs.world import World
 
 THETA = torch.tensor([0.3, -0.4, 0.9])
 WORTH = torch.tensor([1.0, 3.0, -2.0])
@@ -105,3 +117,100 @@ def test_bad_corrections_are_refused():
         Correction(cap=0)
     with pytest.raises(PolicyError, match="places=0; a slate has at least 1"):
         Correction(places=0)
+
+
+def test_a_logged_propensity_is_taken_where_there_is_one_and_the_estimate_elsewhere():
+    log_policy = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    estimate = torch.tensor([[0.2, 0.2, 0.6]]).log().requires_grad_()
+    batch = LoggedBatch(
+        observation={},
+        positions=torch.tensor([[0, 2]]),
+        counted=torch.tensor([[True, True]]),
+        held=torch.tensor([[True, True]]),
+        log_propensity=torch.tensor([[0.25, math.nan]]).log(),
+        worth=torch.tensor([[1.0, 3.0]]),
+    )
+    found = log_policy, estimate, torch.zeros(1, 1)
+    config = LoggedReinforceConfig(entropy=0.0, value=0.0, behaviour=0.0)
+    # worths of 1 and 3 are -1 and 1 once standardised
+    loss, parts = logged_loss(found, batch, Correction(cap=10.0), config)
+    wanted = (0.5 / 0.25 * math.log(0.5) - 0.2 / 0.6 * math.log(0.2)) / 2
+    assert float(loss.detach()) == pytest.approx(wanted, rel=1e-4)
+    assert float(parts["train/weight"]) == pytest.approx((2 + 1 / 3) / 2)
+    assert float(parts["train/behaviour_loss"]) == pytest.approx(-(math.log(0.2) + math.log(0.6)) / 2)
+    loss, parts = logged_loss(found, batch, Correction(cap=10.0), replace(config, propensity="estimated"))
+    assert float(parts["train/weight"]) == pytest.approx((0.5 / 0.2 + 1 / 3) / 2)
+
+
+def random_log(world: World, slates: int) -> Sequences:
+    """Every user was shown slates of three different items at random and clicked what is of their half."""
+    users, k, n = len(world.users), 3, len(world.catalogue)
+    generator = np.random.default_rng(5)
+    items = np.stack([generator.permutation(n)[:k] for _ in range(users * slates)])
+    owner = np.repeat(np.arange(users), slates)
+    clicks = (items >= n // 2) == (owner % 2 == 1)[:, None]
+    consumed = np.bincount(owner, clicks.sum(1)).astype(np.int64)
+    answers = np.stack([clicks, 5.0 * clicks], axis=2).astype(np.float32)
+    so_far = np.concatenate([[0], np.cumsum(clicks.sum(1))])
+    offsets = np.cumsum([0, *consumed])
+    return Sequences(
+        catalogue_size=n,
+        offsets=offsets,
+        items=items[clicks],
+        feedback=np.tile(np.array([[1.0, 5.0]], dtype=np.float32), (len(items[clicks]), 1)),
+        given=np.ones((len(items[clicks]), 2), dtype=bool),
+        slates=Slates(
+            offsets=np.arange(users + 1) * slates,
+            items=items,
+            answers=answers,
+            given=np.stack([np.ones_like(clicks), clicks], axis=2),
+            consumed_before=so_far[:-1] - offsets[owner],
+            session=np.zeros(len(items), dtype=np.int64),
+            left=np.zeros(len(items), dtype=np.int8),
+            propensity=np.tile(1 / np.arange(n, n - k, -1, dtype=np.float32), (len(items), 1)),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def logged(tiny_world: World) -> World:
+    """Three clicks a slate for four slates are possible: 12. Slates as the log's get half of that."""
+    world = replace(tiny_world, consumes_twice=True, reward=WeightedReward({"click": 1.0}))
+    return replace(world, sequences=random_log(tiny_world, 200))
+
+
+QUICK = LoggedReinforceConfig(
+    passes=8,
+    batch_size=64,
+    learning_rate=3e-3,
+    network=NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0),
+)
+
+
+@pytest.mark.parametrize("propensity", ["logged", "estimated"])
+def test_it_learns_the_obvious_from_a_log_of_random_slates(logged: World, propensity: str):
+    policy = train_logged(logged, FitOptions(seed=0), replace(QUICK, propensity=propensity))
+    tried = Validation(logged, 100, "cpu")
+    for other in ("random", "popularity"):
+        assert tried.mean_return(make_policy(other, logged)) < 8
+    assert tried.mean_return(policy) > 10.5
+
+
+def test_trained_twice_from_a_log_gives_equal_weights_and_is_read_again(logged: World, tmp_path: Path):
+    short = replace(QUICK, passes=2)
+    first, second = (train_logged(logged, FitOptions(seed=1), short) for _ in range(2))
+    other = train_logged(logged, FitOptions(seed=2), short)
+    weights = first.tensors()
+    assert all(torch.equal(weights[name], value) for name, value in second.tensors().items())
+    assert any(not torch.equal(weights[name], value) for name, value in other.tensors().items())
+    first.save(tmp_path / "policy")
+    tried = Validation(logged, 20, "cpu")
+    assert tried.mean_return(load_policy(tmp_path / "policy")) == tried.mean_return(first)
+
+
+def test_from_logs_it_is_registered_as_something_to_train(logged: World):
+    assert needs_training("reinforce-logged")
+    curve = []
+    policy = make_policy("reinforce-logged", logged, FitOptions(steps=1, log=lambda *point: curve.append(point)))
+    assert policy.name == "reinforce-logged"
+    assert {"train/loss", "train/weight", "train/behaviour_loss"} <= {tag for tag, _, _ in curve}
