@@ -96,28 +96,42 @@ class AttentiveMemory(Memory):
         n = self.sizes.catalogue_size
         length = past.history.shape[-1]
         age = torch.arange(length - 1, -1, -1, device=columns.device, dtype=columns.dtype)
-        entries = [self._entries(columns, past.history, past.feedback, age, 0.0)]
+        told, ages = [self._told(columns, past.history, past.feedback)], [_ages(age, 0.0)]
         held = [past.history < n]
         if self.sizes.exposures:
             slates, k = past.shown.shape[-2:]
             back = torch.arange(slates - 1, -1, -1, device=columns.device, dtype=columns.dtype).repeat_interleave(k)
-            entries.append(self._entries(columns, past.shown.flatten(-2), past.answers.flatten(-3, -2), back, 1.0))
+            told.append(self._told(columns, past.shown.flatten(-2), past.answers.flatten(-3, -2)))
+            ages.append(_ages(back, 1.0))
             held.append((past.shown < n).flatten(-2))
-        rows, there = torch.cat(entries, dim=-2), torch.cat(held, dim=-1)
         queries = self.queries(reading.vector).unflatten(-1, (_QUERIES, _KEY))
-        match = queries @ self.keys(rows).transpose(-1, -2) / _KEY**0.5  # (..., Q, P)
-        match = F.pad(match.masked_fill(~there.unsqueeze(-2), -torch.inf), (0, 1))  # and nothing
-        pooled = match.softmax(-1)[..., :-1] @ self.values(rows)  # (..., Q, V)
+        look = self._pooled if torch.is_grad_enabled() else self._pooled_folded
+        pooled = look(queries, torch.cat(told, dim=-2), torch.cat(ages), torch.cat(held, dim=-1))  # (..., Q, V)
         counts = torch.stack([torch.log1p(part.sum(-1).to(columns.dtype)) / 3 for part in (held[0], held[-1])], dim=-1)
         vector = torch.cat([pooled.flatten(-2), reading.vector, counts], dim=-1)
         if reading.groups is None:
             return replace(reading, vector=vector)
         return replace(reading, vector=vector, groups=torch.cat([reading.groups, self._by_group(past)], dim=-1))
 
-    def _entries(self, columns: Tensor, items: Tensor, answers: Tensor, age: Tensor, kind: float) -> Tensor:
-        ages = torch.stack([torch.log1p(age) / 3, 1 / (1 + age), torch.exp(-age / 3), torch.full_like(age, kind)], -1)
-        told = [F.embedding(items, columns), centred(self.signals, answers), ages.expand(*items.shape, -1)]
-        return torch.cat(told, dim=-1)
+    def _told(self, columns: Tensor, items: Tensor, answers: Tensor) -> Tensor:
+        """What is read of remembered items (..., P) and their answers (..., P, S): (..., P, c + S)."""
+        return torch.cat([F.embedding(items, columns), centred(self.signals, answers)], dim=-1)
+
+    def _pooled(self, queries: Tensor, told: Tensor, ages: Tensor, there: Tensor) -> Tensor:
+        """Attention of (..., Q, q) over entries (..., P, t) with ages (P, 4), where there are any: (..., Q, V)."""
+        rows = torch.cat([told, ages.expand(*told.shape[:-1], -1)], dim=-1)
+        match = queries @ self.keys(rows).transpose(-1, -2) / _KEY**0.5  # (..., Q, P)
+        return _weights(match, there) @ self.values(rows)  # type: ignore[no-any-return]
+
+    def _pooled_folded(self, queries: Tensor, told: Tensor, ages: Tensor, there: Tensor) -> Tensor:
+        """Likewise, within rounding: keys and values are linear, so no entry's own are ever worked out."""
+        t = told.shape[-1]
+        asked = queries @ self.keys.weight  # (..., Q, t + 4)
+        match = asked[..., :t] @ told.transpose(-1, -2) + asked[..., t:] @ ages.T
+        match = match + (queries @ self.keys.bias).unsqueeze(-1)
+        weights = _weights(match / _KEY**0.5, there)
+        found = torch.cat([weights @ told, weights @ ages], dim=-1)  # (..., Q, t + 4)
+        return found @ self.values.weight.T + weights.sum(-1, keepdim=True) * self.values.bias
 
     def _by_group(self, past: Recalled) -> Tensor:
         """(..., C, 2L + 3): shown and consumed in each slate, newest last; consumed in the history, at three ranges."""
@@ -142,3 +156,14 @@ class AttentiveUsers(FittedUsers):
 
     def _memory(self, groups: Groups) -> Memory:
         return AttentiveMemory(self.signals, self.sizes, groups)
+
+
+def _ages(age: Tensor, kind: float) -> Tensor:
+    """What is read of how long ago something was, (P,) -> (P, 4), and of which kind it was."""
+    return torch.stack([torch.log1p(age) / 3, 1 / (1 + age), torch.exp(-age / 3), torch.full_like(age, kind)], -1)
+
+
+def _weights(match: Tensor, there: Tensor) -> Tensor:
+    """Softmax of (..., Q, P) over the entries that are there (..., P), and over nothing, whose weight is left out."""
+    match = F.pad(match.masked_fill(~there.unsqueeze(-2), -torch.inf), (0, 1))
+    return match.softmax(-1)[..., :-1]

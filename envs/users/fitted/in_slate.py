@@ -10,6 +10,8 @@ from recloop.envs.users.fitted.context import Context, Reading, groups_of, place
 
 Decide = Callable[[Tensor, int], Tensor]
 """Calibrated consumption scores (B,) of a place, counted from the top -> float (B,) what is consumed there."""
+_COLUMNS = 16
+"""A product with fewer columns, or a number that this does not divide, takes longer on the CPU than one with them."""
 _PLACES = 64
 """Places of which the constants are kept; longer slates work them out."""
 
@@ -47,8 +49,10 @@ class InSlate:
         self.of_told = torch.cat(told)  # (3G + 1 + 2 own + 3, G h), a row for each number that is read of a place
         self.second, self.second_bias = context.second.weight.T.contiguous(), context.second.bias
         scales = scale.repeat_interleave(1 + own)
-        self.last = (context.last.weight.T * scales).repeat(kinds, 1)  # (G h, S (1 + own)): groupings are added up
-        self.last_bias = context.last.bias * scales * kinds
+        last = (context.last.weight.T * scales).repeat(kinds, 1)  # (G h, S (1 + own)): groupings are added up
+        spare = -last.shape[1] % _COLUMNS
+        self.last, self.last_bias = F.pad(last, (0, spare)), F.pad(context.last.bias * scales * kinds, (0, spare))
+        self.numbers = last.shape[1]
         self.places = place_features(_PLACES, first)
         self.ungrouped = bool((context.groups.of[:-1] == context.groups.count).any())
 
@@ -91,13 +95,13 @@ class InSlate:
         hidden = torch.addmm(user, around, self.of_told[self.kinds + 1 :])
         tables = self._table(hidden, self._of_groups(reading, groups).flatten(0, 1))
         meets = F.pad(character, (1, 0), value=1.0)
-        return (tables.view(k, b, self.signals, 1 + self.own) * meets.unsqueeze(2)).sum(-1)
+        return (tables.reshape(k, b, self.signals, 1 + self.own) * meets.unsqueeze(2)).sum(-1)
 
     def _table(self, hidden: Tensor, states: Tensor) -> Tensor:
         """From the first layer (R, G h), without the groups' states (R, G F), to what meets the character: (R, S x)."""
         hidden = torch.addmm(hidden.view(-1, self.units), states.view(-1, len(self.of_group)), self.of_group).relu_()
         deeper = torch.addmm(self.second_bias, hidden, self.second).relu_()
-        return torch.addmm(self.last_bias, deeper.view(len(states), -1), self.last)
+        return torch.addmm(self.last_bias, deeper.view(len(states), -1), self.last)[:, : self.numbers]
 
     def _of_user(self, reading: Reading) -> Tensor:
         """What the first layer makes of the users, for each grouping: (B, G h)."""
