@@ -41,6 +41,11 @@ class AgentConfig:
         if not 0 <= self.gamma <= 1:
             raise PolicyError(f"gamma={self.gamma}; it must lie in [0, 1]")
 
+    @property
+    def plans_on_user_model(self) -> bool:
+        """Whether the policy takes a copy of the world's user model along."""
+        return False
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON; `of` undoes it."""
         return asdict(self)

@@ -5,6 +5,7 @@ from recloop.agents.learners.ppo import PPO, PPOConfig
 policy = learn(PPO, world, FitOptions(seed=0, steps=200_000, checkpoint=Path("checkpoints/ppo")), PPOConfig(lanes=128))
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,7 +150,7 @@ class Training:
     def _task(self) -> Task:
         world, core = self.world, self.core
         return Task(
-            serving=Serving.of(world),
+            serving=Serving.of(world, copy.deepcopy(world.user_model) if self.config.plans_on_user_model else None),
             tables=ItemTables.of(core.encoder, world.catalogue.popularity),
             spec=core.spec,
             lanes=core.batch,
