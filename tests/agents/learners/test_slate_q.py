@@ -50,7 +50,7 @@ def collected(world: World, **changes: Any) -> SlateQ:
     generator = torch.Generator().manual_seed(0)
     for module in learner._modules.values():
         for parameter in module.parameters():
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     return learner
 
 
