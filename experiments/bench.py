@@ -25,6 +25,7 @@ from recloop.experiments.bench_memory import Footprint
 from recloop.experiments.bench_pictures import growth_picture
 from recloop.experiments.bench_text import BenchTextConfig, bench_text
 from recloop.experiments.bench_timing import Row, keep, write_rows
+from recloop.experiments.bench_train import BenchTrainConfig, bench_train
 from recloop.experiments.provenance import provenance
 from recloop.experiments.settings import checked_out
 from recloop.experiments.tables import wide_console
@@ -37,6 +38,7 @@ class BenchCommand:
 
     what: (
         Annotated[BenchEnvConfig, tyro.conf.subcommand("env")]
+        | Annotated[BenchTrainConfig, tyro.conf.subcommand("train")]
         | Annotated[BenchTextConfig, tyro.conf.subcommand("text")]
     )
 
@@ -48,6 +50,8 @@ def main(command: BenchCommand) -> list[Row]:
         checked_out(config.out, "bench.json", "benchmark")
     if isinstance(config, BenchTextConfig):
         return _told(bench_text(config), {}, config.out, config.keep, config.device)
+    if isinstance(config, BenchTrainConfig):
+        return _told(bench_train(config), {}, config.out, config.keep, config.device)
     figures = bench_env(config)
     facts = {name: value for name, value in asdict(figures).items() if name != "rows"}
     rows = _told(figures.rows, facts, config.out, config.keep, config.device)
@@ -85,10 +89,11 @@ def rows_table(rows: list[Row]) -> Table:
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
         if row.aim is not None and row.ratio is not None:
             ratio = f"[{'green' if row.ratio >= row.aim else 'red'}]{ratio}[/]"
-        table.add_row(
-            row.what, f"{row.batch:,}", f"{row.items:,}" if row.items else "", f"{row.value:,.0f}", row.unit,
-            f"{1e6 / row.value:,.2f}", ratio, "" if row.aim is None else f"{row.aim:.3g}", row.reference,
-        )  # fmt: skip
+        value = f"{row.value:,.0f}" if row.value >= 1000 else f"{row.value:.4g}"
+        cost = f"{1e6 / row.value:,.2f}" if row.unit.endswith("/s") else ""
+        aim = "" if row.aim is None else f"{row.aim:.3g}"
+        items = f"{row.items:,}" if row.items else ""
+        table.add_row(row.what, f"{row.batch:,}", items, value, row.unit, cost, ratio, aim, row.reference)
     return table
 
 
