@@ -53,5 +53,5 @@ class A2C(ActorCriticLearner):
             "train/policy_loss": -gain.detach(),
             "train/value_loss": miss.detach(),
             "train/entropy_loss": -unsure.detach(),
-            "train/learning_rate": advantage.new_tensor(rate),
+            "train/learning_rate": advantage.new_full((), rate),
         }

@@ -129,4 +129,4 @@ class PPO(ActorCriticLearner):
 def _means(told: list[dict[str, Tensor]], rate: float) -> dict[str, Tensor]:
     """Mean of every scalar over the batches, and the learning rate."""
     means = {name: torch.stack([one[name] for one in told]).mean() for name in told[0]}
-    return {**means, "train/learning_rate": torch.tensor(rate)}
+    return {**means, "train/learning_rate": means["train/loss"].new_full((), rate)}
