@@ -1,17 +1,23 @@
 """Double DQN: targets of places, who chooses and who values, exploration, and what is kept of a step."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from recloop.agents.learners.contract import Step
 from recloop.agents.learners.double_dqn import DoubleDQN, DoubleDQNConfig, place_targets
+from recloop.agents.learners.item_values import ItemValueLearner
 from recloop.agents.learners.loop import Training
 from recloop.agents.learners.replay import Replayed
+from recloop.agents.learners.slate_q import SlateQ
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.encoders.errors import PolicyError
+from recloop.envs.built_in import built_in_world
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.world import World
 
@@ -138,6 +144,35 @@ def test_epsilon_falls_over_its_share_of_training(tiny_world: World) -> None:
         assert learner.update(progress) == {}, "too little is kept to learn from"
         found.append(float(learner._epsilon))
     assert found == pytest.approx([1.0, 0.55, 0.1, 0.1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", [DoubleDQN, SlateQ])
+def test_on_a_gpu_acting_keeping_and_learning_never_wait_for_the_device(kind: type[ItemValueLearner]) -> None:
+    config = kind.settings(lanes=16, network=SMALL, learning_starts=32, batch_size=32, buffer_size=4_000)
+    training = Training(kind, built_in_world(), FitOptions(device="cuda"), config)
+    learner, core = training.learner, training.core
+    for _ in range(4):
+        seen, draw = training._observed(), core.draw()
+        with waiting_forbidden():
+            acted = learner.act(seen, draw)
+        moved = core.step(acted.slate)
+        after = training._completed(moved.after)
+        step = Step(seen, acted, moved.response, moved.reward, moved.terminated, moved.truncated, after)
+        with waiting_forbidden():
+            learner.keep(step)
+            told = learner.update(0.5)
+    assert bool(torch.isfinite(told["train/loss"]))
+
+
+@contextmanager
+def waiting_forbidden() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_settings_that_cannot_be_are_named(tiny_world: World) -> None:
