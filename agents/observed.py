@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from recloop.encoders.errors import PolicyError, unknown_name
 from recloop.envs.logs.schema import Signal
+from recloop.envs.seen import LoggedItems
 from recloop.envs.users.contract import Past
 from recloop.envs.world import World
 
@@ -51,7 +52,7 @@ def past_of_people(people: Sequence[Observed], world: World) -> tuple[Past, Tens
     """The `Past` of B people as the loop would have it, and their profiles (B, p).
 
     Histories and slates keep their newest H and L; slates longer than the world's K lose their lower places.
-    `seen` (B, N+1) marks all of a person's history, also what is older than H.
+    `seen` holds all of a person's history, also what is older than H.
     """
     spec, empty = world.spec(), len(world.catalogue)
     whole, signals = histories_of_people(people, world)
@@ -61,8 +62,7 @@ def past_of_people(people: Sequence[Observed], world: World) -> tuple[Past, Tens
     b, s = len(people), len(spec.signals)
     shown = torch.full((b, spec.shown_length, spec.slate_size), empty)
     answers = torch.zeros(b, spec.shown_length, spec.slate_size, s)
-    seen = torch.zeros(b, empty + 1, dtype=torch.bool).scatter(1, whole, True)
-    seen[:, empty] = False
+    owner = torch.arange(b).repeat_interleave(whole.shape[1])
     for lane, person in enumerate(people):
         _fill_slates(person, world, shown[lane], answers[lane])
     past = Past(
@@ -72,7 +72,7 @@ def past_of_people(people: Sequence[Observed], world: World) -> tuple[Past, Tens
         answers=answers,
         step=torch.tensor([int(p.step) for p in people], dtype=torch.int64),
         days_away=torch.tensor([_checked("days_away", p.days_away, 0.0) for p in people]),
-        seen=seen,
+        seen=LoggedItems.of(b, empty, owner, whole.flatten()).seen(capacity=0),
     )
     return past, torch.stack([_profile(p.profile, world) for p in people])
 

@@ -26,7 +26,7 @@ class Lanes:
                 return mine.where(mask, theirs)
             return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), theirs, mine)
 
-        return replace(self, **{name: pick(mine, getattr(other, name)) for name, mine in self._held().items()})
+        return replace(self, **{name: pick(mine, getattr(other, name)) for name, mine in self.held().items()})
 
     def rows(self, index: Tensor) -> Self:
         """The lanes `index` (b,) alone."""
@@ -34,7 +34,7 @@ class Lanes:
         def pick(mine: Any) -> Any:
             return mine.rows(index) if isinstance(mine, Lanes) else mine.index_select(0, index)
 
-        return replace(self, **{name: pick(mine) for name, mine in self._held().items()})
+        return replace(self, **{name: pick(mine) for name, mine in self.held().items()})
 
     def put(self, index: Tensor, other: Self) -> Self:
         """These lanes, with `other` in the lanes `index` (b,)."""
@@ -42,22 +42,23 @@ class Lanes:
         def put(mine: Any, theirs: Any) -> Any:
             return mine.put(index, theirs) if isinstance(mine, Lanes) else mine.index_copy(0, index, theirs)
 
-        return replace(self, **{name: put(mine, getattr(other, name)) for name, mine in self._held().items()})
+        return replace(self, **{name: put(mine, getattr(other, name)) for name, mine in self.held().items()})
 
     def to(self, device: torch.device) -> Self:
         """The same lanes on a device."""
-        return replace(self, **{name: mine.to(device) for name, mine in self._held().items()})
+        return replace(self, **{name: mine.to(device) for name, mine in self.held().items()})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Several batches as one, in their order."""
-        names = parts[0]._held()
+        names = parts[0].held()
 
         def joined(columns: list[Any]) -> Any:
             return columns[0].concatenate(columns) if isinstance(columns[0], Lanes) else torch.cat(columns)
 
         return replace(parts[0], **{name: joined([getattr(part, name) for part in parts]) for name in names})
 
-    def _held(self) -> dict[str, Any]:
+    def held(self) -> dict[str, Any]:
+        """What of it is by lane, by name."""
         held = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in held.items() if value is not None}

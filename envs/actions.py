@@ -75,12 +75,14 @@ class ActionCodec(ABC):
         mode: its name.
         one_at_a_time: True where an action picks one item and K actions fill a slate.
         space: the action space of one lane.
-        needs: the observation's keys that `decode` reads, besides `action_mask` where there is one.
+        masked: True where `decode` keeps to `action_mask`, or in a large catalogue to `seen`, where there is one.
+        needs: the observation's keys that `decode` reads besides.
         shows: keys that this mode adds to the observation that an agent sees.
     """
 
     mode: ClassVar[ActionMode]
     one_at_a_time: ClassVar[bool] = False
+    masked: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     shows: ClassVar[tuple[str, ...]] = ()
     space: gym.Space[Any]
@@ -236,6 +238,7 @@ class ProtoCodec(ActionCodec):
     """
 
     mode = "proto"
+    masked = True
 
     def __init__(self, spec: ObservationSpec, item_vectors: Tensor, search: Search | None = None) -> None:
         super().__init__(spec)

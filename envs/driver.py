@@ -13,7 +13,14 @@ from torch import Tensor
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.envs.actions import ActionCodec, Retriever
 from recloop.envs.core import Core, Transition
-from recloop.envs.observation import DEFAULT_KEYS, OPTIONAL_KEYS, Observation, ObservationSpec
+from recloop.envs.observation import (
+    DEFAULT_KEYS,
+    DENSE_ITEMS,
+    INTERNAL_KEYS,
+    OPTIONAL_KEYS,
+    Observation,
+    ObservationSpec,
+)
 
 Observed = dict[str, npt.NDArray[Any]] | npt.NDArray[Any]
 """An observation as NumPy arrays: by key, or `state` alone."""
@@ -85,11 +92,11 @@ class Driver:
             wanted.update(retriever.needs)
         if "picked" in wanted and not codec.one_at_a_time:
             raise RecloopError("observation key 'picked' exists with one_at_a_time=True only; leave it out")
-        if not core.world.consumes_twice:
-            wanted.add("action_mask")
+        if not core.world.consumes_twice and (codec.masked or "candidates" in wanted):
+            wanted.add("seen" if core.empty > DENSE_ITEMS else "action_mask")
         if watched:
             wanted.update(("state", "history"))
-        core.keys = tuple(key for key in (*DEFAULT_KEYS, *OPTIONAL_KEYS) if key in wanted)
+        core.keys = tuple(key for key in (*DEFAULT_KEYS, *OPTIONAL_KEYS, *INTERNAL_KEYS) if key in wanted)
         self._wanted = wanted
         size = retriever.size if retriever is not None else 0
         spaces = {key: core.spec.space(key, candidates=size) for key in self.keys}
@@ -191,7 +198,9 @@ class Driver:
 
     def action_masks(self) -> Tensor:
         """Which choices are admissible now, bool (B, choices); see `ActionCodec.masks`."""
-        return self.codec.masks(self._full)
+        missing = "action_mask" not in self._full and not self.core.world.consumes_twice
+        mask = {"action_mask": self.core.spec.action_mask(self.core.past)} if missing else {}
+        return self.codec.masks({**self._full, **mask})
 
     def full_observation(self, lane: int) -> tuple[Observation, int]:
         """What the core knows to be observed of one lane, leading dimension 1, and the user's row.

@@ -17,6 +17,10 @@ Observation = dict[str, Tensor]
 
 DEFAULT_KEYS = ("state", "history", "feedback", "shown", "answers", "context", "profile")
 OPTIONAL_KEYS = ("instruction", "action_mask", "candidates", "picked")
+INTERNAL_KEYS = ("seen",)
+"""What retrieval reads in place of `action_mask` where a catalogue is large; no agent sees it."""
+DENSE_ITEMS = 1 << 16
+"""N above which nothing of size (B, N) is made unless somebody asks for `action_mask`."""
 CONTEXT = ("step", "days_away")
 """What `context` holds: share of the time limit used, in [0, 1]; log(1 + days since the last session)."""
 
@@ -114,6 +118,8 @@ class ObservationSpec:
             self._check_instruction()
             if instruction is not None:
                 parts["instruction"] = instruction
+        if "seen" in keys and past.seen is not None:
+            parts["seen"] = past.seen.listed()
         if "action_mask" in keys:
             parts["action_mask"] = self.action_mask(past)
         return {key: parts[key] for key in keys if key in parts}
@@ -129,7 +135,7 @@ class ObservationSpec:
         """Which items may be shown, bool (B, N)."""
         if past.seen is None:
             return torch.ones(len(past.step), self.catalogue_size, dtype=torch.bool, device=past.step.device)
-        return ~past.seen[:, : self.catalogue_size]
+        return past.seen.admissible()
 
 
 def past_of(observation: Observation) -> Past:

@@ -6,7 +6,7 @@ from torch import Tensor
 from recloop.envs.users.contract import Past
 
 
-def remember(past: Past, slate: Tensor, items: Tensor, signals: Tensor, empty: int) -> Past:
+def remember(past: Past, slate: Tensor, items: Tensor, signals: Tensor, empty: int, *, fresh: bool = False) -> Past:
     """The past after a slate; new tensors, so that what was handed out stays as it was.
 
     Args:
@@ -15,6 +15,7 @@ def remember(past: Past, slate: Tensor, items: Tensor, signals: Tensor, empty: i
         items: int64 (B, K) the slate with `empty` where nothing was consumed.
         signals: float32 (B, K, S) the answers.
         empty: N, what an empty place holds.
+        fresh: the slate repeats no item and holds none that was seen, as a core's; saves looking.
     """
     length = past.history.shape[1]
     order = torch.argsort((items == empty).to(torch.int8), dim=1, stable=True)  # consumed first
@@ -31,5 +32,5 @@ def remember(past: Past, slate: Tensor, items: Tensor, signals: Tensor, empty: i
         answers=torch.cat([past.answers[:, 1:], signals.unsqueeze(1)], dim=1),
         step=past.step + 1,
         days_away=torch.zeros_like(past.days_away),
-        seen=None if past.seen is None else past.seen.scatter(1, items, True),
+        seen=None if past.seen is None else past.seen.added(items, fresh),
     )

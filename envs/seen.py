@@ -91,7 +91,8 @@ class SeenBits(SeenItems):
         lane, item = (~self.admissible()).nonzero(as_tuple=True)
         return _padded(lane, item, len(self.words), self.catalogue_size)
 
-    def _held(self) -> dict[str, Tensor]:
+    def held(self) -> dict[str, Any]:
+        """See `Lanes`."""
         return {"words": self.words}
 
 
@@ -157,7 +158,8 @@ class SeenBuckets(SeenItems):
         lanes = torch.arange(len(self.users), device=self.users.device).view(-1, 1, 1)
         return F.embedding(lanes * self.own.shape[1] + buckets, self.own.reshape(-1, _WAYS))
 
-    def _held(self) -> dict[str, Tensor]:
+    def held(self) -> dict[str, Any]:
+        """See `Lanes`."""
         return {"users": self.users, "own": self.own}
 
 

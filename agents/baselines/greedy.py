@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
@@ -142,9 +141,7 @@ class GreedyPolicy(Policy):
         parts = []
         for start in range(0, b * c, _ROWS):
             rows, shown = every_lane[start : start + _ROWS], items.reshape(-1, 1)[start : start + _ROWS]
-            seen = None if past.seen is None else past.seen[rows]
-            tables = {name: value[rows] for name, value in vars(past).items() if name != "seen"}
-            expected = self.model.expected(state.rows(rows), replace(past, **tables, seen=seen), shown)
+            expected = self.model.expected(state.rows(rows), past.rows(rows), shown)
             if expected is None:
                 return None
             reward = self._weighted(expected.mean[:, 0])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recloop.encoders.errors import PolicyError, RecloopError
+from recloop.encoders.lanes import Lanes
 from recloop.encoders.storage import json_like, read_json, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 1
@@ -105,7 +106,7 @@ def rebuilt(tree: Any, tensors: Mapping[str, Tensor], name: str = "") -> Any:
     dotted = name + "." if name else ""
     parts = {part: rebuilt(held, tensors, dotted + part) for part, held in (_parts(tree) or {}).items()}
     if is_dataclass(tree) and not isinstance(tree, type):
-        return replace(tree, **{f.name: parts[f.name] for f in fields(tree)})
+        return replace(tree, **parts)
     return tuple(parts.values()) if isinstance(tree, tuple) else parts
 
 
@@ -134,6 +135,8 @@ def restore_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _parts(tree: Any) -> dict[str, Any] | None:
+    if isinstance(tree, Lanes):
+        return tree.held()
     if is_dataclass(tree) and not isinstance(tree, type):
         return {f.name: getattr(tree, f.name) for f in fields(tree)}
     if isinstance(tree, tuple):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recloop.envs.logs.sequences import Floats, Ints, Sequences
+from recloop.envs.seen import LoggedItems
 from recloop.envs.support.moments import moments_at
 from recloop.envs.users.contract import Past
 
@@ -122,12 +123,13 @@ def logged_lanes(sequences: Sequences, users: Ints, steps: int) -> LoggedLanes:
     )
 
 
-def past_told(sequences: Sequences, users: Ints, history: int, shown: int, twice: bool) -> Past:
+def past_told(sequences: Sequences, users: Ints, history: int, shown: int, twice: bool, more: int = 0) -> Past:
     """What users (B,) had consumed and been shown when the steps ended that their features tell of.
 
     Args:
         history, shown: H items and L slates that it holds.
-        twice: whether items are consumed again; else `seen` marks those consumed.
+        twice: whether items are consumed again; else `seen` holds those consumed.
+        more: items that each may consume from here on.
     """
     n, first = sequences.catalogue_size, sequences.first_scored
     consumed = sequences.consumed_after(first)[users]
@@ -147,6 +149,5 @@ def past_told(sequences: Sequences, users: Ints, history: int, shown: int, twice
     if twice:
         return past
     everything, _ = sequences.last(users, int(consumed.max(initial=1)), consumed)
-    seen = torch.zeros(len(users), n + 1, dtype=torch.bool).scatter_(1, everything, True)
-    seen[:, n] = False
-    return replace(past, seen=seen)
+    lane = torch.arange(len(users)).repeat_interleave(everything.shape[1])
+    return replace(past, seen=LoggedItems.of(len(users), n, lane, everything.flatten()).seen(more))

@@ -92,7 +92,8 @@ def fidelity_of(
     lanes = logged_lanes(sequences, measured, config.steps)
     if sequences.told is not None:
         h, shown = world.users.history.shape[1], world.users.shown.shape[1]
-        lanes = replace(lanes, before=past_told(sequences, lanes.users, h, shown, world.consumes_twice))
+        more = lanes.items[:1].size
+        lanes = replace(lanes, before=past_told(sequences, lanes.users, h, shown, world.consumes_twice, more))
     found = Findings([], [], {}, [])
     told_by: tuple[tuple[str, float], ...] = ()
     sessions = 0

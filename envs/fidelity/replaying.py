@@ -11,6 +11,7 @@ from recloop.envs.fidelity.lanes import Array, Bools, LoggedLanes
 from recloop.envs.logs.sequences import Floats
 from recloop.envs.past import remember
 from recloop.envs.randomness import Draw
+from recloop.envs.seen import LoggedItems
 from recloop.envs.users.contract import Past, UserSimulator
 from recloop.envs.world import World
 
@@ -160,7 +161,7 @@ def _at_first(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: 
         answers=torch.zeros(batch, shown, k, signals, device=device),
         step=torch.zeros_like(rows),
         days_away=torch.zeros(batch, device=device),
-        seen=None if world.consumes_twice else torch.zeros(batch, n + 1, dtype=torch.bool, device=device),
+        seen=None if world.consumes_twice else LoggedItems.nothing(batch, n).to(device).seen(lanes.items[:1].size),
     )
     past = past if lanes.before is None else lanes.before.to(device)
     profile = table.profile[lanes.users].to(device)
@@ -188,7 +189,7 @@ def _preferred(simulator: UserSimulator, state: Any, past: Past, slate: Tensor, 
         return np.zeros(len(slate)), np.zeros(len(slate))
     counts = drawn != slate
     if past.seen is not None:
-        counts = counts & ~past.seen.gather(1, drawn)
+        counts = counts & ~past.seen.contains(drawn)
     mine, others = utility[:, :1], utility[:, 1:]
     won = (mine > others).double() + 0.5 * (mine == others).double()
     return (won * counts).sum(1).cpu().numpy(), counts.sum(1).double().cpu().numpy()

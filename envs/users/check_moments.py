@@ -28,7 +28,7 @@ class Moment:
 
     def rows(self, index: Tensor) -> Moment:
         """The same call for some lanes alone."""
-        return Moment(self.state.rows(index), rows_of(self.past, index), self.slate[index], Draw(self.draw.key[index]))
+        return Moment(self.state.rows(index), self.past.rows(index), self.slate[index], Draw(self.draw.key[index]))
 
 
 def rows_of(record: Any, index: Tensor) -> Any:

@@ -143,7 +143,7 @@ def test_the_past_equals_a_plain_loop(world_maker: Callable[..., World], consume
             assert core.past.shown[lane].tolist() == kept.shown[-3:]
             assert core.past.answers[lane].tolist() == kept.answers[-3:]
             if core.past.seen is not None:
-                assert set(core.past.seen[lane].nonzero()[:, 0].tolist()) - {N} == kept.seen
+                assert set(core.past.seen.listed()[lane].tolist()) - {N} == kept.seen
         struck += int(end.struck.sum())
     assert struck > 0
     assert (core.past.seen is None) == consumes_twice

@@ -99,7 +99,7 @@ def test_users_are_measured_from_where_they_stand() -> None:
     assert past.shown[0, :, 0].tolist() == [6, 0, 1]
     assert past.step.tolist() == [0], "a session begins"
     assert past.seen is not None
-    assert past.seen[0].nonzero()[:, 0].tolist() == [1]
+    assert past.seen.listed().tolist() == [[1]]
     alone = past_told(told(replace(two_users(), slates=None)), np.array([0]), 2, 3, twice=True)
     assert alone.history.tolist() == [[6, 1]]
     assert alone.seen is None

@@ -246,7 +246,8 @@ def _popularity(truth: UserSimulator, users: int, items: int, generator: torch.G
     """float32 (N,) as if counted: mean utility of each item, over all users, times log-normal noise."""
     rows = torch.arange(users)
     zeros = torch.zeros_like(rows)
-    nothing = Past(*[torch.zeros(users, 1)] * 6)
+    none = torch.zeros(users, 1)
+    nothing = Past(none, none, none, none, none, none)
     state = truth.arrive(rows, Draw.at(0, rows, zeros, zeros))
     wanted = truth.utility(state, nothing, torch.arange(items))
     if wanted is None:
