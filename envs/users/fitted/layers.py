@@ -29,7 +29,7 @@ def moved(cell: nn.GRUCell, inputs: Tensor, hidden: Tensor) -> Tensor:
     h = cell.hidden_size
     bias, bias_back = cell.bias_ih, cell.bias_hh
     both = torch.addmm((bias + bias_back)[: 2 * h], inputs, cell.weight_ih[: 2 * h].T)
-    reset, kept = both.addmm_(hidden, cell.weight_hh[: 2 * h].T).sigmoid_().split(h, dim=1)  # (R, h) each
+    reset, kept = both.addmm_(hidden, cell.weight_hh[: 2 * h].T).sigmoid_().chunk(2, dim=1)  # (R, h) each
     new = torch.addmm(bias[2 * h :], inputs, cell.weight_ih[2 * h :].T)
     back = torch.addmm(bias_back[2 * h :], hidden, cell.weight_hh[2 * h :].T)
     new = new.addcmul_(reset, back).mul_(2).sigmoid_().mul_(2).sub_(1)
