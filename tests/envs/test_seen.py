@@ -1,11 +1,15 @@
 """What lanes may not be shown again: both forms held against Python sets."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from recloop.envs import driver
 from recloop.envs import seen as module
 from recloop.envs.seen import LoggedItems, SeenBits, SeenBuckets, SeenItems
+from recloop.envs.tasks import make_driver
+from recloop.envs.world import World
 
 USERS, LANES, K = 7, 5, 6
 
@@ -47,6 +51,28 @@ def test_lanes_that_come_and_go_equal_sets(form: type[SeenItems], items: int, mo
             new, done = torch.randint(USERS, (LANES,), generator=draw), torch.rand(LANES, generator=draw) < 0.5
             seen = seen.where(done, everyone.rows(new))
             sets = [set(known[new[lane]]) if done[lane] else sets[lane] for lane in range(LANES)]
+
+
+@pytest.mark.parametrize("mode", ["proto", "candidates"])
+def test_a_large_catalogue_is_searched_as_a_small_one(
+    once_world: World, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buckets and lists of what was seen lead to the slates that bits and dense masks lead to."""
+    small = make_driver(once_world, 5, seed=1, action_mode=mode)
+    monkeypatch.setattr(module, "_BIT_TABLE", 0)
+    monkeypatch.setattr(driver, "DENSE_ITEMS", 0)
+    large = make_driver(once_world, 5, seed=1, action_mode=mode)
+    assert isinstance(small.core.past.seen, SeenBits)
+    assert isinstance(large.core.past.seen, SeenBuckets)
+    small.action_space.seed(0)
+    for _ in range(15):  # across several episodes of six
+        action = torch.from_numpy(np.stack([small.action_space.sample() for _ in range(5)]))
+        one, two = small.step(action).transition, large.step(action).transition
+        assert one is not None
+        assert two is not None
+        assert torch.equal(one.slate, two.slate)
+        if mode == "candidates":
+            assert torch.equal(small.action_masks(), large.action_masks())
 
 
 def test_the_smaller_form_is_taken() -> None:
