@@ -63,7 +63,8 @@ class LoggedEntropy:
                 f"no train user met anything after {min(orders)} consumed items: the log has no entropy to reward; "
                 "train with an entropy bonus of 0"
             )
-        return cls(tuple(orders), *zip(*tables, strict=True), empty=sequences.catalogue_size)  # type: ignore[misc]
+        keys, values = zip(*tables, strict=True)
+        return cls(tuple(orders), keys, values, sequences.catalogue_size)
 
     def to(self, device: torch.device | str) -> LoggedEntropy:
         """The same tables on a device."""
@@ -106,10 +107,9 @@ def _moments(sequences: Sequences, users: Ints, length: int) -> tuple[Tensor, Te
 def _table(recent: Tensor, following: Tensor, empty: int) -> tuple[Tensor, Tensor]:
     """The states (M, k) that were logged whole, as sorted hashes, and the entropy of what came after each."""
     whole = (recent < empty).all(1)
-    states, nexts = _hashes(recent[whole]), following[whole]
-    there = nexts < empty
-    states = states.unsqueeze(1).expand_as(nexts)[there].numpy()
-    nexts = nexts[there].numpy()
+    hashes, met = _hashes(recent[whole]), following[whole]
+    there = met < empty
+    states, nexts = hashes.unsqueeze(1).expand_as(met)[there].numpy(), met[there].numpy()
     order = np.lexsort((nexts, states))
     states, nexts = states[order], nexts[order]
     new_state = np.ones(len(states), dtype=bool)

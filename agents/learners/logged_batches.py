@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.agents.learners.returns import returns_after
+from recloop.agents.learners.returns import place_weights, returns_after
 from recloop.encoders.errors import PolicyError
 from recloop.envs.actions import Retriever
 from recloop.envs.logs.sequences import Floats, Ints, Sequences, rows_of
@@ -182,8 +182,7 @@ def _rewards(
     world: World, items: Ints, answers: Floats, given: np.ndarray, left: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the world's reward gives each place by its own signals (Q, K), and the rest of the slate's (Q,)."""
-    weights = np.array([world.reward.signals.get(signal.name, 0.0) for signal in world.signals])
-    own = (answers * given) @ weights
+    own = (answers * given) @ place_weights(world).double().numpy()
     vectors = world.item_vectors.cpu()
     total = []
     for start in range(0, len(items), _REWARDED):

@@ -10,6 +10,7 @@ from torch import Tensor
 from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look
 from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Step, Task
+from recloop.agents.learners.returns import place_weights
 from recloop.agents.learners.rollouts import Rollout
 from recloop.agents.learners.top_k import Correction, log_share
 from recloop.agents.slates import FORBIDDEN
@@ -74,8 +75,7 @@ class Reinforce(ActorCriticLearner):
         super().__init__(task, config)
         k = task.spec.slate_size
         self.correction = Correction(k if config.top_k else 1, config.cap, config.normalised)
-        weights = task.serving.world.reward.signals
-        self.weights = torch.tensor([weights.get(s.name, 0.0) for s in task.spec.signals], device=task.device)
+        self.weights = place_weights(task.serving.world).to(task.device)
         self.own = Rollout(config.rollout)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
         self._loss = compiled(self._loss_of, task.compile)

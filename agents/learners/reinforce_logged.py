@@ -173,7 +173,7 @@ class _Fit:
         for number in tqdm(range(config.passes), desc=NAME, unit="pass", disable=not self.options.progress):
             order = rows[torch.randperm(len(rows), generator=self.generator, device=rows.device)]
             told = []
-            for some in order.split(config.batch_size):
+            for some in torch.split(order, config.batch_size):
                 for group in self.optimizer.param_groups:
                     group["lr"] = config.learning_rate * (1 - done / total)
                 told.append(self._learn(self.steps.batch(some)))

@@ -1,7 +1,21 @@
-"""What logged steps brought: the rewards that came after each, discounted."""
+"""What steps brought: what is due to single places of a slate, and the rewards that came after."""
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recloop.envs.rewards import WeightedReward
+from recloop.envs.world import World
+
+
+def place_weights(world: World) -> Tensor:
+    """What a place of a slate earns for each unit of its signals, float32 (S,), in a world's own reward.
+
+    Zeros where the reward is a callable of another kind: then all of it belongs to the slate as a whole.
+    """
+    weights = world.reward.signals if isinstance(world.reward, WeightedReward) else {}
+    return torch.tensor([weights.get(signal.name, 0.0) for signal in world.signals])
 
 
 def returns_after(
