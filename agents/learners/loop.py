@@ -200,7 +200,7 @@ class Training:
         told = {**scalars, **self.episodes.means()}
         if self.options.log is None:
             return
-        values = torch.stack([value.detach().double() for value in told.values()]).tolist()
+        values = torch.stack([value.detach().to(self.core.device, torch.float64) for value in told.values()]).tolist()
         for tag, value in zip(told, values, strict=True):
             if math.isfinite(value):
                 self.options.log(tag, value, self._steps(self.updates))

@@ -30,8 +30,11 @@ class PPOConfig(ActorCriticConfig):
             gradient step; None for never.
     """
 
-    batch_size: int = 512
-    epochs: int = 6
+    lanes: int = 256
+    learning_rate: float = 1.5e-3
+    rollout: int = 4
+    batch_size: int = 256
+    epochs: int = 3
     clip: float = 0.4
     target_kl: float | None = None
 

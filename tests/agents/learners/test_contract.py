@@ -46,8 +46,8 @@ SHARED = {
     "network": NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0),
 }
 QUICK: dict[str, dict[str, Any]] = {
-    "recloop-ppo": {"steps": 3_000, "batch_size": 64},
-    "a2c": {"steps": 8_000},
+    "recloop-ppo": {"steps": 6_000, "rollout": 8, "batch_size": 32},
+    "a2c": {"steps": 12_000, "rollout": 4},
     "double-dqn": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
     "slateq": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
     "ddpg": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},

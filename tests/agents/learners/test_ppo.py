@@ -62,7 +62,7 @@ def test_the_first_batch_finds_the_ratio_one_and_the_loss_of_a_plain_loop(tiny_w
         miss += float(advantages[row]) ** 2  # the target is value + advantage
         unsure += float(-(odds * odds.clamp_min(1e-30).log()).sum())
     wanted = (0.5 * miss - gain - 0.01 * unsure) / len(advantages)
-    assert float(loss) == pytest.approx(wanted, abs=1e-4)
+    assert float(loss.detach()) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_the_probability_of_a_drawn_slate_is_that_of_its_items_one_after_the_other(tiny_world: World) -> None:
