@@ -35,7 +35,7 @@ def recall(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize(("kind", "least"), [("flat", 1.0), ("ivf", 0.9), ("hnsw", 0.98)])
 def test_an_index_finds_most_of_the_best(kind: IndexKind, least: float) -> None:
     table, queries = clustered(N, seed=1), clustered(64, seed=2)
-    bias = 0.1 * torch.rand(N, generator=torch.Generator().manual_seed(3))
+    bias = 0.1 * torch.randn(N, generator=torch.Generator().manual_seed(3)) - 7.0  # as logarithms of shares are
     exact = nearest_items(queries, table, K, {}, bias)
     found = ItemIndex(table, kind, bias=bias).search(queries, K)
     assert recall(found, exact) >= least
