@@ -19,7 +19,7 @@ def slate_odds(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         The exact log-probability (B,) of the ordered slate under Plackett-Luce, and the entropy (B,) of its first
         pick, both differentiable in the scores, once.
     """
-    odds: tuple[Tensor, Tensor] = _SlateOdds.apply(scores, positions)
+    odds: tuple[Tensor, Tensor] = _SlateOdds.apply(scores, positions)  # type: ignore[no-untyped-call]
     return odds
 
 

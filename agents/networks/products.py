@@ -13,7 +13,7 @@ def gathered_products(query: Tensor, table: Tensor, items: Tensor) -> Tensor:
     Differentiable in the queries. The gathered rows (B, C, d) are not kept for the way back, where a weighted sum of
     rows needs no copy of them.
     """
-    products: Tensor = _Gathered.apply(query, table, items)
+    products: Tensor = _Gathered.apply(query, table, items)  # type: ignore[no-untyped-call]
     return products
 
 
@@ -24,6 +24,6 @@ class _Gathered(torch.autograd.Function):
         return (query.unsqueeze(1) @ F.embedding(items, table).transpose(1, 2))[:, 0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         table, items = ctx.saved_tensors
         return F.embedding_bag(items, table, per_sample_weights=gradient.contiguous(), mode="sum"), None, None
