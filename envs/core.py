@@ -1,6 +1,6 @@
 """The batched simulation on any torch device: the only place where a step is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -9,15 +9,21 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import DeviceError, RecloopError, UserSimulatorError
+from recloop.encoders.lanes import Lanes
 from recloop.encoders.state_config import EncoderState
+from recloop.envs.arrivals import ArrivalTables
+from recloop.envs.compiling import Compiled
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.past import remember
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, Reward, checked_reward
 from recloop.envs.users.contract import Past, Response, UserSimulator
-from recloop.envs.world import UserTable, World
+from recloop.envs.world import World
 
-_IN_MOTION = ("past", "encoded", "state", "_vector", "wishes", "users", "lanes", "episode", "session", "days")
+_IN_MOTION = (
+    *("past", "encoded", "vector", "profile", "wishes", "state"),
+    *("users", "lanes", "episode", "session", "days"),
+)
 """What of a core changes from step to step."""
 
 
@@ -32,7 +38,6 @@ class Transition:
         reward: float32 (B,).
         terminated: bool (B,) the user left for good.
         truncated: bool (B,) the time limit came first.
-        finished: int64 (F,) the lanes that ended, rising.
         after: the observation of every lane just after the step, before any of them started anew.
     """
 
@@ -42,8 +47,12 @@ class Transition:
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
-    finished: Tensor
     after: Observation
+
+    @cached_property
+    def finished(self) -> Tensor:
+        """int64 (F,) the lanes that ended, rising; asking waits for the device."""
+        return (self.terminated | self.truncated).nonzero()[:, 0]
 
     @cached_property
     def final(self) -> Observation | None:
@@ -74,6 +83,8 @@ class Core:
         start: `history`: past, state and users are warm from the log; `cold`: nothing has happened yet.
         keys: what observations hold.
         device: any torch device.
+        compile: generate code for this machine at the first step, which takes a minute, and run that: several times
+            faster. Where it cannot be done the step runs as it is, with a warning.
     """
 
     def __init__(
@@ -92,6 +103,7 @@ class Core:
         start: Literal["history", "cold"] = "history",
         keys: Sequence[str] = DEFAULT_KEYS,
         device: torch.device | str = "cpu",
+        compile: bool = False,
     ) -> None:
         self.sessions = world.sessions if sessions is None else sessions
         self.max_days = world.max_days if max_days is None else max_days
@@ -113,15 +125,23 @@ class Core:
         self.seed = seed
         self.reward = reward or world.reward
         chosen = world.training_simulator if simulator is None else simulator
-        self.simulator = world.simulator(chosen) if isinstance(chosen, str) else chosen
-        _check_signals(world, self.simulator)
+        simulator = world.simulator(chosen) if isinstance(chosen, str) else chosen
+        _check_signals(world, simulator)
+        self.simulator = simulator.following(spread=getattr(self.reward, "needs_spread", False))
         self.simulator.prepare(world, self.device)
         self.encoder = world.state_encoder.to(self.device)
         self._reads_every = self.encoder.behavior.refresh if self.encoder.behavior is not None else 0
         self.empty = len(world.catalogue)
         self._pool = _user_rows(world, users).to(self.device)
-        self._fill_arrival_tables()
-        self.lanes = torch.arange(batch, device=self.device)
+        most = self.slate_size * self.max_steps
+        self._arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
+        self._respond: Callable[..., tuple[Any, Response]] = self.simulator.respond
+        self._follow: Callable[..., tuple[Past, EncoderState, Tensor]] = self._followed
+        if compile:
+            self._respond = self.simulator.compiled()
+            self._follow = Compiled(self._followed, "the step", self.device)
+        self._every = torch.arange(batch, device=self.device)
+        self.lanes = self._every
         self.reset()
 
     @torch.no_grad()
@@ -145,7 +165,7 @@ class Core:
         if lanes is not None:
             self.lanes = self._per_lane("lanes", lanes)
         self.episode = torch.zeros_like(self.lanes)
-        self.users = self._drawn_users() if users is None else self._per_lane("users", users)
+        self.users = self._drawn_users(self._before()) if users is None else self._per_lane("users", users)
         if int(self.users.min()) < 0 or int(self.users.max()) >= len(self.world.users):
             raise RecloopError(
                 f"users holds {int(self.users.min())} to {int(self.users.max())}; the world's users table has "
@@ -153,9 +173,11 @@ class Core:
             )
         self.session = torch.zeros_like(self.lanes)
         self.days = torch.zeros_like(self.lanes, dtype=torch.float32)
-        self.past, self.encoded, self.state = self._arrivals(self.users)
-        self._vector = self._vectors[self.users]
-        self.wishes = self._wishes[self.users] if wishes is None else self._given_wishes(wishes)
+        self._luck = Draw.of_episode(self.seed, self.lanes, self.episode)
+        arrival = self._arrivals.of(self.users, self._before())
+        self.past, self.encoded, self.vector = arrival.past, arrival.encoded, arrival.vector
+        self.profile, self.state = arrival.profile, arrival.state
+        self.wishes = arrival.wishes if wishes is None else self._given_wishes(wishes)
 
     @torch.no_grad()
     def next_episode(self, where: Tensor) -> None:
@@ -166,7 +188,7 @@ class Core:
     def observe(self, keys: Sequence[str] | None = None) -> Observation:
         """The observation of every lane; `keys` default to the core's."""
         keys = self.keys if keys is None else keys
-        return self.spec.observe(self.past, self._vector, self._profile[self.users], keys, self.wishes)
+        return self.spec.observe(self.past, self.vector, self.profile, keys, self.wishes)
 
     @torch.no_grad()
     def step(self, slate: Tensor) -> Transition:
@@ -174,11 +196,8 @@ class Core:
         slate, struck = self._admissible(slate)
         draw = self.draw()
         unsure = self._unsure(slate)
-        state, response = self.simulator.respond(self.state, self.past, slate, draw)
-        consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
-        items = torch.where(consumed, slate, self.empty)
-        self.encoded = self.encoder.advance(self.encoded, items, response.signals)
-        self.past = remember(self.past, slate, items, response.signals, self.empty)
+        state, response = self._respond(self.state, self.past, slate, draw)
+        self.past, self.encoded, self.vector = self._follow(self.past, self.encoded, slate, response)
         outcome = Outcome(
             slate, response, struck, self.encoder.item_vectors, self.world.signals, *unsure, past=self.past
         )
@@ -190,13 +209,9 @@ class Core:
         if self.max_days is not None:
             over = over | (self.days > self.max_days)
         truncated = over & ~terminated
-        done = terminated | truncated
-        finished = done.nonzero()[:, 0]
-        self._vector = self.encoder.vector(self.encoded)
         after = self.observe()
-        if len(finished):
-            self._restart(done)
-        return Transition(slate, struck, response, reward, terminated, truncated, finished, after)
+        self._restart(terminated | truncated)
+        return Transition(slate, struck, response, reward, terminated, truncated, after)
 
     def snapshot(self) -> dict[str, Any]:
         """All that the next step depends on besides the arguments of this core; `resume` undoes it."""
@@ -206,10 +221,11 @@ class Core:
         """Go on from the `snapshot` of a core with the same arguments, bit for bit."""
         for name in _IN_MOTION:
             setattr(self, name, snapshot[name])
+        self._luck = Draw.of_episode(self.seed, self.lanes, self.episode)
 
     def draw(self) -> Draw:
         """This step's draws."""
-        return Draw.at(self.seed, self.lanes, self.episode, self.past.step)
+        return self._luck.at_step(self.past.step)
 
     def _unsure(self, slate: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """How unsure the users' model is of its answers to a slate, by spread and by the farthest member, where the
@@ -233,7 +249,7 @@ class Core:
         same = slate.unsqueeze(2) == slate.unsqueeze(1)  # (B, K, K)
         strike = torch.tril(same, diagonal=-1).any(2)
         if self.past.seen is not None:
-            strike = strike | self.past.seen.gather(1, slate)
+            strike = strike | self.past.seen.contains(slate)
         strike = strike | (slate == self.empty)
         return torch.where(strike, self.empty, slate), strike.sum(1)
 
@@ -251,18 +267,43 @@ class Core:
         self.days = self.days + torch.where(back, days, torch.zeros_like(days))
         return state.where(back, self.simulator.resume(state, days, draw)), response.left & gone
 
+    def _followed(
+        self, past: Past, encoded: EncoderState, slate: Tensor, response: Response
+    ) -> tuple[Past, EncoderState, Tensor]:
+        """What the answers to a slate change: the past, the encoder's state, and its vector."""
+        consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
+        items = torch.where(consumed, slate, self.empty)
+        encoded = self.encoder.advance(encoded, items, response.signals)
+        past = remember(past, slate, items, response.signals, self.empty, fresh=True)
+        return past, encoded, self.encoder.vector(encoded)
+
     def _restart(self, done: Tensor) -> None:
-        """Give every finished lane the user of its next episode."""
+        """Give every finished lane, bool (B,), the user of its next episode."""
         self.episode = self.episode + done.to(torch.int64)
-        self.users = torch.where(done, self._drawn_users(), self.users)
-        self.session = torch.where(done, torch.zeros_like(self.session), self.session)
-        self.days = torch.where(done, torch.zeros_like(self.days), self.days)
-        past, encoded, state = self._arrivals(self.users)
-        self.past = self.past.where(done, past)
-        self.encoded = self.encoded.where(done, encoded)
-        self.state = self.state.where(done, state)
-        self._vector = torch.where(done.unsqueeze(1), self._vectors[self.users], self._vector)
-        self.wishes = torch.where(done.unsqueeze(1), self._wishes[self.users], self.wishes)
+        if self.device.type != "cpu":  # looking which lanes they are would wait for the device
+            self._arrive(self._every, lambda mine, theirs: _where(done, mine, theirs))
+            return
+        rows = done.nonzero()[:, 0]
+        if len(rows):
+            self._arrive(rows, lambda mine, theirs: _put(rows, mine, theirs, self._every))
+
+    def _arrive(self, rows: Tensor, merged: Callable[[Any, Any], Any]) -> None:
+        """Merge the arrivals of the lanes `rows` into what is in motion; observations handed out stay as they are."""
+        lanes, episode = self.lanes[rows], self.episode[rows]
+        luck = Draw.of_episode(self.seed, lanes, episode)
+        self._luck = Draw(merged(self._luck.key, luck.key))
+        draw = luck.at_step(torch.full_like(rows, -1))
+        users = self._drawn_users(draw)
+        arrival = self._arrivals.of(users, draw)
+        nothing = torch.zeros_like(users)
+        self.users, self.session = merged(self.users, users), merged(self.session, nothing)
+        self.days = merged(self.days, nothing.to(torch.float32))
+        for name in ("past", "encoded", "vector", "profile", "wishes", "state"):
+            setattr(self, name, merged(getattr(self, name), getattr(arrival, name)))
+
+    def _before(self) -> Draw:
+        """The draws before the first step of an episode."""
+        return Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1))
 
     def _read_again(self, due: Tensor) -> None:
         """Let the language model read the histories of the lanes `due` (B,) anew, in one batch."""
@@ -270,65 +311,10 @@ class Core:
         if len(rows):
             read = self.encoder.refresh(self.encoded.rows(rows), self.past.history[rows], self.past.feedback[rows])
             self.encoded = self.encoded.put(rows, read)
+            self.vector = self.vector.index_copy(0, rows, self.encoder.vector(read))
 
-    def _drawn_users(self) -> Tensor:
-        bits = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1)).bits("user")
-        return self._pool[(bits >> 1).abs() % len(self._pool)]
-
-    @torch.no_grad()
-    def _fill_arrival_tables(self) -> None:
-        """What a lane starts from, by row of the users table, on the device."""
-        users = self.world.users
-        cold = self.start == "cold"
-        self._profile = users.profile.to(self.device)
-        known = users.wish_vectors if users.wishes else torch.zeros(len(users), self.spec.instruction_dim)
-        self._wishes = known.to(self.device)  # (U, u)
-        k = self.slate_size
-        shown, answers = _fit_width(users.shown, users.answers, k, self.empty)
-        self._history = torch.full_like(users.history, self.empty) if cold else users.history
-        self._history = self._history.to(self.device)
-        self._feedback = (torch.zeros_like(users.feedback) if cold else users.feedback).to(self.device)
-        self._shown = (torch.full_like(shown, self.empty) if cold else shown).to(self.device)
-        self._answers = (torch.zeros_like(answers) if cold else answers).to(self.device)
-        self._seen = None
-        if not self.world.consumes_twice:
-            self._seen = self._consumed_in_log(cold)
-        self._encoded = self.encoder.blank(self._profile) if cold else self.world.warm_states.to(self.device)
-        self._vectors = self.encoder.vector(self._encoded)  # (U, d) of everyone's first observation
-        self._strangers = self._inferred(users) if cold else None
-
-    def _inferred(self, users: UserTable) -> Any:
-        """Users of whom nothing but the profile is known, by row; None where a simulator cannot guess at anyone."""
-        zeros = torch.zeros(len(users), dtype=torch.int64, device=self.device)
-        past = Past(self._history, self._feedback, self._shown, self._answers, zeros, zeros.to(torch.float32))
-        try:
-            return self.simulator.infer(past, self._profile)
-        except NotImplementedError:  # such users arrive as they are
-            return None
-
-    def _consumed_in_log(self, cold: bool) -> Tensor:
-        """bool (U, N+1): what each user consumed in the log; all False for a cold start."""
-        sequences = self.world.sequences
-        seen = torch.zeros(len(self.world.users), self.empty + 1, dtype=torch.bool)
-        if not cold:
-            owner = torch.repeat_interleave(torch.arange(sequences.users), torch.from_numpy(sequences.lengths))
-            seen[owner, torch.from_numpy(sequences.items)] = True
-        return seen.to(self.device)
-
-    def _arrivals(self, users: Tensor) -> tuple[Past, EncoderState, Any]:
-        zeros = torch.zeros_like(users)
-        past = Past(
-            history=self._history[users],
-            feedback=self._feedback[users],
-            shown=self._shown[users],
-            answers=self._answers[users],
-            step=zeros,
-            days_away=zeros.to(torch.float32),
-            seen=None if self._seen is None else self._seen[users],
-        )
-        draw = Draw.at(self.seed, self.lanes, self.episode, torch.full_like(self.lanes, -1))
-        state = self.simulator.arrive(users, draw) if self._strangers is None else self._strangers.rows(users)
-        return past, self._encoded.rows(users), state
+    def _drawn_users(self, draw: Draw) -> Tensor:
+        return self._pool[(draw.bits("user") >> 1).abs() % len(self._pool)]
 
     def _given_wishes(self, wishes: Tensor) -> Tensor:
         wanted = (self.batch, self.spec.instruction_dim)
@@ -354,6 +340,23 @@ def checked_device(device: torch.device | str) -> torch.device:
     return found
 
 
+def _put(rows: Tensor, mine: Any, theirs: Any, every: Tensor) -> Any:
+    """`theirs` (F, ...) in the rows of `mine` (B, ...): tensors, lanes, or a simulator's own kind of state."""
+    if isinstance(mine, Tensor):
+        return mine.index_copy(0, rows, theirs)
+    if isinstance(mine, Lanes):
+        return mine.put(rows, theirs)
+    place = torch.zeros_like(every).index_copy(0, rows, every[: len(rows)])
+    return mine.where(torch.isin(every, rows), theirs.rows(place))
+
+
+def _where(done: Tensor, mine: Any, theirs: Any) -> Any:
+    """`theirs` where `done` (B,), `mine` elsewhere, tensors or lanes."""
+    if isinstance(mine, Tensor):
+        return torch.where(done.view(-1, *[1] * (mine.dim() - 1)), theirs, mine)
+    return mine.where(done, theirs)
+
+
 def _user_rows(world: World, users: str | Sequence[int] | Tensor) -> Tensor:
     rows = world.users.rows(users) if isinstance(users, str) else torch.as_tensor(users, dtype=torch.int64)
     if len(rows) == 0:
@@ -372,15 +375,3 @@ def _check_signals(world: World, simulator: UserSimulator) -> None:
             f"{type(simulator).__name__} answers with {theirs}, the world '{world.name}' and its policies know {mine}; "
             "declare the world's signals, in its order"
         )
-
-
-def _fit_width(shown: Tensor, answers: Tensor, k: int, empty: int) -> tuple[Tensor, Tensor]:
-    """Logged slates (U, L, W) as slates of k places: cut, or filled with empty places."""
-    width = shown.shape[2]
-    if width >= k:
-        return shown[..., :k], answers[..., :k, :]
-    more = k - width
-    return (
-        torch.nn.functional.pad(shown, (0, more), value=empty),
-        torch.nn.functional.pad(answers, (0, 0, 0, more)),
-    )

@@ -41,6 +41,7 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
+@torch.compiler.assume_constant_result
 def _code(purpose: str) -> int:
     """A number for a purpose, the same in every process."""
     return zlib.crc32(purpose.encode())
@@ -63,8 +64,17 @@ class Draw:
     @classmethod
     def at(cls, seed: int, lane: Tensor, episode: Tensor, step: Tensor) -> "Draw":
         """Coordinates are int64 (B,) on one device."""
+        return cls.of_episode(seed, lane, episode).at_step(step)
+
+    @classmethod
+    def of_episode(cls, seed: int, lane: Tensor, episode: Tensor) -> "Draw":
+        """What all steps of an episode have in common: worth keeping; `at_step` gives the draws of one."""
         key = absorb(torch.full_like(lane, _GOLDEN), seed)
-        return cls(absorb(absorb(absorb(key, lane), episode), step))
+        return cls(absorb(absorb(key, lane), episode))
+
+    def at_step(self, step: Tensor) -> "Draw":
+        """From the draws of an episode, those of a step, int64 (B,)."""
+        return Draw(absorb(self.key, step))
 
     def bits(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """64 random bits as int64: (B,), or of the shape (B, ...) of `items` (int64), one a lane and item."""

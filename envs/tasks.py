@@ -37,6 +37,7 @@ class TaskOptions(TypedDict, total=False):
     slate_size: K; default the world's, and 1 in mode `item`.
     max_steps: time limit of an episode in slates; default the world's.
     device: any torch device.
+    compile: generate code for this machine at the first step, which takes a minute; see `recloop.envs.core.Core`.
     """
 
     action_mode: str
@@ -53,6 +54,7 @@ class TaskOptions(TypedDict, total=False):
     slate_size: int | None
     max_steps: int | None
     device: torch.device | str
+    compile: bool
 
 
 def make_driver(
@@ -74,6 +76,7 @@ def make_driver(
     slate_size: int | None = None,
     max_steps: int | None = None,
     device: torch.device | str = "cpu",
+    compile: bool = False,
     watched: bool = False,
 ) -> Driver:
     """A driver over a new core of `lanes` lanes; the options are explained in `TaskOptions`."""
@@ -92,6 +95,7 @@ def make_driver(
         sessions=sessions,
         start=start,
         device=device,
+        compile=compile,
     )
     asked = not isinstance(observation, str) and "candidates" in observation
     if retriever is None and (asked or action_mode == "candidates"):

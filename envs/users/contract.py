@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.lanes import Lanes
+from recloop.envs.compiling import Compiled
 from recloop.envs.logs.schema import Signal
 from recloop.envs.randomness import Draw
+from recloop.envs.seen import SeenItems
 
 if TYPE_CHECKING:
     from recloop.envs.world import World
@@ -35,7 +38,7 @@ class Past(Lanes):
         answers: float32 (B, L, K, S) the answers to them.
         step: int64 (B,) slates answered in this episode.
         days_away: float32 (B,) days since the last session; 0 within a session.
-        seen: bool (B, N+1) items this lane may not be shown again, or None in a world that consumes items twice.
+        seen: items this lane may not be shown again, or None in a world that consumes items twice.
     """
 
     history: Tensor
@@ -44,7 +47,7 @@ class Past(Lanes):
     answers: Tensor
     step: Tensor
     days_away: Tensor
-    seen: Tensor | None = None
+    seen: SeenItems | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,12 @@ class UserSimulator(ABC):
         they may leave undone what serves that alone. Called before `prepare`. The default: as they are.
         """
         return self
+
+    def compiled(self) -> Callable[..., tuple[Any, Response]]:
+        """`respond` as generated code, for a core that asks for it; prepared before. What cannot be compiled warns and
+        runs as it is.
+        """
+        return Compiled(self.respond, f"respond of {type(self).__name__}", self.device)
 
     @abstractmethod
     def arrive(self, users: Tensor, draw: Draw) -> Any:
