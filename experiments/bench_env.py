@@ -149,7 +149,12 @@ def bench_env(config: BenchEnvConfig) -> EnvFigures:
     with tqdm(plan, desc="bench env", unit="row", disable=not config.progress) as bar:
         for point in bar:
             bar.set_postfix_str(f"{point.what}, {point.batch:,} x {point.items:,}")
-            rows.append(bench.row(point))
+            row = bench.row(point)
+            rows.append(row)
+            if config.progress:  # an interrupted run has said what it found
+                bar.write(
+                    f"{row.what}, {row.batch:,} x {row.items:,}: {row.value:,.0f} {row.unit}, ratio {row.ratio:.3g}"
+                )
     bounds = [bench.bound(point) for point in plan if point.rooted and not point.compiled]
     prints: list[Footprint] = []
     if config.memory and config.world is None and not config.quick:
