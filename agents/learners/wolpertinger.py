@@ -19,7 +19,6 @@ from recloop.encoders.errors import PolicyError
 from recloop.envs.observation import Observation, ObservationSpec
 from recloop.envs.randomness import Draw
 
-
 _FAVOUR = 1e3
 """Added to the value of an item that exploration shows: more than values, which are about 1, ever differ."""
 
@@ -111,11 +110,11 @@ class DDPG(ProtoLearner):
     """Wolpertinger (Dulac-Arnold et al. 2015) on DDPG (Lillicrap et al. 2016).
 
     The actor gives a direction; of the m nearest items the K that the critic values most are shown; the critic learns
-    from what was shown, the actor ascends the critic at its direction. Differences: slates of K items, a slate's value
-    being the mean of its items'; nearness by inner product with items around the catalogue's mean, directions and
-    noise on the unit sphere; the actor starts from the state encoder's direction; Gaussian noise, as in TD3, instead
-    of Ornstein-Uhlenbeck, and some items favoured by chance, since noise alone explores nothing where m is all items;
-    scaled rewards; no weight decay. Exact search.
+    from what was shown, the actor ascends the critic at its direction. Exact search. Differences: slates of K items,
+    a slate's value being the mean of its items', whose own answers' earnings are told apart (`item_targets`); nearness
+    by inner product with items around the catalogue's mean, directions and noise on the unit sphere; the actor starts
+    from the state encoder's direction; Gaussian noise, as in TD3, instead of Ornstein-Uhlenbeck, and some items
+    favoured by chance, since noise alone explores nothing where m is all items; scaled rewards; no weight decay.
     """
 
     name = "ddpg"
@@ -190,12 +189,10 @@ def item_targets(own: Tensor, worth: Tensor, shares: Tensor) -> Tensor:
 class TD3(DDPG):
     """Wolpertinger on TD3 (Fujimoto, van Hoof, Meger 2018).
 
-    As `DDPG`, with TD3's three: the target is the smaller of two critics, its direction is smoothed, and actor and
-    targets move with delay. Differences from TD3 besides `DDPG`'s: the two critics share a trunk; target networks
-    follow at every gradient step.
+    As `DDPG`, with TD3's three: the target is the smaller of two critics, its direction is smoothed, and the actor
+    moves half as often. Differences from TD3 besides `DDPG`'s: the two critics share a trunk; target networks follow
+    at every gradient step, not with the actor's delay.
     """
 
     name = "td3"
-
-    def __init__(self, task: Task, config: TD3Config) -> None:
-        super().__init__(task, config)
+    settings = TD3Config
