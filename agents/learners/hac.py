@@ -21,7 +21,7 @@ from recloop.envs.randomness import Draw
 
 @dataclass(frozen=True)
 class HACConfig(ProtoConfig):
-    """Hyper-actor critic.
+    """Hyper-actor critic; a critic that is followed too soon leads a good start astray.
 
     Args:
         noise: length of the exploring noise on hyper-actions, which are about 1 long at first.
@@ -29,6 +29,7 @@ class HACConfig(ProtoConfig):
         supervision: weight of the log-loss of which shown items were consumed.
     """
 
+    actor_starts: int = 300
     noise: float = 0.5
     alignment: float = 2.0
     supervision: float = 0.5
@@ -59,7 +60,8 @@ class HACNetworks(ProtoNetworks):
         """(B, d), of about length 1 at first."""
         head = self.actor.head
         assert isinstance(head, ProtoHead)
-        return head_of(self.actor, known) / head.length
+        action: Tensor = head_of(self.actor, known) / head.length
+        return action
 
     def direction(self, known: Known) -> Tensor:
         """(B, d) in item space: its inner products with items are the hyper-action's with their kernels."""

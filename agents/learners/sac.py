@@ -34,6 +34,7 @@ class SACConfig(ProtoConfig):
         entropy: of an entry, in nats, that the temperature is steered to.
     """
 
+    actor_starts: int = 200
     log_std: float = -1.6
     temperature: float = 0.01
     temperature_rate: float = 1e-2
