@@ -82,7 +82,8 @@ class HACNetworks(ProtoNetworks):
         """Of consuming each item of a slate: (B, K)."""
         scores = (self.vectors(slate) @ self.in_item_space(hyper_action).unsqueeze(2))[..., 0]
         slope, level = self.odds_gain * self.odds
-        return slope * scores + level
+        log_odds: Tensor = slope * scores + level
+        return log_odds
 
     def value(self, known: Known, hyper_action: Tensor) -> Tensor:
         """(B,) of hyper-actions (B, d), an actor's or inferred ones."""
