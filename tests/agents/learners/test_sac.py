@@ -28,6 +28,7 @@ def test_the_density_is_that_of_torchs_distributions_and_finite_far_out() -> Non
     assert bool(torch.isfinite(far).all())
 
 
+@torch.no_grad()
 def test_the_slate_is_the_items_nearest_to_the_squashed_mean(rig: Any) -> None:
     learner = rig.filled(SAC, SACConfig(**rig.small))
     networks = learner.networks

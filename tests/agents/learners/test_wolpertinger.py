@@ -22,6 +22,7 @@ def test_items_are_to_be_worth_their_own_and_the_rest_so_that_their_mean_is_the_
     assert torch.allclose((target * shares).sum(1), worth)
 
 
+@torch.no_grad()
 def test_the_best_slate_is_the_critics_choice_among_the_nearest(rig: Any) -> None:
     learner = rig.filled(DDPG, DDPGConfig(nearest=5, **rig.small))
     networks = learner.networks
