@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -43,8 +44,8 @@ class Compiled:
             return self.function(*arguments)
         try:
             if self._graphs:
-                torch.compiler.cudagraph_mark_step_begin()
-                return torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, self._compiled(*arguments))
+                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+                return _copied(self._compiled(*arguments))
             return self._compiled(*arguments)
         except RecloopError:
             raise
@@ -58,3 +59,15 @@ class Compiled:
                 stacklevel=3,
             )
             return self.function(*arguments)
+
+
+def _copied(result: Any) -> Any:
+    """Tensors, alone or in tuples and dataclasses, as new ones: a CUDA graph writes the same places again."""
+    if isinstance(result, torch.Tensor):
+        return result.clone()
+    if isinstance(result, tuple):
+        return tuple(_copied(part) for part in result)
+    if is_dataclass(result) and not isinstance(result, type):
+        changed = {f.name: _copied(getattr(result, f.name)) for f in fields(result)}
+        return replace(result, **changed)
+    return result

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from recloop.encoders.errors import DeviceError, RecloopError, UserSimulatorError
 from recloop.encoders.lanes import Lanes
-from recloop.encoders.state_config import EncoderState
 from recloop.envs.arrivals import ArrivalTables
-from recloop.envs.compiling import Compiled
 from recloop.envs.observation import DEFAULT_KEYS, Observation
-from recloop.envs.past import remember
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, Reward, checked_reward
+from recloop.envs.turn import Turn
 from recloop.envs.users.contract import Past, Response, UserSimulator
 from recloop.envs.world import World
 
@@ -121,7 +119,6 @@ class Core:
         self.slate_size = self.spec.slate_size
         self.max_steps = self.spec.max_steps
         self.start = start
-        self.keys = tuple(keys)
         self.seed = seed
         self.reward = reward or world.reward
         chosen = world.training_simulator if simulator is None else simulator
@@ -135,11 +132,8 @@ class Core:
         self._pool = _user_rows(world, users).to(self.device)
         most = self.slate_size * self.max_steps
         self._arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
-        self._respond: Callable[..., tuple[Any, Response]] = self.simulator.respond
-        self._follow: Callable[..., tuple[Past, EncoderState, Tensor]] = self._followed
-        if compile:
-            self._respond = self.simulator.compiled()
-            self._follow = Compiled(self._followed, "the step", self.device)
+        self._keys, self._compile, self._stale = tuple(keys), compile, False
+        self._turn = self._turn_for("state" in self._keys)
         self._every = torch.arange(batch, device=self.device)
         self.lanes = self._every
         self.reset()
@@ -171,6 +165,7 @@ class Core:
                 f"users holds {int(self.users.min())} to {int(self.users.max())}; the world's users table has "
                 f"rows 0 to {len(self.world.users) - 1}"
             )
+        self._stale = False
         self.session = torch.zeros_like(self.lanes)
         self.days = torch.zeros_like(self.lanes, dtype=torch.float32)
         self._luck = Draw.of_episode(self.seed, self.lanes, self.episode)
@@ -188,23 +183,26 @@ class Core:
     def observe(self, keys: Sequence[str] | None = None) -> Observation:
         """The observation of every lane; `keys` default to the core's."""
         keys = self.keys if keys is None else keys
+        if self._stale and "state" in keys:
+            raise RecloopError("this core stepped without observation key 'state'; put it into `keys`, then reset()")
         return self.spec.observe(self.past, self.vector, self.profile, keys, self.wishes)
 
     @torch.no_grad()
     def step(self, slate: Tensor) -> Transition:
         """Show a slate (B, K) of item rows to every lane and let the finished ones start anew."""
-        slate, struck = self._admissible(slate)
-        draw = self.draw()
-        unsure = self._unsure(slate)
-        state, response = self._respond(self.state, self.past, slate, draw)
-        self.past, self.encoded, self.vector = self._follow(self.past, self.encoded, slate, response)
+        state, past, draw = self.state, self.past, self.draw()
+        turned = self._turn(state, past, self.encoded, self.vector, self._checked(slate), self._luck.key)
+        self.past, self.encoded, self.vector = turned.past, turned.encoded, turned.vector
+        self._stale = not self._turn.encodes
+        slate, struck, response = turned.slate, turned.struck, turned.response
+        unsure = self._unsure(state, past, slate)
         outcome = Outcome(
             slate, response, struck, self.encoder.item_vectors, self.world.signals, *unsure, past=self.past
         )
         reward = checked_reward(self.reward(outcome), self.lanes)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
-        self.state, terminated = self._leave_or_return(state, response, draw)
+        self.state, terminated = self._leave_or_return(turned.state, response, draw)
         over = self.past.step >= self.max_steps
         if self.max_days is not None:
             over = over | (self.days > self.max_days)
@@ -227,31 +225,40 @@ class Core:
         """This step's draws."""
         return self._luck.at_step(self.past.step)
 
-    def _unsure(self, slate: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What observations hold. Without `state` nothing is encoded."""
+        return self._keys
+
+    @keys.setter
+    def keys(self, keys: Sequence[str]) -> None:
+        self._keys = tuple(keys)
+        if self._turn.encodes != ("state" in self._keys):
+            self._turn = self._turn_for("state" in self._keys)
+
+    def _turn_for(self, encodes: bool) -> Turn:
+        return Turn(self.simulator, self.encoder, self.empty, encodes, self.batch if self._compile else None)
+
+    def _unsure(self, state: Any, past: Past, slate: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """How unsure the users' model is of its answers to a slate, by spread and by the farthest member, where the
         reward asks for it."""
         if not getattr(self.reward, "needs_spread", False):
             return None, None
-        expected = self.simulator.expected(self.state, self.past, slate)
+        expected = self.simulator.expected(state, past, slate)
         return (None, None) if expected is None else (expected.spread, expected.farthest)
 
-    def _admissible(self, slate: Tensor) -> tuple[Tensor, Tensor]:
-        """Strike repeated and forbidden places: the slate with N there, and how many hold no item."""
+    def _checked(self, slate: Tensor) -> Tensor:
+        """The slate as int64 on the device, or `RecloopError`."""
         if slate.shape != (self.batch, self.slate_size):
             raise RecloopError(
                 f"slate has shape {tuple(slate.shape)}; this core takes ({self.batch}, {self.slate_size})"
             )
         slate = slate.to(self.device, torch.int64)
-        outside = (slate < 0) | (slate > self.empty)
-        if bool(outside.any()):
-            value = int(slate[outside][0])
+        low, high = (int(bound) for bound in slate.aminmax())
+        if low < 0 or high > self.empty:
+            value = low if low < 0 else high
             raise RecloopError(f"slate holds item row {value}; the catalogue has rows 0 to {self.empty - 1}")
-        same = slate.unsqueeze(2) == slate.unsqueeze(1)  # (B, K, K)
-        strike = torch.tril(same, diagonal=-1).any(2)
-        if self.past.seen is not None:
-            strike = strike | self.past.seen.contains(slate)
-        strike = strike | (slate == self.empty)
-        return torch.where(strike, self.empty, slate), strike.sum(1)
+        return slate
 
     def _leave_or_return(self, state: Any, response: Response, draw: Draw) -> tuple[Any, Tensor]:
         """End sessions: who left for good, and everyone else in their next session."""
@@ -266,16 +273,6 @@ class Core:
         self.past = replace(self.past, days_away=torch.where(back, days, self.past.days_away))
         self.days = self.days + torch.where(back, days, torch.zeros_like(days))
         return state.where(back, self.simulator.resume(state, days, draw)), response.left & gone
-
-    def _followed(
-        self, past: Past, encoded: EncoderState, slate: Tensor, response: Response
-    ) -> tuple[Past, EncoderState, Tensor]:
-        """What the answers to a slate change: the past, the encoder's state, and its vector."""
-        consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
-        items = torch.where(consumed, slate, self.empty)
-        encoded = self.encoder.advance(encoded, items, response.signals)
-        past = remember(past, slate, items, response.signals, self.empty, fresh=True)
-        return past, encoded, self.encoder.vector(encoded)
 
     def _restart(self, done: Tensor) -> None:
         """Give every finished lane, bool (B,), the user of its next episode."""

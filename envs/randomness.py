@@ -41,7 +41,7 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _code(purpose: str) -> int:
     """A number for a purpose, the same in every process."""
     return zlib.crc32(purpose.encode())

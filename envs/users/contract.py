@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.lanes import Lanes
-from recloop.envs.compiling import Compiled
 from recloop.envs.logs.schema import Signal
 from recloop.envs.randomness import Draw
 from recloop.envs.seen import SeenItems
@@ -109,11 +108,16 @@ class UserSimulator(ABC):
         """
         return self
 
-    def compiled(self) -> Callable[..., tuple[Any, Response]]:
-        """`respond` as generated code, for a core that asks for it; prepared before. What cannot be compiled warns and
-        runs as it is.
+    def compiled(self) -> Respond | None:
+        """`respond` as generated code, for a core that asks for it; prepared before.
+
+        None, the default: `respond` may be compiled as a part of the step.
         """
-        return Compiled(self.respond, f"respond of {type(self).__name__}", self.device)
+        return None
+
+    def answering(self, state: Any) -> Respond:
+        """Who answers in this state of one lane, as a function that stays the same; the default: `respond`."""
+        return self.respond
 
     @abstractmethod
     def arrive(self, users: Tensor, draw: Draw) -> Any:
@@ -144,3 +148,7 @@ class UserSimulator(ABC):
     def utility(self, state: Any, past: Past, items: Tensor) -> Tensor | None:
         """How much each user wants each item, without position effects: items (B, C) or (C,) -> (B, C), or None."""
         return None
+
+
+Respond = Callable[[Any, Past, Tensor, Draw], tuple[Any, Response]]
+"""`UserSimulator.respond`, or what stands for it."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from recloop.encoders.lanes import Lanes
 from recloop.envs.compiling import Compiled
 from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+from recloop.envs.users.contract import Expected, Past, Respond, Response, State, UserSimulator
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
 
@@ -74,6 +74,7 @@ class OwnMemberUsers(UserSimulator):
     def __init__(self, members: Sequence[FittedUsers]) -> None:
         self.members = tuple(members)
         self.signals = members[0].signals
+        self._alone: list[Respond] = [partial(_alone, member) for member in self.members]
 
     def prepare(self, world: World, device: torch.device | str) -> None:
         """Prepare every member, and one table of arrivals."""
@@ -98,12 +99,11 @@ class OwnMemberUsers(UserSimulator):
             found = self._sorted(state.member, asked, self._voices, _LANES)
         return OwnMemberState(state.member, found.own), found.response
 
-    def compiled(self) -> Callable[..., tuple[OwnMemberState, Response]]:
+    def compiled(self) -> Respond | None:
         """On the CPU each member is compiled for pieces of one size, and lanes are sorted as ever."""
         if self.device.type != "cpu":
-            return super().compiled()
-        what = "a member of the ensemble"
-        voices = [Compiled(voice, what, self.device) for voice in self._voices]
+            return None
+        voices = [Compiled(voice, "a member of the ensemble", self.device) for voice in self._voices]
 
         def respond(state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
             asked = _Asked(state.own, replace(past, seen=None), slate, draw.key)
@@ -112,6 +112,10 @@ class OwnMemberUsers(UserSimulator):
             return OwnMemberState(state.member, found.own), found.response
 
         return respond
+
+    def answering(self, state: OwnMemberState) -> Respond:
+        """The one member who answers in a single lane."""
+        return self._alone[int(state.member)]
 
     def observe(self, state: OwnMemberState, slate: Tensor, signals: Tensor) -> OwnMemberState:
         """The state after the answers (B, K, S) to slates (B, K)."""
@@ -183,6 +187,14 @@ def drawn_member(draw: Draw, members: int) -> Tensor:
 
 def _answered(member: FittedUsers, asked: _Asked) -> _Answered:
     return _Answered(*member.respond(asked.own, asked.past, asked.slate, Draw(asked.luck)))
+
+
+def _alone(
+    member: FittedUsers, state: OwnMemberState, past: Past, slate: Tensor, draw: Draw
+) -> tuple[OwnMemberState, Response]:
+    """`respond` where every lane is this member's."""
+    own, response = member.respond(state.own, past, slate, draw)
+    return OwnMemberState(state.member, own), response
 
 
 L = TypeVar("L", bound=Lanes)
