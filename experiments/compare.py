@@ -3,6 +3,7 @@
     recloop compare worlds/ml-100k --policies random popularity greedy sasrec ppo --seeds 3 --out runs/ml-100k
     recloop compare worlds/ml-100k --policies popularity my_module:MyPolicy policies/ppo --out runs/mine
     recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
+    recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --jobs 2 --out runs/learners
     tensorboard --logdir runs/ml-100k/tensorboard
 
 Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
@@ -47,6 +48,7 @@ from recloop.experiments.report import write_report
 from recloop.experiments.segments import segment_lines, segment_table, write_segments
 from recloop.experiments.settings import at_least, write_settings
 from recloop.experiments.tracking import Run, write_evaluations
+from recloop.experiments.workers import work_through
 
 PASSES = frozenset({"sasrec", "dnn", "reinforce-logged"})
 """Names whose training is counted in passes over the log: `--steps` is not for them."""
@@ -91,6 +93,8 @@ class CompareConfig:
     """Torch device."""
     threads: int | None = None
     """Torch threads; default OMP_NUM_THREADS, else all cores."""
+    jobs: int = 1
+    """Trainings side by side, in processes of one thread each; results are those of one after the other."""
     trust: bool = False
     """Let a policy folder import a class of its own."""
     fresh: bool = False
@@ -99,7 +103,9 @@ class CompareConfig:
     """Show progress bars."""
 
     def __post_init__(self) -> None:
-        at_least(1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads)
+        at_least(
+            1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs
+        )
         at_least(2, lanes=self.lanes)
         self.penalties  # noqa: B018 - raises for weights that no penalty may have
         if not self.policies:
@@ -125,7 +131,7 @@ def main(config: CompareConfig) -> Comparison:
     """Load the world, compare, print the table and where the report is."""
     from recloop.experiments.tables import print_comparison, wide_console
 
-    use_threads(config.threads)
+    use_threads(1 if config.jobs > 1 else config.threads)
     world = World.load(config.world)
     comparison = compare(world, config, world_folder=config.world)
     print_comparison(comparison, config.out)
@@ -140,7 +146,7 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
 
     Args:
         world: where to compare.
-        config: what; its `world` is only recorded.
+        config: what; its `world` is only recorded, and `jobs` count where there is a `world_folder`.
         world_folder: the world's folder, so that a changed world is noticed on resuming.
 
     Raises:
@@ -158,6 +164,9 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))
     write_json(config.out / "run.json", {**facts, "state": "running"})
+    if config.jobs > 1 and world_folder is not None:
+        _work_side_by_side(config, world_folder, contenders)
+        config = replace(config, fresh=False)  # what is finished now is as fresh as can be
     field_ = _Field(world, config, simulators, world_folder)
     finished: dict[tuple[str, int], Finished] = {}
     jobs = [(c, seed) for c in contenders for seed in range(config.seeds)]
@@ -259,6 +268,34 @@ def _saying_what_is_kept(finished: dict[tuple[str, int], Finished], total: int, 
         raise KeyboardInterrupt(
             f"interrupted; {len(finished)} of {total} results are kept in {out}, the same command goes on from there"
         ) from None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One policy and seed, for a process of its own."""
+
+    config: CompareConfig
+    world_folder: Path
+    contender: Contender
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.contender.label} seed {self.seed}"
+
+
+def _work_side_by_side(config: CompareConfig, world_folder: Path, contenders: tuple[Contender, ...]) -> None:
+    """Put the results of what is trained into the ledger, `jobs` at a time; what is there already is only read."""
+    alone = replace(config, progress=False, threads=1)
+    jobs = [_Job(alone, world_folder, c, seed) for c in contenders if c.retrained for seed in range(config.seeds)]
+    if jobs:
+        work_through(jobs, _work, min(config.jobs, len(jobs)), "train", config.progress)
+
+
+def _work(job: _Job) -> None:
+    """`_Field.result` in a process that has nothing yet."""
+    world, simulators = _simulators(World.load(job.world_folder), job.config)
+    _Field(world, job.config, simulators, job.world_folder).result(job.contender, job.seed)
 
 
 class _Field:

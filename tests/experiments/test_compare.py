@@ -160,6 +160,20 @@ def test_equal_runs_give_equal_bytes(judged: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.slow
+def test_trainings_side_by_side_give_the_results_of_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+    """Four trainings, in two processes that start with nothing; then the same command again only reads."""
+    rows = []
+    for jobs in (1, 2, 2):
+        out = tmp_path / f"jobs-{jobs}"
+        config = CompareConfig(
+            folder, ("popularity", "a2c", "recloop-ppo"), 2, out, steps=600, lanes=4, jobs=jobs, progress=False
+        )
+        compare(World.load(folder), config, world_folder=folder)
+        rows.append((out / "results.csv").read_bytes())
+    assert rows[0] == rows[1] == rows[2]
+
+
 def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: Path) -> None:
     compare(judged, config_in(tmp_path, seeds=1))
     first = (tmp_path / "results.csv").read_bytes()
