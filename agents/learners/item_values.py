@@ -32,21 +32,21 @@ class ItemValueConfig(AgentConfig):
         batch_size: transitions a gradient step.
         train_every: steps a lane between two rounds of updates.
         updates: gradient steps a round.
-        return_steps: n of n-step returns.
+        return_steps: n of n-step returns, uncorrected for exploration as in Rainbow (Hessel et al. 2018).
         tau: what the target networks take of the online ones after each gradient step, in (0, 1].
         exploration: share of training over which epsilon falls linearly.
         last_epsilon: what it falls to, from 1.
         network: sizes, and a prior that is small beside values learned.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     max_grad_norm: float = 10.0
     buffer_size: int = 100_000
     learning_starts: int = 2_000
     batch_size: int = 256
     train_every: int = 4
     updates: int = 4
-    return_steps: int = 1
+    return_steps: int = 3
     tau: float = 0.02
     exploration: float = 0.1
     last_epsilon: float = 0.05
@@ -253,7 +253,7 @@ class ItemValueLearner(Learner):
         self.online, self.target = online, copy.deepcopy(online).requires_grad_(False)
         self._modules = {**learning, "target": self.target}
         self._parameters = [parameter for module in learning.values() for parameter in module.parameters()]
-        self._optimizer = torch.optim.Adam(self._parameters, lr=self.config.learning_rate, foreach=True)
+        self._optimizer = torch.optim.Adam(self._parameters, lr=self.config.learning_rate, fused=True)
 
     def _explored(self, best: Tensor, mask: Tensor, draw: Draw) -> Tensor:
         """The slate (B, K) of positions with some places given to random candidates."""

@@ -30,6 +30,7 @@ class Replayed:
         reward: float32 (M,) rewards of the window, discounted to its first step.
         discount: float32 (M,) what the value of `after` counts: gamma to the number of steps; 0 where the user left.
         after: the observation after the window's last step.
+        last_extra: what was stored with that last step.
         follows: bool (M,) the episode went on after the window.
         next_slate: int64 (M, K) what was chosen at `after`; of another episode where not `follows`.
         next_extra: what was stored with that choice.
@@ -41,6 +42,7 @@ class Replayed:
     reward: Tensor
     discount: Tensor
     after: Observation
+    last_extra: dict[str, Tensor]
     follows: Tensor
     next_slate: Tensor
     next_extra: dict[str, Tensor]
@@ -163,6 +165,7 @@ class Replay:
             reward=(self._tables["reward"][window, lanes] * alive * self._fades[:-1]).sum(1),
             discount=self._fades[length] * ~left,
             after=self._observation("after", last, lane),
+            last_extra={name: self._tables[f"extra.{name}"][last, lane] for name in self._extra},
             follows=~self._tables["done"][last, lane],
             next_slate=self._tables["slate"][following, lane].long(),
             next_extra={name: self._tables[f"extra.{name}"][following, lane] for name in self._extra},

@@ -246,7 +246,7 @@ class SlateQ(ItemValueLearner):
     def _target(self, drawn: Replayed) -> Tensor:
         """Rewards, and the value of the next slate by the target network, (M,)."""
         look = self.online.look(drawn.after)
-        log_odds = drawn.extra["later"] if "later" in drawn.extra else self.choice(drawn.after, look)
+        log_odds = drawn.last_extra["later"] if "later" in drawn.last_extra else self.choice(drawn.after, look)
         positions = self._searched(log_odds, self.online.worths(look)[1], look.mask)
         if self.config.target == "sarsa":
             taken = drawn.next_extra["positions"].long()

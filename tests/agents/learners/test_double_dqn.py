@@ -80,7 +80,7 @@ def test_online_chooses_and_target_values(tiny_world: World, consumes_twice: boo
 @torch.no_grad()
 def test_with_one_place_it_is_double_dqn(tiny_world: World) -> None:
     """r + gamma q_target(s', argmax q_online(s')), nothing after the user left."""
-    learner, _ = collected(replace(tiny_world, slate_size=1, consumes_twice=True), 3, gamma=0.7)
+    learner, _ = collected(replace(tiny_world, slate_size=1, consumes_twice=True), 3, gamma=0.7, return_steps=1)
     drawn = learner.replay.sample(64)
     found = place_targets(
         drawn.extra["own"], drawn.reward, drawn.discount, learner._later(drawn.after), drawn.slate < learner.empty
@@ -114,7 +114,7 @@ def test_values_of_what_was_shown_are_those_it_had_among_the_candidates(tiny_wor
 
 def test_a_place_earns_what_its_signals_weigh(tiny_world: World) -> None:
     world = replace(tiny_world, consumes_twice=True, reward=WeightedReward({"click": 1.0, "rating": 0.2}))
-    learner, _ = collected(world, 2)
+    learner, _ = collected(world, 2, return_steps=1)
     drawn = learner.replay.sample(64)
     assert torch.equal(drawn.extra["own"], 2.0 * drawn.extra["consumed"])  # a click, rated 5
     assert torch.allclose(drawn.extra["own"].sum(1), drawn.reward)

@@ -93,6 +93,7 @@ def test_returns_stop_at_the_end_of_an_episode_and_owe_a_value_only_where_the_us
     assert drawn.reward[~left].unique().tolist() == [17.5]  # 10 + 5 + 2.5
     assert drawn.discount[~left].unique().tolist() == [0.125]
     assert drawn.after["context"][~left].unique().tolist() == [3.0]
+    assert torch.equal(drawn.last_extra["tag"] + 1, drawn.after["context"][:, 0])
     assert not bool(drawn.follows.any())
 
 

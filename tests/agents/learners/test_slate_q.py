@@ -225,10 +225,10 @@ def test_the_users_choice_is_what_their_model_expects(obvious: World) -> None:
 
 @torch.no_grad()
 def test_what_the_users_choose_after_a_step_is_kept_with_it(obvious: World) -> None:
-    learner = collected(obvious, choice="users")
+    learner = collected(obvious, choice="users", return_steps=2)
     drawn = learner.replay.sample(32)
     likes = (drawn.after["candidates"] >= 5) == (drawn.after["profile"] > 0.5)
-    assert torch.equal(drawn.extra["later"] > 0, likes)
+    assert torch.equal(drawn.last_extra["later"] > 0, likes)
 
 
 def test_settings_and_worlds_that_cannot_be_are_named(obvious: World) -> None:
