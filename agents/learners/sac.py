@@ -38,7 +38,7 @@ class SACConfig(ProtoConfig):
     log_std: float = -1.6
     temperature: float = 0.01
     temperature_rate: float = 1e-2
-    entropy: float = -1.0
+    entropy: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +87,8 @@ class SAC(ProtoLearner):
     The action is a point in item space; the K items of largest inner product with it are shown, as in SARDINE
     (Deffayet et al. 2023), whose best agent this is. Twin critics value (state, action). Differences: the critics share
     a trunk and read the action's direction only, since its length changes no slate; the mean starts from the
-    state encoder's direction; the entropy aimed at is set a dimension; scaled rewards.
+    state encoder's direction; the entropy aimed at is 0 nats a dimension instead of -1, with which
+    exploration died out and returns fell; scaled rewards.
     """
 
     name = "sac"
