@@ -12,8 +12,8 @@ from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Step, Task
 from recloop.agents.learners.returns import place_weights
 from recloop.agents.learners.rollouts import Rollout
-from recloop.agents.learners.top_k import Correction, log_share
-from recloop.agents.slates import FORBIDDEN
+from recloop.agents.learners.top_k import Correction
+from recloop.agents.slates import FORBIDDEN, first_pick_entropy
 from recloop.encoders.errors import PolicyError
 
 _STREAM = 271_828
@@ -58,13 +58,14 @@ class Reinforce(ActorCriticLearner):
     """REINFORCE (Williams 1992) with top-K off-policy correction (Chen et al., WSDM 2019), in the loop.
 
     Slates are drawn by Plackett-Luce from the softmax over C candidates. Each of their items is one example: the
-    gradient of log pi(a | s), times min(pi / beta, cap), lambda_K, and what the item brought. beta is the chance that
-    a place of the acting policy's slate held the item, (1 - (1 - pi)^K) / K as in the paper's picks with replacement,
-    so that the weight is about 1 for the first batch and what the policy has moved since for the later ones.
-    Differences from the paper: it learns from its own slates (`reinforce-logged` learns from logs); returns are cut
-    at the rollout's end, where a value network takes over, which is their baseline too; what an item brought is
-    its own signals and the return after its slate, for the reward of a slate is known place by place; rewards are
-    divided by the running spread of the discounted return and worths standardised; an entropy bonus.
+    gradient of log pi(a | s, places above), times min(pi / beta, cap), lambda_K, and what the item brought; beta is pi
+    when the slate was drawn, so that later batches of a rollout, which are off-policy, are corrected.
+    Differences from the paper: it learns from its own slates (`reinforce-logged` learns from logs); pi is that of the
+    pick among what the places above left, because with single picks from the whole softmax the items behind a sure
+    one got gradients that never died down; returns are cut at the rollout's end, where a value network takes over,
+    which is their baseline too; what an item brought is its own signals and the return after its slate, for the reward
+    of a slate is known place by place; rewards are divided by the running spread of the discounted return and worths
+    standardised; an entropy bonus.
     """
 
     name = "reinforce"
@@ -96,8 +97,8 @@ class Reinforce(ActorCriticLearner):
         kept = {f.name: rollout.flat(f.name) for f in fields(Look)}
         kept["positions"] = rollout.flat("positions")
         kept["target"] = (advantages + rollout["value"]).flatten()
-        kept["worth"] = self._worth(advantages.flatten())
-        kept["log_beta"] = self._behaviour(kept)
+        kept["log_beta"] = self._acted_by(kept)
+        kept["worth"] = self._worth(advantages.flatten(), kept["log_beta"])
         count = len(kept["target"])
         size = min(config.batch_size, count)
         rate = config.learning_rate * (1 - progress)
@@ -121,19 +122,25 @@ class Reinforce(ActorCriticLearner):
         super().restore(state)
         self.generator.set_state(state["generator"])
 
-    def _worth(self, advantage: Tensor) -> Tensor:
-        """What each place brought more than expected, (M, K), standardised."""
+    def _worth(self, advantage: Tensor, log_pi: Tensor) -> Tensor:
+        """What each place brought more than expected, (M, K), standardised.
+
+        The mean is that of the weighed items: lambda_K all but leaves out items that are sure to be shown, and with
+        their worth in the mean the rest would be pushed away, whatever they bring.
+        """
         own = self.own.flat("own")
         worth = advantage.unsqueeze(1).expand_as(own)
         if self.config.credit == "item":
             worth = worth - own.sum(1, keepdim=True) + own
-        return (worth - worth.mean()) / (worth.std() + 1e-8)
+        weights = self.correction.weights(log_pi, log_pi, torch.ones_like(log_pi, dtype=torch.bool))
+        mean = (weights * worth).sum() / weights.sum().clamp_min(1e-6)
+        return (worth - mean) / (worth.std() + 1e-8)
 
     @torch.no_grad()
-    def _behaviour(self, kept: Mapping[str, Tensor]) -> Tensor:
-        """Log-chance that a place of the acting policy's slate held each item, (M, K): the weights are still those."""
+    def _acted_by(self, kept: Mapping[str, Tensor]) -> Tensor:
+        """Log-probability (M, K) of each item in its place when it was drawn: the weights are still those."""
         scores, _ = self.networks(_look(kept))
-        return log_share(_picks(scores, kept["positions"])[0], self.task.spec.slate_size)
+        return _picks(scores, kept["positions"])[0]
 
     def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
@@ -152,7 +159,8 @@ def _look(kept: Mapping[str, Tensor]) -> Look:
 
 
 def _picks(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability (M, K) of each position as a single pick, and the entropy (M,) of such a pick."""
-    logits = torch.log_softmax(scores, dim=1)
-    entropy = -(logits.exp() * logits * (scores > FORBIDDEN / 2)).sum(1)
-    return logits.gather(1, positions), entropy
+    """Log-probability (M, K) of each position as the pick after those above it, and the entropy (M,) of the first."""
+    picked = scores.gather(1, positions)
+    rest = scores.scatter(1, positions, FORBIDDEN).logsumexp(1, keepdim=True)
+    after = torch.cat([rest, picked.flip(1)], dim=1).logcumsumexp(1)[:, 1:].flip(1)  # (M, K), left before each pick
+    return picked - after, first_pick_entropy(scores, scores > FORBIDDEN / 2)

@@ -1,6 +1,5 @@
 """The loss of REINFORCE with top-K off-policy correction, over single items of slates that somebody else drew."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -61,13 +60,3 @@ def top_k_factor(pi: Tensor, places: int) -> Tensor:
     [3.0, 0.75, 0.0]
     """
     return places * (1 - pi).clamp_min(0).pow(places - 1)
-
-
-def log_share(log_pi: Tensor, places: int) -> Tensor:
-    """Log of (1 - (1 - pi)^K) / K: how often any one place of a slate of K picks with replacement holds an item.
-
-    >>> log_share(torch.tensor([0.5]).log(), 2).exp().tolist()
-    [0.375]
-    """
-    left = places * torch.log1p(-log_pi.exp().clamp(max=1 - 1e-6))  # log of the chance never to be picked
-    return torch.log(-torch.expm1(left).clamp(max=-1e-30)) - math.log(places)

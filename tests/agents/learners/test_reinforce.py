@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from recloop.agents.learners.logged_batches import LoggedBatch
-from recloop.agents.learners.reinforce import ReinforceConfig
+from recloop.agents.learners.reinforce import ReinforceConfig, _picks
 from recloop.agents.learners.reinforce_logged import LoggedReinforceConfig, logged_loss, train_logged
-from recloop.agents.learners.top_k import Correction, log_share, top_k_factor
+from recloop.agents.learners.top_k import Correction, top_k_factor
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import load_policy, make_policy, needs_training
+from recloop.agents.slates import FORBIDDEN, log_prob
 from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError
 from recloop.envs.logs.sequences import Sequences, Slates
@@ -49,13 +50,6 @@ def test_lambda_k_by_hand():
     assert top_k_factor(torch.tensor([0.1]), 5).tolist() == pytest.approx([5 * 0.9**4])
 
 
-def test_the_share_of_a_place_by_hand_and_at_the_ends():
-    pi = torch.tensor([0.25, 1e-8, 1.0])
-    found = log_share(pi.log(), 3).exp()
-    assert found.tolist() == pytest.approx([(1 - 0.75**3) / 3, 1e-8, 1 / 3], rel=1e-4)
-    assert torch.allclose(log_share(pi.log(), 1).exp(), pi, atol=1e-5)
-
-
 def test_off_policy_the_gradient_is_that_of_acting_oneself():
     pi = torch.softmax(THETA, 0)
     off = gradient(BETA.log(), BETA, Correction(1, cap=100.0))
@@ -71,14 +65,6 @@ def test_with_top_k_it_is_that_of_the_chance_to_be_among_the_picks():
     theta = THETA.clone().requires_grad_()
     wanted = exact(((1 - (1 - torch.softmax(theta, 0)) ** 4) * WORTH).sum(), theta)
     assert torch.allclose(off, wanted, atol=1e-5)
-
-
-def test_in_the_loop_too_where_places_hold_items_by_their_share():
-    shares = log_share(torch.log_softmax(THETA, 0), 4).exp()
-    on = gradient(shares.log(), shares, Correction(4, cap=100.0))
-    theta = THETA.clone().requires_grad_()
-    wanted = exact(((1 - (1 - torch.softmax(theta, 0)) ** 4) * WORTH).sum(), theta)
-    assert torch.allclose(on, wanted, atol=1e-5)
 
 
 def test_weights_are_capped_and_places_without_an_item_count_nothing():
@@ -98,6 +84,16 @@ def test_no_gradient_goes_through_the_weights():
     theta = THETA.clone().requires_grad_()
     log_pi = torch.log_softmax(theta, 0)
     assert not Correction(3).weights(log_pi, BETA.log(), torch.ones(3, dtype=torch.bool)).requires_grad
+
+
+def test_picks_are_what_the_places_above_left_and_make_up_the_slate():
+    scores = torch.tensor([[1.0, 0.0, 2.0, FORBIDDEN], [0.5, 0.5, 0.5, 3.0]])
+    positions = torch.tensor([[2, 0], [3, 1]])
+    found, entropy = _picks(scores, positions)
+    e = math.e
+    assert found[0].exp().tolist() == pytest.approx([e**2 / (e**2 + e + 1), e / (e + 1)], rel=1e-5)
+    assert torch.allclose(found.sum(1), log_prob(scores, scores > FORBIDDEN / 2, positions), atol=1e-6)
+    assert torch.isfinite(entropy).all()
 
 
 @pytest.mark.parametrize(
