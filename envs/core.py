@@ -81,6 +81,8 @@ class Core:
         start: `history`: past, state and users are warm from the log; `cold`: nothing has happened yet.
         keys: what observations hold.
         device: any torch device.
+        spread: whether somebody asks the simulator how unsure it is of its answers (a reward that does need not say so):
+            an ensemble then follows every lane with all its members, not with the one who answers alone.
         compile: generate code for this machine at the first step, which takes a minute, and run that: several times
             faster. Where it cannot be done the step runs as it is, with a warning.
     """
@@ -101,6 +103,7 @@ class Core:
         start: Literal["history", "cold"] = "history",
         keys: Sequence[str] = DEFAULT_KEYS,
         device: torch.device | str = "cpu",
+        spread: bool = False,
         compile: bool = False,
     ) -> None:
         self.sessions = world.sessions if sessions is None else sessions
@@ -124,7 +127,7 @@ class Core:
         chosen = world.training_simulator if simulator is None else simulator
         simulator = world.simulator(chosen) if isinstance(chosen, str) else chosen
         _check_signals(world, simulator)
-        self.simulator = simulator.following(spread=getattr(self.reward, "needs_spread", False))
+        self.simulator = simulator.following(spread=spread or getattr(self.reward, "needs_spread", False))
         self.simulator.prepare(world, self.device)
         self.encoder = world.state_encoder.to(self.device)
         self._reads_every = self.encoder.behavior.refresh if self.encoder.behavior is not None else 0

@@ -148,6 +148,7 @@ class Arena:
             start=start,
             keys=(*EVALUATION_KEYS, *(("instruction",) if world.instruction is not None else ())),
             device=device,
+            spread=world.support is not None,
         )
         pool = world.users.rows(users) if isinstance(users, str) else torch.as_tensor(users)
         if len(pool) < 2:
