@@ -145,8 +145,8 @@ class StateEncoder(StateLayers):
 
         A lane that consumed nothing keeps its state.
         """
-        held = items < self.catalogue_size
-        weight = self.gate(signals) * held  # (B, K)
+        held = (items < self.catalogue_size).to(signals.dtype)  # (B, K)
+        weight = self.gate(signals) * held
         looks = F.embedding(items, self.pattern_weights) * weight.unsqueeze(-1)  # (B, K, M)
         step, pooled = self._summed(items, signals, held, looks)
         keys, values, presence = self._relation_sums(items, weight)
@@ -168,7 +168,7 @@ class StateEncoder(StateLayers):
             else:
                 hidden, cell = torch.lstm_cell(step, (state.hidden, state.cell), *weights)
                 after = replace(after, hidden=hidden, cell=cell)
-        return state.where(held.any(1), after)
+        return state.where(held.sum(1) > 0, after)
 
     def refresh(self, state: EncoderState, history: Tensor, feedback: Tensor, *, keep: bool = False) -> EncoderState:
         """The state after the language model read the histories anew: (B, H) and (B, H, S), `keep` as in `start`.

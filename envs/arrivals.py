@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recloop.encoders.lanes import Lanes
 from recloop.encoders.state_config import EncoderState
 from recloop.envs.randomness import Draw
 from recloop.envs.seen import LoggedItems
@@ -81,12 +82,24 @@ class ArrivalTables:
             state,
         )
 
+    @property
+    def lane_bytes(self) -> float:
+        """Bytes that a core keeps of a lane, what the simulator keeps not counted."""
+        held = [*_tensors(self._past), *_tensors(self._encoded), self._vector, self._profile, self._wishes]
+        return sum(tensor.nbytes / max(len(tensor), 1) for tensor in held)
+
     def _inferred(self) -> Any:
         """Users of whom nothing but the profile is known, by row; None where a simulator cannot guess at anyone."""
         try:
             return self.simulator.infer(self._past, self._profile)
         except NotImplementedError:  # such users arrive as they are
             return None
+
+
+def _tensors(lanes: Lanes) -> list[Tensor]:
+    """All that lanes hold, at any depth."""
+    held = lanes.held().values()
+    return [tensor for one in held for tensor in (_tensors(one) if isinstance(one, Lanes) else [one])]
 
 
 def _consumed_in_log(world: World, cold: bool) -> LoggedItems:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from recloop.encoders.errors import RecloopError
+from recloop.envs.memory import is_out_of_memory
 
 _FORMS = 64
 """Worlds, batches and members that one function may be compiled for in a process; torch's own limit is 8."""
@@ -47,9 +48,9 @@ class Compiled:
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
                 return _copied(self._compiled(*arguments))
             return self._compiled(*arguments)
-        except RecloopError:
-            raise
         except Exception as error:
+            if isinstance(error, RecloopError) or is_out_of_memory(error):
+                raise
             first = next(iter(str(error).strip().splitlines()), "")
             self.failure = f"{type(error).__name__}: {first}"
             warnings.warn(

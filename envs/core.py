@@ -11,6 +11,7 @@ from torch import Tensor
 from recloop.encoders.errors import DeviceError, RecloopError, UserSimulatorError
 from recloop.encoders.lanes import Lanes
 from recloop.envs.arrivals import ArrivalTables
+from recloop.envs.memory import Room
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, Reward, checked_reward
@@ -137,9 +138,11 @@ class Core:
         self._arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
         self._keys, self._compile, self._stale = tuple(keys), compile, False
         self._turn = self._turn_for("state" in self._keys)
-        self._every = torch.arange(batch, device=self.device)
-        self.lanes = self._every
-        self.reset()
+        self._room = Room(batch, self._arrivals.lane_bytes, self.device)
+        with self._room:
+            self._every = torch.arange(batch, device=self.device)
+            self.lanes = self._every
+            self.reset()
 
     @torch.no_grad()
     def reset(
@@ -193,6 +196,10 @@ class Core:
     @torch.no_grad()
     def step(self, slate: Tensor) -> Transition:
         """Show a slate (B, K) of item rows to every lane and let the finished ones start anew."""
+        with self._room:
+            return self._step(slate)
+
+    def _step(self, slate: Tensor) -> Transition:
         state, past, draw = self.state, self.past, self.draw()
         turned = self._turn(state, past, self.encoded, self.vector, self._checked(slate), self._luck.key)
         self.past, self.encoded, self.vector = turned.past, turned.encoded, turned.vector

@@ -2,9 +2,9 @@
 
 A bool (B, N+1) copied every step costs more than the users. Two forms hold the same, at what a lane's items cost:
 
-- `SeenBits`, a bit an item: 1.25 KB a lane at 10,000 items. For catalogues where that is less than the other form.
-- `SeenBuckets`: what the log holds stands once, by user, in buckets of eight places that one gather reads; what was
-  consumed since stands in the lane's own buckets. Its size does not depend on the catalogue.
+- `SeenBits`, a bit an item: 1.25 KB a lane at 10,000 items. Fastest to ask; every step copies all bits.
+- `SeenLists`: what the log holds stands once, by user, in buckets of eight places that one gather reads; what was
+  consumed since is a list of the lane's own. Its size does not depend on the catalogue.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from recloop.encoders.lanes import Lanes
 from recloop.envs.randomness import absorb
 
 _WAYS = 8
-"""Places of a bucket: the comparison of eight int32 gives eight bytes, read as one int64."""
-_ROOM = 4
-"""Places a consumed item is given room for: with two buckets to choose from, none was ever full in 10^8 additions."""
+"""Places of a bucket, and what lists are a multiple of: comparing eight int32 gives eight bytes, read as one int64."""
 _SMALL_BITS = 1 << 13
-"""Bytes a lane up to which bits are always the faster form: 65,535 items."""
+"""Bytes a lane up to which bits are taken whatever the lists' size: 65,535 items."""
 _BIT_TABLE = 1 << 30
 """Most bytes of all users' logged items as bits."""
 
@@ -39,25 +37,20 @@ class SeenItems(Lanes):
     def contains(self, items: Tensor) -> Tensor:
         """Which items (B, K) are among them, bool (B, K); the empty place N never is."""
 
+    @abstractmethod
     def added(self, items: Tensor, fresh: bool = False) -> Self:
         """With items int64 (B, K) more; N, repeats and those held already change nothing.
 
         `fresh` says that there are no repeats and none is held, as among what a core's slate led to: not looked up.
         """
-        new = items < self.catalogue_size
-        return self._added(items, new if fresh else new & ~self.contains(items) & ~repeated(items))
 
     @abstractmethod
     def admissible(self) -> Tensor:
         """Which items may be shown, bool (B, N): dense, for small catalogues."""
 
     @abstractmethod
-    def _added(self, items: Tensor, new: Tensor) -> Self:
-        """`added` of those that are `new` (B, K), all different and none held."""
-
-    @abstractmethod
     def listed(self) -> Tensor:
-        """The items, int64 (B, M) in no order, N in empty places; M is as large as these lanes need."""
+        """The items, int64 (B, M) in no order, some perhaps twice, N in empty places; M as these lanes need."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,10 @@ class SeenBits(SeenItems):
         """See `SeenItems`."""
         return (self.words.gather(1, items >> 6) >> (items & 63)) & 1 != 0
 
-    def _added(self, items: Tensor, new: Tensor) -> Self:
+    def added(self, items: Tensor, fresh: bool = False) -> Self:
+        """See `SeenItems`."""
+        new = items < self.catalogue_size
+        new = new if fresh else new & ~self.contains(items) & ~repeated(items)
         return replace(self, words=self.words.scatter_add(1, items >> 6, new.to(torch.int64) << (items & 63)))
 
     def admissible(self) -> Tensor:
@@ -97,15 +93,12 @@ class SeenBits(SeenItems):
 
 
 @dataclass(frozen=True)
-class SeenBuckets(SeenItems):
-    """The log's items by user, and the lane's own since.
-
-    An item goes into the emptier of two buckets (Azar, Broder, Karlin, Upfal 1999), so that eight places are enough:
-    with twice the expected two items a bucket, the chance that one overflows is far below 1e-20. It would be forgotten.
+class SeenLists(SeenItems):
+    """The log's items by user, and a list of the lane's own since.
 
     Args:
         users: int64 (B,) rows of `logged`.
-        own: int32 (B, T, 8) item + 1, or 0 where there is room.
+        own: int32 (B, M) the latest item rows, -1 where there is room; the oldest places are given up first.
         logged: of all users.
         catalogue_size: N.
     """
@@ -117,21 +110,13 @@ class SeenBuckets(SeenItems):
 
     def contains(self, items: Tensor) -> Tensor:
         """See `SeenItems`."""
-        return self.logged.contains(self.users, items) | _any_of_eight(
-            self._places(self._buckets(items)), items.unsqueeze(2)
-        ).any(2)
+        same = self.own.unsqueeze(1) == items.to(torch.int32).unsqueeze(2)  # (B, K, M)
+        return self.logged.contains(self.users, items) | (same.view(torch.int64).amax(2) > 0)
 
-    def _added(self, items: Tensor, new: Tensor) -> Self:
-        buckets = self._buckets(items)  # (B, K, 2)
-        taken = _count_of_eight(self._places(buckets) != 0)  # (B, K, 2)
-        bucket = torch.where(taken[..., 1] < taken[..., 0], buckets[..., 1], buckets[..., 0])
-        place = taken.amin(2)
-        for earlier in range(items.shape[1] - 1):  # two that go into one bucket stand behind each other
-            same = (bucket[:, earlier + 1 :] == bucket[:, earlier : earlier + 1]) & new[:, earlier : earlier + 1]
-            place[:, earlier + 1 :] += same
-        value = torch.where(new & (place < _WAYS), items + 1, 0).to(torch.int32)
-        own = self.own.flatten(1).scatter_add(1, bucket * _WAYS + place.clamp(max=_WAYS - 1), value)
-        return replace(self, own=own.view_as(self.own))
+    def added(self, items: Tensor, fresh: bool = False) -> Self:
+        """See `SeenItems`; a list may hold an item twice."""
+        held = items.masked_fill(items >= self.catalogue_size, -1).to(torch.int32)
+        return replace(self, own=torch.cat([self.own, held], dim=1)[:, held.shape[1] :])
 
     def admissible(self) -> Tensor:
         """See `SeenItems`."""
@@ -140,23 +125,12 @@ class SeenBuckets(SeenItems):
 
     def listed(self) -> Tensor:
         """See `SeenItems`."""
-        mine = self.own.flatten(1).to(torch.int64) - 1
+        mine = self.own.to(torch.int64)
         return torch.cat([self.logged.of_users(self.users), mine.masked_fill(mine < 0, self.catalogue_size)], dim=1)
 
     def to(self, device: torch.device) -> Self:
         """The same lanes on a device."""
         return replace(super().to(device), logged=self.logged.to(device))
-
-    def _buckets(self, items: Tensor) -> Tensor:
-        """The two buckets (B, K, 2) that may hold each item."""
-        bits = absorb(items, 0)
-        both = torch.stack([bits & 0x7FFFFFFF, (bits >> 32) & 0x7FFFFFFF], dim=-1)
-        return (both * self.own.shape[1]) >> 31
-
-    def _places(self, buckets: Tensor) -> Tensor:
-        """What the buckets hold, int32 (B, K, 2, 8)."""
-        lanes = torch.arange(len(self.users), device=self.users.device).view(-1, 1, 1)
-        return F.embedding(lanes * self.own.shape[1] + buckets, self.own.reshape(-1, _WAYS))
 
     def held(self) -> dict[str, Any]:
         """See `Lanes`."""
@@ -224,15 +198,12 @@ class LoggedItems:
         return cls.of(users, catalogue_size, none, none)
 
     def seen(self, capacity: int) -> SeenItems:
-        """A lane a user, of whom each will consume at most `capacity` items more; the smaller of the two forms."""
+        """A lane a user, to each of whom at most `capacity` places will be added; the smaller of the two forms."""
         users, bits = len(self.count), (self.catalogue_size // 64 + 1) * 8
-        small = bits <= max(_SMALL_BITS, 4 * _ROOM * capacity)
-        if small and bits * users <= _BIT_TABLE:
+        if bits <= max(_SMALL_BITS, 4 * capacity) and bits * users <= _BIT_TABLE:
             return SeenBits(self._as_bits(), self.catalogue_size)
-        places = _ROOM * min(capacity, self.catalogue_size)
-        buckets = max(-(-places // _WAYS), 64)  # fewer could be filled by one slate alone
-        own = torch.zeros(1, buckets, _WAYS, dtype=torch.int32, device=self.count.device).expand(users, -1, -1)
-        return SeenBuckets(torch.arange(users, device=own.device), own, self, self.catalogue_size)
+        own = torch.full((1, -(-capacity // _WAYS) * _WAYS), -1, dtype=torch.int32, device=self.count.device)
+        return SeenLists(torch.arange(users, device=own.device), own.expand(users, -1), self, self.catalogue_size)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Whether users (B,) had consumed the items (B, K), bool (B, K)."""
@@ -278,11 +249,6 @@ def _any_of_eight(places: Tensor, items: Tensor) -> Tensor:
     """Whether the places int32 (..., 8) of a bucket hold items int64 (...) + 1: eight bools read as one number."""
     found = places == (items + 1).to(torch.int32).unsqueeze(-1)
     return found.view(torch.int64)[..., 0] != 0
-
-
-def _count_of_eight(flags: Tensor) -> Tensor:
-    """How many of bool (..., 8) are set, int64 (...): a product adds the eight bytes up in the highest."""
-    return (flags.view(torch.int64)[..., 0] * 0x0101010101010101) >> 56
 
 
 def _padded(lane: Tensor, item: Tensor, lanes: int, empty: int) -> Tensor:

@@ -110,7 +110,7 @@ class Turn:
         """What the answers change: the past, the encoder's state, and its vector."""
         consumed = (response.signals[..., 0] > 0.5) & response.given[..., 0]  # (B, K)
         items = torch.where(consumed, slate, self.empty)
-        past = remember(past, slate, items, response.signals, self.empty)
+        past = remember(past, slate, items, response.signals, self.empty, fresh=True)
         if not self.encodes:
             return past, encoded, vector
         encoded = self.encoder.advance(encoded, items, response.signals)

@@ -80,8 +80,8 @@ class Cost:
     Args:
         flops: operations in matrix products.
         traffic: bytes that the kernels read and write one after the other, as if nothing stayed in a cache.
-        compulsory: bytes that any implementation must move: the lane's state read and written, the shown items' rows
-            of every table read once.
+        compulsory: bytes that any implementation must move, which hands out observations that stay as they are; see
+            `recloop.experiments.bench_steps.compulsory_bytes`.
         kernels: operations dispatched in one step of the whole batch.
     """
 
@@ -96,20 +96,13 @@ class Cost:
         return 1 / max(moved / of.bandwidth, self.flops / of.flops)
 
 
-def cost(step: Callable[[], object], batch: int, lane_bytes: float, row_bytes: float, slate: int) -> Cost:
-    """Count one call of `step`, which makes `batch` user-steps in eager mode.
-
-    Args:
-        lane_bytes: what is kept of a lane.
-        row_bytes: an item's rows in all tables.
-        slate: K.
-    """
+def cost(step: Callable[[], object], batch: int, compulsory: float) -> Cost:
+    """Count one call of `step`, which makes `batch` user-steps in eager mode; `compulsory` as in `Cost`."""
     step()
     with FlopCounterMode(display=False) as products:
         step()
     with _Traffic() as seen:
         step()
-    compulsory = 2 * lane_bytes + slate * row_bytes
     return Cost(products.get_total_flops() / batch, seen.bytes / batch, compulsory, seen.kernels)
 
 

@@ -15,8 +15,8 @@ from recloop.envs.core import checked_device
 from recloop.envs.world import World
 from recloop.experiments.bench_bounds import Cost, Machine, cart_pole, cost, machine_paces, numpy_loop
 from recloop.experiments.bench_memory import Footprint, footprint
-from recloop.experiments.bench_steps import Skin, Task, check_room, driver_of, item_bytes, lane_bytes, paced
-from recloop.experiments.bench_timing import Pace, Paced, Row, against, in_turn
+from recloop.experiments.bench_steps import Skin, Task, check_room, compulsory_bytes, driver_of, lane_bytes, paced
+from recloop.experiments.bench_timing import Pace, Paced, Row, in_turn
 from recloop.experiments.bench_worlds import MOST_ITEMS, BenchFamily, bench_world
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.settings import at_least
@@ -145,17 +145,18 @@ def bench_env(config: BenchEnvConfig) -> EnvFigures:
     use_threads(config.threads)
     plan = list(_plan(config))
     bench = _Bench(config)
-    rows = []
+    rows: list[Row] = []
+    bounds: list[Bound] = []
     with tqdm(plan, desc="bench env", unit="row", disable=not config.progress) as bar:
         for point in bar:
             bar.set_postfix_str(f"{point.what}, {point.batch:,} x {point.items:,}")
-            row = bench.row(point)
+            row, bound = bench.measured(point)
             rows.append(row)
+            bounds += [bound] if bound else []
             if config.progress:  # an interrupted run has said what it found
                 bar.write(
                     f"{row.what}, {row.batch:,} x {row.items:,}: {row.value:,.0f} {row.unit}, ratio {row.ratio:.3g}"
                 )
-    bounds = [bench.bound(point) for point in plan if point.rooted and not point.compiled]
     prints: list[Footprint] = []
     if config.memory and config.world is None and not config.quick:
         prints = [footprint(n, config.families[0], config.members, config.slate) for n in config.catalogues]
@@ -255,16 +256,19 @@ class _Bench:
         self.config = config
         self.world = cache(self._world) if config.world is not None else _Latest(self._world)
         self.lane_bytes: dict[tuple[Any, ...], float] = {}
+        self.costs: dict[tuple[Any, ...], Cost] = {}
 
-    def row(self, point: _Point) -> Row:
-        """Measure one point beside its reference."""
+    def measured(self, point: _Point) -> tuple[Row, Bound | None]:
+        """A point beside its reference and, where its bytes and operations are counted, beside the machine."""
         config = self.config
         task = self._task(point)
-        subject = paced(task, point.skin, point.what)
         reference = self._reference(point, task)
+        sides = [paced(task, point.skin, point.what), reference, *(machine_paces(task.device) if point.rooted else ())]
         with torch.no_grad():
-            mine, theirs, ratio = against(subject, reference, config.pace)
-        return Row(
+            rates = in_turn(sides, config.pace)
+            found = self._cost(point, task) if point.rooted else None
+        mine, theirs, *machine = (float(rate) for rate in np.median(rates, axis=0))
+        row = Row(
             what=point.what,
             batch=point.batch,
             items=len(task.world.catalogue),
@@ -273,20 +277,20 @@ class _Bench:
             threads=config.threads,
             value=mine,
             reference=f"{reference.name}: {theirs:,.0f}",
-            ratio=ratio,
+            ratio=float(np.median(rates[:, 0] / rates[:, 1])),
             aim=point.aim,
         )
+        return row, None if found is None else Bound(point.what, mine, found, Machine(*machine))
 
-    def bound(self, point: _Point) -> Bound:
-        """Count what one step of a point costs, in eager mode, and measure it beside the machine."""
-        task = self._task(point)
-        driver = driver_of(task)
-        actions = task.actions()[0].to(task.device)
-        step = Paced(point.what, point.batch, lambda: driver.step(actions), task.device)
-        with torch.no_grad():
-            rates = np.median(in_turn((step, *machine_paces(task.device)), self.config.pace), axis=0)
-            found = cost(step.step, point.batch, lane_bytes(driver), item_bytes(driver), driver.core.slate_size)
-        return Bound(point.what, float(rates[0]), found, Machine(float(rates[1]), float(rates[2])))
+    def _cost(self, point: _Point, task: Task) -> Cost:
+        """What one step takes, counted in eager mode."""
+        key = (point.family, point.log, point.observation)
+        if key not in self.costs:
+            driver = driver_of(replace(task, compiled=False))
+            actions = task.actions()[0].to(task.device)
+            driver.step(actions)
+            self.costs[key] = cost(lambda: driver.step(actions), point.batch, compulsory_bytes(driver))
+        return self.costs[key]
 
     def _reference(self, point: _Point, task: Task) -> Paced:
         if point.against == "cart pole":

@@ -14,6 +14,7 @@ from recloop.encoders.errors import RecloopError
 from recloop.envs import ENV_ID
 from recloop.envs.driver import Driver
 from recloop.envs.gym_vector import RecommendVectorEnv
+from recloop.envs.memory import free_bytes
 from recloop.envs.observation import DEFAULT_KEYS
 from recloop.envs.sb3_vector import SB3VecEnv
 from recloop.envs.tasks import make_driver
@@ -107,21 +108,31 @@ def lane_bytes(driver: Driver) -> float:
 
 
 def item_bytes(driver: Driver) -> float:
-    """Bytes of one item's rows in all tables that a step may read."""
+    """Bytes of one item's rows in all tables of encoder and users, every member's."""
+    return _row_bytes(driver, [dict(driver.core.encoder.state_dict()), driver.core.simulator])
+
+
+def compulsory_bytes(driver: Driver) -> float:
+    """Bytes that a step must move for a lane at least, after a step was made.
+
+    The lane's state read and written; for each item shown, its rows in the tables of the one member who answers; for
+    each consumed, as often as in the last step, its rows in the encoder's. Without `state` nothing of the encoder.
+    """
+    core, turn = driver.core, driver.last
+    users = next(iter(getattr(core.simulator, "members", (core.simulator,))))
+    moved = 2 * tensor_bytes([core.past, core.state]) / core.batch + core.slate_size * _row_bytes(driver, users)
+    if "state" not in core.keys or turn is None or turn.transition is None:
+        return moved
+    response = turn.transition.response
+    consumed = float(((response.signals[..., 0] > 0.5) & response.given[..., 0]).sum()) / core.batch
+    encoder = _row_bytes(driver, dict(core.encoder.state_dict()))
+    return moved + 2 * tensor_bytes([core.encoded, core.vector]) / core.batch + consumed * encoder
+
+
+def _row_bytes(driver: Driver, held: object) -> float:
+    """Bytes of one item's rows in all tables by item that an object holds."""
     n = driver.core.empty
-    held = [dict(driver.core.encoder.state_dict()), driver.core.simulator]
     return tensor_bytes(held, rows=(n, n + 1)) / (n + 1)
-
-
-def free_bytes(device: str) -> float:
-    """Free memory of a device; infinite where the system does not say."""
-    if device.startswith("cuda"):
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return float("inf")
 
 
 def _core(task: Task) -> Callable[[], object]:
