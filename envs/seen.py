@@ -202,7 +202,7 @@ class LoggedItems:
         users, bits = len(self.count), (self.catalogue_size // 64 + 1) * 8
         if bits <= max(_SMALL_BITS, 4 * capacity) and bits * users <= _BIT_TABLE:
             return SeenBits(self._as_bits(), self.catalogue_size)
-        own = torch.full((1, -(-capacity // _WAYS) * _WAYS), -1, dtype=torch.int32, device=self.count.device)
+        own = torch.full((1, -(-max(capacity, 1) // _WAYS) * _WAYS), -1, dtype=torch.int32, device=self.count.device)
         return SeenLists(torch.arange(users, device=own.device), own.expand(users, -1), self, self.catalogue_size)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recloop.envs import driver
 from recloop.envs import seen as module
-from recloop.envs.seen import LoggedItems, SeenBits, SeenLists, SeenItems
+from recloop.envs.seen import LoggedItems, SeenBits, SeenItems, SeenLists
 from recloop.envs.tasks import make_driver
 from recloop.envs.world import World
 
@@ -31,7 +31,7 @@ def made(form: type[SeenItems], logged: LoggedItems, capacity: int, monkeypatch:
 @pytest.mark.parametrize("items", [1, 63, 64, 65, 1000])
 def test_lanes_that_come_and_go_equal_sets(form: type[SeenItems], items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, rows = a_log(items, seed=items)
-    everyone = made(form, LoggedItems.of(USERS, items, owner, rows), 20 * K, monkeypatch)
+    everyone = made(form, LoggedItems.of(USERS, items, owner, rows), 40 * K, monkeypatch)
     known = [{int(i) for i in rows[owner == u]} - {items} for u in range(USERS)]
     draw = torch.Generator().manual_seed(1)
     users = torch.randint(USERS, (LANES,), generator=draw)
@@ -81,7 +81,7 @@ def test_the_smaller_form_is_taken() -> None:
     assert isinstance(LoggedItems.nothing(1, 1_000_000).seen(capacity=40_000), SeenBits)  # 125 KB against 160 KB
 
 
-@pytest.mark.parametrize("capacity", [8, 60, 400])
+@pytest.mark.parametrize("capacity", [10, 60, 400])
 def test_no_item_is_forgotten_where_everything_is_consumed(capacity: int) -> None:
     """Lanes consume as many items as there is room for, ten at once."""
     lanes, items, k = 2000, 10_000_000, 10
