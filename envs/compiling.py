@@ -63,11 +63,13 @@ class Compiled:
 
 
 def _copied(result: Any) -> Any:
-    """Tensors, alone or in tuples and dataclasses, as new ones: a CUDA graph writes the same places again."""
+    """Tensors, alone or in tuples, dicts and dataclasses, as new ones: a CUDA graph writes the same places again."""
     if isinstance(result, torch.Tensor):
         return result.clone()
     if isinstance(result, tuple):
         return tuple(_copied(part) for part in result)
+    if isinstance(result, dict):
+        return {name: _copied(part) for name, part in result.items()}
     if is_dataclass(result) and not isinstance(result, type):
         changed = {f.name: _copied(getattr(result, f.name)) for f in fields(result)}
         return replace(result, **changed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from recloop.encoders.errors import DeviceError, RecloopError, UserSimulatorError
 from recloop.encoders.lanes import Lanes
 from recloop.envs.arrivals import ArrivalTables
+from recloop.envs.faults import Faults
 from recloop.envs.memory import Room
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.randomness import Draw
@@ -82,8 +83,8 @@ class Core:
         start: `history`: past, state and users are warm from the log; `cold`: nothing has happened yet.
         keys: what observations hold.
         device: any torch device.
-        spread: whether somebody asks the simulator how unsure it is of its answers (a reward that does need not say so):
-            an ensemble then follows every lane with all its members, not with the one who answers alone.
+        spread: whether somebody asks the simulator how unsure it is of its answers (a reward that does need not say
+            so): an ensemble then follows every lane with all its members, not with the one who answers alone.
         compile: generate code for this machine at the first step, which takes a minute, and run that: several times
             faster. Where it cannot be done the step runs as it is, with a warning.
     """
@@ -138,6 +139,7 @@ class Core:
         self._arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
         self._keys, self._compile, self._stale = tuple(keys), compile, False
         self._turn = self._turn_for("state" in self._keys)
+        self._faults = Faults(self.device)
         self._room = Room(batch, self._arrivals.lane_bytes, self.device)
         with self._room:
             self._every = torch.arange(batch, device=self.device)
@@ -209,7 +211,7 @@ class Core:
         outcome = Outcome(
             slate, response, struck, self.encoder.item_vectors, self.world.signals, *unsure, past=self.past
         )
-        reward = checked_reward(self.reward(outcome), self.lanes)
+        reward = checked_reward(self.reward(outcome), self.lanes, self._faults)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
         self.state, terminated = self._leave_or_return(turned.state, response, draw)
@@ -264,11 +266,13 @@ class Core:
                 f"slate has shape {tuple(slate.shape)}; this core takes ({self.batch}, {self.slate_size})"
             )
         slate = slate.to(self.device, torch.int64)
-        low, high = (int(bound) for bound in slate.aminmax())
-        if low < 0 or high > self.empty:
-            value = low if low < 0 else high
-            raise RecloopError(f"slate holds item row {value}; the catalogue has rows 0 to {self.empty - 1}")
-        return slate
+        low, high = slate.aminmax()
+        self._faults.look((low < 0) | (high > self.empty), lambda: self._no_such_row(int(low), int(high)))
+        return slate if self.device.type == "cpu" else slate.clamp(0, self.empty)  # a GPU would read what is not there
+
+    def _no_such_row(self, low: int, high: int) -> RecloopError:
+        value = low if low < 0 else high
+        return RecloopError(f"slate holds item row {value}; the catalogue has rows 0 to {self.empty - 1}")
 
     def _leave_or_return(self, state: Any, response: Response, draw: Draw) -> tuple[Any, Tensor]:
         """End sessions: who left for good, and everyone else in their next session."""

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError, unknown_name
+from recloop.envs.faults import Faults
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import Past, Response
 
@@ -65,7 +67,7 @@ class WeightedReward:
             if name not in names:
                 raise RecloopError(unknown_name("signal", name, names))
         response = outcome.response
-        weights = torch.tensor([self.signals.get(n, 0.0) for n in names], device=outcome.slate.device)
+        weights = _on_device(tuple(self.signals.get(n, 0.0) for n in names), outcome.slate.device)
         reward = (response.signals * response.given).sum(1) @ weights  # (B,)
         if self.leaving:
             reward = reward + self.leaving * response.left
@@ -95,17 +97,26 @@ def slate_diversity(slate: Tensor, item_vectors: Tensor) -> Tensor:
     return torch.where(shown > 1, diversity, torch.zeros_like(diversity))
 
 
-def checked_reward(reward: Any, lanes: Tensor) -> Tensor:
+def checked_reward(reward: Any, lanes: Tensor, faults: Faults) -> Tensor:
     """The reward as float32 (B,); `RecloopError` where it has another shape or is not finite, naming the first lane."""
     if not isinstance(reward, Tensor) or reward.shape != lanes.shape:
         what = f"shape {tuple(reward.shape)}" if isinstance(reward, Tensor) else f"type {type(reward).__name__}"
         raise RecloopError(f"the reward has {what}; return a torch tensor with one number a lane, ({len(lanes)},)")
-    if not bool(torch.isfinite(reward).all()):
-        lane = int((~torch.isfinite(reward)).nonzero()[0, 0])
-        value = float(reward[lane])
-        kind = "NaN" if math.isnan(value) else str(value)
-        raise RecloopError(
-            f"the reward of lane {int(lanes[lane])} is {kind}; rewards must be finite, check the reward function "
-            "and the simulator's signals"
-        )
+    faults.look(~torch.isfinite(reward).all(), lambda: _not_finite(reward, lanes))
     return reward.to(torch.float32)
+
+
+def _not_finite(reward: Tensor, lanes: Tensor) -> RecloopError:
+    lane = int((~torch.isfinite(reward)).nonzero()[0, 0])
+    value = float(reward[lane])
+    kind = "NaN" if math.isnan(value) else str(value)
+    return RecloopError(
+        f"the reward of lane {int(lanes[lane])} is {kind}; rewards must be finite, check the reward function "
+        "and the simulator's signals"
+    )
+
+
+@lru_cache(maxsize=64)
+def _on_device(weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied there once: a GPU would wait for each copy."""
+    return torch.tensor(weights, device=device)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from recloop.encoders.errors import RecloopError
 from recloop.envs.core import Core
+from recloop.envs.faults import Faults
 from recloop.envs.logs.schema import Signal
 from recloop.envs.rewards import Outcome, WeightedReward, checked_reward, slate_diversity
 from recloop.envs.users.contract import Response
@@ -109,11 +110,11 @@ def test_a_reward_that_is_not_finite_is_refused(world: World) -> None:
 
 
 def test_a_reward_of_another_shape_is_refused() -> None:
-    lanes = torch.arange(4)
+    lanes, faults = torch.arange(4), Faults(torch.device("cpu"))
     with pytest.raises(RecloopError, match=r"shape \(4, 3\); return a torch tensor with one number a lane, \(4,\)"):
-        checked_reward(torch.zeros(4, 3), lanes)
+        checked_reward(torch.zeros(4, 3), lanes, faults)
     with pytest.raises(RecloopError, match="type float"):
-        checked_reward(1.0, lanes)
+        checked_reward(1.0, lanes, faults)
 
 
 def test_a_callable_is_a_reward(world: World) -> None:

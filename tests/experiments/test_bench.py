@@ -83,7 +83,7 @@ def test_operations_and_bytes_are_counted() -> None:
     def step() -> object:
         return (left @ right).t(), table[rows]
 
-    found = cost(step, 4, lane_bytes=10, row_bytes=100, slate=3)
+    found = cost(step, 4, compulsory=320)
     assert found.flops == 2 * 4 * 8 * 2 / 4
     assert found.kernels == 2  # a transposition moves nothing
     product, gather = 4 * (4 * 8 + 8 * 2 + 4 * 2), 2 * (2 * 3 * 4)  # of the table, two rows are read
