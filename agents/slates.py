@@ -4,9 +4,9 @@ Plackett-Luce by Gumbel top-k (Kool, van Hoof, Welling 2019): the k largest of s
 replacement from the softmax of the scores. Differences: masks; the log-probability is that of the ordered slate and
 exact, computed in one pass over the scores instead of k.
 
-`sample`, `log_prob` and `first_pick_entropy` speak of positions among C scores and are what a training loop calls.
-`best_slate`, `sample_slate` and `slate_log_prob` speak of item rows of the whole catalogue (B, N): they never
-show a masked item, leave the empty place N where fewer than k items are left, and break ties by row.
+`sample`, `pick_log_probs`, `log_prob` and `first_pick_entropy` speak of positions among C scores and are what a
+training loop calls. `best_slate`, `sample_slate` and `slate_log_prob` speak of item rows of the whole catalogue (B, N):
+they never show a masked item, leave the empty place N where fewer than k items are left, and break ties by row.
 """
 
 import torch
@@ -35,17 +35,21 @@ def sample(scores: Tensor, mask: Tensor, k: int, gumbel: Tensor | None = None) -
     return noisy.masked_fill(~mask, FORBIDDEN).topk(k, dim=1).indices
 
 
-def log_prob(scores: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    """Log-probability (B,) of drawing the positions (B, K) in this order; they must be distinct.
+def pick_log_probs(scores: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Log-probability (B, K) of each of the positions as the pick after those above it; they must be distinct.
 
-    Masked positions that fill the end of a slate count nothing.
+    0 for masked positions, which fill the end of a slate.
     """
     scores = scores.masked_fill(~mask, FORBIDDEN)
     picked = scores.gather(1, positions)  # (B, K)
     rest = scores.scatter(1, positions, FORBIDDEN).logsumexp(1, keepdim=True)  # (B, 1), what is never picked
-    after = torch.cat([rest, picked.flip(1)], dim=1).logcumsumexp(1)[:, 1:].flip(1)  # (B, K), left before each pick
-    counted = mask.gather(1, positions)
-    return ((picked - after) * counted).sum(1)
+    left = torch.cat([rest, picked.flip(1)], dim=1).logcumsumexp(1)[:, 1:].flip(1)  # (B, K), before each pick
+    return (picked - left) * mask.gather(1, positions)
+
+
+def log_prob(scores: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Log-probability (B,) of drawing the positions (B, K) in this order; see `pick_log_probs`."""
+    return pick_log_probs(scores, mask, positions).sum(1)
 
 
 def first_pick_entropy(scores: Tensor, mask: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from recloop.agents.configs import AgentConfig
-from recloop.agents.learners.checkpoints import optimizer_state, restore_optimizer
+from recloop.agents.learners.checkpoints import optimizer_state, restore_module, restore_optimizer, within
 from recloop.agents.learners.contract import Acted, Learner, Step, Task
 from recloop.agents.learners.critics import follow
 from recloop.agents.learners.replay import Layout, Replay, Replayed
+from recloop.agents.learners.returns import earned_by_place, place_weights
 from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, NetworkConfig
 from recloop.agents.networks.heads import FACTS, Actor, CandidateHead, ValueHead, admissible, make_actor
 from recloop.agents.slates import FORBIDDEN, sample
@@ -136,9 +137,7 @@ class ItemValueLearner(Learner):
             raise PolicyError(
                 f"candidates={self.retriever.size} is smaller than slate_size={self.slate_size}; raise candidates"
             )
-        weights = getattr(task.serving.world.reward, "signals", {})  # a callable of one's own says nothing of places
-        names = [signal.name for signal in task.serving.world.signals]
-        self._weights = torch.tensor([weights.get(name, 0.0) for name in names], device=task.device)
+        self._weights = place_weights(task.serving.world).to(task.device)
         self._epsilon = torch.ones((), device=task.device)
         self._modules: dict[str, nn.Module] = {}
         places = torch.arange(self.slate_size, device=task.device)
@@ -174,12 +173,11 @@ class ItemValueLearner(Learner):
     @torch.no_grad()
     def keep(self, step: Step) -> None:
         """Store the step with each place's share of the reward."""
-        given = step.response.given
-        signals = step.response.signals * given
+        response = step.response
         extra = {
             **step.acted.extra,
-            "own": signals @ self._weights,  # (B, K)
-            "consumed": (signals[..., 0] > 0.5) & (step.acted.slate < self.empty),
+            "own": earned_by_place(response, self._weights),
+            "consumed": (response.signals[..., 0] > 0.5) & response.given[..., 0],
             **self._extra(step),
         }
         self.replay.keep(step, extra)
@@ -210,15 +208,15 @@ class ItemValueLearner(Learner):
         parts = {name: module.state_dict() for name, module in self._modules.items()}
         parts["optimizer"] = optimizer_state(self._optimizer)
         parts["replay"] = self.replay.state()
-        named = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        named = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
         return {**named, "epsilon": self._epsilon}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Learner`."""
         for name, module in self._modules.items():
-            module.load_state_dict(_part(state, name))
-        restore_optimizer(self._optimizer, _part(state, "optimizer"))
-        self.replay.restore(_part(state, "replay"))
+            restore_module(module, within(state, name))
+        restore_optimizer(self._optimizer, within(state, "optimizer"))
+        self.replay.restore(within(state, "replay"))
         self._epsilon.copy_(state["epsilon"])
 
     @abstractmethod
@@ -264,8 +262,3 @@ class ItemValueLearner(Learner):
         explores = draw.uniform("explore", self._places) < self._epsilon
         new = ~(drawn.unsqueeze(2) == best.unsqueeze(1)).any(2) & mask.gather(1, drawn)
         return torch.where(explores & new, drawn, best)
-
-
-def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    start = f"{name}/"
-    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}

@@ -10,10 +10,10 @@ from torch import Tensor
 from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look
 from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Step, Task
-from recloop.agents.learners.returns import place_weights
+from recloop.agents.learners.returns import earned_by_place, place_weights
 from recloop.agents.learners.rollouts import Rollout
 from recloop.agents.learners.top_k import Correction
-from recloop.agents.slates import FORBIDDEN, first_pick_entropy
+from recloop.agents.slates import first_pick_entropy, pick_log_probs
 from recloop.encoders.errors import PolicyError
 
 _STREAM = 271_828
@@ -85,7 +85,7 @@ class Reinforce(ActorCriticLearner):
     def keep(self, step: Step) -> None:
         """As all that draw slates do, and what each place earned by itself, (B, K), in the unit of the rewards."""
         super().keep(step)
-        own = (step.response.signals * step.response.given) @ self.weights
+        own = earned_by_place(step.response, self.weights)
         if self.config.scale_rewards:
             own = own / (self.scale.moments[1] + 1e-8).sqrt().to(own.dtype)
         self.own.put({"own": own})
@@ -97,8 +97,9 @@ class Reinforce(ActorCriticLearner):
         kept = {f.name: rollout.flat(f.name) for f in fields(Look)}
         kept["positions"] = rollout.flat("positions")
         kept["target"] = (advantages + rollout["value"]).flatten()
+        kept["counted"] = kept["items"].gather(1, kept["positions"]) < self.networks.empty
         kept["log_beta"] = self._acted_by(kept)
-        kept["worth"] = self._worth(advantages.flatten(), kept["log_beta"])
+        kept["worth"] = self._worth(advantages.flatten(), kept["log_beta"], kept["counted"])
         count = len(kept["target"])
         size = min(config.batch_size, count)
         rate = config.learning_rate * (1 - progress)
@@ -111,7 +112,7 @@ class Reinforce(ActorCriticLearner):
                 told.append({"train/loss": loss.detach(), **parts})
                 self._step_down(loss, rate)
         means = {name: torch.stack([one[name] for one in told]).mean() for name in told[0]}
-        return {**means, "train/learning_rate": torch.tensor(rate)}
+        return {**means, "train/learning_rate": means["train/loss"].new_full((), rate)}
 
     def state(self) -> dict[str, Tensor]:
         """See `Learner`."""
@@ -122,8 +123,8 @@ class Reinforce(ActorCriticLearner):
         super().restore(state)
         self.generator.set_state(state["generator"])
 
-    def _worth(self, advantage: Tensor, log_pi: Tensor) -> Tensor:
-        """What each place brought more than expected, (M, K), standardised.
+    def _worth(self, advantage: Tensor, log_pi: Tensor, counted: Tensor) -> Tensor:
+        """What each place brought more than expected, (M, K), standardised over those that hold an item.
 
         The mean is that of the weighed items: lambda_K all but leaves out items that are sure to be shown, and with
         their worth in the mean the rest would be pushed away, whatever they bring.
@@ -132,23 +133,26 @@ class Reinforce(ActorCriticLearner):
         worth = advantage.unsqueeze(1).expand_as(own)
         if self.config.credit == "item":
             worth = worth - own.sum(1, keepdim=True) + own
-        weights = self.correction.weights(log_pi, log_pi, torch.ones_like(log_pi, dtype=torch.bool))
+        weights = self.correction.weights(log_pi, log_pi, counted)
         mean = (weights * worth).sum() / weights.sum().clamp_min(1e-6)
-        return (worth - mean) / (worth.std() + 1e-8)
+        count = counted.sum().clamp_min(1)
+        spread = (worth - (worth * counted).sum() / count).square()
+        return (worth - mean) / (((spread * counted).sum() / count).sqrt() + 1e-8)
 
     @torch.no_grad()
     def _acted_by(self, kept: Mapping[str, Tensor]) -> Tensor:
         """Log-probability (M, K) of each item in its place when it was drawn: the weights are still those."""
-        scores, _ = self.networks(_look(kept))
-        return _picks(scores, kept["positions"])[0]
+        look = _look(kept)
+        return pick_log_probs(self.networks(look)[0], look.items < self.networks.empty, kept["positions"])
 
     def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        scores, value = self.networks(_look(batch))
-        log_pi, entropy = _picks(scores, batch["positions"])
-        counted = scores.gather(1, batch["positions"]) > FORBIDDEN / 2
-        policy_loss = self.correction.loss(log_pi, batch["log_beta"], batch["worth"], counted)
-        miss, unsure = (value - batch["target"]).square().mean(), entropy.mean()
+        look = _look(batch)
+        scores, value = self.networks(look)
+        mask = look.items < self.networks.empty
+        log_pi = pick_log_probs(scores, mask, batch["positions"])
+        policy_loss = self.correction.loss(log_pi, batch["log_beta"], batch["worth"], batch["counted"])
+        miss, unsure = (value - batch["target"]).square().mean(), first_pick_entropy(scores, mask).mean()
         loss = policy_loss + config.value * miss - config.entropy * unsure
         parts = {"train/policy_loss": policy_loss, "train/value_loss": miss, "train/entropy_loss": -unsure}
         return loss, {name: part.detach() for name, part in parts.items()}
@@ -156,11 +160,3 @@ class Reinforce(ActorCriticLearner):
 
 def _look(kept: Mapping[str, Tensor]) -> Look:
     return Look(*(kept[f.name] for f in fields(Look)))
-
-
-def _picks(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability (M, K) of each position as the pick after those above it, and the entropy (M,) of the first."""
-    picked = scores.gather(1, positions)
-    rest = scores.scatter(1, positions, FORBIDDEN).logsumexp(1, keepdim=True)
-    after = torch.cat([rest, picked.flip(1)], dim=1).logcumsumexp(1)[:, 1:].flip(1)  # (M, K), left before each pick
-    return picked - after, first_pick_entropy(scores, scores > FORBIDDEN / 2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from recloop.envs.rewards import WeightedReward
+from recloop.envs.users.contract import Response
 from recloop.envs.world import World
 
 
@@ -16,6 +17,12 @@ def place_weights(world: World) -> Tensor:
     """
     weights = world.reward.signals if isinstance(world.reward, WeightedReward) else {}
     return torch.tensor([weights.get(signal.name, 0.0) for signal in world.signals])
+
+
+def earned_by_place(response: Response, weights: Tensor) -> Tensor:
+    """What each place of a slate earned by its own signals, (B, K); `weights` (S,) are those of `place_weights`."""
+    earned: Tensor = (response.signals * response.given) @ weights
+    return earned
 
 
 def returns_after(

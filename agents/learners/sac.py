@@ -85,10 +85,10 @@ class SAC(ProtoLearner):
     """Soft actor-critic (Haarnoja et al. 2018, with the automatic temperature of their second paper) with top-k.
 
     The action is a point in item space; the K items of largest inner product with it are shown, as in SARDINE
-    (Deffayet et al. 2023), whose best agent this is. Twin critics value (state, action). Differences: the critics share
-    a trunk and read the action's direction only, since its length changes no slate; the mean starts from the
-    state encoder's direction; the entropy aimed at is 0 nats a dimension instead of -1, with which
-    exploration died out and returns fell; scaled rewards.
+    (Deffayet et al. 2023), among whose stronger agents it is. Twin critics value (state, action). Differences: the
+    critics share a trunk and read the action's direction only, since its length changes no slate; the mean starts from
+    the state encoder's direction; the entropy aimed at is 0 nats a dimension instead of -1, with which exploration died
+    out and returns fell; scaled rewards.
     """
 
     name = "sac"

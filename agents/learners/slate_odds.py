@@ -44,7 +44,7 @@ class _SlateOdds(torch.autograd.Function):
         whole = left[:, :1]  # (B, 1), before the first pick
         share, of_picked = (top - whole).exp(), (picked - whole).exp()
         mean = share[:, 0] * (parts * others).sum(1) + (top * (rest - whole).exp())[:, 0]
-        entropy = whole[:, 0] - mean - (of_picked * picked).sum(1)
+        entropy = (whole[:, 0] - mean - (of_picked * picked).sum(1)) * counted[:, 0]  # 0 where nothing is admissible
         ctx.save_for_backward(positions, picked, counted, others, parts, left, top, entropy)
         return log_prob, entropy
 
@@ -52,6 +52,7 @@ class _SlateOdds(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         positions, picked, counted, others, parts, left, top, entropy = ctx.saved_tensors
         of_log_prob, of_entropy = (gradient.unsqueeze(1) for gradient in gradients)
+        of_entropy = of_entropy * counted[:, :1]
         whole, entropy = left[:, :1], entropy.unsqueeze(1)
         share = (top - whole).exp()
         weight = (top - left).exp() * counted

@@ -12,6 +12,7 @@ from recloop.agents.learners.contract import Acted, Step, Task
 from recloop.agents.learners.critics import Known, PointCritic, head_of
 from recloop.agents.learners.proto import ProtoConfig, ProtoLearner, ProtoNetworks, ProtoPolicy, noise_at
 from recloop.agents.learners.replay import Replayed
+from recloop.agents.learners.returns import earned_by_place, place_weights
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.networks.heads import make_actor
 from recloop.agents.slates import best_slate
@@ -125,9 +126,7 @@ class DDPG(ProtoLearner):
         super().__init__(task, config, {"own": ((task.spec.slate_size,), torch.float32)})
         self._adam("actor", list(self.networks.actor.parameters()))
         self._adam("critic", list(self.networks.critic.parameters()))
-        weights = getattr(task.serving.world.reward, "signals", {})
-        names = [signal.name for signal in task.serving.world.signals]
-        self._weights = torch.tensor([weights.get(name, 0.0) for name in names], device=task.device)
+        self._weights = place_weights(task.serving.world).to(task.device)
 
     @torch.no_grad()
     def act(self, seen: Observation, draw: Draw) -> Acted:
@@ -138,7 +137,7 @@ class DDPG(ProtoLearner):
         return Acted(self.networks.among_nearest(point, self.task.spec.slate_size, known, draw))
 
     def _extra(self, step: Step) -> dict[str, Tensor]:
-        return {"own": (step.response.signals * step.response.given) @ self._weights}  # (B, K)
+        return {"own": earned_by_place(step.response, self._weights)}
 
     def _gradient_step(self, batch: Replayed) -> dict[str, Tensor]:
         known, networks = self.networks.read(batch.seen), self.networks

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recloop.agents.slates import best_slate, sample_slate, slate_log_prob
+from recloop.agents.slates import FORBIDDEN, best_slate, pick_log_probs, sample_slate, slate_log_prob
 from recloop.encoders.errors import PolicyError
 from recloop.envs.randomness import Draw
 
@@ -47,6 +47,15 @@ def test_infinite_and_negative_zero_scores_keep_their_order() -> None:
 def test_no_items_a_slate_is_an_error() -> None:
     with pytest.raises(PolicyError, match="k=0"):
         best_slate(torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool), 0)
+
+
+def test_each_pick_is_from_what_the_places_above_left() -> None:
+    scores = torch.tensor([[1.0, 0.0, 2.0, 9.0], [0.5, 0.5, FORBIDDEN, FORBIDDEN]])
+    mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    found = pick_log_probs(scores, mask, torch.tensor([[2, 0], [0, 3]]))
+    e = math.e
+    assert found[0].exp().tolist() == pytest.approx([e**2 / (e**2 + e + 1), e / (e + 1)], rel=1e-5)
+    assert found[1].tolist() == [0.0, 0.0], "the only one is certain, and what fills up counts nothing"
 
 
 @pytest.mark.parametrize("allowed", [{0, 1, 2, 3}, {0, 2, 3}])

@@ -24,7 +24,12 @@ from recloop.envs.users.per_user import PerUserSimulator
 from recloop.envs.world import World
 
 CONFIG = PPOConfig(
-    steps=256, lanes=8, validations=1, validation_lanes=4, network=NetworkConfig(hidden=8, slate_dim=4, layers=1)
+    steps=256,
+    lanes=8,
+    rollout=8,
+    validations=1,
+    validation_lanes=4,
+    network=NetworkConfig(hidden=8, slate_dim=4, layers=1),
 )
 """Four updates."""
 

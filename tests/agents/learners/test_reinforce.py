@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from recloop.agents.learners.logged_batches import LoggedBatch
-from recloop.agents.learners.reinforce import ReinforceConfig, _picks
+from recloop.agents.learners.reinforce import ReinforceConfig
 from recloop.agents.learners.reinforce_logged import LoggedReinforceConfig, logged_loss, train_logged
 from recloop.agents.learners.top_k import Correction, top_k_factor
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import load_policy, make_policy, needs_training
-from recloop.agents.slates import FORBIDDEN, log_prob
 from recloop.agents.validation import Validation
 from recloop.encoders.errors import PolicyError
 from recloop.envs.logs.sequences import Sequences, Slates
@@ -84,16 +83,6 @@ def test_no_gradient_goes_through_the_weights():
     theta = THETA.clone().requires_grad_()
     log_pi = torch.log_softmax(theta, 0)
     assert not Correction(3).weights(log_pi, BETA.log(), torch.ones(3, dtype=torch.bool)).requires_grad
-
-
-def test_picks_are_what_the_places_above_left_and_make_up_the_slate():
-    scores = torch.tensor([[1.0, 0.0, 2.0, FORBIDDEN], [0.5, 0.5, 0.5, 3.0]])
-    positions = torch.tensor([[2, 0], [3, 1]])
-    found, entropy = _picks(scores, positions)
-    e = math.e
-    assert found[0].exp().tolist() == pytest.approx([e**2 / (e**2 + e + 1), e / (e + 1)], rel=1e-5)
-    assert torch.allclose(found.sum(1), log_prob(scores, scores > FORBIDDEN / 2, positions), atol=1e-6)
-    assert torch.isfinite(entropy).all()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from recloop.agents.slates import FORBIDDEN, first_pick_entropy, log_prob
 
 
 @pytest.mark.parametrize("scale", [1.0, 40.0])
-@pytest.mark.parametrize("admissible", [12, 5, 3])
+@pytest.mark.parametrize("admissible", [12, 5, 3, 0])
 def test_values_and_gradients_are_those_of_the_plain_formulas(scale: float, admissible: int) -> None:
     """12 candidates of which some may be picked, slates of 5; with few left, the end of a slate counts nothing."""
     generator = torch.Generator().manual_seed(0)
