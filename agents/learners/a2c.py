@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look
-from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Task
 from recloop.agents.learners.slate_odds import slate_odds
 
@@ -33,7 +32,7 @@ class A2C(ActorCriticLearner):
 
     def __init__(self, task: Task, config: A2CConfig) -> None:
         super().__init__(task, config)
-        self._scores_and_values = compiled(self.networks.forward, task.compile)
+        self._scores_and_values = task.compiled(self.networks.forward, "the networks of a2c")
 
     def update(self, progress: float) -> dict[str, Tensor]:
         """One step of Adam over the whole rollout."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import Policy
 from recloop.agents.serving import Serving
 from recloop.envs.actions import Retriever
+from recloop.envs.compiling import Compiled
 from recloop.envs.observation import Observation, ObservationSpec
 from recloop.envs.randomness import Draw
 from recloop.envs.users.contract import Response
@@ -32,7 +33,7 @@ class Task:
         seed: of the starting weights and of all noise.
         device: where everything lives.
         retriever: makes `candidates`; None for learners that do not choose among candidates.
-        compile: whether to compile what pays, by `recloop.agents.learners.compiling.compiled`.
+        compile: whether to compile what pays, by `compiled`.
     """
 
     serving: Serving
@@ -43,6 +44,10 @@ class Task:
     device: torch.device
     retriever: Retriever | None = None
     compile: bool = False
+
+    def compiled(self, function: Callable[..., Any], what: str) -> Callable[..., Any]:
+        """`function`, called `what` in a warning, through `recloop.envs.compiling.Compiled` where that is asked for."""
+        return Compiled(function, what, self.device) if self.compile else function
 
 
 @dataclass(frozen=True)

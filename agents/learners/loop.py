@@ -92,7 +92,13 @@ class Training:
         self.world, self.options, self.config = world, options, config
         reward = training_reward(world, options.penalties, options.device)
         self.core = Core(
-            world, batch=config.lanes, users="train", seed=options.seed, reward=reward, device=options.device
+            world,
+            batch=config.lanes,
+            users="train",
+            seed=options.seed,
+            reward=reward,
+            device=options.device,
+            compile=options.compile,
         )
         self.retriever = EncoderRetriever(world.state_encoder, config.candidates) if kind.chooses_candidates else None
         self.core.keys = _keys(kind, world)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look
-from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Task
 from recloop.agents.learners.slate_odds import slate_odds
 from recloop.agents.sb3.configs import SlatePPOConfig
@@ -70,7 +69,7 @@ class PPO(ActorCriticLearner):
     def __init__(self, task: Task, config: PPOConfig) -> None:
         super().__init__(task, config)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
-        self._loss = compiled(self._loss_of, task.compile)
+        self._loss = task.compiled(self._loss_of, "the loss of recloop-ppo")
 
     def update(self, progress: float) -> dict[str, Tensor]:
         """`epochs` passes over the rollout in batches of a random order."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from recloop.agents.learners.actor_critic import ActorCriticConfig, ActorCriticLearner, Look
-from recloop.agents.learners.compiling import compiled
 from recloop.agents.learners.contract import Step, Task
 from recloop.agents.learners.returns import earned_by_place, place_weights
 from recloop.agents.learners.rollouts import Rollout
@@ -79,7 +78,7 @@ class Reinforce(ActorCriticLearner):
         self.weights = place_weights(task.serving.world).to(task.device)
         self.own = Rollout(config.rollout)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
-        self._loss = compiled(self._loss_of, task.compile)
+        self._loss = task.compiled(self._loss_of, "the loss of reinforce")
 
     @torch.no_grad()
     def keep(self, step: Step) -> None:

@@ -8,7 +8,7 @@ import torch
 from recloop.agents.learners.a2c import A2C, A2CConfig
 from recloop.agents.learners.actor_critic import Look
 from recloop.agents.learners.contract import Step
-from recloop.agents.learners.loop import Training
+from recloop.agents.learners.loop import Training, learn
 from recloop.agents.learners.ppo import PPO, PPOConfig
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
@@ -133,3 +133,20 @@ def test_a2c_takes_one_step_of_the_size_that_its_schedule_says(tiny_world: World
     assert float(told["train/learning_rate"]) == pytest.approx(config.learning_rate / 2)
     moved = (run.learner.networks.value.layers[2].bias - before).abs()
     assert float(moved) == pytest.approx(config.learning_rate / 2, rel=0.01)  # Adam's first step
+
+
+@pytest.mark.parametrize(("learner", "config"), [(PPO, PPOConfig), (A2C, A2CConfig)])
+def test_without_a_compiler_training_goes_on_as_it_is(
+    tiny_world: World, learner: type[PPO] | type[A2C], config: type[PPOConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> object:
+        raise RuntimeError("no compiler")
+
+    settings = config(lanes=6, validation_lanes=4, network=SMALL, steps=96)
+    plain = learn(learner, tiny_world, FitOptions(seed=1), settings)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    with pytest.warns(RuntimeWarning, match=r"runs as it is \(RuntimeError: no compiler\)") as told:
+        found = learn(learner, tiny_world, FitOptions(seed=1, compile=True), settings)
+    assert sum(f"of {learner.name} cannot be compiled" in str(one.message) for one in told) == 1
+    for name, value in plain.tensors().items():
+        assert torch.equal(found.tensors()[name], value)
