@@ -82,11 +82,11 @@ class ArrivalTables:
             state,
         )
 
-    @property
-    def lane_bytes(self) -> float:
-        """Bytes that a core keeps of a lane, what the simulator keeps not counted."""
-        held = [*_tensors(self._past), *_tensors(self._encoded), self._vector, self._profile, self._wishes]
-        return sum(tensor.nbytes / max(len(tensor), 1) for tensor in held)
+    def lane_bytes(self) -> int:
+        """Bytes that a core keeps of a lane."""
+        one = torch.zeros(1, dtype=torch.int64, device=self._vector.device)
+        arrival = self.of(one, Draw(one))
+        return sum(tensor.nbytes for tensor in _tensors(list(vars(arrival).values())))
 
     def _inferred(self) -> Any:
         """Users of whom nothing but the profile is known, by row; None where a simulator cannot guess at anyone."""
@@ -96,10 +96,13 @@ class ArrivalTables:
             return None
 
 
-def _tensors(lanes: Lanes) -> list[Tensor]:
-    """All that lanes hold, at any depth."""
-    held = lanes.held().values()
-    return [tensor for one in held for tensor in (_tensors(one) if isinstance(one, Lanes) else [one])]
+def _tensors(held: Any) -> list[Tensor]:
+    """All tensors of lanes, at any depth; none of a simulator's own kind of state."""
+    if isinstance(held, Tensor):
+        return [held]
+    if isinstance(held, Lanes):
+        held = list(held.held().values())
+    return [tensor for part in held for tensor in _tensors(part)] if isinstance(held, list | tuple) else []
 
 
 def _consumed_in_log(world: World, cold: bool) -> LoggedItems:

@@ -140,7 +140,7 @@ class Core:
         self._keys, self._compile, self._stale = tuple(keys), compile, False
         self._turn = self._turn_for("state" in self._keys)
         self._faults = Faults(self.device)
-        self._room = Room(batch, self._arrivals.lane_bytes, self.device)
+        self._room = Room(batch, self._arrivals.lane_bytes(), self.device)
         with self._room:
             self._every = torch.arange(batch, device=self.device)
             self.lanes = self._every

@@ -39,13 +39,13 @@ class Faults:
             if wrong:
                 raise error()
             return
-        while self._asked and self._asked[0].arrived.query():
+        while self._asked and self._asked[0].arrived.query():  # type: ignore[no-untyped-call]
             asked = self._asked.popleft()
             if asked.found:
                 self._asked.clear()
                 raise asked.error()
         found = torch.empty((), dtype=torch.bool, pin_memory=True)
         found.copy_(wrong, non_blocking=True)
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         self._asked.append(_Asked(found, arrived, error))

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.box import MARKDOWN
+from rich.console import Console
 from rich.table import Table
 
 from recloop.encoders.storage import replacing_file
@@ -28,7 +30,8 @@ from recloop.experiments.bench_timing import Row, keep, write_rows
 from recloop.experiments.bench_train import BenchTrainConfig, bench_train
 from recloop.experiments.provenance import provenance
 from recloop.experiments.settings import checked_out
-from recloop.experiments.tables import wide_console
+
+_WIDTH = 200
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
@@ -56,15 +59,21 @@ def main(command: BenchCommand) -> list[Row]:
     facts = {name: value for name, value in asdict(figures).items() if name != "rows"}
     rows = _told(figures.rows, facts, config.out, config.keep, config.device)
     if figures.bounds:
-        wide_console().print(_bounds_table(figures.bounds))
+        _console().print(_bounds_table(figures.bounds))
     if figures.footprints:
-        wide_console().print(_footprints_table(figures.footprints))
+        _console().print(_footprints_table(figures.footprints))
     return rows
+
+
+def _console() -> Console:
+    """The terminal, or lines as long as they need to be where the output goes to a file: a table there is Markdown."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH)
 
 
 def _told(rows: list[Row], facts: dict[str, Any], out: Path | None, kept: Path | None, device: str) -> list[Row]:
     """Print rows, write them, and put them where they are kept."""
-    wide_console().print(rows_table(rows))
+    _console().print(rows_table(rows))
     if out is not None:
         write_rows(rows, out, {**facts, "provenance": provenance(device)})
         picture = growth_picture(rows)
@@ -80,8 +89,8 @@ def rows_table(rows: list[Row]) -> Table:
     """A row a figure; the ratio is green where it reaches its aim, red where it does not."""
     first = rows[0]
     title = f"median rates, slates of {first.slate}, {first.device}, {first.threads} thread(s)" if first.slate else ""
-    table = Table(title=title, title_justify="left")
-    table.add_column("what")
+    table = Table(title=title, title_justify="left", box=MARKDOWN)
+    table.add_column("what", no_wrap=True)
     for name in ("batch", "items", "value", "unit", "µs", "ratio", "aim"):
         table.add_column(name, justify="right")
     table.add_column("reference, a second")
@@ -99,8 +108,8 @@ def rows_table(rows: list[Row]) -> Table:
 
 def _bounds_table(bounds: list[Bound]) -> Table:
     """What a user-step takes beside what the machine gave in the same turns."""
-    table = Table(title="bounds of the eager step", title_justify="left")
-    table.add_column("what")
+    table = Table(title="bounds of a step, counted as it runs eagerly", title_justify="left", box=MARKDOWN)
+    table.add_column("what", no_wrap=True)
     names = ("kFLOP", "kB moved", "kB at least", "kernels", "GFLOP/s", "GB/s", "value", "of bound", "of kernels' bound")
     for name in names:
         table.add_column(name, justify="right")
@@ -116,7 +125,7 @@ def _bounds_table(bounds: list[Bound]) -> Table:
 
 
 def _footprints_table(footprints: list[Footprint]) -> Table:
-    table = Table(title="memory and making, CPU, one process a world", title_justify="left")
+    table = Table(title="memory and making, CPU, one process a world", title_justify="left", box=MARKDOWN)
     for name in ("items", "made in s", "prepared in s", "peak GiB", "B an item", "B a lane"):
         table.add_column(name, justify="right")
     for one in footprints:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,10 +13,11 @@ from tqdm import tqdm
 
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.envs.core import checked_device
+from recloop.envs.item_index import IndexKind
 from recloop.envs.world import World
-from recloop.experiments.bench_bounds import Cost, Machine, cart_pole, cost, machine_paces, numpy_loop
+from recloop.experiments.bench_bounds import LOOP_ITEMS, Cost, Machine, cart_pole, cost, machine_paces, numpy_loop
 from recloop.experiments.bench_memory import Footprint, footprint
-from recloop.experiments.bench_steps import Skin, Task, check_room, compulsory_bytes, driver_of, lane_bytes, paced
+from recloop.experiments.bench_steps import Skin, Task, compulsory_bytes, driver_of, paced
 from recloop.experiments.bench_timing import Pace, Paced, Row, in_turn
 from recloop.experiments.bench_worlds import MOST_ITEMS, BenchFamily, bench_world
 from recloop.experiments.provenance import use_threads
@@ -23,8 +25,8 @@ from recloop.experiments.settings import at_least
 
 BATCHES, GPU_BATCHES = (1, 64, 1024, 4096, 16384), (65_536, 262_144)
 MOST_LANES = 1_000_000
-_ITEMS, _BATCH, _SKIN_BATCH = 10_000, 4096, 1024
-"""Where families are compared, and skins."""
+_ITEMS, _BATCH, _SKIN_BATCH, _FEW = 10_000, 4096, 1024, 64
+"""Where families are compared, skins, and searches among a million items."""
 _DEFAULT_AIM, _USERS_AIM, _SINGLE_AIM, _SKIN_AIM, _MILLION_AIM = 1 / 40, 1 / 17, 1 / 20, 0.8, 0.7
 _MILLION = 1_000_000
 
@@ -157,10 +159,24 @@ def bench_env(config: BenchEnvConfig) -> EnvFigures:
                 bar.write(
                     f"{row.what}, {row.batch:,} x {row.items:,}: {row.value:,.0f} {row.unit}, ratio {row.ratio:.3g}"
                 )
+    rows += _references(config)
     prints: list[Footprint] = []
     if config.memory and config.world is None and not config.quick:
         prints = [footprint(n, config.families[0], config.members, config.slate) for n in config.catalogues]
     return EnvFigures(rows, bounds, prints)
+
+
+def _references(config: BenchEnvConfig) -> list[Row]:
+    """What the rows are held against, by itself."""
+    loops = [numpy_loop(batch, config.slate) for batch in (_SKIN_BATCH, _BATCH)]
+    alone = cart_pole(config.seed)
+    rates = [float(rate) for rate in np.median(in_turn([*loops, alone], config.pace), axis=0)]
+    at = partial(Row, device="cpu", threads=config.threads)
+    rows = [
+        at(what="bare NumPy loop", batch=loop.batch, items=LOOP_ITEMS, slate=config.slate, value=rate)
+        for loop, rate in zip(loops, rates, strict=False)
+    ]
+    return [*rows, at(what=alone.name, batch=1, items=0, slate=0, value=rates[-1], unit="steps/s")]
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,7 @@ class _Point:
 
     Args:
         family, log, items, batch, skin: what is stepped; `log` of the users' fit.
-        observation, action, compiled: as in `Task`.
+        observation, action, index, compiled: as in `Task`.
         aim: least ratio asked for.
         against: the reference.
         rooted: whether its bytes and operations are counted.
@@ -182,6 +198,7 @@ class _Point:
     skin: Skin = "core"
     observation: Literal["dict", "no state", "state"] = "dict"
     action: Literal["slate", "proto"] = "slate"
+    index: IndexKind | None = None
     compiled: bool = False
     aim: float | None = None
     against: Literal["loop", "cart pole", "core", "ten thousand"] = "loop"
@@ -202,6 +219,7 @@ class _Point:
             words.append("fitted on consumption")
         words += {"dict": [], "no state": ["state off"], "state": ["state alone"]}[self.observation]
         words += ["proto"] if self.action == "proto" else []
+        words += [f"index {self.index}"] if self.index else []
         words += ["compiled"] if self.compiled else []
         words += ["against 10,000 items"] if self.against == "ten thousand" else []
         return ", ".join(words)
@@ -231,9 +249,10 @@ def _plan(config: BenchEnvConfig) -> Iterator[_Point]:
         for family in swept:
             yield from (_Point(family, log, items, lanes) for lanes in config.lanes if lanes != batch)
         if not config.quick:
-            yield home(items, batch, action="proto")
+            yield from (home(items, batch, action="proto", index=index) for index in _searches())
     if "single" in config.skins:
-        yield home(items, 1, "single", against="cart pole", aim=_SINGLE_AIM if items == _ITEMS else None)
+        aim = _SINGLE_AIM if items == _ITEMS else None
+        yield from (home(items, 1, "single", against="cart pole", compiled=compiled, aim=aim) for compiled in modes)
     lanes = min(_SKIN_BATCH, max(config.lanes))
     aim = _SKIN_AIM if lanes == _SKIN_BATCH else None
     for skin in config.skins:
@@ -247,6 +266,12 @@ def _plan(config: BenchEnvConfig) -> Iterator[_Point]:
                 yield home(n, batch)
             if n == _MILLION and items == _ITEMS:
                 yield home(n, batch, against="ten thousand", aim=_MILLION_AIM)
+                yield from (home(n, min(batch, _FEW), action="proto", index=index) for index in _searches())
+
+
+def _searches() -> tuple[IndexKind | None, ...]:
+    """How the nearest items are looked up: all scored, and by an index where FAISS is installed."""
+    return (None, "ivf") if find_spec("faiss") else (None,)
 
 
 class _Bench:
@@ -255,7 +280,6 @@ class _Bench:
     def __init__(self, config: BenchEnvConfig) -> None:
         self.config = config
         self.world = cache(self._world) if config.world is not None else _Latest(self._world)
-        self.lane_bytes: dict[tuple[Any, ...], float] = {}
         self.costs: dict[tuple[Any, ...], Cost] = {}
 
     def measured(self, point: _Point) -> tuple[Row, Bound | None]:
@@ -303,14 +327,16 @@ class _Bench:
 
     def _task(self, point: _Point) -> Task:
         world = self.world((point.family, point.log, point.items))
-        task = Task(
-            world, point.batch, point.observation, point.action, point.compiled, self.config.device, self.config.seed
+        return Task(
+            world,
+            point.batch,
+            point.observation,
+            point.action,
+            point.index,
+            point.compiled,
+            self.config.device,
+            self.config.seed,
         )
-        key = (point.family, point.log, point.items)
-        if key not in self.lane_bytes:
-            self.lane_bytes[key] = lane_bytes(driver_of(replace(task, batch=8, compiled=False)))
-        check_room(task, self.lane_bytes[key])
-        return task
 
     def _world(self, key: tuple[BenchFamily, str, int]) -> World:
         family, log, items = key

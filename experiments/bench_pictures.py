@@ -7,24 +7,31 @@ import numpy as np
 from recloop.experiments.bench_timing import Row
 from recloop.experiments.pictures import COLOURS, GREY, INK, new_figure, png_of
 
+_Size = Callable[[Row], int]
+
 
 def growth_picture(rows: Sequence[Row]) -> bytes | None:
     """PNG of microseconds a user-step over lanes (left) and over items (right); None where nothing grows.
 
     A line a kind of row that was measured at several sizes; the bare NumPy loop beside them is grey.
     """
-    rows = [row for row in rows if row.unit == "user-steps/s" and row.batch and row.items]
-    panels: list[tuple[str, Callable[[Row], int], Callable[[Row], int]]] = [
-        ("lanes at once", lambda row: row.batch, lambda row: row.items),
-        ("items of the catalogue", lambda row: row.items, lambda row: row.batch),
+    rows = [row for row in rows if row.unit == "user-steps/s" and row.reference]
+    panels: list[tuple[str, str, _Size, _Size]] = [
+        ("lanes at once", "items", lambda row: row.batch, lambda row: row.items),
+        ("items of the catalogue", "lanes", lambda row: row.items, lambda row: row.batch),
     ]
-    grown = [(label, growing, _series(rows, growing, fixed)) for label, growing, fixed in panels]
-    grown = [panel for panel in grown if panel[2]]
+    found = [
+        (label, f"{home:,} {other}", growing, _series(rows, growing, fixed, home))
+        for label, other, growing, fixed in panels
+        for home in [_home(rows, fixed)]
+    ]
+    grown = [panel for panel in found if panel[3]]
     if not grown:
         return None
     figure, axes = new_figure(len(grown), 4.2)
-    names = sorted({name for _, _, series in grown for name in series})
-    for axis, (label, growing, series) in zip(axes, grown, strict=True):
+    names = list(dict.fromkeys(name for *_, series in grown for name in series))
+    for axis, (label, title, growing, series) in zip(axes, grown, strict=True):
+        axis.set_title(title, color=INK, fontsize=10)
         for name, points in series.items():
             colour = COLOURS[names.index(name) % len(COLOURS)]
             axis.plot(*zip(*points, strict=True), "-o", color=colour, markersize=4.5, linewidth=1.8, label=name)
@@ -44,12 +51,14 @@ def growth_picture(rows: Sequence[Row]) -> bytes | None:
     return png_of(figure)
 
 
-def _series(
-    rows: Sequence[Row], growing: Callable[[Row], int], fixed: Callable[[Row], int]
-) -> dict[str, list[tuple[int, float]]]:
-    """Points (size, µs) by what was measured at several sizes, the other size being that of most rows."""
-    sizes = [fixed(row) for row in rows]
-    home = max(set(sizes), key=sizes.count)
+def _home(rows: Sequence[Row], size: _Size) -> int:
+    """The size of most rows; 0 without any."""
+    sizes = [size(row) for row in rows]
+    return max(set(sizes), key=sizes.count, default=0)
+
+
+def _series(rows: Sequence[Row], growing: _Size, fixed: _Size, home: int) -> dict[str, list[tuple[int, float]]]:
+    """Points (size, µs) by what was measured at several sizes, the other size being `home`."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
         if fixed(row) == home:

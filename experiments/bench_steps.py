@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import RecloopError
 from recloop.envs import ENV_ID
 from recloop.envs.driver import Driver
 from recloop.envs.gym_vector import RecommendVectorEnv
-from recloop.envs.memory import free_bytes
+from recloop.envs.item_index import IndexKind
 from recloop.envs.observation import DEFAULT_KEYS
 from recloop.envs.sb3_vector import SB3VecEnv
 from recloop.envs.tasks import make_driver
@@ -26,10 +25,6 @@ Skin = Literal["core", "single", "vector", "tensors", "sb3"]
 """The core by itself; `gym.make`; `gym.make_vec` with NumPy arrays and with tensors; Stable-Baselines3."""
 _ACTIONS = 16
 """Batches of actions drawn beforehand, that come round."""
-_ROOM = 4
-"""Copies of a lane's state that may stand side by side in a step."""
-_SCRATCH = 100_000
-"""Bytes of intermediate results a lane, with room to spare."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,7 @@ class Task:
         batch: B, lanes.
         observation: `dict`, the default; `no state`: all but it; `state` alone.
         action: `slate` (given slates), or `proto`: points in item space, whose nearest items are looked up.
+        index: by which they are; None scores all items.
         compiled: whether the step is compiled.
         device: any torch device.
         seed: of lanes and actions.
@@ -50,6 +46,7 @@ class Task:
     batch: int
     observation: Literal["dict", "no state", "state"] = "dict"
     action: Literal["slate", "proto"] = "slate"
+    index: IndexKind | None = None
     compiled: bool = False
     device: str = "cpu"
     seed: int = 0
@@ -61,6 +58,8 @@ class Task:
             spec = self.world.spec()
             keys = tuple(key for key in DEFAULT_KEYS[1:] if 0 not in (spec.space(key).shape or ()))
         found = {"observation": keys, "action_mode": self.action, "device": self.device}
+        if self.index is not None:
+            found["index"] = self.index
         return {**found, "compile": True} if self.compiled else found
 
     def actions(self) -> Tensor:
@@ -87,18 +86,6 @@ def paced(task: Task, skin: Skin, name: str) -> Paced:
 def driver_of(task: Task) -> Driver:
     """The core and the driver over it, which all skins share."""
     return make_driver(task.world, task.batch, seed=task.seed, **task.options())
-
-
-def check_room(task: Task, lane_bytes: float) -> None:
-    """Raise `RecloopError` where the lanes need more memory than is free; it says how many fit."""
-    need = task.batch * (_ROOM * lane_bytes + _SCRATCH)
-    free = free_bytes(task.device)
-    if need > free:
-        fits = int(free / need * task.batch)
-        raise RecloopError(
-            f"--batches {task.batch}: these lanes need about {need / 2**30:.1f} GiB of {task.device} memory, "
-            f"{free / 2**30:.1f} GiB are free; choose {fits} or fewer"
-        )
 
 
 def lane_bytes(driver: Driver) -> float:

@@ -6,7 +6,6 @@ import torch
 
 from recloop.encoders.errors import RecloopError
 from recloop.envs import ENV_ID, memory
-from recloop.envs.arrivals import ArrivalTables
 from recloop.envs.core import Core
 from recloop.envs.memory import Room, is_out_of_memory
 from recloop.envs.world import World
@@ -24,11 +23,10 @@ def test_lanes_that_need_more_than_is_free_say_how_many_fit(monkeypatch: pytest.
 
 def test_what_a_lane_keeps_is_counted(world: World) -> None:
     core = Core(world, batch=5)
-    tables: ArrivalTables = core._arrivals
     past = core.past
     held = [past.history, past.feedback, past.shown, past.answers, past.step, past.days_away, core.vector, core.wishes]
-    held += [core.profile, *core.encoded.held().values()]
-    assert tables.lane_bytes == sum(tensor.nbytes for tensor in held) / 5
+    held += [core.profile, core.state.taste, core.state.tired, *core.encoded.held().values()]
+    assert core._arrivals.lane_bytes() == sum(tensor.nbytes for tensor in held) / 5
 
 
 def test_an_environment_too_large_for_this_machine_is_refused_at_once() -> None:
