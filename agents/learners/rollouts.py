@@ -42,8 +42,12 @@ class Rollout:
         return self.buffers[name].flatten(0, 1)
 
 
+_LIMIT = 10.0
+"""Largest size of a scaled reward: before returns have differed, their spread is next to nothing."""
+
+
 class RewardScale:
-    """Divides rewards by the running spread of the discounted return, as SB3's `VecNormalize` does.
+    """Divides rewards by the running spread of the discounted return and cuts them, as SB3's `VecNormalize` does.
 
     Args:
         gamma: discount.
@@ -64,10 +68,13 @@ class RewardScale:
         found, spread = self.returns.mean(), self.returns.var(correction=0)
         total, apart = count + more, found - mean
         squares = variance * count + spread * more + apart.square() * count * more / total
-        scaled: Tensor = reward / (squares / total + 1e-8).sqrt().to(reward.dtype)
         self.moments = torch.stack([mean + apart * more / total, squares / total, total])
         self.returns.mul_(~done)
-        return scaled
+        return self.scaled(reward)
+
+    def scaled(self, earned: Tensor) -> Tensor:
+        """Rewards (...), or parts of them, in the scale of those counted so far."""
+        return (earned / (self.moments[1] + 1e-8).sqrt().to(earned.dtype)).clamp(-_LIMIT, _LIMIT)
 
     def state(self) -> dict[str, Tensor]:
         """See `restore`."""

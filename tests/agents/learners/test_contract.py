@@ -17,6 +17,7 @@ from recloop.agents.learners import LEARNERS
 from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import VALIDATION_TAG, learn
 from recloop.agents.networks.features import NetworkConfig
+from recloop.agents.observed import Observed
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_training, save_policy
 from recloop.agents.validation import Validation
@@ -26,6 +27,7 @@ from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, WeightedReward
+from recloop.envs.users.contract import Past, Response, State, UserSimulator
 from recloop.envs.world import World
 
 
@@ -202,6 +204,67 @@ def test_slates_repeat_nothing_and_keep_to_masks_while_learning_and_after(
     assert slate[:, 2].tolist() == [10] * 6
 
 
+class Ravenous(UserSimulator):
+    """Users who consume whatever they are shown, so that the catalogue is soon exhausted."""
+
+    def __init__(self, world: World) -> None:
+        self.signals = world.signals
+
+    def arrive(self, users: Tensor, draw: Draw) -> State:
+        return State()
+
+    def respond(self, state: State, past: Past, slate: Tensor, draw: Draw) -> tuple[State, Response]:
+        there = (slate < 10).unsqueeze(2).expand(-1, -1, 2)
+        return state, Response(there * torch.tensor([1.0, 5.0]), there, torch.zeros(len(slate), dtype=torch.bool))
+
+
+class Filled(WeightedReward):
+    """Stands for places left empty only where nothing is left to show."""
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        assert outcome.past is not None
+        assert outcome.past.seen is not None
+        left = outcome.past.seen.admissible().sum(1)
+        assert bool(((outcome.struck == 0) | (left == 0)).all())
+        return super().__call__(outcome)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exhausted_catalogue_leaves_places_empty_and_losses_sound(tiny_world: World, name: str) -> None:
+    """Four items a slate of ten, three of them consumed before: a full slate, three places, nothing, nothing."""
+    world = replace(tiny_world, simulators={"train": Ravenous(tiny_world)}, slate_size=4, reward=Filled({"click": 1.0}))
+    told: dict[str, list[float]] = {}
+    options = FitOptions(log=lambda tag, value, step: told.setdefault(tag, []).append(value))
+    policy = learn(kind_of(name), world, options, settings(name, updates_of(name, 4, world)))
+    losses = [value for tag, values in told.items() if "loss" in tag for value in values]
+    assert losses
+    assert all(abs(value) < 100 for value in losses), told
+    shown = [(slate < 10).sum(1) for slate in played(policy, world)]
+    had = (new_core(world).observe()["action_mask"] == 0).sum(1)  # a core of its own: nobody has been shown anything
+    assert torch.equal(torch.stack(shown).sum(0), 10 - had)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_policy_acts_for_one_lane_and_serves_people_by_item_ids(
+    tiny_world: World, name: str, tmp_path: Path
+) -> None:
+    from recloop.agents.learners.loop import Training
+
+    policy = Training(kind_of(name), tiny_world, FitOptions(), settings(name, 1)).policy
+    core = new_core(tiny_world)
+    slates, _ = policy.act(core.observe(), None, 3, core.draw())
+    alone, _ = policy.act({key: value[:1] for key, value in core.observe().items()}, None, 3, core.draw())
+    assert torch.equal(alone, slates[:1])
+    save_policy(policy, tmp_path / "policy")
+    served = load_policy(tmp_path / "policy")
+    people = [Observed(["item-100", "item-105"], profile={"taste": 1.0}), Observed(shown=[["item-103"]])]
+    found = served.recommend(people[0], 8)
+    assert sorted(found) == sorted(set(tiny_world.catalogue.ids) - {"item-100", "item-105"})
+    assert served.recommend_many(people, 4)[1] == served.recommend(people[1], 4)
+    few = ["item-101", "item-107", "item-108"]
+    assert set(served.recommend(people[1], 2, candidates=few, exclude=["item-107"])) == {"item-101", "item-108"}
+
+
 def new_core(world: World) -> Core:
     return Core(world, batch=6, users="evaluate", seed=5, keys=(*DEFAULT_KEYS, "action_mask"))
 
@@ -210,7 +273,7 @@ def played(policy: Policy, world: World) -> list[Tensor]:
     core, slates = new_core(world), []
     for step in range(3):
         zeros = torch.zeros_like(core.lanes)
-        slate, _ = policy.act(core.observe(), None, 3, Draw.at(1, core.lanes, zeros, zeros + step))
+        slate, _ = policy.act(core.observe(), None, core.slate_size, Draw.at(1, core.lanes, zeros, zeros + step))
         core.step(slate)
         slates.append(slate)
     return slates

@@ -33,6 +33,11 @@ def test_rewards_are_scaled_as_stable_baselines_scales_them() -> None:
         np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5)
 
 
+def test_equal_rewards_at_the_start_are_cut_instead_of_divided_by_nothing() -> None:
+    scale = RewardScale(0.9, 4, torch.device("cpu"))
+    assert scale(torch.full((4,), -3.0), torch.zeros(4, dtype=torch.bool)).tolist() == [-10.0] * 4
+
+
 def test_a_scale_goes_on_from_its_state() -> None:
     one, two = (RewardScale(0.9, 3, torch.device("cpu")) for _ in range(2))
     done = torch.zeros(3, dtype=torch.bool)
