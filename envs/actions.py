@@ -131,9 +131,9 @@ class _Choices(ActionCodec):
     def _check_values(self, action: Tensor) -> None:
         if action.is_floating_point() or action.dtype == torch.bool:
             raise RecloopError(f"action has dtype {action.dtype}; mode '{self.mode}' takes whole numbers")
-        outside = (action < 0) | (action >= self.choices)
-        if bool(outside.any()):
-            value = int(action[outside].reshape(-1)[0])
+        low, high = (int(bound) for bound in action.aminmax())
+        if low < 0 or high >= self.choices:
+            value = low if low < 0 else high
             raise RecloopError(f"action holds {value}; mode '{self.mode}' takes 0 to {self.choices - 1}")
 
 

@@ -1,8 +1,9 @@
 """`torch.compile` where it pays: opt-in, and where it fails the plain function, with a warning that says why."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -10,18 +11,17 @@ import torch
 from recloop.encoders.errors import RecloopError
 from recloop.envs.memory import is_out_of_memory
 
-_FORMS = 64
-"""Worlds, batches and members that one function may be compiled for in a process; torch's own limit is 8."""
-
 
 class Compiled:
-    """A pure function of tensors, compiled at its first call for each form of its arguments.
+    """A pure function of tensors and dataclasses of them, compiled at its first call.
 
-    On the CPU the generated code is called from C++; on a GPU it is captured as a CUDA graph, whose results are copied
-    out, so that they stay as they are when the next step runs. What a failure was is said once, in a warning.
+    Only the shapes, strides and types of the tensors are looked at before the generated code runs. On the CPU it is
+    called from C++; on a GPU it is captured as a CUDA graph, whose results are copied out, so that they stay as they
+    are when the next step runs. What a failure was is said once, in a warning.
 
     Args:
-        function: without a branch on a tensor's value; what it holds on to (modules, tables) must not be replaced.
+        function: without a branch on a tensor's value; what it holds on to (modules, tables) must not be replaced, and
+            what else its arguments hold must not change.
         what: what people call it.
         device: where its tensors live.
 
@@ -33,11 +33,10 @@ class Compiled:
         self.function, self.what = function, what
         self.failure: str | None = None
         self._graphs = device.type == "cuda"
-        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        options: dict[str, Any] = {"guard_filter_fn": _tensors_alone}
         options.update({"triton.cudagraphs": True} if self._graphs else {"cpp_wrapper": True})
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _FORMS)
         torch._dynamo.config.allow_rnn = True  # the state encoder reads the weights of a GRU by name
-        self._compiled = torch.compile(function, fullgraph=True, dynamic=False, options=options)
+        self._compiled = torch.compile(_by_itself(function), fullgraph=True, dynamic=False, options=options)
 
     def __call__(self, *arguments: Any) -> Any:
         """The function's result."""
@@ -60,6 +59,20 @@ class Compiled:
                 stacklevel=3,
             )
             return self.function(*arguments)
+
+
+def _by_itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind code of its own: torch keeps what it compiled by code, and would search all cores' forms."""
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return FunctionType(call.__code__.replace(), call.__globals__, None, None, call.__closure__)
+
+
+def _tensors_alone(guards: Sequence[Any]) -> list[bool]:
+    """Of all that torch would check at every call, the tensors among the arguments."""
+    return [guard.guard_type == "TENSOR_MATCH" and "arguments" in guard.name for guard in guards]
 
 
 def _copied(result: Any) -> Any:

@@ -202,7 +202,7 @@ class Core:
             return self._step(slate)
 
     def _step(self, slate: Tensor) -> Transition:
-        state, past, draw = self.state, self.past, self.draw()
+        state, past = self.state, self.past
         turned = self._turn(state, past, self.encoded, self.vector, self._checked(slate), self._luck.key)
         self.past, self.encoded, self.vector = turned.past, turned.encoded, turned.vector
         self._stale = not self._turn.encodes
@@ -214,7 +214,7 @@ class Core:
         reward = checked_reward(self.reward(outcome), self.lanes, self._faults)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
-        self.state, terminated = self._leave_or_return(turned.state, response, draw)
+        self.state, terminated = self._leave_or_return(turned.state, response, past.step)
         over = self.past.step >= self.max_steps
         if self.max_days is not None:
             over = over | (self.days > self.max_days)
@@ -268,13 +268,15 @@ class Core:
         slate = slate.to(self.device, torch.int64)
         low, high = slate.aminmax()
         self._faults.look((low < 0) | (high > self.empty), lambda: self._no_such_row(int(low), int(high)))
-        return slate if self.device.type == "cpu" else slate.clamp(0, self.empty)  # a GPU would read what is not there
+        if self.device.type != "cpu":
+            slate = slate.clamp(0, self.empty)  # it would read what is not there
+        return slate.contiguous()
 
     def _no_such_row(self, low: int, high: int) -> RecloopError:
         value = low if low < 0 else high
         return RecloopError(f"slate holds item row {value}; the catalogue has rows 0 to {self.empty - 1}")
 
-    def _leave_or_return(self, state: Any, response: Response, draw: Draw) -> tuple[Any, Tensor]:
+    def _leave_or_return(self, state: Any, response: Response, step: Tensor) -> tuple[Any, Tensor]:
         """End sessions: who left for good, and everyone else in their next session."""
         if self.sessions == 1:
             return state, response.left
@@ -286,17 +288,21 @@ class Core:
         days = torch.ones_like(self.past.days_away) if response.days_away is None else response.days_away
         self.past = replace(self.past, days_away=torch.where(back, days, self.past.days_away))
         self.days = self.days + torch.where(back, days, torch.zeros_like(days))
-        return state.where(back, self.simulator.resume(state, days, draw)), response.left & gone
+        resumed = self.simulator.resume(state, days, self._luck.at_step(step))
+        return state.where(back, resumed), response.left & gone
 
     def _restart(self, done: Tensor) -> None:
         """Give every finished lane, bool (B,), the user of its next episode."""
-        self.episode = self.episode + done.to(torch.int64)
         if self.device.type != "cpu":  # looking which lanes they are would wait for the device
+            self.episode = self.episode + done.to(torch.int64)
             self._arrive(self._every, lambda mine, theirs: _where(done, mine, theirs))
-            return
-        rows = done.nonzero()[:, 0]
-        if len(rows):
-            self._arrive(rows, lambda mine, theirs: _put(rows, mine, theirs, self._every))
+        elif done.any():
+            self.episode = self.episode + done.to(torch.int64)
+            rows = done.nonzero()[:, 0]
+            if len(rows) == self.batch:
+                self._arrive(rows, lambda mine, theirs: theirs)
+            else:
+                self._arrive(rows, lambda mine, theirs: _put(rows, mine, theirs, self._every))
 
     def _arrive(self, rows: Tensor, merged: Callable[[Any, Any], Any]) -> None:
         """Merge the arrivals of the lanes `rows` into what is in motion; observations handed out stay as they are."""

@@ -173,13 +173,13 @@ class Driver:
         self.lengths = self.lengths + 1
         if sum(pick.shape[1] for pick in self._picks) < self.core.slate_size:
             return self._micro_turn()
-        slate = torch.cat(self._picks, dim=1)
+        slate = self._picks[0] if len(self._picks) == 1 else torch.cat(self._picks, dim=1)
         self._picks = []
         users = self.core.users
         transition = self.core.step(slate)
         self.returns = self.returns + transition.reward
         final = transition.final
-        self._full = self._completed(self.core.observe())
+        self._full = self._completed(dict(transition.after) if final is None else self.core.observe())
         self.last = Turn(
             observation=self.observation,
             reward=transition.reward,
@@ -192,8 +192,9 @@ class Driver:
             lengths=self.lengths,
             users=users,
         )
-        done = transition.terminated | transition.truncated
-        self.returns, self.lengths = self.returns * ~done, self.lengths * ~done
+        if final is not None:
+            going = ~(transition.terminated | transition.truncated)
+            self.returns, self.lengths = self.returns * going, self.lengths * going
         return self.last
 
     def action_masks(self) -> Tensor:
@@ -255,7 +256,8 @@ def arrays(driver: Driver, observation: Observation, lane: int | None = None) ->
     """An observation as NumPy arrays of its own, of all its lanes or of one."""
 
     def convert(value: Tensor) -> npt.NDArray[Any]:
-        return np.array((value if lane is None else value[lane]).cpu().numpy())
+        held = value.cpu().numpy()
+        return np.array(held if lane is None else held[lane])
 
     if driver.flat:
         return convert(observation["state"])

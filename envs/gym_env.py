@@ -123,9 +123,9 @@ class RecommendEnv(gym.Env[Observed, Any]):
             info = first_lane(answers(self.driver, turn.transition))
         return (
             arrays(self.driver, observation, 0),
-            float(turn.reward[0]),
-            bool(turn.terminated[0]),
-            bool(turn.truncated[0]),
+            turn.reward.item(),
+            bool(turn.terminated.item()),
+            bool(turn.truncated.item()),
             info,
         )
 
