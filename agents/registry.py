@@ -17,8 +17,10 @@ from recloop.encoders.storage import read_json, read_tensors
 from recloop.envs.world import World
 
 __all__ = [
+    "IN_LOOP",
     "KINDS",
     "POLICIES",
+    "RESUMABLE",
     "FitOptions",
     "can_resume",
     "load_policy",
@@ -52,8 +54,14 @@ POLICIES = {
 """Name -> dotted path of a `Policy` class, whose `fit` is used, of a `Learner` class, which is trained by
 `recloop.agents.learners.loop.learn`, or of a callable `(world, options) -> Policy`."""
 
-TRAINED = frozenset({"dnn", "sasrec", "ppo", "ppo-proto", "dqn", "maskable-ppo", "reinforce-logged", *LEARNERS})
+IN_LOOP = frozenset({"ppo", "ppo-proto", "dqn", "maskable-ppo", *LEARNERS})
+"""The names of `POLICIES` that are trained in the loop: steps are the environment's, penalties are charged."""
+
+TRAINED = frozenset({"dnn", "sasrec", "reinforce-logged", *IN_LOOP})
 """The names of `POLICIES` whose making is training: it takes time, and another seed gives another policy."""
+
+RESUMABLE = frozenset({"reinforce-logged", *LEARNERS})
+"""The names of `POLICIES` whose trainings keep checkpoints."""
 
 KINDS = {
     "random": "recloop.agents.baselines.random_items:RandomPolicy",
@@ -119,9 +127,11 @@ def needs_training(name: str | Path) -> bool:
 
 
 def can_resume(name: str | Path) -> bool:
-    """Whether this is one of our learners, or a `Learner` of your own: their trainings keep checkpoints."""
+    """Whether its training keeps checkpoints: one of `RESUMABLE`, or a `Learner` of your own."""
     if _is_folder(name):
         return False
+    if str(name) in POLICIES:
+        return str(name) in RESUMABLE
     found = _import(_path_of(str(name)))
     return isinstance(found, type) and issubclass(found, Learner)
 

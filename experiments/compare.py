@@ -23,7 +23,7 @@ import tyro
 from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_training, save_policy
+from recloop.agents.registry import IN_LOOP, POLICIES, TRAINED, load_policy, make_policy, needs_training, save_policy
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.storage import replacing_file, write_json
 from recloop.envs.core import checked_device
@@ -50,7 +50,7 @@ from recloop.experiments.settings import at_least, write_settings
 from recloop.experiments.tracking import Run, write_evaluations
 from recloop.experiments.workers import work_through
 
-PASSES = frozenset({"sasrec", "dnn", "reinforce-logged"})
+PASSES = TRAINED - IN_LOOP
 """Names whose training is counted in passes over the log: `--steps` is not for them."""
 
 FIXED = frozenset(

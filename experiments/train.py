@@ -16,9 +16,8 @@ from pathlib import Path
 
 import tyro
 
-from recloop.agents.learners import LEARNERS
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import can_resume, make_policy, needs_training, save_policy
+from recloop.agents.registry import IN_LOOP, POLICIES, RESUMABLE, can_resume, make_policy, needs_training, save_policy
 from recloop.encoders.errors import PolicyError
 from recloop.envs.core import checked_device
 from recloop.envs.penalties import Uncertainty
@@ -99,7 +98,13 @@ def main(config: TrainConfig) -> Trained:
     needs_training(config.agent)  # an unknown name is refused before anything is read
     if config.checkpoint is not None and not can_resume(config.agent):
         raise PolicyError(
-            f"'{config.agent}' keeps no checkpoints; leave --checkpoint out, or train one of {', '.join(LEARNERS)}"
+            f"'{config.agent}' keeps no checkpoints; leave --checkpoint out, or train one of "
+            f"{', '.join(sorted(RESUMABLE))}"
+        )
+    if (config.pessimism or config.entropy_bonus) and config.agent in POLICIES.keys() - IN_LOOP:
+        raise PolicyError(
+            f"'{config.agent}' learns nothing in the loop, where penalties are charged; leave --pessimism and "
+            f"--entropy-bonus out, or train one of {', '.join(sorted(IN_LOOP))}"
         )
     checked_out(config.out, "policy.json", "policy")
     world = World.load(config.world)

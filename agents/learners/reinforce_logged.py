@@ -5,6 +5,7 @@ policy = train_logged(world, FitOptions(seed=0, steps=10), LoggedReinforceConfig
 """
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recloop.agents.isolation import isolated_randomness
+from recloop.agents.learners.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    optimizer_state,
+    restore_module,
+    restore_optimizer,
+)
 from recloop.agents.learners.logged_batches import LoggedBatch, LoggedSteps
 from recloop.agents.learners.top_k import Correction
 from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkConfig
@@ -123,11 +131,13 @@ def train_logged(world: World, options: FitOptions, config: LoggedReinforceConfi
 
     Args:
         world: whose log.
-        options: `steps` replaces the config's passes. Penalties do not apply: nothing is simulated.
+        options: `steps` replaces the config's passes. With `checkpoint`, the training is kept after every pass, and an
+            interrupted one goes on from there bit for bit. Penalties do not apply: nothing is simulated.
         config: default its defaults.
 
     Raises:
-        PolicyError: a log without a step to learn from, or a loss that is not a number.
+        PolicyError: a log without a step to learn from, a checkpoint of another training, or a loss that is not a
+            number.
     """
     config = config or LoggedReinforceConfig()
     config = config if options.steps is None else replace(config, passes=options.steps)
@@ -138,7 +148,10 @@ def train_logged(world: World, options: FitOptions, config: LoggedReinforceConfi
     tables = ItemTables.of(encoder, world.catalogue.popularity)
     with isolated_randomness(options.seed):
         networks = LoggedNetworks(tables, world.spec(), config.network).to(device)
-    _Fit(networks, steps, config, options, world.slate_size).run()
+    facts = {"learner": NAME, "config": config.as_dict(), "seed": options.seed, "world": world.fingerprint}
+    fit = _Fit(networks, steps, config, options, world.slate_size)
+    fit.go_on({**facts, "device": device.type})
+    fit.run()
     return ActorPolicy(
         Serving.of(world),
         networks.actor,
@@ -165,12 +178,27 @@ class _Fit:
         self.correction = Correction(slate_size if config.top_k else 1, config.cap, config.normalised)
         self.optimizer = torch.optim.Adam(networks.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
         self.generator = torch.Generator(steps.device).manual_seed(options.seed)
+        self.facts: dict[str, Any] = {}
+        self.passes = 0
+
+    def go_on(self, facts: dict[str, Any]) -> None:
+        """Take up a checkpoint of a training with these facts, where there is one."""
+        self.facts = facts
+        found = None if self.options.checkpoint is None else load_checkpoint(self.options.checkpoint, facts)
+        if found is None:
+            return
+        restore_module(self.networks, found.parts["networks"])
+        restore_optimizer(self.optimizer, found.parts["optimizer"])
+        self.generator.set_state(found.parts["generator"]["state"])
+        self.passes = int(found.counters["passes"])
 
     def run(self) -> None:
-        """All passes."""
+        """The passes that are left."""
         config, rows = self.config, self.steps.rows
-        done, total = 0, config.passes * -(-len(rows) // config.batch_size)
-        for number in tqdm(range(config.passes), desc=NAME, unit="pass", disable=not self.options.progress):
+        batches = -(-len(rows) // config.batch_size)
+        done, total = self.passes * batches, config.passes * batches
+        left = range(self.passes, config.passes)
+        for number in tqdm(left, desc=NAME, unit="pass", disable=not self.options.progress):
             order = rows[torch.randperm(len(rows), generator=self.generator, device=rows.device)]
             told = []
             for some in torch.split(order, config.batch_size):
@@ -179,6 +207,17 @@ class _Fit:
                 told.append(self._learn(self.steps.batch(some)))
                 done += 1
             self._tell({name: torch.stack([one[name] for one in told]).mean() for name in told[0]}, number)
+            self.passes = number + 1
+            if self.options.checkpoint is not None:
+                self._keep(self.options.checkpoint)
+
+    def _keep(self, folder: Path) -> None:
+        parts = {
+            "networks": self.networks.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
+            "generator": {"state": self.generator.get_state()},
+        }
+        Checkpoint(self.facts, {"passes": self.passes}, parts).save(folder)
 
     def _learn(self, batch: LoggedBatch) -> dict[str, Tensor]:
         worth = (batch.worth - self.steps.mean) / self.steps.spread  # the value loss then has one scale in all logs

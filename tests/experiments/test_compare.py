@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from recloop.agents.learners import LEARNERS
 from recloop.agents.policy import Carry, FitOptions, Policy
-from recloop.agents.registry import POLICIES, TRAINED, load_policy
+from recloop.agents.registry import IN_LOOP, POLICIES, load_policy
 from recloop.encoders.errors import PolicyError, RecloopError, UserSimulatorError
 from recloop.envs.logs.schema import Signal
 from recloop.envs.observation import Observation
@@ -278,4 +279,5 @@ def test_numbers_out_of_range(tmp_path: Path, changes: dict[str, object], says: 
 
 def test_steps_are_for_agents_that_learn_in_the_loop_alone() -> None:
     """What learns from the log counts passes: 50,000 of them would never end."""
-    assert {name for name in TRAINED if ".sb3" not in POLICIES[name]} == PASSES
+    assert {"sasrec", "dnn", "reinforce-logged"} == PASSES
+    assert {name for name in IN_LOOP if ".sb3" not in POLICIES[name]} == set(LEARNERS)

@@ -44,5 +44,16 @@ def test_agents_without_checkpoints_say_so(folder: Path, tmp_path: Path, capsys:
     with pytest.raises(SystemExit):
         main(command(folder, tmp_path / "policy", "--agent", "ppo", "--checkpoint", str(tmp_path / "kept")))
     said = capsys.readouterr().err
-    assert "'ppo' keeps no checkpoints; leave --checkpoint out, or train one of recloop-ppo, a2c" in said
+    assert "'ppo' keeps no checkpoints; leave --checkpoint out, or train one of a2c, ddpg, " in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("penalty", ["--pessimism", "--entropy-bonus"])
+def test_agents_that_learn_from_the_log_alone_are_charged_nothing_and_say_so(
+    folder: Path, tmp_path: Path, penalty: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(command(folder, tmp_path / "policy", "--agent", "reinforce-logged", penalty, "0.5"))
+    said = capsys.readouterr().err
+    assert "'reinforce-logged' learns nothing in the loop, where penalties are charged; leave --pessimism and" in said
     assert len(said.splitlines()) == 1

@@ -193,6 +193,25 @@ def test_trained_twice_from_a_log_gives_equal_weights_and_is_read_again(logged: 
     assert tried.mean_return(load_policy(tmp_path / "policy")) == tried.mean_return(first)
 
 
+def test_an_interrupted_training_from_a_log_goes_on_bit_for_bit(logged: World, tmp_path: Path):
+    config = replace(QUICK, passes=3)
+    whole = train_logged(logged, FitOptions(seed=1), config).tensors()
+
+    def stop(tag: str, value: float, step: int) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_logged(logged, FitOptions(seed=1, checkpoint=tmp_path / "kept", log=stop), config)
+    told: list[int] = []
+    options = FitOptions(seed=1, checkpoint=tmp_path / "kept", log=lambda tag, value, step: told.append(step))
+    parts = train_logged(logged, options, config).tensors()
+    assert set(told) == {2}, "two passes were kept"
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    with pytest.raises(PolicyError, match=r"is of another training: its config.cap is 10.0, here it is 5.0"):
+        train_logged(logged, options, replace(config, cap=5.0))
+
+
 def test_from_logs_it_is_registered_as_something_to_train(logged: World):
     assert needs_training("reinforce-logged")
     curve = []
