@@ -25,6 +25,9 @@ from recloop.envs.actions import nearest_items
 from recloop.envs.observation import Observation, ObservationSpec
 from recloop.envs.randomness import Draw
 
+_STREAM = 141_421
+"""Added to the seed for the noise of updates, apart from weights and from what is replayed."""
+
 
 @dataclass(frozen=True)
 class ProtoConfig(AgentConfig):
@@ -188,7 +191,7 @@ class ProtoLearner(Learner):
         if not task.serving.world.consumes_twice:
             keys.append("action_mask")
         self.replay = Replay(task, config.buffer_size, keys, extra=extra, gamma=config.gamma)
-        self.generator = torch.Generator(task.device).manual_seed(task.seed)
+        self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
         self.rounds = 0
         self._earned = torch.zeros(2, dtype=torch.float64, device=task.device)  # sum and number of the rewards' sizes
         self._share = max(1 - config.gamma, 1 / task.spec.max_steps)

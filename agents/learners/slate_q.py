@@ -28,7 +28,7 @@ from recloop.agents.learners.item_values import CandidateValues, ItemValueConfig
 from recloop.agents.learners.replay import Layout, Replayed
 from recloop.agents.networks.features import FEATURE_KEYS, NetworkConfig
 from recloop.agents.networks.heads import Actor, ValueHead
-from recloop.agents.networks.policy import actor_for
+from recloop.agents.networks.policy import actor_for, retrieved
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask
@@ -131,12 +131,9 @@ class SlateQPolicy(Policy):
         self.values.to(device)
         if isinstance(self.choice, LearnedChoice):
             self.choice.to(device)
-        if k > self.retriever.size:
-            raise PolicyError(f"k={k} is larger than the {self.retriever.size} candidates of slateq; ask for fewer")
-        encoder = self.retriever.state_encoder.item_vectors.device  # shared with a core, which may have moved it
-        needed = {"state": observation["state"].to(encoder), "action_mask": action_mask(observation, empty).to(encoder)}
-        candidates = self.retriever.candidates(needed).to(device)
-        observation = {**observation, "candidates": candidates}
+        observation = {**observation, "action_mask": action_mask(observation, empty)}
+        candidates = retrieved(self.retriever, observation, k, self.name)
+        observation["candidates"] = candidates
         look = self.values.look(observation)
         log_odds, worth = self.choice(observation, look), self.values.worths(look)[1]
         positions = best_positions(log_odds, worth, look.mask, k, self.competition, self.search)

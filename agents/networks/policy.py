@@ -136,13 +136,7 @@ class ActorPolicy(Policy):
 
     def _retrieve(self, observation: Observation, k: int) -> Tensor:
         assert self.retriever is not None
-        if k > self.retriever.size:
-            raise PolicyError(
-                f"k={k} is larger than the {self.retriever.size} candidates that {self.name} retrieves; ask for fewer"
-            )
-        encoder = self.retriever.state_encoder.item_vectors.device  # shared with a core, which may have moved it
-        needed = {key: observation[key].to(encoder) for key in ("state", "action_mask")}
-        return self.retriever.candidates(needed).to(observation["state"].device)
+        return retrieved(self.retriever, observation, k, self.name)
 
     def _pick(self, observation: Observation, k: int, draw: Draw) -> Tensor:
         """A slate, or what of it can be filled, from one look at the candidates."""
@@ -178,6 +172,15 @@ class ActorPolicy(Policy):
 
     def _vectors(self, like: Tensor) -> Tensor:
         return self._serving().world.item_vectors[:-1].to(like.device)
+
+
+def retrieved(retriever: EncoderRetriever, observation: Observation, k: int, name: str) -> Tensor:
+    """The candidates (B, C) of a policy that shows k, where the observation is; it needs `state` and `action_mask`."""
+    if k > retriever.size:
+        raise PolicyError(f"k={k} is larger than the {retriever.size} candidates that {name} retrieves; ask for fewer")
+    encoder = retriever.state_encoder.item_vectors.device  # shared with a core, which may have moved it
+    needed = {key: observation[key].to(encoder) for key in ("state", "action_mask")}
+    return retriever.candidates(needed).to(observation["state"].device)
 
 
 def actor_for(world: World, head: HeadName, network: NetworkConfig, seed: int) -> Actor:
