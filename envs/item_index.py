@@ -28,11 +28,15 @@ _SPARE = 2
 class ItemIndex:
     """The items with the largest inner products, found without scoring all.
 
-    | kind | how | build | finds |
-    |---|---|---|---|
-    | `flat` | FAISS scores all | none | all |
-    | `ivf` | sqrt(N) lists around k-means centres; the nearest quarter of them is read | seconds at 1M | most |
-    | `hnsw` | a graph of neighbours (Malkov and Yashunin 2018) | minutes at 1M | nearly all |
+    | kind | how | build | finds of the 10 best | of the 200 best |
+    |---|---|---|---|---|
+    | `flat` | FAISS scores all | none | 100 % | 100 % |
+    | `ivf` | sqrt(N) lists around k-means centres; the nearest quarter is read | 0.4 s; 9 s at 1M | 99.8 % | 82 % |
+    | `hnsw` | a graph of neighbours (Malkov and Yashunin 2018) | 22 s | 100 % | 72 % |
+
+    Measured on one core at N = 100,000, d = 64, 64 queries at once, points around 2,000 centres. Twice the `effort`
+    finds 94 and 84 % of the 200 best. The exact search took as long as either there; at a million items `ivf` took half
+    of its time and missed nothing.
 
     Follows FAISS (Douze et al. 2024) by distance: one more column gives all rows the same length, so that the nearest
     row has the largest product (Bachrach et al. 2014). Difference: where masks leave a lane fewer items than asked
