@@ -95,7 +95,8 @@ class PenalisedReward:
                 "or with pessimism 0"
             )
         weights = [abs(self.reward.signals.get(signal.name, 0.0)) for signal in outcome.signals]
-        return (apart * apart.new_tensor(weights)).sum((1, 2))
+        charged = apart @ apart.new_tensor(weights)  # (B, K)
+        return (charged * (outcome.slate < len(outcome.item_vectors) - 1)).sum(1)
 
 
 def training_reward(world: World, config: PenaltyConfig, device: torch.device | str = "cpu") -> Reward | None:

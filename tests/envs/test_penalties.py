@@ -127,6 +127,8 @@ def test_pessimism_charges_for_what_the_ensemble_disagrees_about():
     assert float(spread(seen)) == pytest.approx(1.0 - 2.0 * (0.1 + 0.3 + 0.5 * (0.2 + 0.4)))
     farthest = PenalisedReward(EARNED, PenaltyConfig(pessimism=2.0, uncertainty="max"))
     assert float(farthest(seen)) == pytest.approx(1.0 - 2.0 * (1.0 + 3.0 + 0.5 * (2.0 + 4.0)))
+    half = replace(seen, slate=torch.tensor([[0, EMPTY]]))
+    assert float(spread(half)) == pytest.approx(1.0 - 2.0 * (0.1 + 0.5 * 0.2)), "an empty place is charged nothing"
     with pytest.raises(RecloopError, match="pessimism needs users who say how unsure they are"):
         spread(replace(seen, spread=None))
 
