@@ -323,3 +323,32 @@ def test_observations_carry_no_gradient(world: World) -> None:
     finally:
         for weight, before in zip(weights, trainable, strict=True):
             weight.requires_grad_(before)
+
+
+def test_without_state_nothing_is_encoded_and_everything_else_is_the_same(world_maker: Callable[..., World]) -> None:
+    keys = ("history", "feedback", "shown", "answers", "context")
+    full, bare = Core(world_maker(), batch=5, seed=1), Core(world_maker(), batch=5, seed=1, keys=keys)
+    slate = torch.tensor([[0, 1, 2, 3]] * 5)
+    for _ in range(4):
+        one, other = full.step(slate), bare.step(slate)
+        assert torch.equal(one.response.signals, other.response.signals)
+        for key in keys:
+            assert torch.equal(one.after[key], other.after[key]), key
+    bare.keys = (*keys, "state")
+    with pytest.raises(RecloopError, match="stepped without observation key 'state'"):
+        bare.observe()
+    bare.reset()
+    assert torch.equal(bare.observe()["state"], Core(world_maker(), batch=5, seed=1).observe()["state"])
+
+
+def test_what_was_handed_out_stays_as_it_was_when_lanes_start_anew(world_maker: Callable[..., World]) -> None:
+    core = Core(world_maker(leave=0.5), batch=8, seed=3)
+    slate = torch.tensor([[0, 1, 2, 3]] * 8)
+    for _ in range(5):
+        before = core.observe()
+        copies = {key: value.clone() for key, value in before.items()}
+        step = core.step(slate)
+        after = {key: value.clone() for key, value in step.after.items()}
+        core.step(slate)
+        assert all(torch.equal(before[key], copies[key]) for key in before)
+        assert all(torch.equal(step.after[key], after[key]) for key in after)

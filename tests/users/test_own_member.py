@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from recloop.envs.compiling import Compiled
+from recloop.envs.randomness import Draw
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.fitted import EnsembleUsers, OwnMemberUsers
 from recloop.envs.users.fitted.ensemble import EnsembleState
@@ -78,3 +80,28 @@ def test_members_of_two_sizes_all_follow() -> None:
 def test_the_conformance_kit_passes() -> None:
     users, _, case = ensemble()
     check_users(users.following(spread=False), world_of(case))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:compile=True")
+def test_compiled_members_answer_as_plain_ones() -> None:
+    """Several lanes are compiled in pieces of one size, the last of them filled up; one lane with the step."""
+    _, own, past = both(10)
+    rows, slate = torch.arange(10), torch.tensor([[0, 4, 8]] * 10)
+    compiled = own.compiled()
+    assert compiled is not None
+    start = own.arrive(rows, lanes(10))
+    plain, state = start, start
+    for step in range(1, 4):
+        plain, theirs = own.respond(plain, past, slate, lanes(10, step))
+        state, mine = compiled(state, past, slate, lanes(10, step))
+        torch.testing.assert_close(mine.signals, theirs.signals, atol=1e-5, rtol=0)
+        assert torch.equal(mine.left, theirs.left)
+    for name, value in vars(plain.own).items():
+        assert value is None or torch.allclose(getattr(state.own, name), value, atol=1e-5), name
+    for lane in range(3):
+        one = torch.tensor([lane])
+        alone = Compiled(own.answering(start.rows(one)), "one lane", torch.device("cpu"))
+        _, mine = alone(start.rows(one), past.rows(one), slate[:1], Draw(lanes(10).key[one]))
+        expected = own.respond(start, past, slate, lanes(10))[1].signals[one]
+        torch.testing.assert_close(mine.signals, expected, atol=1e-5, rtol=0)
