@@ -1,7 +1,6 @@
 """The benchmark's own arithmetic: worlds of any size, turns, counted bytes and operations, rows that are kept."""
 
 import csv
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from recloop.experiments.bench_pictures import growth_picture
 from recloop.experiments.bench_steps import Task, paced
 from recloop.experiments.bench_text import BenchTextConfig
 from recloop.experiments.bench_timing import COLUMNS, Pace, Paced, Row, against, keep
-from recloop.experiments.bench_train import BenchTrainConfig, Training, bench_train
 from recloop.experiments.bench_worlds import bench_world, stretched
 
 
@@ -184,12 +182,3 @@ def test_a_device_that_is_not_there_is_said() -> None:
         bench_env(BenchEnvConfig(device="cuda:7"))
     with pytest.raises(RecloopError, match="did you mean 'float32'"):
         BenchTextConfig(dtypes=("float23",))  # type: ignore[arg-type]
-    with pytest.raises(RecloopError, match="--candidates 5000 is more than the 200 items"):
-        bench_train(BenchTrainConfig(candidates=5000))
-
-
-def test_when_a_training_reaches_a_return() -> None:
-    run = Training([(1.0, 2.0), (2.0, 6.0), (3.0, 4.0), (4.0, 5.0)], seconds=4.5, steps=100)
-    assert run.final == 5.0
-    assert run.reaches(5.0) == 2.0
-    assert run.reaches(9.0) == math.inf
