@@ -187,7 +187,7 @@ class ItemValueLearner(Learner):
         config = self.config
         self._epsilon.fill_(max(1.0 - progress / config.exploration, 0.0) * (1 - config.last_epsilon))
         self._epsilon.add_(config.last_epsilon)
-        if len(self.replay) < config.learning_starts or not self.replay.ready:
+        if not self.replay.holds(config.learning_starts):
             return {}
         rounds: list[dict[str, Tensor]] = []
         for group in self._optimizer.param_groups:

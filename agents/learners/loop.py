@@ -57,14 +57,19 @@ def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentC
         config: of the class `kind.settings`; default its defaults.
 
     Raises:
-        PolicyError: a config of another learner, a checkpoint of another training, a loss that is not a number, or
-            more lanes than fit into memory.
+        PolicyError: a config of another learner, too few steps to learn anything, a checkpoint of another training, a
+            loss that is not a number, or more lanes than fit into memory.
         KeyboardInterrupt: with a sentence on what was kept.
     """
     config = config or kind.settings()
     if not isinstance(config, kind.settings):
         raise PolicyError(f"{kind.name} takes a {kind.settings.__name__}, not a {type(config).__name__}")
     config = config if options.steps is None else replace(config, steps=options.steps)
+    waits = getattr(config, "learning_starts", 0)
+    if waits >= config.steps:
+        raise PolicyError(
+            f"{kind.name} learns after learning_starts={waits} steps, and steps={config.steps} end before; raise steps"
+        )
     with _told_of_memory(kind.name, config.lanes, torch.device(options.device)):
         return Training(kind, world, options, config).run()
 

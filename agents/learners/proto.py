@@ -208,7 +208,7 @@ class ProtoLearner(Learner):
 
     def update(self, progress: float) -> dict[str, Tensor]:
         """A round of gradient steps."""
-        if not self.replay.ready or len(self.replay) < self.config.learning_starts:
+        if not self.replay.holds(self.config.learning_starts):
             return {}
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:

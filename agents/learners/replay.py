@@ -122,6 +122,10 @@ class Replay:
         """Whether a whole window, and what followed it, is held."""
         return self._written >= self.steps + 1
 
+    def holds(self, least: int) -> bool:
+        """Whether it is ready and holds so many transitions, or all that it has room for."""
+        return self.ready and len(self) >= min(least, self.rows * self.lanes)
+
     def keep(self, step: Step, extra: Mapping[str, Tensor] | None = None) -> None:
         """Write one step of all lanes over the oldest.
 

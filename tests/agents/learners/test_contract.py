@@ -290,6 +290,13 @@ def test_a_loss_that_is_no_number_stops_training_in_one_line(obvious: World, nam
         learn(kind_of(name), world, FitOptions(), settings(name, updates_of(name, 4, world), **changes))
 
 
+@pytest.mark.parametrize("name", ["double-dqn", "sac"])
+def test_too_few_steps_to_learn_anything_are_refused(obvious: World, name: str) -> None:
+    config = kind_of(name).settings(learning_starts=500)
+    with pytest.raises(PolicyError, match=f"{name} learns after learning_starts=500 steps, and steps=400 end before"):
+        learn(kind_of(name), obvious, FitOptions(steps=400), config)
+
+
 def test_every_learner_of_the_package_is_registered() -> None:
     """Fails when a learner is written and not registered."""
     import pkgutil

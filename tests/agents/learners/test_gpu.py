@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ SMALL = NetworkConfig(hidden=16, slate_dim=4, layers=1)
 
 
 def small(kind: type[Learner]) -> AgentConfig:
-    return kind.settings(steps=1_000, lanes=16, validations=1, validation_lanes=8, network=SMALL)
+    soon = {"learning_starts": 200} if "learning_starts" in {f.name for f in fields(kind.settings)} else {}
+    return kind.settings(steps=1_000, lanes=16, validations=1, validation_lanes=8, network=SMALL, **soon)
 
 
 @pytest.fixture

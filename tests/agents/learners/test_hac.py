@@ -36,11 +36,12 @@ def test_the_hyper_action_inferred_from_a_slate_is_the_mean_of_its_items_kernels
     assert torch.allclose(inferred[1], (kernels[2] + kernels[5]) / 2, atol=1e-6)
 
 
+@torch.no_grad()
 def test_the_supervised_loss_is_the_log_loss_of_the_shown_items(rig: Any) -> None:
     learner = bent(rig)
     networks, batch = learner.networks, learner.replay.sample(5)
     action = networks.hyper_action(networks.read(batch.seen))
-    slope, level = (float(networks.odds_gain * value) for value in networks.odds)
+    slope, level = (networks.odds_gain * networks.odds.detach()).tolist()
     losses = []
     for row in range(5):
         shown = [place for place in range(3) if batch.slate[row, place] < 10]

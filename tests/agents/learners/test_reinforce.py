@@ -164,8 +164,13 @@ def logged(tiny_world: World) -> World:
     return replace(world, sequences=random_log(tiny_world, 200))
 
 
+@pytest.fixture(scope="module")
+def short_log(logged: World) -> World:
+    return replace(logged, sequences=random_log(logged, 30))
+
+
 QUICK = LoggedReinforceConfig(
-    passes=8,
+    passes=5,
     batch_size=64,
     learning_rate=3e-3,
     network=NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0),
@@ -181,40 +186,40 @@ def test_it_learns_the_obvious_from_a_log_of_random_slates(logged: World, propen
     assert tried.mean_return(policy) > 10.5
 
 
-def test_trained_twice_from_a_log_gives_equal_weights_and_is_read_again(logged: World, tmp_path: Path):
+def test_trained_twice_from_a_log_gives_equal_weights_and_is_read_again(short_log: World, tmp_path: Path):
     short = replace(QUICK, passes=2)
-    first, second = (train_logged(logged, FitOptions(seed=1), short) for _ in range(2))
-    other = train_logged(logged, FitOptions(seed=2), short)
+    first, second = (train_logged(short_log, FitOptions(seed=1), short) for _ in range(2))
+    other = train_logged(short_log, FitOptions(seed=2), short)
     weights = first.tensors()
     assert all(torch.equal(weights[name], value) for name, value in second.tensors().items())
     assert any(not torch.equal(weights[name], value) for name, value in other.tensors().items())
     first.save(tmp_path / "policy")
-    tried = Validation(logged, 20, "cpu")
+    tried = Validation(short_log, 20, "cpu")
     assert tried.mean_return(load_policy(tmp_path / "policy")) == tried.mean_return(first)
 
 
-def test_an_interrupted_training_from_a_log_goes_on_bit_for_bit(logged: World, tmp_path: Path):
+def test_an_interrupted_training_from_a_log_goes_on_bit_for_bit(short_log: World, tmp_path: Path):
     config = replace(QUICK, passes=3)
-    whole = train_logged(logged, FitOptions(seed=1), config).tensors()
+    whole = train_logged(short_log, FitOptions(seed=1), config).tensors()
 
     def stop(tag: str, value: float, step: int) -> None:
         if step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_logged(logged, FitOptions(seed=1, checkpoint=tmp_path / "kept", log=stop), config)
+        train_logged(short_log, FitOptions(seed=1, checkpoint=tmp_path / "kept", log=stop), config)
     told: list[int] = []
     options = FitOptions(seed=1, checkpoint=tmp_path / "kept", log=lambda tag, value, step: told.append(step))
-    parts = train_logged(logged, options, config).tensors()
+    parts = train_logged(short_log, options, config).tensors()
     assert set(told) == {2}, "two passes were kept"
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     with pytest.raises(PolicyError, match=r"is of another training: its config.cap is 10.0, here it is 5.0"):
-        train_logged(logged, options, replace(config, cap=5.0))
+        train_logged(short_log, options, replace(config, cap=5.0))
 
 
-def test_from_logs_it_is_registered_as_something_to_train(logged: World):
+def test_from_logs_it_is_registered_as_something_to_train(short_log: World):
     assert needs_training("reinforce-logged")
     curve = []
-    policy = make_policy("reinforce-logged", logged, FitOptions(steps=1, log=lambda *point: curve.append(point)))
+    policy = make_policy("reinforce-logged", short_log, FitOptions(steps=1, log=lambda *point: curve.append(point)))
     assert policy.name == "reinforce-logged"
     assert {"train/loss", "train/weight", "train/behaviour_loss"} <= {tag for tag, _, _ in curve}

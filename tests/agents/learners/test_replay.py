@@ -114,6 +114,14 @@ def test_it_is_ready_when_one_window_and_what_followed_are_there(task: Task) -> 
     assert replay.ready
 
 
+def test_it_holds_what_is_asked_for_or_all_there_is_room_for(task: Task) -> None:
+    replay = replay_of(task, [step(task, 0, [0.0, 0.0])] * 3, 9, 1)  # two lanes: room for eight
+    assert replay.holds(6)
+    assert not replay.holds(7)
+    replay.keep(step(task, 0, [0.0, 0.0]))
+    assert replay.holds(9)
+
+
 def test_a_restored_replay_draws_the_same(task: Task) -> None:
     steps = [step(task, i % 5, [float(i), -float(i)]) for i in range(6)]
     replay = replay_of(task, steps, 8, 1)

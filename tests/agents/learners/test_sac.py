@@ -48,6 +48,7 @@ def test_of_an_action_only_the_direction_counts(rig: Any) -> None:
     assert torch.allclose(learner.networks.values(known, action), learner.networks.values(known, 3 * action), atol=1e-6)
 
 
+@torch.no_grad()
 def test_what_comes_after_is_the_smaller_target_less_what_certainty_costs(rig: Any) -> None:
     learner = rig.filled(SAC, SACConfig(**rig.small))
     batch, temperature = learner.replay.sample(6), torch.tensor(0.3)
