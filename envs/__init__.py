@@ -8,13 +8,14 @@ import gymnasium as gym
 if TYPE_CHECKING:
     from recloop.envs.actions import ActionCodec, EncoderRetriever, Retriever, make_codec
     from recloop.envs.built_in import built_in_world
-    from recloop.envs.core import Core, Transition
+    from recloop.envs.core import Core
     from recloop.envs.gym_env import RecommendEnv
     from recloop.envs.gym_vector import RecommendVectorEnv
     from recloop.envs.logs.schema import Signal
     from recloop.envs.randomness import Draw
     from recloop.envs.rewards import Outcome, WeightedReward
     from recloop.envs.sb3_vector import SB3VecEnv
+    from recloop.envs.transition import Transition
     from recloop.envs.users.checks import check_users
     from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
     from recloop.envs.users.per_user import PerUserSimulator
@@ -38,7 +39,7 @@ _HOMES = {
     "SB3VecEnv": "sb3_vector",
     "Signal": "logs.schema",
     "State": "users.contract",
-    "Transition": "core",
+    "Transition": "transition",
     "UserSimulator": "users.contract",
     "WeightedReward": "rewards",
     "World": "world",

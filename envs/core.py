@@ -1,8 +1,7 @@
 """The batched simulation on any torch device: the only place where a step is computed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from recloop.envs.memory import Room
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import Outcome, Reward, checked_reward
+from recloop.envs.transition import Transition
 from recloop.envs.turn import Turn
 from recloop.envs.users.contract import Past, Response, UserSimulator
 from recloop.envs.world import World
@@ -25,41 +25,6 @@ _IN_MOTION = (
     *("users", "lanes", "episode", "session", "days"),
 )
 """What of a core changes from step to step."""
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One step of B lanes.
-
-    Args:
-        slate: int64 (B, K) what was shown; N where a place was struck.
-        struck: int64 (B,) places without an item: struck as repeated or forbidden, or left empty by the action.
-        response: the answers.
-        reward: float32 (B,).
-        terminated: bool (B,) the user left for good.
-        truncated: bool (B,) the time limit came first.
-        after: the observation of every lane just after the step, before any of them started anew.
-    """
-
-    slate: Tensor
-    struck: Tensor
-    response: Response
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    after: Observation
-
-    @cached_property
-    def finished(self) -> Tensor:
-        """int64 (F,) the lanes that ended, rising; asking waits for the device."""
-        return (self.terminated | self.truncated).nonzero()[:, 0]
-
-    @cached_property
-    def final(self) -> Observation | None:
-        """The last observation of the lanes that ended, leading dimension F; None where no lane ended."""
-        if len(self.finished) == 0:
-            return None
-        return {key: value[self.finished] for key, value in self.after.items()}
 
 
 class Core:

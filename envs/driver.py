@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recloop.encoders.errors import RecloopError, unknown_name
 from recloop.envs.actions import ActionCodec, Retriever
-from recloop.envs.core import Core, Transition
+from recloop.envs.core import Core
 from recloop.envs.observation import (
     DEFAULT_KEYS,
     DENSE_ITEMS,
@@ -21,6 +21,7 @@ from recloop.envs.observation import (
     Observation,
     ObservationSpec,
 )
+from recloop.envs.transition import Transition
 
 Observed = dict[str, npt.NDArray[Any]] | npt.NDArray[Any]
 """An observation as NumPy arrays: by key, or `state` alone."""

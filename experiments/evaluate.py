@@ -15,11 +15,12 @@ from torch import Tensor
 
 from recloop.agents.policy import Policy
 from recloop.encoders.errors import PolicyError, RecloopError
-from recloop.envs.core import Core, Transition
+from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS
 from recloop.envs.randomness import Draw
 from recloop.envs.rewards import slate_diversity
 from recloop.envs.support.bracket import BracketRules
+from recloop.envs.transition import Transition
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world import World
 from recloop.experiments.ignorance import Ignorance

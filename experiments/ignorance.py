@@ -8,11 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recloop.envs.core import Core, Transition
+from recloop.envs.core import Core
 from recloop.envs.logs.schema import Signal
 from recloop.envs.rewards import WeightedReward
 from recloop.envs.support.bracket import BracketRules, BracketTally
 from recloop.envs.support.model import SupportModel
+from recloop.envs.transition import Transition
 from recloop.envs.users.contract import Past
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
 

@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recloop.envs.core import Core, Transition
+from recloop.envs.core import Core
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Times
 from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.randomness import Draw
+from recloop.envs.transition import Transition
 from recloop.envs.world import Catalogue
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from recloop.encoders.behavior import ItemBehavior
 from recloop.encoders.errors import DeviceError, RecloopError
 from recloop.encoders.state import StateEncoder
-from recloop.envs.core import Core, Transition
+from recloop.envs.core import Core
 from recloop.envs.observation import DEFAULT_KEYS
+from recloop.envs.transition import Transition
 from recloop.envs.world import World
 
 N, K = 40, 4

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.errors import RecloopError
-from recloop.envs.core import Core, Transition
+from recloop.envs.core import Core
 from recloop.envs.memory import free_bytes
+from recloop.envs.transition import Transition
 from recloop.envs.world import World
 from recloop.experiments.bench_worlds import bench_world
 
