@@ -1,7 +1,7 @@
 """How the past grows by a slate: the core's own record, and the same for whoever walks users along a log.
 
-The windows of the last slates are copied, not kept as a ring: writing a ring was measured to save 0.07 microseconds a user
-and step of some twenty, and what was handed out before would change under its readers' hands.
+The windows of the last slates are copied, not kept as a ring: a ring was measured to save 0.07 microseconds a user and
+step of some twenty, and what was handed out before would change under its readers' hands.
 """
 
 import torch
