@@ -54,6 +54,7 @@ def test_the_supervised_loss_is_the_log_loss_of_the_shown_items(rig: Any) -> Non
     assert float(learner._surprise(batch, action)) == pytest.approx(sum(losses) / 5, abs=1e-5)
 
 
+@torch.no_grad()
 def test_the_alignment_is_the_distance_to_what_the_actions_own_slate_says(rig: Any) -> None:
     learner = bent(rig)
     networks = learner.networks
@@ -81,7 +82,8 @@ def test_supervision_alone_raises_the_scores_of_what_was_consumed(rig: Any) -> N
     batch = learner.replay.sample(64)
 
     def surprise() -> float:
-        return float(learner._surprise(batch, learner.networks.hyper_action(learner.networks.read(batch.seen))))
+        known = learner.networks.read(batch.seen)
+        return float(learner._surprise(batch, learner.networks.hyper_action(known)).detach())
 
     before = surprise()
     for _ in range(10):
