@@ -9,7 +9,7 @@ from recloop.agents.slates import FORBIDDEN
 
 
 def slate_odds(scores: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """What `log_prob` and `first_pick_entropy` of `recloop.agents.slates` give, in less than half of their time on a CPU.
+    """What `log_prob` and `first_pick_entropy` of `recloop.agents.slates` give, in less than half their time on a CPU.
 
     Args:
         scores: float32 (B, C); `FORBIDDEN` where nothing may be picked.
