@@ -21,7 +21,7 @@ from recloop.encoders.lanes import Lanes
 from recloop.envs.randomness import absorb
 
 _WAYS = 8
-"""Places of a bucket, and what lists are a multiple of: comparing eight int32 gives eight bytes, read as one int64."""
+"""Places of a bucket: the comparison of eight int32 gives eight bytes, read as one int64."""
 _SMALL_BITS = 1 << 13
 """Bytes a lane up to which bits are taken whatever the lists' size: 65,535 items."""
 _BIT_TABLE = 1 << 30
@@ -98,7 +98,7 @@ class SeenLists(SeenItems):
 
     Args:
         users: int64 (B,) rows of `logged`.
-        own: int32 (B, M) the latest item rows, -1 where there is room; the oldest places are given up first.
+        own: int32 (B, M) the latest item rows, N + 1 where there is room; the oldest places are given up first.
         logged: of all users.
         catalogue_size: N.
     """
@@ -110,12 +110,12 @@ class SeenLists(SeenItems):
 
     def contains(self, items: Tensor) -> Tensor:
         """See `SeenItems`."""
-        same = self.own.unsqueeze(1) == items.to(torch.int32).unsqueeze(2)  # (B, K, M)
-        return self.logged.contains(self.users, items) | (same.view(torch.int64).amax(2) > 0)
+        apart = self.own.unsqueeze(1) ^ items.to(torch.int32).unsqueeze(2)  # (B, K, M), 0 where they are the same
+        return self.logged.contains(self.users, items) | (apart.amin(2) == 0)  # several times faster than any(2)
 
     def added(self, items: Tensor, fresh: bool = False) -> Self:
         """See `SeenItems`; a list may hold an item twice."""
-        held = items.masked_fill(items >= self.catalogue_size, -1).to(torch.int32)
+        held = torch.where(items < self.catalogue_size, items, self.catalogue_size + 1).to(torch.int32)
         return replace(self, own=torch.cat([self.own, held], dim=1)[:, held.shape[1] :])
 
     def admissible(self) -> Tensor:
@@ -125,8 +125,8 @@ class SeenLists(SeenItems):
 
     def listed(self) -> Tensor:
         """See `SeenItems`."""
-        mine = self.own.to(torch.int64)
-        return torch.cat([self.logged.of_users(self.users), mine.masked_fill(mine < 0, self.catalogue_size)], dim=1)
+        mine = self.own.to(torch.int64).clamp(max=self.catalogue_size)
+        return torch.cat([self.logged.of_users(self.users), mine], dim=1)
 
     def to(self, device: torch.device) -> Self:
         """The same lanes on a device."""
@@ -202,7 +202,8 @@ class LoggedItems:
         users, bits = len(self.count), (self.catalogue_size // 64 + 1) * 8
         if bits <= max(_SMALL_BITS, 4 * capacity) and bits * users <= _BIT_TABLE:
             return SeenBits(self._as_bits(), self.catalogue_size)
-        own = torch.full((1, -(-max(capacity, 1) // _WAYS) * _WAYS), -1, dtype=torch.int32, device=self.count.device)
+        room = (1, max(capacity, 1))
+        own = torch.full(room, self.catalogue_size + 1, dtype=torch.int32, device=self.count.device)
         return SeenLists(torch.arange(users, device=own.device), own.expand(users, -1), self, self.catalogue_size)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
