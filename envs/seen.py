@@ -21,7 +21,7 @@ from recloop.encoders.lanes import Lanes
 from recloop.envs.randomness import absorb
 
 _WAYS = 8
-"""Places of a bucket: the comparison of eight int32 gives eight bytes, read as one int64."""
+"""Places of a bucket."""
 _SMALL_BITS = 1 << 13
 """Bytes a lane up to which bits are taken whatever the lists' size: 65,535 items."""
 _BIT_TABLE = 1 << 30
@@ -110,8 +110,7 @@ class SeenLists(SeenItems):
 
     def contains(self, items: Tensor) -> Tensor:
         """See `SeenItems`."""
-        apart = self.own.unsqueeze(1) ^ items.to(torch.int32).unsqueeze(2)  # (B, K, M), 0 where they are the same
-        return self.logged.contains(self.users, items) | (apart.amin(2) == 0)  # several times faster than any(2)
+        return self.logged.contains(self.users, items) | _holds(self.own.unsqueeze(1), items.to(torch.int32))
 
     def added(self, items: Tensor, fresh: bool = False) -> Self:
         """See `SeenItems`; a list may hold an item twice."""
@@ -210,7 +209,7 @@ class LoggedItems:
         """Whether users (B,) had consumed the items (B, K), bool (B, K)."""
         hashed = absorb(items, 0) & 0x7FFFFFFF
         bucket = self.first[users].unsqueeze(1) + ((hashed * self.count[users].unsqueeze(1)) >> 31)
-        return _any_of_eight(F.embedding(bucket, self.buckets), items)
+        return _holds(F.embedding(bucket, self.buckets), (items + 1).to(torch.int32))
 
     def of_users(self, users: Tensor) -> Tensor:
         """All items of users (B,), int64 (B, M), N in empty places behind."""
@@ -246,10 +245,12 @@ def repeated(items: Tensor) -> Tensor:
     return found
 
 
-def _any_of_eight(places: Tensor, items: Tensor) -> Tensor:
-    """Whether the places int32 (..., 8) of a bucket hold items int64 (...) + 1: eight bools read as one number."""
-    found = places == (items + 1).to(torch.int32).unsqueeze(-1)
-    return found.view(torch.int64)[..., 0] != 0
+def _holds(places: Tensor, items: Tensor) -> Tensor:
+    """Whether an item int32 (B, K) is among the places int32 (B, 1 or K, M), no number below 0: bool (B, K).
+
+    Equal numbers differ by 0: several times faster than comparing and `any`, as it is and compiled.
+    """
+    return (places ^ items.unsqueeze(2)).amin(2) == 0
 
 
 def _padded(lane: Tensor, item: Tensor, lanes: int, empty: int) -> Tensor:
