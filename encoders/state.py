@@ -39,8 +39,7 @@ class StateEncoder(StateLayers):
     | `out_items` | (N+1, d) | item vectors as the next-item scores read them; row N is zero |
     | `popularity` | (N,) | an item's share in the scores that no user explains |
     | `pattern_weights` | (N+1, M) | how hard each pattern looks at an item; row N is zero |
-    | `relation_keys`, `relation_values` | (N+1, R, dk), (N+1, R, dv) | an item's mean neighbour by relation |
-    | `relation_presence` | (N+1, R) | 1 where the item has the relation |
+    | `relation_rows` | (N+1, R, dk+dv+1) | an item's mean neighbour by relation: key, value, 1 where it has one |
 
     Once a step the input is the order-free sum over what was consumed, divided by the root of its size, of item
     vectors and projected signals. **Patterns** are means of the consumed items' vectors, each weighted by a learned
@@ -72,9 +71,7 @@ class StateEncoder(StateLayers):
     out_items: Tensor
     popularity: Tensor
     pattern_weights: Tensor
-    relation_keys: Tensor
-    relation_values: Tensor
-    relation_presence: Tensor
+    relation_rows: Tensor
 
     def __init__(
         self,
@@ -98,9 +95,7 @@ class StateEncoder(StateLayers):
         self.register_buffer("out_items", torch.zeros(n + 1, config.dim))
         self.register_buffer("popularity", torch.zeros(n))
         self.register_buffer("pattern_weights", torch.zeros(n + 1, config.pooled))
-        self.register_buffer("relation_keys", torch.zeros(n + 1, r, config.key_dim))
-        self.register_buffer("relation_values", torch.zeros(n + 1, r, config.value_dim))
-        self.register_buffer("relation_presence", torch.zeros(n + 1, r))
+        self.register_buffer("relation_rows", torch.zeros(n + 1, r, config.key_dim + config.value_dim + 1))
         self.set_items(item_vectors, relation_tables)
         self.requires_grad_(False).eval()
 
@@ -207,19 +202,17 @@ class StateEncoder(StateLayers):
         b, h = items.shape
         decay = weight.new_full((len(self.relations),), self.config.decay)
 
-        def running(table: Tensor) -> Tensor:
-            rows = F.embedding(items, table.flatten(1)).view(b, h, *table.shape[1:])
-            return running_sums(rows * weight.view(b, h, 1, 1), decay)
-
+        rows = F.embedding(items, self.relation_rows.flatten(1)).view(b, h, *self.relation_rows.shape[1:])
+        keys, values, presence = self._parted(running_sums(rows * weight.view(b, h, 1, 1), decay))
         hidden = blank.hidden.unsqueeze(1).expand(-1, h, -1)
         if self.recurrent and h:
             steps = self.cell_input(self._steps(items.unsqueeze(2), signals.unsqueeze(2)), patterns, mass)
             hidden = self.sequence(steps, self.memory(blank))[0]
         state = EncoderState(
             hidden,
-            running(self.relation_keys),
-            running(self.relation_values),
-            running(self.relation_presence.unsqueeze(-1)).squeeze(-1),
+            keys,
+            values,
+            presence,
             torch.arange(1, h + 1, device=items.device).to(weight.dtype),
             patterns,
             mass,
@@ -249,9 +242,9 @@ class StateEncoder(StateLayers):
         if popularity is not None:
             self.popularity.copy_(popularity)
         if relation_tables is not None:
-            self.relation_keys.copy_(self.key_projection(relation_tables))
-            self.relation_values.copy_(self.value_projection(relation_tables))
-            self.relation_presence.copy_((relation_tables != 0).any(-1))
+            there = (relation_tables != 0).any(-1, keepdim=True)
+            parts = (self.key_projection(relation_tables), self.value_projection(relation_tables), there)
+            self.relation_rows.copy_(torch.cat(parts, dim=-1))
 
     # ---- on disk
 
@@ -332,8 +325,14 @@ class StateEncoder(StateLayers):
             zero = weight.new_zeros
             return zero(b, r, c.key_dim), zero(b, r, c.value_dim), zero(b, r)
 
-        def total(table: Tensor) -> Tensor:
-            return F.embedding_bag(items, table.flatten(1), per_sample_weights=weight, mode="sum")
+        rows = self.relation_rows.flatten(1)
+        sums = F.embedding_bag(items, rows, per_sample_weights=weight, mode="sum").view(
+            b, *self.relation_rows.shape[1:]
+        )
+        return self._parted(sums)
 
-        keys, values = total(self.relation_keys), total(self.relation_values)
-        return keys.view(b, r, c.key_dim), values.view(b, r, c.value_dim), total(self.relation_presence)
+    def _parted(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (..., dk+dv+1) as keys (..., dk), values (..., dv) and presence (...)."""
+        c = self.config
+        keys, values, presence = rows.split_with_sizes([c.key_dim, c.value_dim, 1], dim=-1)
+        return keys, values, presence.squeeze(-1)

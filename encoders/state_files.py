@@ -17,7 +17,7 @@ from recloop.encoders.storage import read_format, read_tensors, replacing_folder
 if TYPE_CHECKING:
     from recloop.encoders.state import StateEncoder
 
-FORMAT = 2
+FORMAT = 3
 
 
 def write_state_encoder(encoder: StateEncoder, folder: Path) -> None:

@@ -147,8 +147,8 @@ def test_frozen_tables(tmp_path: Path) -> None:
     assert encoder.item_vectors.shape == (N + 1, 16)
     torch.testing.assert_close(encoder.item_vectors[:-1].norm(dim=1), torch.ones(N))
     assert encoder.item_vectors[-1].abs().sum() == 0
-    assert encoder.relation_keys[-1].abs().sum() == 0
-    assert encoder.relation_presence[:-1, 1].tolist() == [0, 1, 1] * 4
+    assert encoder.relation_rows[-1].abs().sum() == 0
+    assert encoder.relation_rows[:-1, 1, -1].tolist() == [0, 1, 1] * 4
     assert not any(weight.requires_grad for weight in encoder.parameters())
 
 

@@ -177,7 +177,7 @@ def test_relation_sums_by_hand() -> None:
     assert encoder.relation_weights(one).tolist() == [[1, 0]]
     two = encoder.advance(one, torch.tensor([[1]]), torch.ones(1, 1, 2))
     assert two.presence.tolist() == [[0.25, 0.5]]
-    torch.testing.assert_close(two.keys[0, 0] / two.presence[0, 0], encoder.relation_keys[0, 0])
+    torch.testing.assert_close(two.keys[0, 0] / two.presence[0, 0], encoder.relation_rows[0, 0, : two.keys.shape[-1]])
     assert encoder.relation_weights(two).sum().item() == pytest.approx(1)
     assert (encoder.relation_weights(two) > 0).all()
 
@@ -257,7 +257,7 @@ def test_broken_folders_are_named(encoder: StateEncoder, tmp_path: Path) -> None
     encoder.save(folder)
     facts = json.loads((folder / "encoder.json").read_text())
     (folder / "encoder.json").write_text(json.dumps({**facts, "format": 99}))
-    with pytest.raises(EncoderError, match="has format 99; this version reads 2"):
+    with pytest.raises(EncoderError, match="has format 99; this version reads 3"):
         StateEncoder.load(folder)
     (folder / "encoder.json").write_text(json.dumps({**facts, "catalogue_size": 12}))
     with pytest.raises(EncoderError, match=r"encoder\.safetensors does not fit") as error:
