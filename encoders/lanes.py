@@ -62,3 +62,12 @@ class Lanes:
         """What of it is by lane, by name."""
         held = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in held.items() if value is not None}
+
+
+def tensors_of(lanes: Any) -> list[Tensor]:
+    """All tensors that lanes hold, at any depth, what they share not counted; none of what is no lanes."""
+    if isinstance(lanes, Tensor):
+        return [lanes]
+    if isinstance(lanes, Lanes):
+        lanes = list(lanes.held().values())
+    return [tensor for part in lanes for tensor in tensors_of(part)] if isinstance(lanes, list | tuple) else []

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recloop.encoders.lanes import Lanes
+from recloop.encoders.lanes import tensors_of
 from recloop.encoders.state_config import EncoderState
 from recloop.envs.randomness import Draw
 from recloop.envs.seen import LoggedItems
@@ -86,7 +86,7 @@ class ArrivalTables:
         """Bytes that a core keeps of a lane."""
         one = torch.zeros(1, dtype=torch.int64, device=self._vector.device)
         arrival = self.of(one, Draw(one))
-        return sum(tensor.nbytes for tensor in _tensors(list(vars(arrival).values())))
+        return sum(tensor.nbytes for tensor in tensors_of(list(vars(arrival).values())))
 
     def _inferred(self) -> Any:
         """Users of whom nothing but the profile is known, by row; None where a simulator cannot guess at anyone."""
@@ -94,15 +94,6 @@ class ArrivalTables:
             return self.simulator.infer(self._past, self._profile)
         except NotImplementedError:  # such users arrive as they are
             return None
-
-
-def _tensors(held: Any) -> list[Tensor]:
-    """All tensors of lanes, at any depth; none of a simulator's own kind of state."""
-    if isinstance(held, Tensor):
-        return [held]
-    if isinstance(held, Lanes):
-        held = list(held.held().values())
-    return [tensor for part in held for tensor in _tensors(part)] if isinstance(held, list | tuple) else []
 
 
 def _consumed_in_log(world: World, cold: bool) -> LoggedItems:

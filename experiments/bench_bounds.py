@@ -1,4 +1,15 @@
-"""What speed is held against: a bare NumPy loop, CartPole, and what the machine could do at most."""
+"""What speed is held against: a bare NumPy loop, CartPole, and what the machine could do at most.
+
+The roofline of a user-step (Williams, Waterman and Patterson 2009), as `recloop bench env` tells it:
+
+- kFLOP: operations of the matrix products that the eager step makes, counted by torch; all else is not.
+- kB at least: what any implementation moves whose observations stay as they are once handed out: the lane's state read
+  and written, the rows of what is shown in the tables of who answers, and of what is consumed in the encoder's.
+- kB moved: inputs and outputs of every kernel of the eager step, as if nothing stayed in a cache between two of them.
+- GFLOP/s and GB/s: of a float32 product of 1,024 squared and of a copy of 128 MiB, in turns with the step.
+- of bound: the measured rate as a share of the lower of GB/s by kB at least and GFLOP/s by kFLOP.
+- of kernels' bound: the same with kB moved. The rest is lost in small and irregular kernels.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

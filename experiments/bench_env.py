@@ -48,7 +48,7 @@ class BenchEnvConfig:
     logs: tuple[Literal["exposures", "consumption"], ...] = ("exposures", "consumption")
     """Users fitted on what was shown, or on consumption alone."""
     compiled: bool = False
-    """Whether every family is measured with a compiled step too."""
+    """Whether every family, and the single env, is measured with a compiled step too: a minute's compilation each."""
     slate: int = 10
     """Items shown at once."""
     members: int = 3
@@ -242,7 +242,8 @@ def _plan(config: BenchEnvConfig) -> Iterator[_Point]:
             for compiled in modes:
                 yield at(compiled=compiled, aim=_DEFAULT_AIM if standard and fitted else None)
                 users_aim = _USERS_AIM if standard and family == "recurrent" else None
-                yield at(compiled=compiled, observation="no state", aim=users_aim)
+                if family == first or not compiled:  # a compilation takes a minute
+                    yield at(compiled=compiled, observation="no state", aim=users_aim)
     home = partial(_Point, first, log)
     if "core" in config.skins:
         swept = config.families if config.world is None and not config.quick else (first,)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recloop.encoders.lanes import tensors_of
 from recloop.envs import ENV_ID
 from recloop.envs.driver import Driver
 from recloop.envs.gym_vector import RecommendVectorEnv
@@ -91,7 +92,7 @@ def driver_of(task: Task) -> Driver:
 def lane_bytes(driver: Driver) -> float:
     """Bytes that the core keeps of a lane: past, encoder's state, users' state."""
     core = driver.core
-    return tensor_bytes([core.past, core.encoded, core.state]) / core.batch
+    return _kept_bytes(core.past, core.encoded, core.state) / core.batch
 
 
 def item_bytes(driver: Driver) -> float:
@@ -107,13 +108,17 @@ def compulsory_bytes(driver: Driver) -> float:
     """
     core, turn = driver.core, driver.last
     users = next(iter(getattr(core.simulator, "members", (core.simulator,))))
-    moved = 2 * tensor_bytes([core.past, core.state]) / core.batch + core.slate_size * _row_bytes(driver, users)
+    moved = 2 * _kept_bytes(core.past, core.state) / core.batch + core.slate_size * _row_bytes(driver, users)
     if "state" not in core.keys or turn is None or turn.transition is None:
         return moved
     response = turn.transition.response
     consumed = float(((response.signals[..., 0] > 0.5) & response.given[..., 0]).sum()) / core.batch
     encoder = _row_bytes(driver, dict(core.encoder.state_dict()))
-    return moved + 2 * tensor_bytes([core.encoded, core.vector]) / core.batch + consumed * encoder
+    return moved + 2 * _kept_bytes(core.encoded, core.vector) / core.batch + consumed * encoder
+
+
+def _kept_bytes(*lanes: object) -> int:
+    return sum(tensor.nbytes for tensor in tensors_of(lanes))
 
 
 def _row_bytes(driver: Driver, held: object) -> float:

@@ -135,7 +135,8 @@ def test_the_plan_holds_every_aim_of_the_environment() -> None:
     assert {point.items for point in points} == {1_000, 10_000, 100_000, 1_000_000}
     assert len({(p.what, p.batch, p.items) for p in points}) == len(points)  # no row replaces another
     compiled = list(_plan(BenchEnvConfig(compiled=True)))
-    assert sum(point.compiled for point in compiled) == sum(point.rooted for point in points) + 1  # the single env
+    assert {p.family for p in compiled if p.compiled and p.aim == 1 / 40} == {"recurrent", "attentive", "factor"}
+    assert [p.aim for p in compiled if p.compiled and p.skin == "single"] == [1 / 20]
 
 
 def test_a_benchmark_of_a_world_on_disk(truth: World, tmp_path: Path) -> None:
