@@ -42,7 +42,7 @@ class MinuteConfig:
 
     world: Path | None = None
     """World folder of a truth world with a log; default the world of `recloop demo`, which is made first."""
-    steps: int = 270_000
+    steps: int = 250_000
     """Environment steps of each training; choose as many as the machine makes in the minute."""
     seeds: int = 3
     """Trainings of every policy that learns with randomness."""
