@@ -13,6 +13,7 @@ from recloop.agents.learners.slate_odds import slate_odds
 from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.encoders.errors import PolicyError
 
+_LOOK = tuple(f.name for f in fields(Look))  # a compiler cannot follow `fields`
 _STREAM = 314_159
 """Added to the seed for the order of transitions, apart from weights and slates."""
 
@@ -75,7 +76,7 @@ class PPO(ActorCriticLearner):
         """`epochs` passes over the rollout in batches of a random order."""
         config, rollout = self.config, self.rollout
         advantages = self._advantages()
-        names = [*(f.name for f in fields(Look)), "positions", "log_prob"]
+        names = [*_LOOK, "positions", "log_prob"]
         kept = {name: rollout.flat(name) for name in names}
         kept["advantage"] = advantages.flatten()
         kept["target"] = (advantages + rollout["value"]).flatten()
@@ -106,7 +107,7 @@ class PPO(ActorCriticLearner):
 
     def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        scores, value = self.networks(Look(*(batch[f.name] for f in fields(Look))))
+        scores, value = self.networks(Look(*(batch[name] for name in _LOOK)))
         found, entropy = slate_odds(scores, batch["positions"])
         advantage = batch["advantage"]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
