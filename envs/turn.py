@@ -59,6 +59,8 @@ class Turn:
         self._respond: Respond = simulator.respond
         self._follow: Callable[..., tuple[Past, EncoderState, Tensor]] = self._followed
         self._whole: dict[Respond, Compiled] | None = None
+        # Who consumed nothing keeps their state: on the CPU it pays to look who did.
+        self._looks = lanes is None and simulator.device.type == "cpu"
         if lanes is None:
             return
         respond = simulator.compiled()
@@ -113,5 +115,10 @@ class Turn:
         past = remember(past, slate, items, response.signals, self.empty, fresh=True)
         if not self.encodes:
             return past, encoded, vector
+        if self._looks and len(rows := consumed.any(1).nonzero()[:, 0]) < len(slate):
+            if not len(rows):
+                return past, encoded, vector
+            moved = self.encoder.advance(encoded.rows(rows), items[rows], response.signals[rows])
+            return past, encoded.put(rows, moved), vector.index_copy(0, rows, self.encoder.vector(moved))
         encoded = self.encoder.advance(encoded, items, response.signals)
         return past, encoded, self.encoder.vector(encoded)

@@ -353,3 +353,18 @@ def test_what_was_handed_out_stays_as_it_was_when_lanes_start_anew(world_maker: 
         core.step(slate)
         assert all(torch.equal(before[key], copies[key]) for key in before)
         assert all(torch.equal(step.after[key], after[key]) for key in after)
+
+
+def test_lanes_that_consume_nothing_keep_their_state_and_the_others_advance(world_maker: Callable[..., World]) -> None:
+    """Only the lanes that consumed something are computed; the result is that of advancing all."""
+    core = Core(world_maker(), batch=16, seed=5)
+    quiet = 0
+    for slate in slates(6, 16):
+        before = core.encoded
+        step = core.step(slate)
+        consumed = (step.response.signals[..., 0] > 0.5) & step.response.given[..., 0]
+        items = torch.where(consumed, step.slate, N)
+        whole = core.encoder.advance(before, items, step.response.signals)
+        torch.testing.assert_close(step.after["state"], core.encoder.vector(whole), atol=1e-6, rtol=0)
+        quiet += int((~consumed.any(1)).sum())
+    assert quiet > 0
