@@ -149,12 +149,9 @@ def agree(found: Any, wanted: Any) -> None:
             agree(getattr(found, name), value)
 
 
-EVERY = [
-    pytest.param(kind, family, backend, marks=() if (kind, family, backend) == QUICKEST else pytest.mark.slow)
-    for backend in ("eager", "inductor")
-    for kind in ("consumption", "slates")
-    for family in sorted(FAMILIES)
-]
+TRACED = [(kind, family, "eager") for kind in ("consumption", "slates") for family in sorted(FAMILIES)]
+GENERATED = [("consumption", "recurrent", "inductor")]  # a minute of compiling each; the graphs above are what differs
+EVERY = [pytest.param(*case, marks=() if case == QUICKEST else pytest.mark.slow) for case in (*TRACED, *GENERATED)]
 
 
 @pytest.mark.parametrize(("kind", "family", "backend"), EVERY)
