@@ -183,3 +183,16 @@ def test_one_choice_a_slate_is_found_by_likelihood():
 def test_the_conformance_kit_passes():
     users, _, case = ensemble()
     check_users(users, world_of(case))
+
+
+def test_lanes_of_an_ensemble_are_put_as_they_are_taken() -> None:
+    users, _, case = ensemble()
+    users.prepare(world_of(case), "cpu")
+    state, other = users.arrive(torch.arange(6), lanes(6)), users.arrive(torch.arange(6, 8), lanes(2))
+    index, rest = torch.tensor([4, 1]), torch.tensor([0, 2])
+    mixed = state.put(index, other)
+    for taken, expected in ((mixed.rows(index), other), (mixed.rows(rest), state.rows(rest))):
+        assert torch.equal(taken.member, expected.member)
+        for mine, theirs in zip(taken.states, expected.states, strict=True):
+            held = {name: value for name, value in vars(theirs).items() if value is not None}
+            assert all(torch.equal(getattr(mine, name), value) for name, value in held.items())

@@ -43,6 +43,11 @@ class EnsembleState(State):
         """See `Lanes.rows`."""
         return type(self)(self.member[index], tuple(state.rows(index) for state in self.states))
 
+    def put(self, index: Tensor, other: Self) -> Self:
+        """See `Lanes.put`."""
+        states = tuple(mine.put(index, theirs) for mine, theirs in zip(self.states, other.states, strict=True))
+        return type(self)(self.member.index_copy(0, index, other.member), states)
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """See `Lanes.concatenate`."""
