@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from recloop.agents.networks.features import NetworkConfig
-from recloop.encoders.errors import PolicyError
+from recloop.encoders.base.errors import PolicyError
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.encoders.errors import PolicyError, unknown_name
+from recloop.encoders.base.errors import PolicyError, unknown_name
+from recloop.envs.interaction.response import Past
+from recloop.envs.interaction.seen import LoggedItems
 from recloop.envs.logs.schema import Signal
-from recloop.envs.seen import LoggedItems
-from recloop.envs.users.contract import Past
-from recloop.envs.world import World
+from recloop.envs.world.world import World
 
 Answers = Mapping[str, Sequence[float | None]]
 """Signal name -> one value a place; None where not given."""

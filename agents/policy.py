@@ -14,12 +14,12 @@ from torch import Tensor
 from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
 from recloop.agents.slates import action_mask, best_slate
-from recloop.encoders.errors import PolicyError
-from recloop.encoders.storage import replacing_folder, write_json, write_tensors
-from recloop.envs.observation import Observation
-from recloop.envs.penalties import PenaltyConfig, Uncertainty
-from recloop.envs.randomness import Draw
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.penalties import PenaltyConfig, Uncertainty
+from recloop.envs.world.world import World
 
 Carry = Any
 """What a policy keeps of a lane between two steps; None at the start of an episode."""

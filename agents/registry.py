@@ -12,9 +12,9 @@ from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import learn
 from recloop.agents.policy import FORMAT, FitOptions, Policy
 from recloop.agents.serving import Serving
-from recloop.encoders.errors import PolicyError, RecloopError, unknown_name
-from recloop.encoders.storage import read_json, read_tensors
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError, RecloopError, unknown_name
+from recloop.encoders.base.storage import read_json, read_tensors
+from recloop.envs.world.world import World
 
 __all__ = [
     "IN_LOOP",
@@ -48,7 +48,7 @@ POLICIES = {
     "ppo-proto": "recloop.agents.sb3:ppo_proto",
     "dqn": "recloop.agents.sb3:dqn",
     "maskable-ppo": "recloop.agents.sb3:maskable_ppo",
-    "reinforce-logged": "recloop.agents.learners.reinforce_logged:reinforce_logged",
+    "reinforce-logged": "recloop.agents.learners.logged.reinforce:reinforce_logged",
     **LEARNERS,
 }
 """Name -> dotted path of a `Policy` class, whose `fit` is used, of a `Learner` class, which is trained by
@@ -77,10 +77,10 @@ KINDS = {
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
     "actor": "recloop.agents.networks.policy:ActorPolicy",
     "sb3": "recloop.agents.networks.policy:ActorPolicy",
-    "slateq": "recloop.agents.learners.slate_q:SlateQPolicy",
-    "wolpertinger": "recloop.agents.learners.wolpertinger:WolpertingerPolicy",
-    "sac": "recloop.agents.learners.sac:SACPolicy",
-    "hac": "recloop.agents.learners.hac:HACPolicy",
+    "slateq": "recloop.agents.learners.off_policy.slate_q:SlateQPolicy",
+    "wolpertinger": "recloop.agents.learners.off_policy.wolpertinger:WolpertingerPolicy",
+    "sac": "recloop.agents.learners.off_policy.sac:SACPolicy",
+    "hac": "recloop.agents.learners.off_policy.hac:HACPolicy",
 }
 """Kind -> dotted path of the classes that a policy folder may hold; `sb3` is what `actor` was called before."""
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from recloop.agents.observed import Observed, histories_of_people, item_rows, past_of_people
-from recloop.encoders.errors import PolicyError, unknown_name
-from recloop.encoders.storage import read_json, replacing_folder, write_json
+from recloop.encoders.base.errors import PolicyError, unknown_name
+from recloop.encoders.base.storage import read_json, replacing_folder, write_json
+from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
 from recloop.envs.logs.sequences import Sequences
-from recloop.envs.observation import DEFAULT_KEYS, Observation
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.world import Card, World
+from recloop.envs.world.world import Card, World
 
 Exclude = Literal["seen", "nothing"]
 
@@ -41,8 +41,8 @@ class Serving:
             users=replace(
                 users,
                 ids=(),
-                wishes=(),
-                wish_vectors=torch.zeros(0, 0),
+                instructions=(),
+                instruction_vectors=torch.zeros(0, 0),
                 **{name: getattr(users, name)[nobody] for name in tables},
             ),
             sequences=Sequences.empty(0, len(world.catalogue), len(world.signals)),
@@ -83,9 +83,9 @@ class Serving:
         with torch.no_grad():
             inputs = (table.to(device) for table in (profile, *histories_of_people(people, self.world)))
             vector = encoder.vector(encoder.start(*inputs)).cpu()
-        wishes = self._wishes(people)
-        keys = (*DEFAULT_KEYS, *(() if wishes is None else ("instruction",)), "action_mask")
-        observation = self.world.spec().observe(past, vector, profile, keys, wishes)
+        instructions = self._instructions(people)
+        keys = (*DEFAULT_KEYS, *(() if instructions is None else ("instruction",)), "action_mask")
+        observation = self.world.spec().observe(past, vector, profile, keys, instructions)
         if isinstance(exclude, str):
             if exclude not in ("seen", "nothing"):
                 raise PolicyError(unknown_name("choice of exclude", exclude, ("seen", "nothing")))
@@ -106,16 +106,16 @@ class Serving:
 
         For policies that do not read instructions. Lanes without a wish keep their mask.
         """
-        encoder, wishes = self.world.instruction, observation.get("instruction")
-        if encoder is None or wishes is None:
+        encoder, instructions = self.world.instruction, observation.get("instruction")
+        if encoder is None or instructions is None:
             return observation
         allowed = observation["action_mask"]
-        scores = encoder.scores_of(wishes).masked_fill(~allowed, -torch.inf)
+        scores = encoder.scores_of(instructions).masked_fill(~allowed, -torch.inf)
         nearest = scores.topk(min(size, self.catalogue_size), dim=1).indices
-        chosen = torch.zeros_like(allowed).scatter(1, nearest, True) | ~wishes.any(1, keepdim=True)
+        chosen = torch.zeros_like(allowed).scatter(1, nearest, True) | ~instructions.any(1, keepdim=True)
         return {**observation, "action_mask": allowed & chosen}
 
-    def _wishes(self, people: Sequence[Observed]) -> Tensor | None:
+    def _instructions(self, people: Sequence[Observed]) -> Tensor | None:
         """What people say they want, float32 (B, u); None where the world has no instruction encoder."""
         texts = [person.instruction for person in people]
         if self.world.instruction is not None:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.encoders.errors import PolicyError
-from recloop.envs.observation import Observation
-from recloop.envs.randomness import Draw
-from recloop.envs.retrieval import best_of
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.retrieval import best_of
 
 FORBIDDEN = -1e9
 """Score of a masked place: finite, so that gradients through it are zero instead of NaN."""

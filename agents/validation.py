@@ -3,10 +3,10 @@
 import torch
 
 from recloop.agents.policy import Policy
-from recloop.envs.core import Core
-from recloop.envs.observation import DEFAULT_KEYS
-from recloop.envs.randomness import Draw
-from recloop.envs.world import World
+from recloop.envs.interaction.observation import DEFAULT_KEYS
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.core import Core
+from recloop.envs.world.world import World
 
 _SEED = 715_517
 """Of the validation lanes, apart from any training seed."""

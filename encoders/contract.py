@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
-from recloop.encoders.behavior import ItemBehavior, TextBehavior
 from recloop.encoders.instruction.encoder import InstructionEncoder
-from recloop.encoders.items import ItemEncoder
+from recloop.encoders.items.encoder import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.patterns import BehaviorTopics, UserSegments
-from recloop.encoders.state import StateEncoder
-from recloop.encoders.text import HashedText, TextEncoder
+from recloop.encoders.state.behavior import ItemBehavior, TextBehavior
+from recloop.encoders.state.encoder import StateEncoder
+from recloop.encoders.text.encoder import HashedText, TextEncoder
 
 
 @runtime_checkable

@@ -6,46 +6,47 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 
 if TYPE_CHECKING:
-    from recloop.envs.actions import ActionCodec, EncoderRetriever, Retriever, make_codec
-    from recloop.envs.built_in import built_in_world
-    from recloop.envs.core import Core
-    from recloop.envs.gym_env import RecommendEnv
-    from recloop.envs.gym_vector import RecommendVectorEnv
+    from recloop.envs.interaction.randomness import Draw
+    from recloop.envs.interaction.response import Expected, Past, Response, State
+    from recloop.envs.interaction.reward import Outcome, WeightedReward
+    from recloop.envs.interaction.transition import Transition
     from recloop.envs.logs.schema import Signal
-    from recloop.envs.randomness import Draw
-    from recloop.envs.rewards import Outcome, WeightedReward
-    from recloop.envs.sb3_vector import SB3VecEnv
-    from recloop.envs.transition import Transition
+    from recloop.envs.simulation.actions import ActionCodec, EncoderRetriever, Retriever, make_codec
+    from recloop.envs.simulation.core import Core
+    from recloop.envs.skins.gym_env import RecommendEnv
+    from recloop.envs.skins.gym_vector import RecommendVectorEnv
+    from recloop.envs.skins.sb3_vector import SB3VecEnv
+    from recloop.envs.truth.built_in import built_in_world
     from recloop.envs.users.checks import check_users
-    from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+    from recloop.envs.users.contract import UserSimulator
     from recloop.envs.users.per_user import PerUserSimulator
-    from recloop.envs.world import World
+    from recloop.envs.world.world import World
 
 ENV_ID = "recloop/Recommend-v0"
 
 _HOMES = {
-    "ActionCodec": "actions",
-    "Core": "core",
-    "Draw": "randomness",
-    "EncoderRetriever": "actions",
-    "Expected": "users.contract",
-    "Outcome": "rewards",
-    "Past": "users.contract",
+    "ActionCodec": "simulation.actions",
+    "Core": "simulation.core",
+    "Draw": "interaction.randomness",
+    "EncoderRetriever": "simulation.actions",
+    "Expected": "interaction.response",
+    "Outcome": "interaction.reward",
+    "Past": "interaction.response",
     "PerUserSimulator": "users.per_user",
-    "RecommendEnv": "gym_env",
-    "RecommendVectorEnv": "gym_vector",
-    "Response": "users.contract",
-    "Retriever": "actions",
-    "SB3VecEnv": "sb3_vector",
+    "RecommendEnv": "skins.gym_env",
+    "RecommendVectorEnv": "skins.gym_vector",
+    "Response": "interaction.response",
+    "Retriever": "simulation.actions",
+    "SB3VecEnv": "skins.sb3_vector",
     "Signal": "logs.schema",
-    "State": "users.contract",
-    "Transition": "transition",
+    "State": "interaction.response",
+    "Transition": "interaction.transition",
     "UserSimulator": "users.contract",
-    "WeightedReward": "rewards",
-    "World": "world",
-    "built_in_world": "built_in",
+    "WeightedReward": "interaction.reward",
+    "World": "world.world",
+    "built_in_world": "truth.built_in",
     "check_users": "users.checks",
-    "make_codec": "actions",
+    "make_codec": "simulation.actions",
 }
 """Public name -> the module it is loaded from when first used: torch stays out of a mere registration."""
 
@@ -63,8 +64,8 @@ def __dir__() -> list[str]:
 if ENV_ID not in gym.registry:
     gym.register(
         ENV_ID,
-        entry_point="recloop.envs.gym_env:RecommendEnv",
-        vector_entry_point="recloop.envs.gym_vector:RecommendVectorEnv",
+        entry_point="recloop.envs.skins.gym_env:RecommendEnv",
+        vector_entry_point="recloop.envs.skins.gym_vector:RecommendVectorEnv",
     )
 
 __all__ = [

@@ -7,25 +7,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recloop.experiments.claims import Claim, Level, claims_of
-    from recloop.experiments.compare import CompareConfig
-    from recloop.experiments.comparison import Comparison
-    from recloop.experiments.evaluate import Arena, Rollout, rollout
-    from recloop.experiments.train import TrainConfig
+    from recloop.experiments.commands.compare import CompareConfig
+    from recloop.experiments.commands.train import TrainConfig
+    from recloop.experiments.comparison.claims import Claim, Level, claims_of
+    from recloop.experiments.comparison.evaluate import Evaluator, Rollout, rollout
+    from recloop.experiments.comparison.results import Comparison
 
 _HOMES = {
-    "Arena": "evaluate",
-    "Claim": "claims",
-    "CompareConfig": "compare",
-    "Comparison": "comparison",
-    "Level": "claims",
-    "Rollout": "evaluate",
-    "TrainConfig": "train",
-    "claims_of": "claims",
-    "rollout": "evaluate",
+    "Evaluator": "comparison.evaluate",
+    "Claim": "comparison.claims",
+    "CompareConfig": "commands.compare",
+    "Comparison": "comparison.results",
+    "Level": "comparison.claims",
+    "Rollout": "comparison.evaluate",
+    "TrainConfig": "commands.train",
+    "claims_of": "comparison.claims",
+    "rollout": "comparison.evaluate",
 }
 
-__all__ = ["Arena", "Claim", "CompareConfig", "Comparison", "Level", "Rollout", "TrainConfig", "claims_of", "rollout"]
+__all__ = [
+    "Claim",
+    "CompareConfig",
+    "Comparison",
+    "Evaluator",
+    "Level",
+    "Rollout",
+    "TrainConfig",
+    "claims_of",
+    "rollout",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,26 +24,44 @@ from typing import Any, NoReturn, TypeVar
 Config = TypeVar("Config")
 
 COMMANDS = {
-    "demo": ("recloop.experiments.demo:DemoConfig", "the built-in truth world: five policies, a planner, a report"),
-    "build": ("recloop.experiments.build:BuildCommand", "a log of behaviour becomes a world"),
-    "inspect": ("recloop.experiments.inspect_world:InspectConfig", "what a world holds, learned and assumed"),
-    "train": ("recloop.experiments.train:TrainConfig", "train one policy in a world"),
-    "compare": ("recloop.experiments.compare:CompareConfig", "train, evaluate and compare policies, with a report"),
+    "demo": (
+        "recloop.experiments.commands.demo:DemoConfig",
+        "the built-in truth world: five policies, a planner, a report",
+    ),
+    "build": ("recloop.experiments.commands.build:BuildCommand", "a log of behaviour becomes a world"),
+    "inspect": ("recloop.experiments.commands.inspect:InspectConfig", "what a world holds, learned and assumed"),
+    "train": ("recloop.experiments.commands.train:TrainConfig", "train one policy in a world"),
+    "compare": (
+        "recloop.experiments.commands.compare:CompareConfig",
+        "train, evaluate and compare policies, with a report",
+    ),
     "agreement": (
-        "recloop.experiments.agreement:AgreementConfig",
+        "recloop.experiments.commands.agreement:AgreementConfig",
         "are policies ranked alike by training users, judges and the truth?",
     ),
-    "recommend": ("recloop.experiments.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
-    "fidelity": ("recloop.experiments.fidelity:FidelityCommand", "are simulated users like the logged ones?"),
-    "download": ("recloop.experiments.download:DownloadConfig", "fetch a published data set, with its checksum"),
-    "graph": ("recloop.experiments.graph:GraphConfig", "a knowledge graph in a database: build, neighbours, paths"),
-    "users": ("recloop.experiments.users:UsersConfig", "user simulators that are there, in a world or installed"),
+    "recommend": ("recloop.experiments.commands.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
+    "fidelity": ("recloop.experiments.commands.fidelity:FidelityCommand", "are simulated users like the logged ones?"),
+    "download": (
+        "recloop.experiments.commands.download:DownloadConfig",
+        "fetch a published data set, with its checksum",
+    ),
+    "graph": (
+        "recloop.experiments.commands.graph:GraphConfig",
+        "a knowledge graph in a database: build, neighbours, paths",
+    ),
+    "users": (
+        "recloop.experiments.commands.users:UsersConfig",
+        "user simulators that are there, in a world or installed",
+    ),
     "distill": (
-        "recloop.experiments.distill:DistillConfig",
+        "recloop.experiments.commands.distill:DistillConfig",
         "ask a language model about slates within a budget, and fit fast users to its answers",
     ),
-    "bench": ("recloop.experiments.bench:BenchCommand", "how fast it is here, beside references in the same run"),
-    "check-users": ("recloop.experiments.check_users:CheckUsersConfig", "does a user simulator keep the contract?"),
+    "bench": ("recloop.experiments.bench.bench:BenchCommand", "how fast it is here, beside references in the same run"),
+    "check-users": (
+        "recloop.experiments.commands.check_users:CheckUsersConfig",
+        "does a user simulator keep the contract?",
+    ),
 }
 """Command -> dotted path of its settings (the module's `main` runs them) and what it is for."""
 
@@ -85,7 +103,7 @@ def run_script(settings: type[Config], command: Callable[[Config], Any]) -> None
 
 def guarded(run: Callable[[], None]) -> None:
     """Run a command; bad input, a full disk or an interruption end it in one line and an exit code."""
-    from recloop.encoders.errors import RecloopError
+    from recloop.encoders.base.errors import RecloopError
 
     try:
         run()

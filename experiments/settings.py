@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from recloop.encoders.errors import RecloopError, unknown_name
-from recloop.encoders.storage import replacing_file
+from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.encoders.base.storage import replacing_file
 
 Config = TypeVar("Config")
 
@@ -20,7 +20,7 @@ def at_least(limit: int, **values: int | None) -> None:
 
     >>> at_least(1, seeds=0)
     Traceback (most recent call last):
-    recloop.encoders.errors.RecloopError: --seeds 0 is too few; it must be at least 1
+    recloop.encoders.base.errors.RecloopError: --seeds 0 is too few; it must be at least 1
     """
     for name, value in values.items():
         if value is not None and value < limit:

@@ -18,8 +18,8 @@ from recloop.agents.registry import make_policy, save_policy
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.per_user import PerUserSimulator, item_luck
-from recloop.envs.world import World
-from recloop.experiments.evaluate import rollout
+from recloop.envs.world.world import World
+from recloop.experiments.comparison.evaluate import rollout
 from recloop.experiments.settings import at_least
 
 
@@ -68,7 +68,7 @@ class TemplateConfig:
 
 def main(config: TemplateConfig) -> dict[str, float]:
     """Check, train, compare; returns the mean reward of each policy."""
-    from recloop.envs.built_in import built_in_world
+    from recloop.envs.truth.built_in import built_in_world
 
     world = built_in_world() if config.world is None else World.load(config.world)
     users = MoodyUsers()

@@ -15,7 +15,7 @@ from recloop.envs import built_in_world, check_users
 from recloop.envs.logs.schema import LoggedBehavior
 from recloop.envs.users.registry import find_simulator
 from recloop.experiments.cli import COMMANDS
-from recloop.experiments.evaluate import Arena
+from recloop.experiments.comparison.evaluate import Evaluator
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
@@ -37,13 +37,13 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_your_own_users_keep_the_contract(modules: Path) -> None:
     simulator = find_simulator("my_users:MoodyUsers")()
     check_users(simulator, built_in_world())
-    arena = Arena(built_in_world(), simulator, lanes=20)
+    arena = Evaluator(built_in_world(), simulator, lanes=20)
     assert arena.run(make_policy("popularity", built_in_world())).length.mean() > 1
 
 
 def test_your_own_policy_beats_random(modules: Path) -> None:
     world = built_in_world()
-    arena = Arena(world, "truth", lanes=300)
+    arena = Evaluator(world, "truth", lanes=300)
     mine, random = (arena.run(make_policy(name, world)).value.mean() for name in ("my_policy:Nearest", "random"))
     assert mine > random
 
@@ -65,7 +65,7 @@ def test_the_environment_snippet_runs() -> None:
 
 def test_a_truth_world_writes_its_log() -> None:
     found: dict[str, object] = {}
-    exec(_block("from recloop.envs.users.truth"), found)
+    exec(_block("from recloop.envs.truth"), found)
     log = found["log"]
     assert isinstance(log, LoggedBehavior)
     assert log.has_exposures
@@ -88,5 +88,5 @@ def test_commands_take_what_the_readme_gives_them(line: str) -> None:
 
 def test_torch_threads_are_left_alone() -> None:
     before = torch.get_num_threads()
-    import_module("recloop.envs.built_in")
+    import_module("recloop.envs.truth.built_in")
     assert torch.get_num_threads() == before

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
-from recloop.envs.observation import Observation
-from recloop.envs.world import World
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.world.world import World
 
 
 class ContentPolicy(ScoringPolicy):

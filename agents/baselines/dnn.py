@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
-from recloop.encoders.errors import PolicyError
-from recloop.envs.observation import Observation
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.world.world import World
 
 
 @dataclass(frozen=True)

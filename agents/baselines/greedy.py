@@ -10,11 +10,12 @@ from torch import Tensor
 from recloop.agents.policy import Carry, FitOptions, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask, best_slate
-from recloop.encoders.errors import PolicyError
-from recloop.envs.observation import Observation, past_of
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Past, UserSimulator
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import Observation, past_of
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Past
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import World
 
 SHORTLIST = 64
 """Items of highest utility whose expected reward is worked out; more than any slate the field shows."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from recloop.agents.baselines.greedy import SHORTLIST, GreedyPolicy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import best_slate, sample_slate
-from recloop.envs.randomness import Draw
+from recloop.envs.interaction.randomness import Draw
 
 _LOWEST = -1e9
 """Worth of what may not be taken (again)."""

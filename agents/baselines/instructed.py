@@ -8,11 +8,11 @@ from torch import Tensor
 
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
-from recloop.encoders.errors import PolicyError
+from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.instruction.encoder import InstructionEncoder
-from recloop.encoders.state import StateEncoder
-from recloop.envs.observation import Observation
-from recloop.envs.world import World
+from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.world.world import World
 
 
 class InstructedPolicy(ScoringPolicy):

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from recloop.agents.slates import best_slate
-from recloop.encoders.errors import PolicyError
-from recloop.envs.core import Core
-from recloop.envs.rewards import WeightedReward
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.simulation.core import Core
+from recloop.envs.truth.tastes import TasteUsers
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.truth.tastes import TasteUsers
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """What the future may weigh, tried from the least."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import PolicyError
+from recloop.encoders.base.errors import PolicyError
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 
 Scorer = Callable[[Tensor], Tensor]

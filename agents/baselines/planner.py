@@ -7,23 +7,23 @@ from torch import Tensor
 
 from recloop.agents.baselines.lookahead import Lookahead, lookahead_slates
 from recloop.agents.policy import Carry, FitOptions, Policy
-from recloop.encoders.errors import PolicyError
-from recloop.envs.core import Core
-from recloop.envs.observation import Observation
-from recloop.envs.randomness import Draw
-from recloop.envs.rewards import WeightedReward
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.simulation.core import Core
+from recloop.envs.truth.matrix import MatrixUsers
+from recloop.envs.truth.tastes import TasteUsers
+from recloop.envs.truth.topics import TopicUsers
+from recloop.envs.truth.topics_optimum import Optimum, best_slates, boredom_number, solve
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.topics import TopicUsers
-from recloop.envs.users.topics_optimum import Optimum, best_slates, boredom_number, solve
-from recloop.envs.users.truth.matrix import MatrixUsers
-from recloop.envs.users.truth.tastes import TasteUsers
-from recloop.envs.world import World
+from recloop.envs.world.world import World
 
 
 class PlannerPolicy(Policy):
     """Plans from the users' true state.
 
-    In a world of `TopicUsers` it plays the computed optimum: see `recloop.envs.users.topics_optimum` for why it is
+    In a world of `TopicUsers` it plays the computed optimum: see `recloop.envs.truth.topics_optimum` for why it is
     exact; the programme is solved once for every user that it meets in a core. In the other truth worlds it looks
     ahead (`recloop.agents.baselines.lookahead`): optimal where nothing shown changes the users, a good plan and no
     bound where it does.

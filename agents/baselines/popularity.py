@@ -7,8 +7,8 @@ from torch import Tensor
 
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
-from recloop.envs.observation import Observation
-from recloop.envs.world import World
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.world.world import World
 
 
 class PopularityPolicy(ScoringPolicy):

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.slates import sample_slate, slate_log_prob
-from recloop.envs.observation import Observation
-from recloop.envs.randomness import Draw
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.randomness import Draw
 
 
 class RandomPolicy(Policy):

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
-from recloop.encoders.errors import PolicyError
-from recloop.envs.observation import Observation
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.world.world import World
 
 _FEWEST_PASSES, _MOST_ITEMS = 3, 4_000_000
 """What bounds training by default on a large log."""

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from recloop.agents.baselines.next_item import without_last
 from recloop.agents.baselines.sasrec import SASRec, SASRecConfig
 from recloop.agents.policy import FitOptions
-from recloop.encoders.errors import PolicyError
-from recloop.envs.core import checked_device
+from recloop.encoders.base.errors import PolicyError
 from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.simulation.core import checked_device
 
 
 def train_sasrec(

@@ -10,9 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recloop.encoders.errors import PolicyError, RecloopError
-from recloop.encoders.lanes import Lanes
-from recloop.encoders.storage import json_like, read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.base.errors import PolicyError, RecloopError
+from recloop.encoders.base.storage import (
+    json_like,
+    read_json,
+    read_tensors,
+    replacing_folder,
+    write_json,
+    write_tensors,
+)
+from recloop.encoders.base.tensor_struct import TensorStruct
 
 FORMAT = 1
 """Version of the checkpoint's layout; another one is refused."""
@@ -135,7 +142,7 @@ def restore_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _parts(tree: Any) -> dict[str, Any] | None:
-    if isinstance(tree, Lanes):
+    if isinstance(tree, TensorStruct):
         return tree.held()
     if is_dataclass(tree) and not isinstance(tree, type):
         return {f.name: getattr(tree, f.name) for f in fields(tree)}

@@ -14,11 +14,11 @@ from recloop.agents.configs import AgentConfig
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import Policy
 from recloop.agents.serving import Serving
-from recloop.envs.actions import Retriever
-from recloop.envs.compiling import Compiled
-from recloop.envs.observation import Observation, ObservationSpec
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Response
+from recloop.envs.interaction.observation import Observation, ObservationSpec
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Response
+from recloop.envs.simulation.actions import Retriever
+from recloop.envs.simulation.compiling import Compiled
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Task:
     compile: bool = False
 
     def compiled(self, function: Callable[..., Any], what: str) -> Callable[..., Any]:
-        """`function`, called `what` in a warning, through `recloop.envs.compiling.Compiled` where that is asked for."""
+        """`function`, called `what` in a warning, as generated code where that is asked for."""
         return Compiled(function, what, self.device) if self.compile else function
 
 
 @dataclass(frozen=True)
-class Acted:
+class ActionSample:
     """A choice of B lanes.
 
     Args:
@@ -74,16 +74,16 @@ class Step:
         reward: float32 (B,), penalties taken off.
         terminated: bool (B,) the user left for good: nothing comes after.
         truncated: bool (B,) the time limit came first: the value of `after` is still owed.
-        after: the same users just after the step, before any of them was replaced by the next.
+        next_observation: the same users just after the step, before any of them was replaced by the next.
     """
 
     seen: Observation
-    acted: Acted
+    acted: ActionSample
     response: Response
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
-    after: Observation
+    next_observation: Observation
 
 
 class Learner(ABC):
@@ -116,7 +116,7 @@ class Learner(ABC):
         self.task, self.config = task, config
 
     @abstractmethod
-    def act(self, seen: Observation, draw: Draw) -> Acted:
+    def act(self, seen: Observation, draw: Draw) -> ActionSample:
         """Choose slates while learning, exploration included; all noise comes from `draw` (B lanes)."""
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """One loop trains every learner of ours: act `horizon` times in all lanes, learn from it, and so on.
 
 from recloop.agents.learners.loop import learn
-from recloop.agents.learners.ppo import PPO, PPOConfig
+from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 policy = learn(PPO, world, FitOptions(seed=0, steps=200_000, checkpoint=Path("checkpoints/ppo")), PPOConfig(lanes=128))
 """
 
@@ -24,14 +24,14 @@ from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.validation import Validation
-from recloop.encoders.errors import PolicyError
-from recloop.encoders.storage import json_like
-from recloop.envs.actions import EncoderRetriever
-from recloop.envs.core import Core
-from recloop.envs.observation import Observation
-from recloop.envs.penalties import training_reward
-from recloop.envs.randomness import Draw
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.storage import json_like
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.actions import EncoderRetriever
+from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.penalties import training_reward
+from recloop.envs.world.world import World
 
 VALIDATION_TAG = "validation/return"
 LOSS_TAG = "train/loss"
@@ -152,7 +152,7 @@ class Training:
             draw = Draw.at(self.options.seed + _OWN_LUCK, core.lanes, core.episode, core.past.step)
             acted = learner.act(seen, draw)
             step = core.step(acted.slate)
-            after = self._completed(step.after) if learner.values_candidates else step.after
+            after = self._completed(step.next_observation) if learner.values_candidates else step.next_observation
             learner.keep(Step(seen, acted, step.response, step.reward, step.terminated, step.truncated, after))
             self.episodes.add(step.reward, step.terminated | step.truncated)
             seen = self._observed()

@@ -5,9 +5,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recloop.envs.rewards import WeightedReward
-from recloop.envs.users.contract import Response
-from recloop.envs.world import World
+from recloop.envs.interaction.response import Response
+from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.world.world import World
 
 
 def place_weights(world: World) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import PolicyError
+from recloop.encoders.base.errors import PolicyError
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.encoders.lanes import Lanes
-from recloop.encoders.state import StateEncoder
-from recloop.envs.observation import CONTEXT, Observation
+from recloop.encoders.base.tensor_struct import TensorStruct
+from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.interaction.observation import CONTEXT, Observation
 
 FEATURE_KEYS = ("state", "shown", "answers", "context")
 """The observation keys that features are made of, besides `profile` in a world that has profiles."""
@@ -134,7 +134,7 @@ class SlateMeans(nn.Module):
 
 
 @dataclass(frozen=True)
-class FeatureInputs(Lanes):
+class FeatureInputs(TensorStruct):
     """What `LoopFeatures` reads in an observation before any parameter is involved: worked out once, used often.
 
     Args:

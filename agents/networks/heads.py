@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from recloop.agents.networks.features import ANCHORS, ItemTables, LoopFeatures, NetworkConfig
 from recloop.agents.networks.products import gathered_products
 from recloop.agents.slates import FORBIDDEN
-from recloop.envs.observation import Observation
+from recloop.envs.interaction.observation import Observation
 
 FACTS = ("encoder score", "log popularity", "times shown", *(f"likeness to {anchor}" for anchor in ANCHORS))
 """What a head knows of an item for this user besides its vector; `times shown` in the last L slates."""

@@ -13,12 +13,12 @@ from recloop.agents.networks.heads import Actor, HeadName, admissible, make_acto
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask, best_slate, sample, slate_log_prob
-from recloop.encoders.errors import PolicyError
-from recloop.envs.actions import EncoderRetriever
-from recloop.envs.observation import Observation
-from recloop.envs.randomness import Draw
-from recloop.envs.retrieval import best_rows
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.actions import EncoderRetriever
+from recloop.envs.simulation.retrieval import best_rows
+from recloop.envs.world.world import World
 
 
 class ActorPolicy(Policy):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from recloop.agents.networks.features import ItemTables, NetworkConfig
 from recloop.agents.networks.heads import HeadName, ValueHead, make_actor
 from recloop.agents.sb3.slate_distribution import PlackettLuceDistribution
-from recloop.envs.observation import Observation
+from recloop.envs.interaction.observation import Observation
 
 
 class ItemActor(BaseFeaturesExtractor):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from recloop.agents.networks.policy import ActorPolicy
 from recloop.agents.validation import Validation
-from recloop.encoders.errors import PolicyError
+from recloop.encoders.base.errors import PolicyError
 
 Log = Callable[[str, float, int], None]
 """Takes (tag, value, step)."""

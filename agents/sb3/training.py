@@ -40,11 +40,11 @@ from recloop.agents.sb3.configs import (
 from recloop.agents.sb3.monitoring import Watch, logger_to
 from recloop.agents.serving import Serving
 from recloop.agents.validation import Validation
-from recloop.encoders.errors import PolicyError, unknown_name
-from recloop.encoders.storage import json_like
-from recloop.envs.penalties import training_reward
-from recloop.envs.sb3_vector import SB3VecEnv
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError, unknown_name
+from recloop.encoders.base.storage import json_like
+from recloop.envs.simulation.penalties import training_reward
+from recloop.envs.skins.sb3_vector import SB3VecEnv
+from recloop.envs.world.world import World
 
 Algorithm = Callable[["AgentConfig", VecEnv, dict[str, Any], int, str], BaseAlgorithm]
 """(config, environment, policy arguments, seed, device) -> an algorithm ready to learn."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.base.errors import EncoderError, unknown_name
+from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.instruction.language import other_language
-from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
-from recloop.encoders.text import HashedText, TextEncoder, TextVectors
+from recloop.encoders.text.encoder import HashedText, TextEncoder, TextVectors
 
 FORMAT = 1
 LONGEST = 100

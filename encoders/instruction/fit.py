@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.instruction.facts import Ints, ItemFacts, plain_title
 from recloop.encoders.instruction.pairs import Instruction, draw_instructions
 from recloop.encoders.instruction.phrases import TRAINING, PhraseBook
-from recloop.encoders.text import TextVectors
+from recloop.encoders.text.encoder import TextVectors
 
 _TEXT_WEIGHT = 3.0
 """At the start an item's text counts for so many titles or attributes."""

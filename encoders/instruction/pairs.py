@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.instruction.facts import ALIKE, DECADE, WHOLE, YEAR, Fact, Ints, ItemFacts
 from recloop.encoders.instruction.phrases import PhraseBook
 

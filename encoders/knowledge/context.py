@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.links import item_links, kind_name
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recloop.encoders.errors import EncoderError, unknown_name
-from recloop.encoders.items import ItemKnowledge
+from recloop.encoders.base.errors import EncoderError, unknown_name
+from recloop.encoders.items.encoder import ItemKnowledge
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.links import item_links, kind_name, sharing
 from recloop.encoders.knowledge.triple_scores import HALVED, Embeddings, Model

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow
 
-from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.base.errors import EncoderError, unknown_name
 
 Ints = npt.NDArray[np.int64]
 

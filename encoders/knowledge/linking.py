@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.encoders.knowledge.linking_titles import Title, digits, title_of, year_of
+from recloop.encoders.knowledge.title_keys import Title, digits, title_of, year_of
 
 Shared = Literal["equal", "best", "all"]
 REASONS = {

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.triple_report import BadLines, OnBadLines, TripleReport
 

@@ -12,7 +12,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.base.errors import EncoderError, unknown_name
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.ntriples import DUMPS, read_ntriples
 from recloop.encoders.knowledge.triple_report import BadLines, OnBadLines, TripleReport

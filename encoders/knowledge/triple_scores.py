@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.encoders.errors import EncoderError, unknown_name
-from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.base.errors import EncoderError, unknown_name
+from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 1
 Model = Literal["transe", "distmult", "complex", "rotate"]

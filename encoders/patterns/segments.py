@@ -13,9 +13,9 @@ from sklearn.metrics import silhouette_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
+from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.patterns.portraits import Portrait
-from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 1
 TRIED = range(2, 11)

@@ -14,9 +14,9 @@ from scipy.special import psi
 from sklearn.decomposition import LatentDirichletAllocation
 from torch import Tensor
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
+from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.patterns.portraits import Portrait
-from recloop.encoders.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
 FORMAT = 1
 Floats = npt.NDArray[np.float64]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recloop.encoders.behavior_text import HistoryTemplate, history_text
+from recloop.encoders.text.history import HistoryTemplate, history_text
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 

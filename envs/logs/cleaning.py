@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Signal
 
 Mask = npt.NDArray[np.bool_]

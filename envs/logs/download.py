@@ -14,8 +14,8 @@ from typing import Any
 import pooch
 from tqdm import tqdm
 
-from recloop.encoders.errors import LogError, unknown_name
-from recloop.encoders.storage import replacing_folder
+from recloop.encoders.base.errors import LogError, unknown_name
+from recloop.encoders.base.storage import replacing_folder
 
 TIMEOUT = 30.0
 """Seconds without an answer after which a home counts as unreachable."""

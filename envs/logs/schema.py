@@ -7,7 +7,7 @@ from typing import Any, Literal, NewType, Self
 
 import pandas as pd
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 
 ExternalId = NewType("ExternalId", str)

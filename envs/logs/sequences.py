@@ -71,7 +71,7 @@ class Sequences:
     given: npt.NDArray[np.bool_]
     slates: Slates | None = None
     policies: tuple[str, ...] = ()
-    told: Ints | None = None
+    profile_prefix: Ints | None = None
 
     @classmethod
     def empty(cls, users: int, catalogue_size: int, signals: int) -> "Sequences":
@@ -102,7 +102,7 @@ class Sequences:
     @property
     def first_scored(self) -> Ints:
         """The step of each user from which fits and measures score, int64 (U,): 0 where features tell of none."""
-        return np.zeros(self.users, dtype=np.int64) if self.told is None else self.told
+        return np.zeros(self.users, dtype=np.int64) if self.profile_prefix is None else self.profile_prefix
 
     def consumed_after(self, steps: Ints) -> Ints:
         """How many items each user had consumed after their first `steps` (U,), int64 (U,)."""
@@ -133,7 +133,7 @@ class Sequences:
             feedback=self.feedback[rows],
             given=self.given[rows],
             slates=slates,
-            told=None if self.told is None else self.told[users],
+            profile_prefix=None if self.profile_prefix is None else self.profile_prefix[users],
         )
 
     def popularity(self, users: Ints) -> Floats:

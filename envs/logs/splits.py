@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.compile import ordered_rows
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 

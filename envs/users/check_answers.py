@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import UserSimulatorError
+from recloop.encoders.base.errors import UserSimulatorError
+from recloop.envs.interaction.response import Expected, Response
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.contract import Expected, Response
 
 TOLERANCE = 1e-5
 """How far floats may lie apart between one lane alone and the same lane among many."""

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Past, UserSimulator
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Past
+from recloop.envs.users.contract import UserSimulator
 
 
 @dataclass(frozen=True)

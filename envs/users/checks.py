@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import UserSimulatorError
+from recloop.encoders.base.errors import UserSimulatorError
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
-from recloop.envs.randomness import Draw
 from recloop.envs.users.check_answers import TOLERANCE, AnswerChecks, Notes
 from recloop.envs.users.check_moments import Moment, close, rows_of, tensors_of
-from recloop.envs.users.contract import Expected, Past, Response, UserSimulator
+from recloop.envs.users.contract import UserSimulator
 
 if TYPE_CHECKING:
-    from recloop.envs.world import World
+    from recloop.envs.world.world import World
 
 
 def check_users(

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import UserSimulatorError
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Past, Response, UserSimulator
+from recloop.encoders.base.errors import UserSimulatorError
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Past, Response
+from recloop.envs.users.contract import UserSimulator
 
 if TYPE_CHECKING:
-    from recloop.envs.world import World
+    from recloop.envs.world.world import World
 
 
 _64_BITS = (1 << 64) - 1

@@ -5,8 +5,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, Self, cast, runtime_checkable
 
-from recloop.encoders.errors import UserSimulatorError, unknown_name
-from recloop.encoders.storage import read_json, write_json
+from recloop.encoders.base.errors import UserSimulatorError, unknown_name
+from recloop.encoders.base.storage import read_json, write_json
 from recloop.envs.users.contract import UserSimulator
 
 KINDS = {
@@ -14,13 +14,13 @@ KINDS = {
     "attentive": "recloop.envs.users.fitted.attentive:AttentiveUsers",
     "factor": "recloop.envs.users.fitted.factor:FactorUsers",
     "ensemble": "recloop.envs.users.fitted.ensemble:EnsembleUsers",
-    "topics": "recloop.envs.users.topics:TopicUsers",
-    "clicks": "recloop.envs.users.truth.clicks:ClickUsers",
-    "cascade": "recloop.envs.users.truth.cascade:CascadeUsers",
-    "clickbait": "recloop.envs.users.truth.clickbait:ClickbaitUsers",
-    "drift": "recloop.envs.users.truth.drift:DriftUsers",
-    "retention": "recloop.envs.users.truth.retention:RetentionUsers",
-    "matrix": "recloop.envs.users.truth.matrix:MatrixUsers",
+    "topics": "recloop.envs.truth.topics:TopicUsers",
+    "clicks": "recloop.envs.truth.clicks:ClickUsers",
+    "cascade": "recloop.envs.truth.cascade:CascadeUsers",
+    "clickbait": "recloop.envs.truth.clickbait:ClickbaitUsers",
+    "drift": "recloop.envs.truth.drift:DriftUsers",
+    "retention": "recloop.envs.truth.retention:RetentionUsers",
+    "matrix": "recloop.envs.truth.matrix:MatrixUsers",
 }
 """Kind -> dotted path of the simulators that a world folder may hold."""
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.encoders.state import StateEncoder
-from recloop.encoders.state_config import StateEncoderConfig
+from recloop.encoders.state.config import StateEncoderConfig
+from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Expected, Past, Response, State
+from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Sequences
-from recloop.envs.randomness import Draw
-from recloop.envs.rewards import WeightedReward
-from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
-from recloop.envs.world import Card, Catalogue, UserTable, World
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import Card, Catalogue, UserTable, World
 
 SIGNALS = (
     Signal("click"),

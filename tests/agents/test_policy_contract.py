@@ -10,11 +10,11 @@ import torch
 
 import recloop.agents
 from recloop.agents import KINDS, POLICIES, FitOptions, Observed, Policy, load_policy, make_policy, save_policy
-from recloop.agents.learners.proto import ProtoPolicy
-from recloop.envs.built_in import built_in_world
-from recloop.envs.core import Core
-from recloop.envs.observation import DEFAULT_KEYS, Observation
-from recloop.envs.world import World
+from recloop.agents.learners.off_policy.proto import ProtoPolicy
+from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
+from recloop.envs.simulation.core import Core
+from recloop.envs.truth.built_in import built_in_world
+from recloop.envs.world.world import World
 
 ELSEWHERE = {"instructed", "actor", "slateq", "wolpertinger", "sac", "hac"}
 """Kinds under contract in test_instructed, networks/test_policy and learners/test_contract."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from recloop.agents import FitOptions, Observed, Policy, load_policy, make_policy, needs_training, save_policy
-from recloop.encoders.errors import PolicyError
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.world.world import World
 
 OWN = """
 import torch

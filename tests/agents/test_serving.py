@@ -12,11 +12,11 @@ import torch
 
 from recloop.agents import Observed, Policy, Serving, load_policy, make_policy, save_policy
 from recloop.agents.observed import past_of_people
-from recloop.encoders.errors import PolicyError
-from recloop.envs.core import Core
-from recloop.envs.observation import DEFAULT_KEYS
-from recloop.envs.patterns import PatternConfig, with_patterns
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import DEFAULT_KEYS
+from recloop.envs.simulation.core import Core
+from recloop.envs.world.patterns import PatternConfig, with_patterns
+from recloop.envs.world.world import World
 
 
 @pytest.fixture(scope="module")

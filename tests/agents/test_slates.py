@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recloop.agents.slates import FORBIDDEN, best_slate, pick_log_probs, sample_slate, slate_log_prob
-from recloop.encoders.errors import PolicyError
-from recloop.envs.randomness import Draw
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.randomness import Draw
 
 SCORES = [0.5, -1.0, 2.0, 0.0]
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 import recloop.encoders
-from recloop.encoders.behavior import ItemBehavior, TextBehavior
+from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.contract import ENCODERS, Encoder
-from recloop.encoders.errors import RecloopError
 from recloop.encoders.instruction.encoder import InstructionEncoder
-from recloop.encoders.items import ItemEncoder
+from recloop.encoders.items.encoder import ItemEncoder
 from recloop.encoders.knowledge.triple_scores import Embeddings
 from recloop.encoders.patterns import BehaviorTopics, UserSegments
-from recloop.encoders.state import StateEncoder
-from recloop.encoders.text import HashedText, TextEncoder
+from recloop.encoders.state.behavior import ItemBehavior, TextBehavior
+from recloop.encoders.state.encoder import StateEncoder
+from recloop.encoders.text.encoder import HashedText, TextEncoder
 
 Case = tuple[Encoder, Callable[[Any], torch.Tensor]]
 """An encoder, and some vectors of it."""

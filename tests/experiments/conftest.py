@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from recloop.envs.built_in import TopicWorldConfig, topic_world
-from recloop.envs.users.topics import TopicRules, TopicUsers
-from recloop.envs.world import World
+from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
+from recloop.envs.truth.topics import TopicRules, TopicUsers
+from recloop.envs.world.world import World
 
 
 @pytest.fixture(scope="session")

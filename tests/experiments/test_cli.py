@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recloop.envs.world import FORMAT, World
+from recloop.envs.world.world import FORMAT, World
 from recloop.experiments.cli import COMMANDS, guarded, main
 
 COMMON = ["--no-progress"]
@@ -203,7 +203,7 @@ def test_check_users_names_each_broken_promise(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "users_of_mine.py").write_text(
-        "from recloop.envs.users.topics import TopicUsers\n"
+        "from recloop.envs.truth.topics import TopicUsers\n"
         "class NeedsArguments(TopicUsers): pass\n"
         "class Nothing(TopicUsers):\n"
         "    signals = ()\n"

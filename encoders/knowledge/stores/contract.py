@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 
 MAX_HOPS = 3

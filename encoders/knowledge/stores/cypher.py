@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.base.errors import EncoderError, unknown_name
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores.contract import (
     MAX_HOPS,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from recloop.encoders.errors import EncoderError, unknown_name
+from recloop.encoders.base.errors import EncoderError, unknown_name
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores.contract import (
     MAX_HOPS,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 
 if TYPE_CHECKING:
     from recloop.encoders.knowledge.stores.cypher import CypherStore

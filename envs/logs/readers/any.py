@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recloop.encoders.errors import LogError, unknown_name
+from recloop.encoders.base.errors import LogError, unknown_name
 from recloop.envs.logs.readers.atomic import read_atomic_log
-from recloop.envs.logs.readers.coat import is_coat, read_coat_log
-from recloop.envs.logs.readers.kuairand import is_kuairand, read_kuairand_log
-from recloop.envs.logs.readers.kuairec import is_kuairec, read_kuairec_log
-from recloop.envs.logs.readers.movielens import is_movielens, read_movielens_log
+from recloop.envs.logs.readers.published.coat import is_coat, read_coat_log
+from recloop.envs.logs.readers.published.kuairand import is_kuairand, read_kuairand_log
+from recloop.envs.logs.readers.published.kuairec import is_kuairec, read_kuairec_log
+from recloop.envs.logs.readers.published.movielens import is_movielens, read_movielens_log
 from recloop.envs.logs.readers.sequence_text import read_sequence_log
 from recloop.envs.logs.readers.tables import SUFFIXES, read_table_log
 from recloop.envs.logs.schema import LoggedBehavior

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.scales import CONSUME, consumption, guess_signal
 from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_numbers, empty
 from recloop.envs.logs.schema import Columns, SessionEnd, Signal, Times

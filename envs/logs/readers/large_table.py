@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.csv
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.text_table import BadRows, TextTable, shown
 
 

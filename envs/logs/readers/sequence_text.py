@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.interactions import ColumnMapping
 from recloop.envs.logs.readers.scales import CONSUME, consumption
 from recloop.envs.logs.readers.side_files import read_side_tables

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.logs.readers.item_text import is_title, is_year, texts, titles
 from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, read_text_table, shown

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.atomic import known_entry_times
 from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions, guess_mapping
 from recloop.envs.logs.readers.item_text import is_title, is_year, texts, titles

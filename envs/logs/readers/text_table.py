@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recloop.encoders.errors import LogError
+from recloop.encoders.base.errors import LogError
 
 FIELD_LIMIT = 100_000
 """Longest field in characters: a longer one is a broken file, or no field but a document."""

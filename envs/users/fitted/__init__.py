@@ -4,7 +4,7 @@ from recloop.envs.users.fitted.attentive import AttentiveState, AttentiveUsers
 from recloop.envs.users.fitted.config import AssumedLeaving, Family, FitConfig, FitReport
 from recloop.envs.users.fitted.ensemble import EnsembleState, EnsembleUsers
 from recloop.envs.users.fitted.factor import FactorState, FactorUsers
-from recloop.envs.users.fitted.fitting import REPEATS, fit_users
+from recloop.envs.users.fitted.fitting.fit import REPEATS, fit_users
 from recloop.envs.users.fitted.members import fit_ensemble
 from recloop.envs.users.fitted.own_member import OwnMemberState, OwnMemberUsers
 from recloop.envs.users.fitted.recurrent import RecurrentState, RecurrentUsers

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.encoders.errors import UserSimulatorError
-from recloop.encoders.storage import read_json, read_tensors, write_json, write_tensors
+from recloop.encoders.base.errors import UserSimulatorError
+from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Expected, Past, Response, UserSimulator
+from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
-from recloop.envs.users.fitted.context import Context, Reading, Recalled
-from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import CONSUME, Heads, chosen, one_of, slate_summary
+from recloop.envs.users.fitted.inputs.groups import Groups
+from recloop.envs.users.fitted.inputs.slate_context import Context, Reading, Recalled
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
 from recloop.envs.users.fitted.scoring import ItemRows, Scoring
 
 if TYPE_CHECKING:
-    from recloop.envs.world import World
+    from recloop.envs.world.world import World
 
 FORMAT = 2
 _CHUNK = 2048

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.answering import FittedUsers
-from recloop.envs.users.fitted.context import Reading, Recalled
-from recloop.envs.users.fitted.groups import Groups
 from recloop.envs.users.fitted.heads import centred
+from recloop.envs.users.fitted.inputs.groups import Groups
+from recloop.envs.users.fitted.inputs.slate_context import Reading, Recalled
 from recloop.envs.users.fitted.layers import linear
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes, session_clock
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recloop.encoders.errors import UserSimulatorError, unknown_name
+from recloop.encoders.base.errors import UserSimulatorError, unknown_name
 
 Family = Literal["recurrent", "attentive", "factor"]
 """The families of fitted users."""

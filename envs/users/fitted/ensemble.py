@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import UserSimulatorError
-from recloop.encoders.storage import read_json, write_json
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+from recloop.encoders.base.errors import UserSimulatorError
+from recloop.encoders.base.storage import read_json, write_json
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Expected, Past, Response, State
+from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
 from recloop.envs.users.fitted.own_member import OwnMemberUsers, drawn_member
 
 if TYPE_CHECKING:
-    from recloop.envs.world import World
+    from recloop.envs.world.world import World
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,22 @@ class EnsembleState(State):
     states: tuple[FittedState, ...]
 
     def where(self, mask: Tensor, other: Self) -> Self:
-        """See `Lanes.where`."""
+        """See `TensorStruct.where`."""
         states = tuple(mine.where(mask, theirs) for mine, theirs in zip(self.states, other.states, strict=True))
         return type(self)(torch.where(mask, other.member, self.member), states)
 
     def rows(self, index: Tensor) -> Self:
-        """See `Lanes.rows`."""
+        """See `TensorStruct.rows`."""
         return type(self)(self.member[index], tuple(state.rows(index) for state in self.states))
 
     def put(self, index: Tensor, other: Self) -> Self:
-        """See `Lanes.put`."""
+        """See `TensorStruct.put`."""
         states = tuple(mine.put(index, theirs) for mine, theirs in zip(self.states, other.states, strict=True))
         return type(self)(self.member.index_copy(0, index, other.member), states)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """See `Lanes.concatenate`."""
+        """See `TensorStruct.concatenate`."""
         columns = zip(*(part.states for part in parts), strict=True)
         states = tuple(column[0].concatenate(list(column)) for column in columns)
         return cls(torch.cat([part.member for part in parts]), states)
@@ -148,7 +149,7 @@ class EnsembleUsers(UserSimulator):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Undo `save`."""
-        from recloop.envs.users.fitted.fitting import FAMILIES
+        from recloop.envs.users.fitted.fitting.fit import FAMILIES
 
         kinds = read_json(folder / "ensemble.json")["kinds"]
         return cls([FAMILIES[kind].load(folder / f"member-{number}") for number, kind in enumerate(kinds)])

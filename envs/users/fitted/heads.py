@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.encoders.errors import UserSimulatorError, unknown_name
+from recloop.encoders.base.errors import UserSimulatorError, unknown_name
+from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.schema import Signal
-from recloop.envs.randomness import Draw
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.layers import linear, start_weights
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import UserSimulatorError
+from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.users.fitted.config import Family, FitConfig, FitReport
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
-from recloop.envs.users.fitted.fitting import fit_users, split_rows
-from recloop.envs.users.fitted.propensities import random_likelihood, randomly_shown
+from recloop.envs.users.fitted.fitting.fit import fit_users, split_rows
+from recloop.envs.users.fitted.fitting.propensities import random_likelihood, randomly_shown
 
 
 def fit_ensemble(

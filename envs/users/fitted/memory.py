@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recloop.envs.users.contract import State
-from recloop.envs.users.fitted.context import Reading, Recalled
+from recloop.envs.interaction.response import State
+from recloop.envs.users.fitted.inputs.slate_context import Reading, Recalled
 
 
 @dataclass(frozen=True)

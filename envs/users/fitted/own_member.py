@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from recloop.encoders.lanes import Lanes
-from recloop.envs.compiling import Compiled
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Expected, Past, Respond, Response, State, UserSimulator
+from recloop.encoders.base.tensor_struct import TensorStruct
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Expected, Past, Response, State
+from recloop.envs.simulation.compiling import Compiled
+from recloop.envs.users.contract import Respond, UserSimulator
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
 
 if TYPE_CHECKING:
-    from recloop.envs.world import World
+    from recloop.envs.world.world import World
 
 _PIECE = 256
 """Lanes of one member that generated code answers at once: it is made for one size."""
@@ -40,7 +41,7 @@ class OwnMemberState(State):
 
 
 @dataclass(frozen=True)
-class _Asked(Lanes):
+class _Asked(TensorStruct):
     """What a member is asked in its lanes."""
 
     own: FittedState
@@ -50,7 +51,7 @@ class _Asked(Lanes):
 
 
 @dataclass(frozen=True)
-class _Answered(Lanes):
+class _Answered(TensorStruct):
     """What a member gives back of them."""
 
     own: FittedState
@@ -197,7 +198,7 @@ def _alone(
     return OwnMemberState(state.member, own), response
 
 
-L = TypeVar("L", bound=Lanes)
+L = TypeVar("L", bound=TensorStruct)
 
 
 def _of_member(member: Tensor, found: Sequence[L]) -> L:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import LanguageModelError
+from recloop.encoders.base.errors import LanguageModelError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 """Labels of answers that have no digit of their own."""

@@ -10,18 +10,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import BudgetError, LanguageModelError
-from recloop.envs.core import Core
+from recloop.encoders.base.errors import BudgetError, LanguageModelError
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Past, Response, UserSimulator
+from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.recording import record
+from recloop.envs.truth.logging_policies import ScoringFacts
+from recloop.envs.truth.logs import LoggingPolicy
+from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.language.users import LanguageModelUsers, Persona
-from recloop.envs.users.recording import record
-from recloop.envs.users.truth.logging_kinds import Known
-from recloop.envs.users.truth.logs import LoggingPolicy
-from recloop.envs.world import World
+from recloop.envs.world.world import World
 
 SHOWN_BY = ("random", "popularity", "content", "last-item", "worst-first", "one-topic", "least-shown", "blend")
 """Logging policies of the slates that are asked about: a log must visit varied states to be learned from."""
@@ -153,13 +154,15 @@ class _Noted(UserSimulator):
         return after, response
 
 
-def _known(world: World, seed: int) -> Known:
+def _known(world: World, seed: int) -> ScoringFacts:
     """What the logging policies know; a world without groupings has one topic."""
     if world.catalogue.groups.shape[1]:
-        return Known.of(world, seed)
+        return ScoringFacts.of(world, seed)
     groups = torch.zeros(len(world.catalogue) + 1, 1, dtype=torch.int64)
     groups[-1] = 1
-    return Known.of(replace(world, catalogue=replace(world.catalogue, groups=groups, group_names=("all",))), seed)
+    return ScoringFacts.of(
+        replace(world, catalogue=replace(world.catalogue, groups=groups, group_names=("all",))), seed
+    )
 
 
 def _behind_history(world: World, log: LoggedBehavior) -> Sequences:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from recloop.encoders.errors import LanguageModelError
+from recloop.encoders.base.errors import LanguageModelError
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which asking again may help."""

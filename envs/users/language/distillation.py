@@ -13,10 +13,10 @@ from torch import Tensor
 from recloop.envs.logs.sequences import Ints
 from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
 from recloop.envs.users.fitted.answering import FittedUsers
-from recloop.envs.users.fitted.measures import auc, calibration_error
+from recloop.envs.users.fitted.fitting.measures import auc, calibration_error
 from recloop.envs.users.language.asking import Asked, Moment
 from recloop.envs.users.language.users import LanguageModelUsers
-from recloop.envs.world import Card, World
+from recloop.envs.world.world import Card, World
 
 DISTILLED = "distilled"
 """Name of the fitted users among a world's simulators."""

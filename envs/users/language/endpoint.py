@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from recloop.encoders.errors import BudgetError, LanguageModelError
+from recloop.encoders.base.errors import BudgetError, LanguageModelError
 from recloop.envs.users.language.answers import Prompt, as_rows, checked_options, pooled
 from recloop.envs.users.language.calls import Answered, ChatCalls, Unanswered
 from recloop.envs.users.language.store import AnswerStore, content_key

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import BudgetError, LanguageModelError
-from recloop.encoders.text_model import model_fingerprint, model_folder, number_type
+from recloop.encoders.base.errors import BudgetError, LanguageModelError
+from recloop.encoders.text.models import model_fingerprint, model_folder, number_type
 from recloop.envs.users.language.answers import Prompt, as_rows, checked_options, spelled
 from recloop.envs.users.language.store import AnswerStore, content_key
 

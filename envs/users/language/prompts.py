@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recloop.encoders.behavior_text import HistoryTemplate, history_text
-from recloop.encoders.errors import LanguageModelError
+from recloop.encoders.base.errors import LanguageModelError
+from recloop.encoders.text.history import HistoryTemplate, history_text
+from recloop.envs.interaction.response import Past
 from recloop.envs.logs.behavior_text import default_template
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.contract import Past
 from recloop.envs.users.language.answers import LETTERS, YES_NO, Prompt
 
 _BANDS = 5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recloop.encoders.errors import LanguageModelError
+from recloop.encoders.base.errors import LanguageModelError
 
 
 @dataclass(frozen=True)

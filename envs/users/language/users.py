@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import LanguageModelError, UserSimulatorError
+from recloop.encoders.base.errors import LanguageModelError, UserSimulatorError
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.logs.schema import Signal
-from recloop.envs.randomness import Draw
-from recloop.envs.users.contract import Expected, Past, Response, State, UserSimulator
+from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
 from recloop.envs.users.language.answers import YES_NO, AnswerModel, Prompt
 from recloop.envs.users.language.prompts import PromptWords, PromptWriter, Question, question
 
 if TYPE_CHECKING:
-    from recloop.envs.world import World
+    from recloop.envs.world.world import World
 
 _FEW = 20
 """Questions before the share of useless answers is judged."""

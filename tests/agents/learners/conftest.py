@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from recloop.agents.learners.contract import Step, Task
-from recloop.agents.learners.proto import ProtoLearner
+from recloop.agents.learners.off_policy.proto import ProtoLearner
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables, NetworkConfig
 from recloop.agents.serving import Serving
-from recloop.envs.core import Core
-from recloop.envs.randomness import Draw
-from recloop.envs.world import World
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.core import Core
+from recloop.envs.world.world import World
 
 
 def _small() -> dict[str, Any]:
@@ -53,7 +53,9 @@ class Rig:
             seen = core.observe()
             acted = learner.act(seen, Draw.at(9, core.lanes, core.episode, core.past.step))
             step = core.step(acted.slate)
-            learner.keep(Step(seen, acted, step.response, step.reward, step.terminated, step.truncated, step.after))
+            learner.keep(
+                Step(seen, acted, step.response, step.reward, step.terminated, step.truncated, step.next_observation)
+            )
         return learner
 
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.agents.learners.a2c import A2C, A2CConfig
 from recloop.agents.learners.checkpoints import flattened, load_checkpoint, rebuilt
 from recloop.agents.learners.loop import learn
-from recloop.agents.learners.ppo import PPO, PPOConfig
+from recloop.agents.learners.on_policy.a2c import A2C, A2CConfig
+from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
-from recloop.encoders.errors import PolicyError
-from recloop.encoders.lanes import Lanes
-from recloop.envs.core import Core
-from recloop.envs.rewards import Outcome, WeightedReward
+from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.tensor_struct import TensorStruct
+from recloop.envs.interaction.reward import Outcome, WeightedReward
+from recloop.envs.simulation.core import Core
 from recloop.envs.users.per_user import PerUserSimulator
-from recloop.envs.world import World
+from recloop.envs.world.world import World
 
 CONFIG = PPOConfig(
     steps=256,
@@ -35,13 +35,13 @@ CONFIG = PPOConfig(
 
 
 @dataclass(frozen=True)
-class Inner(Lanes):
+class Inner(TensorStruct):
     number: Tensor
     missing: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Outer(Lanes):
+class Outer(TensorStruct):
     parts: tuple[Inner, ...]
     flag: Tensor
 
@@ -74,7 +74,9 @@ def test_a_core_goes_on_from_its_snapshot(tiny_world: World) -> None:
     for _ in range(5):
         mine, theirs = one.step(slate), two.step(slate)
         assert torch.equal(mine.reward, theirs.reward)
-        assert all(torch.equal(mine.after[key], theirs.after[key]) for key in mine.after)
+        assert all(
+            torch.equal(mine.next_observation[key], theirs.next_observation[key]) for key in mine.next_observation
+        )
         assert torch.equal(one.users, two.users)
 
 

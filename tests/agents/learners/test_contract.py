@@ -21,21 +21,22 @@ from recloop.agents.observed import Observed
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_training, save_policy
 from recloop.agents.validation import Validation
-from recloop.encoders.errors import PolicyError
-from recloop.encoders.storage import read_tensors
-from recloop.envs.core import Core
-from recloop.envs.observation import DEFAULT_KEYS
-from recloop.envs.randomness import Draw
-from recloop.envs.rewards import Outcome, WeightedReward
-from recloop.envs.users.contract import Past, Response, State, UserSimulator
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.storage import read_tensors
+from recloop.envs.interaction.observation import DEFAULT_KEYS
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Past, Response, State
+from recloop.envs.interaction.reward import Outcome, WeightedReward
+from recloop.envs.simulation.core import Core
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import World
 
 
 class Strict(WeightedReward):
     """Stands for no place that had to be struck."""
 
     def __call__(self, outcome: Outcome) -> Tensor:
-        assert int(outcome.struck.sum()) == 0
+        assert int(outcome.invalid.sum()) == 0
         return super().__call__(outcome)
 
 
@@ -225,7 +226,7 @@ class Filled(WeightedReward):
         assert outcome.past is not None
         assert outcome.past.seen is not None
         left = outcome.past.seen.admissible().sum(1)
-        assert bool(((outcome.struck == 0) | (left == 0)).all())
+        assert bool(((outcome.invalid == 0) | (left == 0)).all())
         return super().__call__(outcome)
 
 

@@ -11,10 +11,10 @@ from recloop.agents.configs import AgentConfig
 from recloop.agents.learners import LEARNERS
 from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import Training, learn
-from recloop.agents.learners.ppo import PPO, PPOConfig
+from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
-from recloop.envs.world import World
+from recloop.envs.world.world import World
 
 pytestmark = [
     pytest.mark.gpu,

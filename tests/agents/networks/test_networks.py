@@ -9,10 +9,10 @@ from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkCo
 from recloop.agents.networks.heads import admissible, make_actor
 from recloop.agents.networks.products import gathered_products
 from recloop.agents.slates import FORBIDDEN
-from recloop.encoders.state import StateEncoder
-from recloop.envs.core import Core
-from recloop.envs.observation import DEFAULT_KEYS, Observation
-from recloop.envs.world import World
+from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
+from recloop.envs.simulation.core import Core
+from recloop.envs.world.world import World
 
 SMALL = NetworkConfig(hidden=8, slate_dim=4, layers=1)
 

@@ -12,11 +12,11 @@ from recloop.agents.networks.heads import HeadName
 from recloop.agents.networks.policy import ActorPolicy, actor_for
 from recloop.agents.registry import load_policy, save_policy
 from recloop.agents.serving import Serving
-from recloop.encoders.errors import PolicyError
-from recloop.envs.core import Core
-from recloop.envs.observation import DEFAULT_KEYS, Observation
-from recloop.envs.randomness import Draw
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.core import Core
+from recloop.envs.world.world import World
 
 SMALL = NetworkConfig(hidden=8, slate_dim=4, layers=1)
 FORMS = [

@@ -20,9 +20,9 @@ from recloop.agents.sb3.configs import AgentConfig, DQNConfig, PPOConfig
 from recloop.agents.sb3.monitoring import VALIDATION_TAG
 from recloop.agents.sb3.training import RECIPES
 from recloop.agents.validation import Validation
-from recloop.encoders.errors import PolicyError
-from recloop.envs.rewards import Outcome, WeightedReward
-from recloop.envs.world import World
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.reward import Outcome, WeightedReward
+from recloop.envs.world.world import World
 
 SMALL = NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0)
 QUICK: dict[str, dict[str, Any]] = {

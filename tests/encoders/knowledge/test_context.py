@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.context import GraphContext
 from recloop.encoders.knowledge.embeddings import item_relation_tables
 from recloop.encoders.knowledge.graph import KnowledgeGraph

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.embeddings import fit_embeddings
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.link_prediction import Frequency, rank_triples, split_triples

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.ntriples import query_text, read_ntriples
 

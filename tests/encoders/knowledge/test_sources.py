@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.sources import TripleColumns, read_triples
 

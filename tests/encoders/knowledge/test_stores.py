@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores import GraphStore, LadybugStore, MemoryStore, Neo4jStore, open_store
 

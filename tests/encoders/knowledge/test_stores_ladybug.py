@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores import LadybugStore
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores import Neo4jStore, open_store, without_password
 from recloop.encoders.knowledge.stores.places import ServerPlace, is_store

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch_geometric.nn import kge
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.triple_scores import Embeddings
 
 LIBRARY = {"transe": kge.TransE, "distmult": kge.DistMult, "complex": kge.ComplEx, "rotate": kge.RotatE}

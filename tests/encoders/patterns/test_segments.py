@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.patterns import Portrait, UserSegments
 
 LEANINGS = torch.eye(4)[:3] * 3

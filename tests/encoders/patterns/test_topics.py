@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import LatentDirichletAllocation
 
-from recloop.encoders.errors import EncoderError
+from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.patterns import BehaviorTopics, item_terms
 from recloop.encoders.patterns.topics import _ROUNDS_IN_FIT
 

@@ -1,0 +1,135 @@
+"""PPO with Plackett-Luce slates, on the device from rollout to update."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from recloop.agents.learners.contract import Task
+from recloop.agents.learners.on_policy.actor_critic import ActorCriticConfig, ActorCriticLearner, RolloutInputs
+from recloop.agents.learners.on_policy.slate_odds import slate_odds
+from recloop.agents.sb3.configs import SlatePPOConfig
+from recloop.encoders.base.errors import PolicyError
+
+_LOOK = tuple(f.name for f in fields(RolloutInputs))  # a compiler cannot follow `fields`
+_STREAM = 314_159
+"""Added to the seed for the order of transitions, apart from weights and slates."""
+
+
+@dataclass(frozen=True)
+class PPOConfig(ActorCriticConfig):
+    """PPO (Schulman et al. 2017); the defaults were chosen for wall-clock time in the built-in world.
+
+    Args:
+        batch_size: transitions a gradient step; what does not fill one is left out of the epoch.
+        epochs: passes over a rollout.
+        clip: range of the probability ratio.
+        target_kl: an update stops early beyond 1.5 times this divergence, which makes it wait for the device at every
+            gradient step; None for never.
+    """
+
+    lanes: int = 256
+    learning_rate: float = 1.5e-3
+    rollout: int = 4
+    batch_size: int = 256
+    epochs: int = 3
+    clip: float = 0.4
+    target_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise PolicyError(f"{name}={getattr(self, name)}; it must be at least 1")
+        if not self.clip > 0:
+            raise PolicyError(f"clip={self.clip}; it must be above 0")
+
+    @classmethod
+    def equal_to(cls, config: SlatePPOConfig) -> Self:
+        """The settings of `ppo` in Stable-Baselines3: equal network, lanes, epochs and batch."""
+        shared = {f.name for f in fields(cls)}
+        return cls(**{f.name: getattr(config, f.name) for f in fields(config) if f.name in shared})
+
+
+class PPO(ActorCriticLearner):
+    """Proximal policy optimisation of ordered slates (Schulman et al. 2017).
+
+    The policy is Plackett-Luce over the scores of C candidates; a slate's log-probability is exact, masks are kept and
+    no item comes twice. Differences from the paper: the entropy bonus is that of the first pick; rewards are divided
+    by the running spread of the discounted return, advantages standardised a batch; actor and critic share a trunk.
+    Differences from `ppo` (Stable-Baselines3): what holds no parameter (means of past slates, facts about candidates)
+    is worked out once a step instead of at every pass; the last, smaller batch of an epoch is left out.
+    """
+
+    name = "recloop-ppo"
+    settings = PPOConfig
+    config: PPOConfig
+
+    def __init__(self, task: Task, config: PPOConfig) -> None:
+        super().__init__(task, config)
+        self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
+        self._loss = task.compiled(self._loss_of, "the loss of recloop-ppo")
+
+    def update(self, progress: float) -> dict[str, Tensor]:
+        """`epochs` passes over the rollout in batches of a random order."""
+        config, rollout = self.config, self.rollout
+        advantages = self._advantages()
+        names = [*_LOOK, "positions", "log_prob"]
+        kept = {name: rollout.flat(name) for name in names}
+        kept["advantage"] = advantages.flatten()
+        kept["target"] = (advantages + rollout["value"]).flatten()
+        count = len(kept["target"])
+        size = min(config.batch_size, count)
+        rate = config.learning_rate * (1 - progress)
+        told: list[dict[str, Tensor]] = []
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=self.generator, device=self.task.device)
+            for start in range(0, count - size + 1, size):
+                rows = order[start : start + size]
+                batch = {name: value.index_select(0, rows) for name, value in kept.items()}
+                loss, parts = self._loss(batch)
+                told.append({"train/loss": loss.detach(), **parts})
+                if config.target_kl is not None and float(parts["train/approx_kl"]) > 1.5 * config.target_kl:
+                    return _means(told, rate)
+                self._step_down(loss, rate)
+        return _means(told, rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Learner`."""
+        return {**super().state(), "generator": self.generator.get_state()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Learner`."""
+        super().restore(state)
+        self.generator.set_state(state["generator"])
+
+    def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        scores, value = self.networks(RolloutInputs(*(batch[name] for name in _LOOK)))
+        found, entropy = slate_odds(scores, batch["positions"])
+        advantage = batch["advantage"]
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        change = found - batch["log_prob"]
+        ratio = change.exp()
+        clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+        gain = torch.minimum(ratio * advantage, clipped * advantage).mean()
+        miss = (value - batch["target"]).square().mean()
+        unsure = entropy.mean()
+        loss = config.value * miss - gain - config.entropy * unsure
+        with torch.no_grad():
+            parts = {
+                "train/policy_loss": -gain,
+                "train/value_loss": miss,
+                "train/entropy_loss": -unsure,
+                "train/approx_kl": (ratio - 1 - change).mean(),
+                "train/clip_fraction": ((ratio - 1).abs() > config.clip).float().mean(),
+            }
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def _means(told: list[dict[str, Tensor]], rate: float) -> dict[str, Tensor]:
+    """Mean of every scalar over the batches, and the learning rate."""
+    means = {name: torch.stack([one[name] for one in told]).mean() for name in told[0]}
+    return {**means, "train/learning_rate": means["train/loss"].new_full((), rate)}

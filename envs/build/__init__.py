@@ -1,0 +1,1 @@
+"""From a log to a world: encoders, users, gates, and the card that says what to believe."""

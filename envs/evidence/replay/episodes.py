@@ -1,0 +1,185 @@
+"""Episodes as tables of users and steps, whether logged or simulated, and the world as it was when they began."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recloop.envs.evidence.support.moments import session_starts
+from recloop.envs.interaction.response import Response
+from recloop.envs.interaction.reward import Outcome
+from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
+from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.recording import LOGGING_KEYS, Pick
+from recloop.envs.world.world import World
+
+Table = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """One episode of each of B users, over T steps.
+
+    Args:
+        reward: float64 (B, T); 0 where there was no slate.
+        alive: bool (B, T) a slate was shown.
+        known: bool (B, T) it is known whether the session ended with it.
+        left: bool (B, T) it did.
+        policy: int64 (B, T) who showed it, a row of a list of names; -1 where nobody says.
+    """
+
+    reward: Table
+    alive: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+    left: npt.NDArray[np.bool_]
+    policy: Ints
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where the episodes of B users lie in the log.
+
+    Args:
+        users: int64 (B,) rows of the users table, each once.
+        first: int64 (B,) rows of `Slates` that open them.
+        lengths: int64 (B,) slates.
+    """
+
+    users: Ints
+    first: Ints
+    lengths: Ints
+
+
+def choose_episodes(
+    slates: Slates, users: Ints, most: int, steps: int, whole: bool, seed: int, profile_prefix: Ints | None = None
+) -> Starts:
+    """One logged episode of each of at most `most` of the users, cut after `steps` slates.
+
+    Args:
+        whole: all sessions from the user's first one on; else one session, drawn by chance.
+        profile_prefix: int64 (U,) slates of each user before which no session may begin; default none.
+    """
+    generator = np.random.default_rng(seed)
+    opens = session_starts(slates)
+    ends = np.searchsorted(opens, slates.offsets[1:])  # (U,) every user opens a session of their own
+    first = np.searchsorted(opens, slates.offsets[:-1] + (0 if profile_prefix is None else profile_prefix))
+    users = generator.permutation(users[(ends > first)[users]])[:most]
+    users.sort()
+    if whole:
+        start = opens[first[users]]
+        return Starts(users, start, np.minimum(slates.offsets[users + 1] - start, steps))
+    lengths = np.diff(np.append(opens, len(slates.items)))
+    number = first[users] + (generator.random(len(users)) * (ends - first)[users]).astype(np.int64)
+    return Starts(users, opens[number], np.minimum(lengths[number], steps))
+
+
+def logged_episodes(world: World, slates: Slates, starts: Starts) -> Episodes:
+    """What the log says of the episodes; a step's reward is the world's."""
+    places, held = step_rows(starts)
+    items = torch.from_numpy(slates.items[places[held]])
+    left = slates.left[places[held]]
+    response = Response(
+        signals=torch.from_numpy(slates.answers[places[held]]),
+        given=torch.from_numpy(slates.given[places[held]]),
+        left=torch.from_numpy(left == 1),
+    )
+    invalid = (items == len(world.catalogue)).sum(1)
+    earned = world.reward(Outcome(items, response, invalid, world.item_vectors, world.signals))
+    reward = np.zeros(places.shape)
+    reward[held] = earned.numpy()
+    policy = np.full(places.shape, -1, dtype=np.int64)
+    if slates.policy is not None:
+        policy[held] = slates.policy[places[held]]
+    ended = np.where(held, slates.left[places], np.int8(-1))
+    return Episodes(reward, held, ended >= 0, ended == 1, policy)
+
+
+def step_rows(starts: Starts) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Rows of `Slates` by user and step (B, T), and whether there is one; else the first."""
+    step = np.arange(int(starts.lengths.max(initial=1)))
+    held = step < starts.lengths[:, None]
+    rows: Ints = np.where(held, starts.first[:, None] + step, starts.first[:, None])
+    return rows, held
+
+
+def world_before(world: World, sequences: Sequences, slates: Slates, starts: Starts) -> World:
+    """The world with its users as they were before these episodes: what they had consumed and been shown by then."""
+    table, users = world.users, starts.users
+    counts = slates.consumed_before[starts.first]
+    history, feedback = sequences.last(users, table.history.shape[1], counts)
+    length, width = table.shown.shape[1], slates.items.shape[1]
+    place = starts.first[:, None] - np.arange(length, 0, -1)  # (B, L)
+    held = place >= slates.offsets[users][:, None]
+    place = np.where(held, place, 0)
+    shown = torch.full((len(table), length, width), sequences.catalogue_size)
+    answers = torch.zeros(len(table), length, width, len(world.signals))
+    rows = torch.from_numpy(users)
+    shown[rows] = torch.from_numpy(np.where(held[..., None], slates.items[place], sequences.catalogue_size))
+    answers[rows] = torch.from_numpy(np.where(held[..., None, None], slates.answers[place], np.float32(0)))
+    then = replace(
+        table,
+        history=table.history.index_copy(0, rows, history),
+        feedback=table.feedback.index_copy(0, rows, feedback),
+        shown=shown,
+        answers=answers,
+    )
+    ends = sequences.lengths.copy()
+    ends[users] = counts
+    return replace(world, users=then, sequences=consumed_until(sequences, ends))
+
+
+def consumed_until(sequences: Sequences, ends: Ints) -> Sequences:
+    """Each user's first `ends` (U,) consumptions, without slates."""
+    limits = np.stack([sequences.offsets[:-1], sequences.offsets[:-1] + ends], axis=1).ravel()
+    rows = rows_of(limits, 2 * np.arange(sequences.users))
+    return Sequences(
+        catalogue_size=sequences.catalogue_size,
+        offsets=np.concatenate([[0], np.cumsum(ends)]).astype(np.int64),
+        items=sequences.items[rows],
+        feedback=sequences.feedback[rows],
+        given=sequences.given[rows],
+    )
+
+
+def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Ints | None) -> Episodes:
+    """One episode of each of the core's lanes under `pick`.
+
+    Args:
+        core: fresh after `reset`.
+        names: of the policies, in the order that the numbers of the result follow.
+        lengths: int64 (B,) steps after which nothing more can be shown; None without limit.
+    """
+    shape = (core.batch, core.max_steps)
+    reward, policy = np.zeros(shape), np.full(shape, -1, dtype=np.int64)
+    alive, left = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    going, carry = np.ones(core.batch, dtype=bool), None
+    number = {name: place for place, name in enumerate(names)}
+    for step in range(core.max_steps):
+        if lengths is not None:
+            going = going & (step < lengths)
+        if not going.any():
+            break
+        picked = pick(core.observe(LOGGING_KEYS), carry, core.draw())
+        carry, transition = picked.carry, core.step(picked.slate)
+        alive[:, step] = going
+        reward[:, step] = transition.reward.cpu().numpy() * going
+        left[:, step] = transition.response.left.cpu().numpy() & going
+        if picked.policy is not None:
+            policy[:, step] = [number.get(str(name), -1) for name in picked.policy]
+        going = going & ~(transition.terminated | transition.truncated).cpu().numpy()
+    return Episodes(reward, alive, alive, left, np.where(alive, policy, -1))
+
+
+def in_both(one: Episodes, other: Episodes) -> tuple[Episodes, Episodes]:
+    """Both, at the steps that both have alone.
+
+    Where logged slates are shown again, simulated users are seen only as long as neither they nor the logged ones have
+    left; were the logged ones then counted longer, those who like everything would be fewer among them.
+    """
+    shared = one.alive & other.alive
+    first, second = (
+        Episodes(e.reward * shared, shared, e.known & shared, e.left & shared, np.where(shared, e.policy, -1))
+        for e in (one, other)
+    )
+    return first, second

@@ -1,0 +1,253 @@
+"""The gate: each logging policy, replayed in simulated users, must earn what it earned in the log."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy import stats
+
+from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.storage import json_like
+from recloop.envs.evidence.replay.episodes import (
+    Episodes,
+    Table,
+    choose_episodes,
+    in_both,
+    logged_episodes,
+    played_episodes,
+    world_before,
+)
+from recloop.envs.evidence.replay.measures import measures
+from recloop.envs.evidence.replay.policies import EstimatedPolicies, LoggedSlates, kinds_in_force
+from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.recording import Pick
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import World
+
+Mode = Literal["closed loop", "estimated", "open loop"]
+MODES: dict[Mode, str] = {
+    "closed loop": "the logging policies themselves act in the simulated users",
+    "estimated": "each logging policy is estimated as a draw from the slates that it showed in like situations",
+    "open loop": "the logged slates are shown again, because nobody says which policy chose them",
+}
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """The constants of the gate.
+
+    Args:
+        tolerance: relative error that passes.
+        tolerance_estimated: the same where the policies are estimated: their own error is in it, too.
+        level: a larger error passes where it is within sampling error at this level, corrected for the number of lines.
+        resamples: bootstrap draws of users.
+        users: most users replayed.
+        fewest: a policy that showed fewer slates than this has no line of its own.
+    """
+
+    tolerance: float = 0.1
+    tolerance_estimated: float = 0.15
+    level: float = 0.95
+    resamples: int = 300
+    users: int = 1000
+    fewest: int = 200
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """One measure of the log beside that of the simulated users.
+
+    Args:
+        measure: what.
+        policy: under which logging policy; "" for all together.
+        logged, simulated: its value in each.
+        error: relative error, simulated / logged - 1.
+        margin: half width of the error's interval over users, corrected for the number of lines.
+        passed: whether it passes.
+        reason: why.
+    """
+
+    measure: str
+    policy: str
+    logged: float
+    simulated: float
+    error: float
+    margin: float
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """How logging policies fare in simulated users.
+
+    Args:
+        simulator: which users.
+        mode: how the policies were replayed.
+        users: how many users' episodes.
+        lines: the measures; none where the log has no exposures.
+        sentence: the outcome in plain words.
+    """
+
+    simulator: str
+    mode: Mode
+    users: int
+    lines: tuple[GateLine, ...]
+    sentence: str
+
+    @property
+    def passed(self) -> bool:
+        """True where every line passes and there is one."""
+        return bool(self.lines) and all(line.passed for line in self.lines)
+
+    @property
+    def failed(self) -> tuple[GateLine, ...]:
+        """The lines that do not pass, the worst first."""
+        return tuple(sorted((n for n in self.lines if not n.passed), key=lambda n: -abs(n.error)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, None for NaN; `GateReport.of` undoes it."""
+        return {**json_like(asdict(self)), "passed": self.passed}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "GateReport":
+        """Undo `as_dict`."""
+        known = {name: facts[name] for name in ("simulator", "mode", "users", "sentence")}
+        lines: list[dict[str, Any]] = [
+            {name: math.nan if value is None else value for name, value in line.items()} for line in facts["lines"]
+        ]
+        return cls(**known, lines=tuple(GateLine(**line) for line in lines))
+
+
+def replay_gate(
+    world: World,
+    simulator: str | UserSimulator,
+    sequences: Sequences | None = None,
+    rows: Ints | None = None,
+    pick: Pick | None = None,
+    *,
+    rules: GateRules | None = None,
+    seed: int = 1,
+    device: torch.device | str = "cpu",
+) -> GateReport:
+    """Replay the logging policies in simulated users and hold what they earn against the log.
+
+    Every user starts as they stood before a logged episode (a session drawn by chance; in worlds with several sessions
+    an episode, all of them). Compared are the reward a slate, overall, by place in the episode and by policy, and,
+    where the log knows who left, the chance to leave, the slates of an episode and its return (both up to the time
+    limit, with cut ends censored: Kaplan-Meier). No episode begins in a `Sequences.profile_prefix`.
+
+    Args:
+        world: whose reward, items and time limits hold.
+        simulator: name or users.
+        sequences: the log; default the world's. Users are rows of the world's users table.
+        rows: int64 users to replay; default those of part `evaluate`.
+        pick: the logging policies as code, acting closed loop. Without it they are estimated where the log says who
+            showed what; else the logged slates are shown again.
+        rules: the constants.
+        seed: of the users' luck; not the log's own.
+
+    Raises:
+        RecloopError: none of the users has a slate in the log.
+    """
+    rules = rules or GateRules()
+    sequences = world.sequences if sequences is None else sequences
+    rows = world.users.rows("evaluate").numpy() if rows is None else rows
+    name = simulator if isinstance(simulator, str) else type(simulator).__name__
+    slates = sequences.slates
+    if slates is None:
+        sentence = "Replay gate: not run, because the log has no exposures. Nothing is known of any policy's value."
+        return GateReport(name, "open loop", 0, (), sentence)
+    starts = choose_episodes(
+        slates, rows, rules.users, world.max_steps, world.sessions > 1, seed, sequences.profile_prefix
+    )
+    if len(starts.users) == 0 and sequences.profile_prefix is not None:
+        sentence = "Replay gate: not run, because no session begins after what the users' features tell of."
+        return GateReport(name, "open loop", 0, (), sentence)
+    if len(starts.users) == 0:
+        raise RecloopError(f"none of the {len(rows)} users to replay has a slate in the log; name others")
+    logged = logged_episodes(world, slates, starts)
+    steps = logged.reward.shape[1]
+    names, lengths = sequences.policies, None
+    mode: Mode = "closed loop"
+    if pick is None and slates.policy is not None:
+        mode = "estimated"
+        kinds = kinds_in_force(logged.policy, steps, seed)
+        shown = world.users.shown.shape[1]
+        pick = EstimatedPolicies(sequences, rows, world.item_vectors, kinds, shown, seed)
+    elif pick is None:
+        mode, lengths = "open loop", starts.lengths
+        pick = LoggedSlates(slates, starts, names)
+    core = Core(
+        world_before(world, sequences, slates, starts),
+        simulator,
+        batch=len(starts.users),
+        users="all",
+        slate_size=slates.items.shape[1],
+        max_steps=steps,
+        seed=seed,
+        device=device,
+    )
+    core.reset(users=torch.from_numpy(starts.users))
+    played = played_episodes(core, pick, names, lengths)
+    if mode == "open loop":
+        logged, played = in_both(logged, played)
+    core.simulator.prepare(world, device)  # users stand again as the world's table says
+    return _report(name, mode, logged, played, names, rules, world.sessions == 1, seed)
+
+
+def _report(
+    simulator: str,
+    mode: Mode,
+    logged: Episodes,
+    played: Episodes,
+    names: tuple[str, ...],
+    rules: GateRules,
+    single: bool,
+    seed: int,
+) -> GateReport:
+    generator = np.random.default_rng(seed)
+    users = len(logged.reward)
+    drawn = generator.multinomial(users, np.full(users, 1 / users), size=rules.resamples)
+    weights = np.concatenate([np.ones((1, users)), drawn]).astype(np.float64)  # (1 + R, B)
+    before = measures(logged, weights, names, rules.fewest, single)
+    after = measures(played, weights, names, rules.fewest, single)
+    shared = [key for key in before if key in after and abs(before[key][0]) > 1e-9]
+    z = float(stats.norm.ppf(1 - (1 - rules.level) / (2 * max(len(shared), 1))))
+    tolerance = rules.tolerance_estimated if mode == "estimated" else rules.tolerance
+    lines = tuple(_line(*key, before[key], after[key], z, tolerance) for key in shared)
+    report = GateReport(simulator, mode, users, lines, "")
+    return replace(report, sentence=_sentence(report))
+
+
+def _line(measure: str, policy: str, logged: Table, simulated: Table, z: float, tolerance: float) -> GateLine:
+    """Row 0 is the estimate, the others are bootstrap draws."""
+    errors = simulated / np.where(np.abs(logged) > 1e-9, logged, np.nan) - 1
+    error, margin = float(errors[0]), z * float(np.nanstd(errors[1:]))
+    near, chance = abs(error) <= tolerance, abs(error) <= margin
+    if near:
+        reason = f"within {tolerance:.0%}"
+    elif chance:
+        reason = f"off by {error:+.0%}, within the sampling error of {margin:.0%}"
+    else:
+        reason = f"off by {error:+.0%}, more than {tolerance:.0%} and the sampling error of {margin:.0%}"
+    return GateLine(measure, policy, float(logged[0]), float(simulated[0]), error, margin, near or chance, reason)
+
+
+def _sentence(report: GateReport) -> str:
+    how = f"Replay gate, {report.simulator} users, {report.mode} ({MODES[report.mode]}), {report.users:,} users"
+    if not report.lines:
+        return f"{how}: nothing to compare, the log earned nothing."
+    worst = max(report.lines, key=lambda line: abs(line.error))
+    if report.passed:
+        return f"{how}: passed {len(report.lines)} lines; the largest error is {worst.error:+.0%} ({_called(worst)})."
+    said = "; ".join(f"{_called(n)} {n.logged:.3g} in the log, {n.simulated:.3g} simulated" for n in report.failed[:3])
+    return f"{how}: FAILED {len(report.failed)} of {len(report.lines)} lines: {said}."
+
+
+def _called(line: GateLine) -> str:
+    return f"{line.measure} under {line.policy}" if line.policy else line.measure

@@ -1,0 +1,263 @@
+"""The support of a log: how far a step lies from anything that was logged, by nearest neighbours."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloop.encoders.base.errors import WorldError
+from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
+from recloop.envs.evidence.support.features import ItemFacts, familiarity, feature_weights, step_features
+from recloop.envs.evidence.support.moments import moments_at
+from recloop.envs.evidence.support.worth import Worth, worth_of
+from recloop.envs.interaction.response import Past
+from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.logs.schema import Signal
+from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+
+FORMAT = 1
+_CHUNK = 1024
+"""Steps whose distances are computed at once."""
+_FEWEST = 100
+"""Fewer logged steps than this say nothing about what lies near them."""
+_NARROWEST = 0.1
+"""Least standard deviation of a feature. Most are shares; one that hardly changed in the log must not outweigh all."""
+
+
+@dataclass(frozen=True)
+class SupportConfig:
+    """How the support is measured.
+
+    Args:
+        reference: most logged steps that distances are measured to.
+        held_out: share of the users whose steps set the threshold and are not among the reference.
+        neighbours: k: the distance is that to the k-th nearest logged step.
+        quantile: share of held-out logged steps that count as inside.
+        smoothing: logged steps whose rewards are averaged into what a step like them is worth.
+        low, high: quantiles of these averages that an unknown step's worth is taken to lie between.
+        seed: of the sample.
+    """
+
+    reference: int = 5000
+    held_out: float = 0.2
+    neighbours: int = 5
+    quantile: float = 0.95
+    smoothing: int = 30
+    low: float = 0.05
+    high: float = 0.95
+    seed: int = 0
+
+
+class SupportModel:
+    """Says of any lane at any step how far (past, slate) lies from the logged ones.
+
+    Distances are Euclidean between standardised features (`evidence.support.features`), to the k-th nearest of a
+    sample of logged steps, and in units of the threshold: above 1 a step lies further from the log than 95 % of the
+    logged steps of held-out users do. In the log's own policies 5 % of the steps are outside.
+    Follows k-nearest-neighbour out-of-distribution detection (Sun et al. 2022); differences: features are written down,
+    not learned, and exchangeable over groups of items.
+
+    Args:
+        facts: of the items.
+        reference: float32 (R, D) standardised features of logged steps; R = 0 is an empty support.
+        centre, scale: float32 (D,) of the standardisation; weights are in the scale.
+        threshold: distance that held-out logged steps keep within.
+        worth: of logged steps.
+        neighbours: k.
+        reason: why the support is empty; "" where it is not.
+    """
+
+    def __init__(
+        self,
+        facts: ItemFacts,
+        reference: Tensor,
+        centre: Tensor,
+        scale: Tensor,
+        threshold: float,
+        worth: Worth,
+        neighbours: int,
+        reason: str = "",
+    ) -> None:
+        self.facts, self.reference, self.centre, self.scale = facts, reference, centre, scale
+        self.threshold, self.worth, self.neighbours, self.reason = threshold, worth, neighbours, reason
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        sequences: Sequences,
+        rows: Ints,
+        groups: Tensor,
+        item_vectors: Tensor,
+        *,
+        signals: Sequence[Signal],
+        reward: WeightedReward,
+        slate_size: int,
+        history: int = 50,
+        shown: int = 5,
+        config: SupportConfig | None = None,
+    ) -> Self:
+        """Measure the support of the log of the users `rows`.
+
+        Args:
+            sequences: the log; without exposures, or with under 100 slates, the support is empty.
+            rows: int64 users to look at.
+            groups: int64 (N+1, G), as in `Catalogue`; G may be 0.
+            item_vectors: float32 (N+1, d), row N zero.
+            signals, reward: what a logged step was worth.
+            slate_size: K of the world, for the limits of the reward where nothing is known.
+            history, shown: H and L of the pasts that will be asked about.
+        """
+        config = config or SupportConfig()
+        slates = sequences.slates
+        if slates is None:
+            reason = "the log has no exposures"
+            return cls._empty(item_facts(sequences, rows, groups, item_vectors), signals, reward, slate_size, reason)
+        facts = item_facts(sequences, rows, groups, item_vectors)
+        generator = np.random.default_rng(config.seed)
+        shuffled = generator.permutation(rows)
+        cut = max(1, round(config.held_out * len(rows)))
+        places = [rows_of(slates.offsets, users) for users in (shuffled[cut:], shuffled[:cut])]
+        if min(map(len, places)) == 0 or sum(map(len, places)) < _FEWEST:
+            reason = f"the log holds {sum(map(len, places))} slates of {len(rows)} users, fewer than {_FEWEST}"
+            return cls._empty(facts, signals, reward, slate_size, reason)
+        sampled = [generator.permutation(some)[: config.reference] for some in places]
+        moments = [moments_at(sequences, slates, np.sort(some), history, shown) for some in sampled]
+        logged, held = (_in_chunks(lambda p, s: step_features(p, s, facts), m.past, m.slate) for m in moments)
+        centre = logged.mean(0)
+        scale = logged.std(0).clamp_min(_NARROWEST) / feature_weights(logged.shape[1], groups.shape[1])
+        neighbours = min(config.neighbours, len(logged))
+        reference, held = (logged - centre) / scale, (held - centre) / scale
+        threshold = max(float(_kth(held, reference, neighbours).quantile(config.quantile)), 1e-6)
+        ends = (config.low, config.high)
+        worth = worth_of(moments[0], reference, signals, reward, item_vectors, config.smoothing, ends)
+        return cls(facts, reference, centre, scale, threshold, worth, neighbours)
+
+    @classmethod
+    def _empty(
+        cls, facts: ItemFacts, signals: Sequence[Signal], reward: WeightedReward, slate_size: int, reason: str
+    ) -> Self:
+        """Nothing is known: every step is infinitely far, and may be worth whatever the reward allows."""
+        weighted = [
+            (weight * low, weight * high)
+            for s in signals
+            for weight in [reward.signals.get(s.name, 0.0)]
+            for low, high in [s.bounds]
+        ]
+        low = slate_size * sum(min(0.0, *pair) for pair in weighted)
+        high = slate_size * sum(max(0.0, *pair) for pair in weighted)
+        none = torch.zeros(0)
+        return cls(facts, torch.zeros(0, 0), none, none, 0.0, Worth(low, high), 0, reason)
+
+    @property
+    def is_empty(self) -> bool:
+        """True where the log says nothing about any slate."""
+        return len(self.reference) == 0
+
+    @property
+    def sentence(self) -> str:
+        """For the world's card."""
+        if self.is_empty:
+            return f"Support: empty, because {self.reason}. No value that a policy earns here is backed by the log."
+        return (
+            f"Support: a step counts as inside the log where it lies as near to {len(self.reference):,} logged "
+            f"steps as 95 % of the logged steps of other users do. Logged steps like one another were worth "
+            f"{self.worth.reward_low:.2f} to {self.worth.reward_high:.2f} a slate."
+        )
+
+    @torch.no_grad()
+    def distance(self, past: Past, slate: Tensor) -> Tensor:
+        """Distance of B steps from the log in multiples of the threshold, float32 (B,); inf in an empty support.
+
+        Args:
+            past: B lanes, before the slate.
+            slate: int64 (B, K); N at empty places.
+        """
+        if self.is_empty:
+            return torch.full((len(slate),), torch.inf, device=slate.device)
+        return _in_chunks(self._measured, past, slate)
+
+    def _measured(self, past: Past, slate: Tensor) -> Tensor:
+        features = (step_features(past, slate, self.facts) - self.centre) / self.scale
+        return _kth(features, self.reference, self.neighbours) / self.threshold
+
+    def to(self, device: torch.device | str) -> "SupportModel":
+        """The same model on a device."""
+        tensors = (self.reference.to(device), self.centre.to(device), self.scale.to(device))
+        return SupportModel(self.facts.to(device), *tensors, self.threshold, self.worth, self.neighbours, self.reason)
+
+    def save(self, folder: Path) -> None:
+        """Write `support.json` and `support.safetensors` into a folder; item vectors stay with the world."""
+        facts = {
+            "format": FORMAT,
+            "threshold": self.threshold,
+            "worth": asdict(self.worth),
+            "neighbours": self.neighbours,
+            "reason": self.reason,
+        }
+        tensors = {
+            "reference": self.reference,
+            "centre": self.centre,
+            "scale": self.scale,
+            **{f.name: getattr(self.facts, f.name) for f in fields(ItemFacts) if f.name != "vectors"},
+        }
+        write_tensors(folder / "support.safetensors", tensors)
+        write_json(folder / "support.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path, item_vectors: Tensor) -> Self:
+        """Undo `save`; `WorldError` where it is from a newer format."""
+        known = read_json(folder / "support.json")
+        if known["format"] > FORMAT:
+            raise WorldError(
+                f"{folder / 'support.json'} has format {known['format']}, this recloop reads up to {FORMAT}; "
+                "upgrade recloop"
+            )
+        tensors = read_tensors(folder / "support.safetensors")
+        facts = ItemFacts(tensors["groups"], _unit_length(item_vectors), tensors["popularity"], tensors["familiar"])
+        return cls(
+            facts,
+            tensors["reference"],
+            tensors["centre"],
+            tensors["scale"],
+            float(known["threshold"]),
+            Worth(**known["worth"]),
+            int(known["neighbours"]),
+            str(known["reason"]),
+        )
+
+
+def item_facts(sequences: Sequences, rows: Ints, groups: Tensor, item_vectors: Tensor) -> ItemFacts:
+    """What the features read of items, from the log of the users `rows`."""
+    n = sequences.catalogue_size
+    consumed = torch.from_numpy(sequences.popularity(rows))
+    rank = torch.searchsorted(consumed.sort().values, consumed).to(torch.float32) / max(n - 1, 1)
+    shown = torch.zeros(n)
+    if sequences.slates is not None:
+        items = sequences.slates.items[rows_of(sequences.slates.offsets, rows)].ravel()
+        shown = torch.from_numpy(np.bincount(items[items < n], minlength=n))
+    nothing = torch.zeros(1)
+    return ItemFacts(
+        groups=groups if groups.numel() else torch.zeros(n + 1, 0, dtype=torch.int64),
+        vectors=_unit_length(item_vectors),
+        popularity=torch.cat([rank, nothing]),
+        familiar=torch.cat([familiarity(shown), nothing]),
+    )
+
+
+def _unit_length(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors.detach().to(torch.float32), dim=1)
+
+
+def _in_chunks(measure: Callable[[Past, Tensor], Tensor], past: Past, slate: Tensor) -> Tensor:
+    everyone = torch.arange(len(slate), device=slate.device)
+    return torch.cat([measure(past.rows(rows), slate[rows]) for rows in torch.split(everyone, _CHUNK)])
+
+
+def _kth(features: Tensor, reference: Tensor, k: int) -> Tensor:
+    """Distance to the k-th nearest of the reference, (B, D), (R, D) -> (B,)."""
+    return torch.cat([torch.cdist(some, reference).kthvalue(k, dim=1).values for some in torch.split(features, _CHUNK)])

@@ -1,0 +1,1 @@
+"""Readers of published data sets as their homes publish them."""

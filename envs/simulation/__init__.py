@@ -1,0 +1,1 @@
+"""The batched simulation: the core, what an action shows, and who arrives."""

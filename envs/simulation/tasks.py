@@ -1,0 +1,131 @@
+"""What one asks of an environment, and the driver that answers: shared by the three skins."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import torch
+
+from recloop.envs.interaction.reward import Reward
+from recloop.envs.simulation.actions import EncoderRetriever, Retriever, make_codec
+from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.driver import Driver
+from recloop.envs.simulation.item_index import IndexKind, IndexRetriever, ItemIndex
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.registry import ENTRY_POINTS, find_simulator
+from recloop.envs.world.world import World
+
+
+class TaskOptions(TypedDict, total=False):
+    """What one may ask of an environment beside its world; all optional.
+
+    action_mode: `slate`, `item`, `candidates` or `proto`; see `recloop.envs.simulation.actions`.
+    one_at_a_time: fill each slate in K micro-steps; mode `candidates` only. The reward comes with the K-th.
+    observation: `dict` for the default keys (no `profile` where users have none), `state` for the flat vector
+        alone, or a tuple of keys.
+    candidates: C, items to choose from in mode `candidates`.
+    retriever: a callable `World -> Retriever` that makes them; default the state encoder's best.
+    index: `flat`, `ivf` or `hnsw` finds candidates, and the items of mode `proto`, by an index in place of the exact
+        search; see `recloop.envs.simulation.item_index`.
+    simulator: a name in the world, `my_package.module:MyUsers`, an installed entry point, or a `UserSimulator`.
+    users: a part of the world's users, or rows of the users table, to draw from.
+    reward: a callable of `Outcome`; default the world's.
+    sessions: sessions an episode; default the world's.
+    start: `history` or `cold`.
+    slate_size: K; default the world's, and 1 in mode `item`.
+    max_steps: time limit of an episode in slates; default the world's.
+    device: any torch device.
+    compile: generate code for this machine at the first step, which takes a minute; see `Core`.
+    """
+
+    action_mode: str
+    one_at_a_time: bool
+    observation: str | Sequence[str]
+    candidates: int | None
+    retriever: Callable[[World], Retriever] | Retriever | None
+    index: IndexKind | None
+    simulator: str | UserSimulator | None
+    users: str | Sequence[int]
+    reward: Reward | None
+    sessions: int | None
+    start: Literal["history", "cold"]
+    slate_size: int | None
+    max_steps: int | None
+    device: torch.device | str
+    compile: bool
+
+
+def make_driver(
+    world: World | Path | str | None,
+    lanes: int,
+    *,
+    seed: int = 0,
+    action_mode: str = "slate",
+    one_at_a_time: bool = False,
+    observation: str | Sequence[str] = "dict",
+    candidates: int | None = None,
+    retriever: Callable[[World], Retriever] | Retriever | None = None,
+    index: IndexKind | None = None,
+    simulator: str | UserSimulator | None = None,
+    users: str | Sequence[int] = "train",
+    reward: Reward | None = None,
+    sessions: int | None = None,
+    start: Literal["history", "cold"] = "history",
+    slate_size: int | None = None,
+    max_steps: int | None = None,
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+    watched: bool = False,
+) -> Driver:
+    """A driver over a new core of `lanes` lanes; the options are explained in `TaskOptions`."""
+    found = open_world(world)
+    if action_mode == "item" and slate_size is None:
+        slate_size = 1
+    core = Core(
+        found,
+        _simulator(found, simulator),
+        batch=lanes,
+        slate_size=slate_size,
+        max_steps=max_steps,
+        users=users,
+        seed=seed,
+        reward=reward,
+        sessions=sessions,
+        start=start,
+        device=device,
+        compile=compile,
+    )
+    asked = not isinstance(observation, str) and "candidates" in observation
+    if retriever is None and (asked or action_mode == "candidates"):
+        chosen = partial(IndexRetriever, index=index) if index else EncoderRetriever
+        retriever = chosen(core.encoder, candidates)
+    elif retriever is not None and not isinstance(retriever, Retriever):
+        retriever = retriever(found)
+    codec = make_codec(
+        action_mode,
+        core.spec,
+        core.encoder.item_vectors,
+        candidates=retriever.size if retriever is not None else 0,
+        one_at_a_time=one_at_a_time,
+        search=ItemIndex(core.encoder.item_vectors[:-1], index).nearest if index and action_mode == "proto" else None,
+    )
+    return Driver(core, codec, observation, retriever, watched)
+
+
+def open_world(world: World | Path | str | None) -> World:
+    """A world as it is, from its folder, or the built-in truth world."""
+    if world is None:
+        from recloop.envs.truth.built_in import built_in_world
+
+        return built_in_world()
+    return world if isinstance(world, World) else World.load(world)
+
+
+def _simulator(world: World, simulator: str | UserSimulator | None) -> str | UserSimulator | None:
+    """A simulator of this world by name, else of your own by dotted path or entry point."""
+    if not isinstance(simulator, str) or simulator in world.simulators:
+        return simulator
+    of_your_own = ":" in simulator or entry_points(group=ENTRY_POINTS, name=simulator)
+    return find_simulator(simulator)() if of_your_own else simulator

@@ -1,0 +1,1 @@
+"""One core, three skins: Gymnasium, Gymnasium vector, Stable-Baselines3."""

@@ -1,0 +1,163 @@
+"""Many users at once: the skin for `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")`."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.simulation.driver import AgentStep, answers, arrays
+from recloop.envs.simulation.tasks import TaskOptions, make_driver
+from recloop.envs.skins.rendering import RENDER_MODES, RENDERED_LANES, checked_render_mode, draw_lane
+from recloop.envs.world.world import World
+
+
+class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """`RecommendEnv` for B users at once, computed as one batch.
+
+    Spaces, reward and ends are those of `RecommendEnv`, with a leading dimension B. A lane that
+    ends starts its next episode in the same step (`AutoresetMode.SAME_STEP`): the step returns the first observation
+    of that episode; the last one of the old is `info["final_obs"][lane]`, and its answers are in
+    `info["final_info"]`. Lane 0 of a seed is the single environment of that seed.
+
+    Info, each key with its mask `_key` (B,): `slate` (B, K), `invalid`, `left`, `response` and `given` by signal name
+    for lanes that go on, the same in `final_info` for lanes that ended; for those, as after `reset`, `user`, `lane` and
+    `episode_number` of the episode that starts.
+
+    Args:
+        num_envs: B, lanes.
+        world: a `World`, its folder, or None for the built-in truth world.
+        render_mode: None, `ansi` or `rgb_array`; the first 16 lanes are rendered.
+        tensors: hand out torch tensors on the device, shared with the simulation without a copy and not to be
+            changed. Actions may be tensors or arrays either way; `final_obs` is then one observation of the finished
+            lanes, in rising order.
+        options: see `recloop.envs.simulation.tasks.TaskOptions`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": RENDER_MODES,
+        "render_fps": 1,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: World | Path | str | None = None,
+        *,
+        render_mode: str | None = None,
+        tensors: bool = False,
+        **options: Unpack[TaskOptions],
+    ) -> None:
+        self.render_mode = checked_render_mode(render_mode)
+        self.num_envs = num_envs
+        self.tensors = tensors
+        self.driver = make_driver(world, num_envs, watched=render_mode is not None, **options)
+        self.single_observation_space = self.driver.observation_space
+        self.single_action_space = self.driver.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every lane: with `seed` episode 0, without it each lane's next one.
+
+        `options` may hold `users` and `lanes`, (B,) each, and `instruction`, one text or B of them.
+        """
+        anew = seed is not None or self._np_random is None or bool(options)
+        super().reset(seed=seed)
+        observation = self.driver.restart(self.np_random if anew else None, options)
+        return self._handed_out(observation), self._arrivals(np.ones(self.num_envs, dtype=np.bool_))
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Act in every lane; see the class."""
+        turn = self.driver.step(torch.as_tensor(actions))
+        observation = self._handed_out(turn.observation)
+        info = self._info(turn)
+        if self.tensors:
+            return observation, turn.reward, turn.terminated, turn.truncated, info
+        return (
+            observation,
+            turn.reward.cpu().numpy().astype(np.float64),
+            turn.terminated.cpu().numpy(),
+            turn.truncated.cpu().numpy(),
+            info,
+        )
+
+    def action_masks(self) -> Any:
+        """Which choices are admissible now, bool (B, choices); none in mode `proto`."""
+        masks = self.driver.action_masks()
+        return masks if self.tensors else masks.cpu().numpy()
+
+    def render(self) -> tuple[Any, ...]:
+        """The first 16 lanes, each as text (`ansi`) or uint8 (H, W, 3) (`rgb_array`)."""
+        lanes = range(min(self.num_envs, RENDERED_LANES))
+        return tuple(draw_lane(self.driver, lane, self.render_mode) for lane in lanes)
+
+    def _handed_out(self, observation: Observation) -> Any:
+        if self.tensors:
+            return observation["state"] if self.driver.flat else observation
+        return arrays(self.driver, observation)
+
+    def _arrivals(self, where: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        core = self.driver.core
+        facts = {"user": core.users, "lane": core.lanes, "episode_number": core.episode}
+        return _masked({name: np.where(where, _numpy(value), 0) for name, value in facts.items()}, where)
+
+    def _info(self, turn: AgentStep) -> dict[str, Any]:
+        if turn.transition is None:
+            return {}
+        if self.tensors:
+            return self._tensor_info(turn)
+        facts = answers(self.driver, turn.transition)
+        over = np.zeros(self.num_envs, dtype=np.bool_)
+        over[_numpy(turn.finished)] = True
+        info = _masked(facts, ~over)
+        if turn.final is None:
+            return info
+        final = np.full(self.num_envs, None, dtype=object)
+        for place, lane in enumerate(turn.finished.tolist()):
+            final[lane] = arrays(self.driver, turn.final, place)
+        info.update(final_obs=final, _final_obs=over.copy())
+        info.update(final_info=_masked(facts, over), _final_info=over.copy())
+        return {**info, **self._arrivals(over)}
+
+    def _tensor_info(self, turn: AgentStep) -> dict[str, Any]:
+        """The same without a copy: tensors, nothing masked, the finished lanes named."""
+        step = turn.transition
+        if step is None:
+            return {}
+        names = [signal.name for signal in self.driver.core.world.signals]
+        signals, given = step.response.signals, step.response.given
+        info: dict[str, Any] = {
+            "slate": step.slate,
+            "invalid": step.invalid,
+            "left": step.response.left,
+            "response": {name: signals[..., i] for i, name in enumerate(names)},
+            "given": {name: given[..., i] for i, name in enumerate(names)},
+        }
+        if turn.final is not None:
+            info["final_obs"] = turn.final["state"] if self.driver.flat else turn.final
+            info["finished"] = turn.finished
+        return info
+
+
+def _numpy(value: Tensor) -> npt.NDArray[Any]:
+    return np.asarray(value.cpu().numpy())
+
+
+def _masked(facts: dict[str, Any], where: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Facts by lane with Gymnasium's masks beside them, zero where the mask is False."""
+    info: dict[str, Any] = {}
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            info[key] = _masked(value, where)
+        else:
+            info[key] = np.where(where.reshape(-1, *[1] * (value.ndim - 1)), value, np.zeros_like(value))
+        info[f"_{key}"] = where.copy()
+    return info

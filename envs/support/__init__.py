@@ -1,6 +1,0 @@
-"""How far a step lies from anything logged, and what that leaves open about a value."""
-
-from recloop.envs.support.bracket import Bracket, BracketRules, bracket_of
-from recloop.envs.support.model import SupportConfig, SupportModel
-
-__all__ = ["Bracket", "BracketRules", "SupportConfig", "SupportModel", "bracket_of"]

@@ -1,0 +1,92 @@
+"""The items of the truth worlds: clips whose text tells their topic plainly and their traits roughly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from recloop.encoders.base.errors import RecloopError
+from recloop.envs.logs.schema import Columns
+
+TOPICS = ("space", "cooking", "football", "jazz", "gardens", "trains", "chess", "oceans", "fashion", "history")
+"""Names of the topics a truth world may have."""
+
+_SUBJECTS = ("beginners", "legends", "mistakes", "secrets", "records", "travel", "families", "machines")
+_GRADES = ("clumsy", "hasty", "ordinary", "careful", "superb")
+"""Words for an item's worth to who consumes it, worst first."""
+_TEASERS = ("plain", "catchy", "loud", "shocking")
+"""Words for how much an item tempts, least first."""
+
+
+@dataclass(frozen=True)
+class TruthCatalogue:
+    """Clips by row.
+
+    Args:
+        items: indexed by external id, with title, text and category (the topic's name).
+        topic: int64 (N,).
+        quality: float32 (N,) in (0.15, 1): how much an item appeals to who likes its topic.
+        bait: float32 (N,) in (0, 1): how much it tempts, where a world tells tempting from good.
+        good: float32 (N,) in (0, 1): how much good it does who consumes it; tempting items do less.
+    """
+
+    items: pd.DataFrame
+    topic: Tensor
+    quality: Tensor
+    bait: Tensor
+    good: Tensor
+
+
+def truth_catalogue(topics: int, items: int, seed: int) -> TruthCatalogue:
+    """Draw `items` clips over `topics` topics, in turn.
+
+    The text names the topic thrice (so that it weighs in any text vector), a subject, a grade and a teaser. The grade
+    follows half the quality and half the good, the teaser the bait; both with noise of about one word: the text
+    tells something of the traits, never all.
+
+    Raises:
+        RecloopError: for more topics than there are names for, or fewer items than topics.
+    """
+    if not 1 <= topics <= len(TOPICS):
+        raise RecloopError(f"topics={topics}; choose 1 to {len(TOPICS)}")
+    if items < topics:
+        raise RecloopError(f"items={items} cannot fill {topics} topics; choose {topics} or more")
+    rng = np.random.default_rng((seed, 0xCA7A))
+    topic = np.arange(items) % topics
+    tempting = rng.standard_normal(items)
+    quality = 0.15 + 0.85 * _sigmoid(1.3 * rng.standard_normal(items))
+    bait = _sigmoid(1.5 * tempting)
+    good = _sigmoid(-1.2 * tempting + 1.0 * rng.standard_normal(items))
+    grade = _words(_GRADES, (quality + good) / 2, rng)
+    teaser = _words(_TEASERS, bait, rng)
+    subjects = rng.choice(_SUBJECTS, items)
+    rows = []
+    for row in range(items):
+        name = TOPICS[topic[row]]
+        title = f"{name.capitalize()} {subjects[row]} {row}"
+        text = f"{title}: {name} clip, {name} talk. {grade[row].capitalize()} and {teaser[row]}."
+        rows.append((f"{name}-{row}", title, text, name))
+    columns = [Columns.item, Columns.title, Columns.text, Columns.category]
+    return TruthCatalogue(
+        items=pd.DataFrame(rows, columns=columns).set_index(Columns.item),
+        topic=torch.from_numpy(topic.astype(np.int64)),
+        quality=_tensor(quality),
+        bait=_tensor(bait),
+        good=_tensor(good),
+    )
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _words(words: tuple[str, ...], value: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """A word for each value in (0, 1), off by a word now and then."""
+    place = value * len(words) + rng.normal(0, 0.5, len(value))
+    return [words[int(p)] for p in place.clip(0, len(words) - 1)]
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))

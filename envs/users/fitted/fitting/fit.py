@@ -1,0 +1,374 @@
+"""Fit simulated users on logged ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Never
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recloop.encoders.base.errors import UserSimulatorError, unknown_name
+from recloop.envs.logs.schema import Signal
+from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+from recloop.envs.users.fitted import distributions
+from recloop.envs.users.fitted.answering import FittedUsers
+from recloop.envs.users.fitted.attentive import AttentiveUsers
+from recloop.envs.users.fitted.config import Family, FitConfig, FitReport
+from recloop.envs.users.fitted.factor import FactorUsers
+from recloop.envs.users.fitted.fitting.calibration import (
+    Exposure,
+    Scored,
+    calibrate,
+    calibrate_leaving,
+    choose,
+    score,
+    score_slates,
+)
+from recloop.envs.users.fitted.fitting.losses import (
+    answer_losses,
+    days_loss,
+    follow,
+    leave_loss,
+    leave_parts,
+    sampled_softmax,
+    step_scores,
+)
+from recloop.envs.users.fitted.fitting.propensities import effective_sample_size, propensity_weights
+from recloop.envs.users.fitted.fitting.report import Fit, logged_values, report_on
+from recloop.envs.users.fitted.fitting.windows import ConsumedBefore, WindowMaker, Windows
+from recloop.envs.users.fitted.heads import start_heads
+from recloop.envs.users.fitted.inputs.groups import group_sizes
+from recloop.envs.users.fitted.layers import start_weights
+from recloop.envs.users.fitted.memory import Sizes
+from recloop.envs.users.fitted.recurrent import RecurrentUsers
+
+FAMILIES: dict[str, type[FittedUsers]] = {
+    "recurrent": RecurrentUsers,
+    "attentive": AttentiveUsers,
+    "factor": FactorUsers,
+}
+"""Families by name; they share the heads and nothing of how they remember."""
+REPEATS = 0.005
+"""Share of repeated consumption from which a log is one whose users consume twice."""
+FEW_USERS = 4
+"""Below so many users nobody is held out: all are fitted on, and the figures are no evidence."""
+_LEAVE_RIDGE = 0.01
+"""Weight of the squared weights of the hazard: sessions end far more rarely than items are answered."""
+_STEPS = 16
+"""Fewest gradient steps an epoch, and fewest windows a step, where the log has as many."""
+_MEMBER_STRIDE = 7919
+"""Sets the members' seeds apart from those of fits with neighbouring seeds."""
+_TUNE_SEED = 1
+"""Seed of the sampled items in the held-out loss, so that epochs are compared on the same ones."""
+
+
+def fit_users(
+    family: Family,
+    sequences: Sequences,
+    rows: Ints,
+    item_vectors: Tensor,
+    profile: Tensor,
+    signals: Sequence[Signal],
+    *,
+    groups: Tensor | None = None,
+    config: FitConfig | None = None,
+    member: int | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> tuple[FittedUsers, FitReport]:
+    """Fit users of one family on the behaviour of `rows` alone; no other user's behaviour is read.
+
+    Where the log holds what was shown, consumption is learned on it. Elsewhere the score of an item estimates
+    log P(item | user) against sampled negatives, and becomes a probability under two assumptions that the report
+    states: exposure in the log was proportional to popularity^beta, and a shown item is consumed with `base_rate`.
+
+    Args:
+        family: `recurrent`, `attentive` or `factor`.
+        sequences: the log.
+        rows: rows of the users to fit on; a share of them is held out for stopping, calibration and figures.
+        item_vectors: float32 (N+1, d); row N is zero.
+        profile: float32 (U, p).
+        signals: what an answer carries, consumption first.
+        groups: int64 (N+1, G) groupings of the items (`Catalogue.groups`); default none.
+        config: sizes and settings.
+        member: number in an ensemble: starts from weights of its own, and is fitted on users drawn again with
+            replacement; those held out are the same for every member.
+        device: where to fit; the users come back on the CPU.
+        progress: whether to show a bar.
+
+    Returns:
+        Users that answer once `prepare` was called, and the report. Equal arguments give equal bits.
+
+    Raises:
+        UserSimulatorError: an unknown family, too few users, shapes that do not fit.
+    """
+    config = config or FitConfig()
+    if config.propensity == "auto":
+        raise UserSimulatorError("propensity='auto' chooses between two fits; call fit_ensemble")
+    begin = time.perf_counter()
+    rows = np.asarray(rows, dtype=np.int64)
+    _check(family, sequences, rows, item_vectors, profile, signals)
+    rows = _active(sequences, rows)
+    groups = torch.zeros(len(item_vectors), 0, dtype=torch.int64) if groups is None else groups
+    training = _Training(
+        family, sequences, rows, item_vectors, profile, tuple(signals), groups, config, member, torch.device(device)
+    )
+    with tqdm(total=config.epochs, desc=f"fit {family} users", disable=not progress, unit="epoch") as bar:
+        fit = training.run(bar)
+    fitted = training.fitted
+    report = report_on(fitted, fit, time.perf_counter() - begin)
+    fitted.parts().to("cpu").requires_grad_(False)
+    return fitted, report
+
+
+class _Training:
+    """One fit: what it reads, what it moves, and when it stops."""
+
+    def __init__(
+        self,
+        family: str,
+        sequences: Sequences,
+        rows: Ints,
+        item_vectors: Tensor,
+        profile: Tensor,
+        signals: tuple[Signal, ...],
+        groups: Tensor,
+        config: FitConfig,
+        member: int | None,
+        device: torch.device,
+    ) -> None:
+        self.config, self.sequences, self.device = config, sequences, device
+        self.vectors, self.profile = item_vectors.to(device), profile.to(device)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.users, self.tune, self.test = split_rows(rows, config.validation_share, self.generator)
+        if member is not None:
+            self.generator.manual_seed(config.seed + _MEMBER_STRIDE * (member + 1))
+            again = torch.randint(len(self.users), (len(self.users),), generator=self.generator).numpy()
+            self.users = np.sort(self.users[again])
+        slates = sequences.slates
+        exposures = slates is not None
+        self.repeat_rate = sequences.repeat_rate(rows)
+        self.leaves = slates is not None and bool((slates.left[rows_of(slates.offsets, self.users)] == 1).any())
+        sizes = Sizes(
+            catalogue_size=int(sequences.catalogue_size),
+            item_dim=item_vectors.shape[1],
+            profile_dim=profile.shape[1],
+            exposures=exposures,
+            positions=slates.items.shape[1] if slates is not None else 1,
+            repeats=self.repeat_rate >= REPEATS,
+            hidden=config.hidden,
+            rank=config.rank,
+            residual=config.residual,
+            lead=config.lead,
+            groups=group_sizes(groups) if exposures else (),
+            days=slates is not None and slates.days_away is not None and bool(np.isfinite(slates.days_away).any()),
+        )
+        self.fitted = FAMILIES[family](signals, sizes, None if self.leaves else config.leaving)
+        if exposures:
+            self.fitted.groups.fill(groups)
+        start_weights(self.fitted.memory, self.generator)
+        start_heads(self.fitted.heads, self.generator)
+        if self.fitted.context is not None:
+            start_weights(self.fitted.context, self.generator)
+            self.fitted.context.last.weight.data.mul_(0.1)
+        self._start_from_base_rates()
+        self.fitted.parts().to(device)
+        weight = propensity_weights(sequences) if config.propensity == "clipped" else None
+        self.maker = WindowMaker(
+            sequences, config.history, config.lead, config.window, self.fitted.memory.looks_back, weight
+        )
+        counts = torch.from_numpy(sequences.popularity(self.users))
+        self.exposure: Exposure | None = None
+        self.choice: tuple[float, float] | None = None
+        self.popularity = counts
+        if not exposures:
+            self.share = 0.5 * (counts + 1) / (counts + 1).sum() + 0.5 / len(counts)
+            before = None if sizes.repeats else ConsumedBefore(sequences, rows)
+            assumed = (counts + 1) ** config.beta
+            self.exposure = Exposure(assumed / assumed.sum(), config.base_rate, before)
+            self.fitted.heads.offset[:-1] = torch.log(counts + 1).to(device)
+
+    def run(self, bar: tqdm[Never]) -> Fit:
+        """Epochs until the held-out loss rises, then calibration and figures."""
+        parts = self.fitted.parts()
+        heads = self.fitted.heads
+        tabled = [heads.residual, heads.item_bias]
+        rest = [weight for weight in parts.parameters() if all(weight is not t for t in tabled)]
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": rest, "weight_decay": self.config.decay},
+                {"params": tabled, "weight_decay": self.config.item_decay},
+            ],
+            lr=self.config.lr,
+        )
+        steady = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 - epoch / self.config.epochs)
+        best, kept, kept_epoch = float("inf"), None, 0
+        for epoch in range(self.config.epochs):
+            moments = self.maker.moments(self.users, self.generator)
+            order = torch.randperm(len(moments), generator=self.generator)[: self.config.windows_per_epoch]
+            size = min(self.config.batch, max(_STEPS, len(order) // _STEPS))
+            for start in range(0, len(order), size):
+                batch = moments[order[start : start + size].numpy()]
+                loss = self._loss(self.maker.cut(batch), self.generator, learning=True)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(parts.parameters(), 5.0)
+                optimiser.step()
+            steady.step()
+            held_out = self._held_out_loss()
+            bar.update()
+            bar.set_postfix(held_out=f"{held_out:.4f}")
+            if held_out < best - 1e-4:
+                best, kept_epoch = held_out, epoch + 1
+                kept = {name: tensor.clone() for name, tensor in parts.state_dict().items()}
+            elif epoch + 1 - kept_epoch >= self.config.patience:
+                break
+        if kept is None:
+            raise UserSimulatorError(
+                f"the held-out loss of the {self.fitted.kind} users is {held_out}; lower lr={self.config.lr}"
+            )
+        parts.load_state_dict(kept)
+        return self._finish(kept_epoch)
+
+    def _finish(self, epochs: int) -> Fit:
+        """Calibrate on the tune users, look at the test users once."""
+        fitted, config = self.fitted, self.config
+        if self.exposure is not None:
+            fitted.heads.offset *= 1 - config.beta
+        generator = torch.Generator().manual_seed(config.seed + 1)
+        with torch.no_grad():
+            found = self._score(self.tune, generator)
+            calibrate(fitted, found, self.exposure)
+            if self.exposure is None:
+                self.choice = choose(fitted, self._slates(self.tune))
+            if self.leaves:
+                calibrate_leaving(fitted, self._score(self.tune, generator, calibrated=True))
+            test = self._score(self.test, generator, calibrated=True)
+        return Fit(
+            config=config,
+            sequences=self.sequences,
+            users=self.users,
+            held_out=0 if self.test is self.users else len(self.tune) + len(self.test),
+            exposure=self.exposure,
+            popularity=self.popularity,
+            test=test,
+            epochs=epochs,
+            repeat_rate=self.repeat_rate,
+            choice=self.choice,
+            sample=effective_sample_size(self.maker.weight) if self.maker.weight is not None else None,
+        )
+
+    def _score(self, users: Ints, generator: torch.Generator, calibrated: bool = False) -> Scored:
+        return score(self.fitted, self.maker, users, self.vectors, self.profile, self.exposure, generator, calibrated)
+
+    def _slates(self, users: Ints) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return score_slates(self.fitted, self.maker, users, self.vectors, self.profile)
+
+    def _loss(self, windows: Windows, generator: torch.Generator, learning: bool) -> Tensor:
+        windows = windows.to(self.device)
+        dropout = self.config.dropout if learning else 0.0
+        path = follow(self.fitted, self.vectors, self.profile, windows, dropout, generator)
+        raw = step_scores(self.fitted, path, windows, windows.items)
+        if self.exposure is None:
+            losses = answer_losses(self.fitted, windows, raw, first=0)
+        else:
+            losses = answer_losses(self.fitted, windows, raw, first=1)
+            negatives = torch.multinomial(self.share, self.config.negatives, True, generator=generator)
+            consumption = sampled_softmax(
+                self.fitted,
+                path,
+                windows,
+                raw[:, :, 0, 0] - path.users.bias[..., 0],  # the same for all items
+                negatives.to(self.device),
+                self.share.to(self.device),
+                self.exposure.before,
+            )
+            losses.append(consumption[windows.scored].mean())
+        if self.leaves:
+            logits, left = leave_parts(self.fitted, path, windows, raw, calibrated=False)
+            if len(left):
+                losses.append(leave_loss(logits, left))
+                if learning:
+                    losses.append(_LEAVE_RIDGE * self.fitted.heads.leave.weight.square().sum())
+        if self.fitted.sizes.days:
+            away = days_loss(self.fitted, path, windows, raw)
+            losses += [] if away is None else [0.2 * away]
+        return torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        """Mean loss of the tune users' windows, on the same sampled items every time."""
+        generator = torch.Generator().manual_seed(_TUNE_SEED)
+        moments = self.maker.moments(self.tune)
+        pieces = [moments[i : i + 256] for i in range(0, min(len(moments), self.config.windows_per_epoch), 256)]
+        losses = [float(self._loss(self.maker.cut(piece), generator, learning=False)) for piece in pieces]
+        return float(np.average(losses, weights=[len(piece) for piece in pieces]))
+
+    @torch.no_grad()
+    def _start_from_base_rates(self) -> None:
+        """Every head starts at the distribution that the fit users' answers have on the whole."""
+        heads = self.fitted.heads
+        for s, signal in enumerate(self.fitted.signals):
+            if s == 0 and self.sequences.slates is None:
+                continue
+            bias, shape = distributions.base_shape(signal, logged_values(self.sequences, self.users, s))
+            heads.user_bias.bias[s] = bias
+            heads.shapes[s].copy_(shape)
+        if self.leaves and self.sequences.slates is not None:
+            left = self.sequences.slates.left[rows_of(self.sequences.slates.offsets, self.users)]
+            rate = (left == 1).sum() / max((left >= 0).sum(), 1)
+            heads.leave.bias.fill_(float(np.log((rate + 1e-3) / (1 - rate + 1e-3))))
+
+
+def _active(sequences: Sequences, rows: Ints) -> Ints:
+    """Those of the users who have a step to score: were shown something, or consumed where the log holds no more."""
+    return rows[(np.diff(sequences.step_offsets) > sequences.first_scored)[rows]]
+
+
+def split_rows(rows: Ints, share: float, generator: torch.Generator) -> tuple[Ints, Ints, Ints]:
+    """Users to fit on, to stop and calibrate on, and to measure on; all the same where they are few."""
+    if len(rows) < FEW_USERS:
+        everyone = np.sort(rows)
+        return everyone, everyone, everyone
+    order = rows[torch.randperm(len(rows), generator=generator).numpy()]
+    each = max(1, round(len(rows) * share / 2))
+    return np.sort(order[2 * each :]), np.sort(order[:each]), np.sort(order[each : 2 * each])
+
+
+def _check(
+    family: str,
+    sequences: Sequences,
+    rows: Ints,
+    item_vectors: Tensor,
+    profile: Tensor,
+    signals: Sequence[Signal],
+) -> None:
+    if family not in FAMILIES:
+        raise UserSimulatorError(unknown_name("family of fitted users", family, FAMILIES))
+    if len(rows) and (rows.min() < 0 or rows.max() >= sequences.users):
+        raise UserSimulatorError(f"rows name user {rows.max()}; the log has users 0 to {sequences.users - 1}")
+    if len(_active(sequences, rows)) == 0:
+        beyond = "" if sequences.profile_prefix is None else " beyond what their features tell of"
+        raise UserSimulatorError(
+            f"none of the {len(rows)} users to fit on has any behaviour{beyond}; give users who have"
+        )
+    wanted = sequences.catalogue_size + 1
+    if item_vectors.dim() != 2 or len(item_vectors) != wanted:
+        raise UserSimulatorError(
+            f"item_vectors are {tuple(item_vectors.shape)}; a catalogue of {sequences.catalogue_size} items needs "
+            f"({wanted}, d), the last row zero for the empty place"
+        )
+    if not bool(torch.isfinite(item_vectors).all()) or not bool(torch.isfinite(profile).all()):
+        raise UserSimulatorError("item_vectors or profile hold NaN or infinite numbers; encode them anew")
+    if profile.dim() != 2 or len(profile) != sequences.users:
+        raise UserSimulatorError(
+            f"profile is {tuple(profile.shape)}; {sequences.users} users need ({sequences.users}, p)"
+        )
+    if sequences.feedback.shape[1] != len(signals):
+        raise UserSimulatorError(
+            f"{len(signals)} signals are named, the log's answers carry {sequences.feedback.shape[1]}; name them all"
+        )

@@ -1,0 +1,1 @@
+"""A world: everything learned from one log, in memory and on disk."""

@@ -1,0 +1,1 @@
+"""Benchmarks: every figure beside a reference of the same run."""

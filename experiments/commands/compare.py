@@ -1,0 +1,387 @@
+"""Compare policies in a world: every policy, every seed, the same lanes, training users and judges.
+
+    recloop compare worlds/ml-100k --policies random popularity greedy sasrec ppo --seeds 3 --out runs/ml-100k
+    recloop compare worlds/ml-100k --policies popularity my_module:MyPolicy policies/ppo --out runs/mine
+    recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
+    recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --jobs 2 --out runs/learners
+    tensorboard --logdir runs/ml-100k/tensorboard
+
+Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
+`policies/` and `finished/`; `segments.csv` too where the world has segments of users. Started again with the same
+settings it keeps what is finished; a policy added later joins.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tqdm import tqdm
+
+from recloop.agents.policy import FitOptions, Policy
+from recloop.agents.registry import IN_LOOP, POLICIES, TRAINED, load_policy, make_policy, needs_training, save_policy
+from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
+from recloop.encoders.base.storage import replacing_file, write_json
+from recloop.envs.simulation.core import checked_device
+from recloop.envs.simulation.penalties import PenaltyConfig, Uncertainty
+from recloop.envs.users.checks import check_users
+from recloop.envs.world.world import World
+from recloop.experiments.commands.check_users import made_simulator
+from recloop.experiments.comparison.claims import claims_of
+from recloop.experiments.comparison.evaluate import Evaluator, Rollout
+from recloop.experiments.comparison.result_store import (
+    Finished,
+    ResultStore,
+    digest_of,
+    digest_of_source,
+    digest_of_world,
+    file_safe,
+)
+from recloop.experiments.comparison.results import Comparison, Entry
+from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
+from recloop.experiments.comparison.tracking import Run, write_evaluations
+from recloop.experiments.comparison.workers import work_through
+from recloop.experiments.provenance import provenance, use_threads
+from recloop.experiments.report.pictures import picture
+from recloop.experiments.report.report import write_report
+from recloop.experiments.settings import at_least, write_settings
+
+PASSES = TRAINED - IN_LOOP
+"""Names whose training is counted in passes over the log: `--steps` is not for them."""
+
+FIXED = frozenset(
+    {"popularity", "content", "last-item", "instructed", "worst-first", "greedy", "diversified-greedy", "planner"}
+)
+"""Names that neither train nor draw with a seed: what they earn is worked out once."""
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Train what needs training, evaluate every policy on the same lanes, write tables and a report."""
+
+    world: tyro.conf.Positional[Path]
+    """World folder."""
+    policies: tuple[str, ...] = ("random", "popularity", "greedy", "sasrec", "ppo")
+    """Names, dotted paths module:Class, or policy folders."""
+    seeds: int = 3
+    """Trainings of each policy that learns with randomness; at least 1."""
+    out: Path = Path("runs/comparison")
+    """Run folder; started again with the same settings it goes on."""
+    steps: int = 50_000
+    """Environment steps of each RL training."""
+    pessimism: float = 0.0
+    """What RL agents are charged for each unit of the training users' disagreement; 0 for none."""
+    uncertainty: Uncertainty = "std"
+    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
+    entropy_bonus: float = 0.0
+    """What RL agents are given for each unit of the log's entropy after a step; 0 for nothing."""
+    lanes: int = 500
+    """Episodes a policy is evaluated on, going round the evaluation users; at least 2."""
+    reference: str | None = None
+    """Policy that the others are compared to; default popularity, or the first."""
+    users: tuple[str, ...] = ()
+    """Further simulators to evaluate in: dotted paths module:MyUsers or installed entry points."""
+    slate_size: int | None = None
+    """Items a slate; default the world's."""
+    evaluation_seed: int = 20_000
+    """Seed of the evaluation users' luck."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """Torch threads; default OMP_NUM_THREADS, else all cores."""
+    jobs: int = 1
+    """Trainings side by side, in processes of one thread each; results are those of one after the other."""
+    trust: bool = False
+    """Let a policy folder import a class of its own."""
+    fresh: bool = False
+    """Forget what an earlier run of this folder finished."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        at_least(
+            1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs
+        )
+        at_least(2, lanes=self.lanes)
+        self.penalties  # noqa: B018 - raises for weights that no penalty may have
+        if not self.policies:
+            raise RecloopError("no policies to compare; name some after --policies")
+
+    @property
+    def penalties(self) -> PenaltyConfig:
+        """What RL agents' training steps are charged and given on top of the reward."""
+        return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
+
+
+@dataclass
+class _Clock:
+    """Seconds since it was started."""
+
+    start: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self.start, 3)
+
+
+def main(config: CompareConfig) -> Comparison:
+    """Load the world, compare, print the table and where the report is."""
+    from recloop.experiments.report.tables import print_comparison, wide_console
+
+    use_threads(1 if config.jobs > 1 else config.threads)
+    world = World.load(config.world)
+    comparison = compare(world, config, world_folder=config.world)
+    print_comparison(comparison, config.out)
+    segments = segment_lines(comparison)
+    for simulator in comparison.simulators if segments else ():
+        wide_console().print(segment_table(comparison, segments, simulator))
+    return comparison
+
+
+def compare(world: World, config: CompareConfig, world_folder: Path | None = None) -> Comparison:
+    """Run a comparison and write its folder.
+
+    Args:
+        world: where to compare.
+        config: what; its `world` is only recorded, and `jobs` count where there is a `world_folder`.
+        world_folder: the world's folder, so that a changed world is noticed on resuming.
+
+    Raises:
+        RecloopError: before anything is written, where the settings do not fit the world.
+        KeyboardInterrupt: with a sentence on what was kept.
+    """
+    checked_device(config.device)
+    world.spec(config.slate_size)
+    contenders = find_contenders(config, world)
+    reference = _reference(config, contenders)
+    world, simulators = _simulators(world, config)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    clock = _Clock()
+    facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_settings(config.out / "config.yaml", asdict(config))
+    write_json(config.out / "run.json", {**facts, "state": "running"})
+    if config.jobs > 1 and world_folder is not None:
+        _work_side_by_side(config, world_folder, contenders)
+        config = replace(config, fresh=False)  # what is finished now is as fresh as can be
+    field_ = _ComparisonRunner(world, config, simulators, world_folder)
+    finished: dict[tuple[str, int], Finished] = {}
+    jobs = [(c, seed) for c in contenders for seed in range(config.seeds)]
+    with _saying_what_is_kept(finished, len(jobs), config.out):
+        bar = tqdm(jobs, desc="compare", unit="policy", disable=not config.progress)
+        for contender, seed in bar:
+            bar.set_postfix_str(f"{contender.label} seed {seed}")
+            same = contender.source in FIXED and seed > 0
+            finished[contender.label, seed] = finished[contender.label, 0] if same else field_.result(contender, seed)
+    comparison = Comparison(
+        world=world,
+        contenders=tuple(replace(c, privileged=finished[c.label, 0].privileged) for c in contenders),
+        seeds=tuple(range(config.seeds)),
+        simulators=simulators,
+        reference=reference,
+        rollouts={
+            (label, seed, name): result.rollouts[name]
+            for (label, seed), result in finished.items()
+            for name in simulators
+        },
+        curves={place: result.curves for place, result in finished.items()},
+    )
+    times = {
+        f"{label}-seed{seed}": {"fit": r.fit_seconds, "evaluate": r.evaluate_seconds}
+        for (label, seed), r in finished.items()
+        if seed == 0 or r is not finished[label, 0]
+    }
+    facts = {**facts, "state": "finished", "seconds": clock.seconds(), "seconds_by_policy": times}
+    comparison.write_csv(config.out / "results.csv")
+    segments = segment_lines(comparison)
+    if segments:
+        write_segments(config.out / "segments.csv", comparison, segments)
+    write_evaluations(comparison, config.out / "tensorboard")
+    claims = claims_of(comparison)
+    write_json(config.out / "claims.json", [asdict(claim) for claim in claims])
+    write_report(config.out / "report.html", comparison, claims, facts)
+    with replacing_file(config.out / "picture.png") as part:
+        part.write_bytes(picture(comparison))
+    write_json(config.out / "run.json", facts)
+    return comparison
+
+
+def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
+    """The policies asked for, each found and with a label of its own; errors come before any training."""
+    found: list[Entry] = []
+    for source in config.policies:
+        if source == "planner" and not world.is_truth:
+            raise PolicyError(
+                f"policy 'planner' needs a world whose users are written down; '{world.name}' was learned from a "
+                "log, leave planner out"
+            )
+        if source not in POLICIES and (Path(source) / "policy.json").exists():
+            load_policy(source, trust=config.trust)
+        retrained = needs_training(source)  # raises for a name that nobody knows
+        if source not in POLICIES and ":" not in source and not Path(source).exists():
+            raise PolicyError(f"{unknown_name('policy', source, POLICIES)}; or give a policy folder or a dotted path")
+        name = source if source in POLICIES else _short_name(source)
+        label, again = name, 2
+        while any(c.label == label for c in found):
+            label, again = f"{name}-{again}", again + 1
+        found.append(Entry(label, source, retrained, privileged=source == "planner"))
+    return tuple(found)
+
+
+def _short_name(source: str) -> str:
+    if ":" in source and not Path(source).exists():
+        return file_safe(source.rpartition(":")[2])
+    return file_safe(Path(source).resolve().name)
+
+
+def _reference(config: CompareConfig, contenders: tuple[Entry, ...]) -> str:
+    labels = [c.label for c in contenders]
+    if config.reference is None:
+        return "popularity" if "popularity" in labels else labels[0]
+    if config.reference not in labels:
+        raise RecloopError(unknown_name("reference policy", config.reference, labels))
+    return config.reference
+
+
+def _simulators(world: World, config: CompareConfig) -> tuple[World, tuple[str, ...]]:
+    """The world with a person's own simulators beside, and the names to evaluate in."""
+    names = list(world.evaluation_simulators)
+    for path in config.users:
+        simulator = made_simulator(path)
+        name = file_safe(path.rpartition(":")[2])
+        if name in world.simulators:
+            raise UserSimulatorError(f"--users {path}: the world already has users called '{name}'; rename the class")
+        check_users(simulator, world, slate_size=config.slate_size, device=config.device)
+        world = world.with_simulators(**{name: simulator})
+        names.append(name)
+    return world, tuple(dict.fromkeys([world.training_simulator, *names]))
+
+
+@contextmanager
+def _saying_what_is_kept(finished: dict[tuple[str, int], Finished], total: int, out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {len(finished)} of {total} results are kept in {out}, the same command goes on from there"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One policy and seed, for a process of its own."""
+
+    config: CompareConfig
+    world_folder: Path
+    contender: Entry
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.contender.label} seed {self.seed}"
+
+
+def _work_side_by_side(config: CompareConfig, world_folder: Path, contenders: tuple[Entry, ...]) -> None:
+    """Put the results of what is trained into the ledger, `jobs` at a time; what is there already is only read."""
+    alone = replace(config, progress=False, threads=1)
+    jobs = [_Job(alone, world_folder, c, seed) for c in contenders if c.retrained for seed in range(config.seeds)]
+    if jobs:
+        work_through(jobs, _work, min(config.jobs, len(jobs)), "train", config.progress)
+
+
+def _work(job: _Job) -> None:
+    """`_ComparisonRunner.result` in a process that has nothing yet."""
+    world, simulators = _simulators(World.load(job.world_folder), job.config)
+    _ComparisonRunner(world, job.config, simulators, job.world_folder).result(job.contender, job.seed)
+
+
+class _ComparisonRunner:
+    """Makes the result of one policy and seed, or finds it finished."""
+
+    def __init__(
+        self, world: World, config: CompareConfig, simulators: tuple[str, ...], world_folder: Path | None
+    ) -> None:
+        self.world, self.config, self.simulators = world, config, simulators
+        self.ledger = ResultStore(config.out / "finished")
+        self.arenas: dict[str, Evaluator] = {}
+        facts = provenance(config.device)
+        self.circumstances: dict[str, Any] = {
+            "world": digest_of_world(world, world_folder),
+            "simulators": simulators,
+            "users": [digest_of_source(path) for path in config.users],
+            "lanes": config.lanes,
+            "slate_size": config.slate_size,
+            "evaluation_seed": config.evaluation_seed,
+            **{name: facts[name] for name in ("commit", "versions", "device", "threads")},
+        }
+
+    def result(self, contender: Entry, seed: int) -> Finished:
+        config = self.config
+        digest = digest_of(
+            {
+                **self.circumstances,
+                "policy": contender.source,
+                "code": digest_of_source(contender.source),
+                "seed": seed,
+                "steps": config.steps if contender.retrained else None,
+                "penalties": asdict(config.penalties) if contender.retrained else None,
+            }
+        )
+        known = None if config.fresh else self.ledger.get(contender.label, seed, digest)
+        if known is not None:
+            return known
+        clock = _Clock()
+        with Run(config.out / "tensorboard" / f"{contender.label}-seed{seed}") as run:
+            policy = self._policy(contender, seed, run)
+        fit = clock.seconds()
+        self._save(contender, seed, policy)
+        clock = _Clock()
+        rollouts = {name: self._rollout(name, policy, seed) for name in self.simulators}
+        result = Finished(rollouts, run.curves, fit, clock.seconds(), policy.privileged)
+        self.ledger.put(contender.label, seed, digest, result)
+        return result
+
+    def _policy(self, contender: Entry, seed: int, run: Run) -> Policy:
+        config = self.config
+        counted = contender.retrained and contender.source not in PASSES
+        options = FitOptions(
+            seed=seed,
+            steps=config.steps if counted else None,
+            device=config.device,
+            progress=config.progress,
+            pessimism=config.pessimism,
+            log=run.log,
+            uncertainty=config.uncertainty,
+            entropy_bonus=config.entropy_bonus,
+        )
+        return make_policy(contender.source, self.world, options, trust=config.trust)
+
+    def _rollout(self, simulator: str, policy: Policy, seed: int) -> Rollout:
+        if simulator not in self.arenas:
+            self.arenas[simulator] = Evaluator(
+                self.world,
+                simulator,
+                lanes=self.config.lanes,
+                seed=self.config.evaluation_seed,
+                slate_size=self.config.slate_size,
+                device=self.config.device,
+            )
+        return self.arenas[simulator].run(policy, seed)
+
+    def _save(self, contender: Entry, seed: int, policy: Policy) -> None:
+        """Keep what can be kept: a planner and a class without `tensors` cannot, and are made again instead."""
+        if policy.privileged or (Path(contender.source).exists() and contender.source not in POLICIES):
+            return
+        label = f"{contender.label}-seed{seed}" if contender.retrained else contender.label
+        folder = self.config.out / "policies" / label
+        if contender.retrained or seed == 0:
+            save_policy(policy, folder)
+
+
+if __name__ == "__main__":
+    from recloop.experiments.cli import run_script
+
+    run_script(CompareConfig, main)

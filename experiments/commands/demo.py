@@ -1,0 +1,113 @@
+"""The loop in a few minutes, without any data: users who are written down, so that the best policy is known.
+
+    recloop demo
+    recloop demo --steps 20000 --seeds 1 --out runs/quick
+
+Makes the built-in truth world, compares random, popularity, greedy on a fitted user model, SASRec and PPO with a
+planner that knows the truth, and says what share of the gap between greedy and that optimum PPO closes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from recloop.envs.simulation.core import checked_device
+from recloop.envs.truth.built_in import demo_world
+from recloop.experiments.commands.compare import CompareConfig, compare
+from recloop.experiments.comparison.intervals import Interval, ratio_interval, t_interval
+from recloop.experiments.comparison.results import Comparison
+from recloop.experiments.provenance import use_threads
+from recloop.experiments.report.tables import interval_text, print_comparison, wide_console
+from recloop.experiments.settings import at_least
+
+POLICIES = ("random", "popularity", "greedy", "sasrec", "ppo", "planner")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Compare five policies and the computed optimum in the built-in truth world."""
+
+    out: Path = Path("runs/demo")
+    """Run folder; the world is saved in its folder `world`."""
+    steps: int = 100_000
+    """Environment steps of each PPO training."""
+    seeds: int = 1
+    """Trainings of SASRec and PPO."""
+    lanes: int = 600
+    """Episodes a policy is evaluated on."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """Torch threads; default OMP_NUM_THREADS, else all cores."""
+    fresh: bool = False
+    """Forget what an earlier run of this folder finished."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps, seeds=self.seeds, threads=self.threads)
+        at_least(2, lanes=self.lanes)
+
+
+def main(config: DemoConfig) -> Comparison:
+    """Make the world, compare, print the table and the verdicts."""
+    use_threads(config.threads)
+    checked_device(config.device)
+    console, notes = wide_console(), Console(stderr=True)
+    world = demo_world(progress=config.progress, say=lambda line: notes.print(f"[bold]{line}[/bold]", highlight=False))
+    folder = config.out / "world"
+    world.save(folder)
+    comparison = compare(
+        world,
+        CompareConfig(
+            world=folder,
+            policies=POLICIES,
+            seeds=config.seeds,
+            out=config.out,
+            steps=config.steps,
+            lanes=config.lanes,
+            device=config.device,
+            threads=config.threads,
+            fresh=config.fresh,
+            progress=config.progress,
+        ),
+    )
+    print_comparison(comparison, config.out, console)
+    for line in verdicts(comparison):
+        console.print(line, highlight=False, soft_wrap=True)
+    return comparison
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """What the demo shows, a sentence each with its interval."""
+    lines = []
+    for better, worse in (
+        ("popularity", "random"),
+        ("greedy", "popularity"),
+        ("sasrec", "popularity"),
+        ("ppo", "popularity"),
+        ("planner", "ppo"),
+        ("planner", "greedy"),
+    ):
+        found = t_interval(comparison.difference(better, worse, comparison.base))
+        verb = {1: "beats", 0: "is not told apart from", -1: "loses to"}[found.sign]
+        lines.append(f"{better} {verb} {worse}: {interval_text(found, signed=True)}")
+    share = gap_closed(comparison)
+    lines.append(
+        f"ppo closes {share.mean:.0%} [{share.low:.0%}, {share.high:.0%}] of the gap between greedy and the computed "
+        "optimum"
+    )
+    return lines
+
+
+def gap_closed(comparison: Comparison, policy: str = "ppo", floor: str = "greedy", top: str = "planner") -> Interval:
+    """Share of the gap from `floor` to `top` that `policy` closes, with Fieller's interval over users."""
+    base = comparison.base
+    return ratio_interval(comparison.difference(policy, floor, base), comparison.difference(top, floor, base))
+
+
+if __name__ == "__main__":
+    from recloop.experiments.cli import run_script
+
+    run_script(DemoConfig, main)

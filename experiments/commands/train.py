@@ -1,0 +1,165 @@
+"""Train one policy in a world and keep it.
+
+    recloop train worlds/ml-100k --agent ppo --steps 200000 --seed 0 --out policies/ppo
+    recloop train worlds/ml-100k --agent recloop-ppo --checkpoint checkpoints/ppo --out policies/recloop-ppo
+    recloop train worlds/ml-100k --agent sasrec --out policies/sasrec
+    recloop train worlds/ml-100k --agent my_module:MyAgent --out policies/mine
+
+With `--checkpoint`, an interrupted training of one of our own learners goes on when the same command is run again.
+TensorBoard logs go beside the policy, to OUT-tensorboard. At the end the policy meets the validation simulator on the
+tune users; the judges stay unread.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from recloop.agents.policy import FitOptions, Policy
+from recloop.agents.registry import IN_LOOP, POLICIES, RESUMABLE, can_resume, make_policy, needs_training, save_policy
+from recloop.encoders.base.errors import PolicyError
+from recloop.envs.simulation.core import checked_device
+from recloop.envs.simulation.penalties import Uncertainty
+from recloop.envs.world.world import World
+from recloop.experiments.comparison.evaluate import Evaluator
+from recloop.experiments.comparison.intervals import Interval, by_user, t_interval
+from recloop.experiments.comparison.tracking import Run, Tags
+from recloop.experiments.provenance import use_threads
+from recloop.experiments.report.tables import interval_text, wide_console
+from recloop.experiments.settings import at_least, checked_out
+
+VALIDATION_SEED = 10_000
+"""Of the validation users' luck, apart from the evaluation's."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train one policy in a world and save it."""
+
+    world: tyro.conf.Positional[Path]
+    """World folder."""
+    out: Path
+    """Policy folder to write."""
+    agent: str = "ppo"
+    """A registered name, or a dotted path module:Class."""
+    steps: int | None = None
+    """Environment steps (passes over the log for sasrec and dnn); default the agent's own."""
+    seed: int = 0
+    """Of all randomness in training."""
+    pessimism: float = 0.0
+    """What an RL agent is charged for each unit of the training users' disagreement; 0 for none."""
+    uncertainty: Uncertainty = "std"
+    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
+    entropy_bonus: float = 0.0
+    """What an RL agent is given for each unit of the log's entropy after a step; 0 for nothing."""
+    lanes: int = 200
+    """Episodes of the validation at the end; at least 2."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int | None = None
+    """Torch threads; default OMP_NUM_THREADS, else all cores."""
+    checkpoint: Path | None = None
+    """Folder where a training is kept, so that the same command goes on after an interruption; own learners only."""
+    checkpoint_every: int = 50
+    """Updates between two checkpoints."""
+    compile: bool = False
+    """Compile what pays; falls back with a warning."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps, threads=self.threads, checkpoint_every=self.checkpoint_every)
+        at_least(0, seed=self.seed)
+        at_least(2, lanes=self.lanes)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave.
+
+    Args:
+        policy: as saved.
+        validation: return on the tune users in the validation simulator, with its interval over users.
+        difference: to popularity, paired by user.
+        seconds: of training.
+    """
+
+    policy: Policy
+    validation: Interval
+    difference: Interval
+    seconds: float
+
+
+def main(config: TrainConfig) -> Trained:
+    """Train, save, validate, and print what came out."""
+    use_threads(config.threads)
+    checked_device(config.device)
+    needs_training(config.agent)  # an unknown name is refused before anything is read
+    if config.checkpoint is not None and not can_resume(config.agent):
+        raise PolicyError(
+            f"'{config.agent}' keeps no checkpoints; leave --checkpoint out, or train one of "
+            f"{', '.join(sorted(RESUMABLE))}"
+        )
+    if (config.pessimism or config.entropy_bonus) and config.agent in POLICIES.keys() - IN_LOOP:
+        raise PolicyError(
+            f"'{config.agent}' learns nothing in the loop, where penalties are charged; leave --pessimism and "
+            f"--entropy-bonus out, or train one of {', '.join(sorted(IN_LOOP))}"
+        )
+    checked_out(config.out, "policy.json", "policy")
+    world = World.load(config.world)
+    trained = train(world, config)
+    console = wide_console()
+    console.print(f"{trained.policy.name} trained in {trained.seconds:.0f} s, saved in {config.out}", soft_wrap=True)
+    console.print(
+        f"validation users: return {interval_text(trained.validation)} an episode, "
+        f"minus popularity {interval_text(trained.difference, signed=True)}",
+        soft_wrap=True,
+    )
+    console.print(f"curves: tensorboard --logdir {_logs(config.out)}", soft_wrap=True)
+    return trained
+
+
+def train(world: World, config: TrainConfig) -> Trained:
+    """Train and save the policy of a config in a world that is there already."""
+    checked_out(config.out, "policy.json", "policy")
+    started = time.monotonic()
+    with Run(_logs(config.out)) as run:
+        options = FitOptions(
+            seed=config.seed,
+            steps=config.steps,
+            device=config.device,
+            progress=config.progress,
+            pessimism=config.pessimism,
+            log=run.log,
+            uncertainty=config.uncertainty,
+            entropy_bonus=config.entropy_bonus,
+            checkpoint=config.checkpoint,
+            checkpoint_every=config.checkpoint_every,
+            compile=config.compile,
+        )
+        policy = make_policy(config.agent, world, options)
+        if policy.privileged:
+            raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")
+        seconds = time.monotonic() - started
+        save_policy(policy, config.out)
+        simulator = "validation" if "validation" in world.simulators else world.training_simulator
+        arena = Evaluator(
+            world, simulator, lanes=config.lanes, users="tune", seed=VALIDATION_SEED, device=config.device
+        )
+        mine = arena.run(policy)
+        popular = arena.run(make_policy("popularity", world, options))
+        value = by_user(mine.value, mine.users)
+        validation, difference = t_interval(value), t_interval(value - by_user(popular.value, popular.users))
+        run.log(Tags.validation_return, validation.mean, run.last_step)
+    return Trained(policy, validation, difference, seconds)
+
+
+def _logs(out: Path) -> Path:
+    return out.with_name(f"{out.name}-tensorboard")
+
+
+if __name__ == "__main__":
+    from recloop.experiments.cli import run_script
+
+    run_script(TrainConfig, main)

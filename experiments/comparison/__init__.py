@@ -1,0 +1,1 @@
+"""Comparisons: rollouts, results on disk, intervals and claims."""

@@ -1,0 +1,291 @@
+"""One policy in front of one kind of users: every policy meets the same lanes, with the same luck.
+
+from recloop.experiments.comparison.evaluate import rollout
+rollout(policy, world, "judge", lanes=500, seed=0).value.mean()
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recloop.agents.policy import Policy
+from recloop.encoders.base.errors import PolicyError, RecloopError
+from recloop.envs.evidence.support.bracket import BracketRules
+from recloop.envs.interaction.observation import DEFAULT_KEYS
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.reward import slate_diversity
+from recloop.envs.interaction.transition import Transition
+from recloop.envs.simulation.core import Core
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import World
+from recloop.experiments.comparison.ignorance import Ignorance
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+EVALUATION_KEYS = (*DEFAULT_KEYS, "action_mask")
+"""What a policy sees in a comparison; the users' wishes too, in a world with an instruction encoder."""
+
+_POLICY_STREAM = 0x706F6C696379
+"""Sets a policy's own draws apart from the users' luck: nobody may look at the dice before choosing."""
+
+
+@runtime_checkable
+class ReadsState(Protocol):
+    """A privileged policy: it is handed the core and reads the users' true state."""
+
+    def act_on_state(self, core: Core, k: int) -> Tensor:
+        """Slates int64 (B, k)."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What one policy earned: one episode a lane, B lanes.
+
+    Args:
+        users: int64 (B,) row of each lane's user.
+        value: float64 (B,) sum of rewards of the episode.
+        length: int64 (B,) slates.
+        left: bool (B,) the user left, rather than the time limit being reached.
+        signals: float64 (B, S) sum of each signal over the episode.
+        invalid: int64 (B,) places left empty because an item was repeated or forbidden.
+        popularity: float64 (B,) mean popularity of what was shown, in multiples of the average item's.
+        diversity: float64 (B,) mean diversity of the slates, in [0, 2].
+        shown: int64 (N,) how often each item was shown, over all lanes.
+        outside: float64 (B,) share of the slates that lie outside the log's support; this and the next three are None
+            in a world without a support model.
+        expected: float64 (B, M) what each member of an ensemble expected of the slates; None without one.
+        pessimistic, optimistic: float64 (B,) what the episode was worth at worst and at best, see `BracketTally`.
+        trace_history: int64 (H,) what the first lane's user had consumed before; N is empty.
+        trace_slate: int64 (T, K) what the first lane was shown.
+        trace_signals, trace_given: (T, K, S) how it answered.
+    """
+
+    users: Ints
+    value: Floats
+    length: Ints
+    left: Bools
+    signals: Floats
+    invalid: Ints
+    popularity: Floats
+    diversity: Floats
+    shown: Ints
+    trace_history: Ints
+    trace_slate: Ints
+    trace_signals: Floats
+    trace_given: Bools
+    outside: Floats | None = None
+    expected: Floats | None = None
+    pessimistic: Floats | None = None
+    optimistic: Floats | None = None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the catalogue that was shown at least once."""
+        return float((self.shown > 0).mean())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For safetensors; `Rollout.of` undoes it."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {n: torch.from_numpy(np.ascontiguousarray(value)) for n, value in held.items() if value is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Rollout":
+        """Undo `tensors`."""
+        return cls(**{name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+class Evaluator:
+    """The lanes that every policy meets in one kind of users.
+
+    Lane i hosts the same user for every policy and every simulator; lanes go round the users, so that each is met
+    equally often. The core starts finished lanes anew; only the first episode of a lane counts.
+
+    Args:
+        world: the world to act in.
+        simulator: name of one of its simulators, or one of your own.
+        lanes: B, at least 2.
+        users: a part of the world's users or rows of the users table.
+        seed: of the users' luck.
+        slate_size: K; default the world's.
+        start: `history`: warm from the log; `cold`: nothing has happened yet.
+        device: any torch device.
+        rules: of the brackets, where the world has a support model.
+
+    Raises:
+        RecloopError: for fewer than two lanes or users.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        simulator: str | UserSimulator,
+        *,
+        lanes: int,
+        users: str | Sequence[int] = "evaluate",
+        seed: int = 0,
+        slate_size: int | None = None,
+        start: Literal["history", "cold"] = "history",
+        device: torch.device | str = "cpu",
+        rules: BracketRules | None = None,
+    ) -> None:
+        if lanes < 2:
+            raise RecloopError(f"lanes={lanes}; an interval needs at least 2")
+        self.world = world
+        self.seed = seed
+        self.core = Core(
+            world,
+            simulator,
+            batch=lanes,
+            slate_size=slate_size,
+            users=users,
+            seed=seed,
+            start=start,
+            keys=(*EVALUATION_KEYS, *(("instruction",) if world.instruction is not None else ())),
+            device=device,
+            spread=world.support is not None,
+        )
+        pool = world.users.rows(users) if isinstance(users, str) else torch.as_tensor(users)
+        if len(pool) < 2:
+            raise RecloopError(
+                f"{len(pool)} user(s) to evaluate on in '{users}' of world '{world.name}'; an interval over "
+                "users needs at least 2, build the world from more users"
+            )
+        zeros = torch.zeros_like(pool)
+        order = torch.argsort(Draw.at(seed, pool, zeros, zeros).bits("evaluation order"), stable=True)
+        self.users = pool[order][torch.arange(lanes) % len(pool)]  # (B,)
+        counts = world.catalogue.popularity.to(torch.float64)
+        relative = counts / counts.mean().clamp_min(1e-12)
+        self._popularity = torch.cat([relative, relative.new_zeros(1)]).to(self.core.device)  # (N+1,)
+        self._rules = rules or BracketRules()
+        self._support = None if world.support is None else world.support.to(self.core.device)
+
+    @torch.no_grad()
+    def run(self, policy: Policy, policy_seed: int = 0) -> Rollout:
+        """Let a policy act in every lane until its first episode ends.
+
+        Args:
+            policy: acts on `EVALUATION_KEYS`, or on the users' state where it is privileged.
+            policy_seed: of the policy's own draws.
+        """
+        core = self.core
+        core.reset(seed=self.seed, users=self.users)
+        tally = _Tally(core, self._popularity)
+        ignorance = None if self._support is None else Ignorance(core, self._support, self._rules)
+        carry = None
+        for _ in range(core.max_steps):
+            slate, carry = self._slate(policy, carry, policy_seed)
+            past, state = core.past, core.state
+            step = core.step(slate)
+            if ignorance is not None:
+                ignorance.add(past, state, step, tally.alive)
+            tally.add(step)
+            if not bool(tally.alive.any()):
+                break
+        rollout = tally.rollout()
+        if ignorance is None:
+            return rollout
+        return replace(
+            rollout,
+            outside=ignorance.outside / np.maximum(rollout.length, 1),
+            expected=ignorance.expected,
+            pessimistic=ignorance.pessimistic,
+            optimistic=ignorance.optimistic,
+        )
+
+    def _slate(self, policy: Policy, carry: object, policy_seed: int) -> tuple[Tensor, object]:
+        core = self.core
+        if policy.privileged:
+            if not isinstance(policy, ReadsState):
+                raise PolicyError(f"policy '{policy.name}' is privileged but has no act_on_state(core, k)")
+            slate = policy.act_on_state(core, core.slate_size)
+        else:
+            stream = (self.seed * 1_000_003 + policy_seed) ^ _POLICY_STREAM
+            draw = Draw.at(stream, core.lanes, core.episode, core.past.step)
+            slate, carry = policy.act(core.observe(), carry, core.slate_size, draw)
+        wanted = (core.batch, core.slate_size)
+        if not isinstance(slate, Tensor) or tuple(slate.shape) != wanted or slate.is_floating_point():
+            got = f"{slate.dtype} {tuple(slate.shape)}" if isinstance(slate, Tensor) else type(slate).__name__
+            raise PolicyError(f"policy '{policy.name}' returned {got}; a slate is an int64 tensor {wanted}")
+        return slate, carry
+
+
+def rollout(
+    policy: Policy,
+    world: World,
+    simulator: str | UserSimulator,
+    *,
+    lanes: int = 500,
+    users: str | Sequence[int] = "evaluate",
+    seed: int = 0,
+    policy_seed: int = 0,
+    slate_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Rollout:
+    """One episode a lane under one policy; see `Evaluator` for the arguments."""
+    arena = Evaluator(world, simulator, lanes=lanes, users=users, seed=seed, slate_size=slate_size, device=device)
+    return arena.run(policy, policy_seed)
+
+
+class _Tally:
+    """Adds up the first episode of every lane."""
+
+    def __init__(self, core: Core, popularity: Tensor) -> None:
+        self.core = core
+        self.popularity_table = popularity
+        b, device = core.batch, core.device
+        zeros = torch.zeros(b, dtype=torch.float64, device=device)
+        self.alive = torch.ones(b, dtype=torch.bool, device=device)
+        self.users = core.users.clone()
+        self.value, self.popularity, self.diversity = zeros, zeros, zeros
+        self.length = torch.zeros(b, dtype=torch.int64, device=device)
+        self.invalid = torch.zeros_like(self.length)
+        self.left = torch.zeros_like(self.alive)
+        self.signals = zeros.new_zeros(b, len(core.world.signals))
+        self.shown = self.length.new_zeros(core.empty + 1)
+        self.history = core.past.history[0].clone()
+        self.trace: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, step: Transition) -> None:
+        alive = self.alive
+        response = step.response
+        held = step.slate < self.core.empty  # (B, K)
+        popularity = self.popularity_table[step.slate].sum(1) / held.sum(1).clamp_min(1)
+        diversity = slate_diversity(step.slate, self.core.encoder.item_vectors)
+        self.value = self.value + step.reward.double() * alive
+        self.popularity = self.popularity + popularity * alive
+        self.diversity = self.diversity + diversity.double() * alive
+        self.signals = self.signals + (response.signals * response.given).sum(1).double() * alive[:, None]
+        self.length = self.length + alive
+        self.invalid = self.invalid + step.invalid * alive
+        self.left = self.left | (step.terminated & alive)
+        self.shown += torch.bincount(step.slate[alive].flatten(), minlength=len(self.shown))
+        if bool(alive[0]):
+            self.trace.append((step.slate[0], response.signals[0], response.given[0]))
+        self.alive = alive & ~(step.terminated | step.truncated)
+
+    def rollout(self) -> Rollout:
+        length = self.length.clamp_min(1).double()
+        slates, signals, given = (torch.stack(parts) for parts in zip(*self.trace, strict=True))
+        host = {
+            "users": self.users,
+            "value": self.value,
+            "length": self.length,
+            "left": self.left,
+            "signals": self.signals,
+            "invalid": self.invalid,
+            "popularity": self.popularity / length,
+            "diversity": self.diversity / length,
+            "shown": self.shown[:-1],
+            "trace_history": self.history,
+            "trace_slate": slates,
+            "trace_signals": signals.double(),
+            "trace_given": given,
+        }
+        return Rollout.of({name: tensor.cpu() for name, tensor in host.items()})

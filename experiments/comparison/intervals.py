@@ -1,0 +1,138 @@
+"""How sure a mean is: intervals over users, over retraining seeds, and a correction for many pairs at once."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from recloop.encoders.base.errors import RecloopError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+LEVEL = 0.95
+"""Coverage of every interval, and one minus the error that claims may make."""
+
+SEEDS_FOR_INTERVAL = 5
+"""Below this many retraining seeds their values are shown as dots; from here on as a t interval."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and where it lies with probability `LEVEL`.
+
+    Args:
+        mean: the estimate.
+        low, high: ends of the interval.
+        p: two-sided p-value of the mean being zero.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float = float("nan")
+
+    @property
+    def half(self) -> float:
+        """Half its width."""
+        return (self.high - self.low) / 2
+
+    @property
+    def sign(self) -> int:
+        """1 above zero, -1 below, 0 where the interval holds zero."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def by_user(values: npt.NDArray[np.generic], users: Ints) -> Floats:
+    """The mean of each user's lanes: (B,) values of lanes with users (B,) -> (U,), users rising.
+
+    >>> by_user(np.array([1.0, 3.0, 5.0]), np.array([7, 7, 2])).tolist()
+    [5.0, 2.0]
+    """
+    _, place = np.unique(users, return_inverse=True)
+    total = np.bincount(place, weights=values.astype(np.float64))
+    return np.asarray(total / np.bincount(place), dtype=np.float64)
+
+
+def t_interval(sample: Floats) -> Interval:
+    """Student's t interval of the mean of a sample (n,) with its p-value against zero; n at least 2.
+
+    A sample without any spread has a point for an interval, and p = 0 unless it lies at zero.
+
+    >>> print(t_interval(np.array([1.0, 2.0, 3.0])))
+    2.000 [-0.484, 4.484]
+    """
+    n = len(sample)
+    if n < 2:
+        raise RecloopError(f"an interval over {n} value(s); at least 2 are needed")
+    mean = float(sample.mean())
+    error = float(sample.std(ddof=1)) / math.sqrt(n)
+    if error == 0:
+        return Interval(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    half = error * float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1)))
+
+
+def improvement(differences: Floats) -> Interval:
+    """Probability that a user is better served, from paired differences (n,): ties count half; Wilson's interval.
+
+    Over users of one trained pair of policies. Differs from the score of Agarwal et al. 2021, which is over runs.
+    """
+    n = len(differences)
+    share = float(((differences > 0) + 0.5 * (differences == 0)).mean())
+    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def ratio_interval(above: Floats, below: Floats) -> Interval:
+    """Interval of mean(above) / mean(below) over paired users (n,), by Fieller's theorem.
+
+    Where the lower part may be zero the interval is the whole line: nothing is known.
+    """
+    n = len(above)
+    top, bottom = float(above.mean()), float(below.mean())
+    t = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    covariance = np.cov(above, below, ddof=1) / n
+    a = bottom**2 - t**2 * covariance[1, 1]
+    b = top * bottom - t**2 * covariance[0, 1]
+    c = top**2 - t**2 * covariance[0, 0]
+    mean = top / bottom if bottom else float("nan")
+    root = b * b - a * c
+    if a <= 0 or root < 0:
+        return Interval(mean, -math.inf, math.inf)
+    return Interval(mean, float((b - math.sqrt(root)) / a), float((b + math.sqrt(root)) / a))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for being many (Holm 1979), in the order given.
+
+    >>> [round(x, 3) for x in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    corrected = [0.0] * len(p)
+    worst = 0.0
+    for rank, i in enumerate(order):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[i]))
+        corrected[i] = worst
+    return corrected
+
+
+def users_needed(differences: Floats, pairs: int, power: float = 0.8) -> int | None:
+    """Users that would tell this difference from zero, were it as large as seen; None where it is nil.
+
+    Normal approximation at `LEVEL`, Bonferroni over `pairs`, with the given power.
+    """
+    mean, spread = float(differences.mean()), float(differences.std(ddof=1))
+    if mean == 0:
+        return None
+    z = float(stats.norm.ppf(1 - (1 - LEVEL) / (2 * max(pairs, 1))) + stats.norm.ppf(power))
+    return math.ceil((z * spread / mean) ** 2)

@@ -1,0 +1,210 @@
+"""What policies are worth in every kind of users of a fitted world: the same people, with the same luck.
+
+from recloop.experiments.comparison.policy_values import value_policies
+value_policies(world, {"greedy": make_policy("greedy", world), ...}, lanes=300, start="cold").judges.mean((0, 2))
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recloop.agents.policy import Policy
+from recloop.encoders.base.errors import RecloopError
+from recloop.envs.evidence.replay import replay_gate
+from recloop.envs.evidence.support.bracket import Bracket, BracketRules, bracket_of
+from recloop.envs.simulation.recording import Pick
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import World
+from recloop.experiments.comparison.evaluate import Evaluator, Rollout
+from recloop.experiments.comparison.intervals import by_user
+from recloop.experiments.comparison.ranking import Floats
+from recloop.experiments.comparison.results import bracket_over
+
+_NO_MARGIN = BracketRules(model_error=0.0)
+"""Of a single voice nothing is added; the margin comes on top of all voices together."""
+
+
+@runtime_checkable
+class HasMembers(Protocol):
+    """An ensemble, each of whose members can answer on its own."""
+
+    members: Sequence[UserSimulator]
+
+
+@dataclass(frozen=True)
+class PolicyValues:
+    """What P policies are worth to U users in every kind of users; rows of users agree.
+
+    Args:
+        policies: names, P.
+        train: float64 (M, P, U) return by member of the training ensemble.
+        judges: float64 (J, P, U) return by judge.
+        truth: float64 (P, U), or None.
+        voices: float64 (P, V, 4) of each policy in each of the V judges and members, judges first: mean return, mean of
+            the episodes at worst and at best, share of steps outside the log's support; None without a support model.
+        gates_failed: names of the gates that the world failed.
+    """
+
+    policies: tuple[str, ...]
+    train: Floats
+    judges: Floats
+    truth: Floats | None = None
+    voices: Floats | None = None
+    gates_failed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.policies), self.train.shape[-1])
+        parts = {"train": self.train[0], "judges": self.judges[0], "truth": self.truth}
+        for name, values in parts.items():
+            if values is not None and values.shape != wanted:
+                raise RecloopError(f"{name} holds values of shape {values.shape}; {wanted} (policies, users) is meant")
+        if self.voices is not None and len(self.voices) != wanted[0]:
+            raise RecloopError(f"voices speak of {len(self.voices)} policies, not of {wanted[0]}; give one a policy")
+
+    @cached_property
+    def brackets(self) -> tuple[Bracket, ...]:
+        """What is not known of each policy's value, (P,); empty without a support model."""
+        if self.voices is None:
+            return ()
+        return tuple(bracket_of(*voices.T.tolist()) for voices in self.voices)
+
+    @property
+    def flags(self) -> tuple[bool, ...]:
+        """(P,) whether a policy goes beyond what the log supports; all False where nobody measured it."""
+        return tuple(bracket.flag != "" for bracket in self.brackets) or (False,) * len(self.policies)
+
+    @property
+    def simulated(self) -> Floats:
+        """(P,) the value that is reported: that among the judges, whom no policy was trained or tuned against."""
+        return np.asarray(self.judges.mean((0, 2)), dtype=np.float64)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The arrays, for safetensors."""
+        arrays = {"train": self.train, "judges": self.judges, "truth": self.truth, "voices": self.voices}
+        return {n: torch.from_numpy(np.ascontiguousarray(values)) for n, values in arrays.items() if values is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], policies: Sequence[str], gates_failed: Sequence[str]) -> Self:
+        """Undo `tensors`; the names are kept elsewhere."""
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(tuple(policies), **arrays, gates_failed=tuple(gates_failed))
+
+
+def value_policies(
+    world: World,
+    policies: Mapping[str, Policy],
+    *,
+    truth: UserSimulator | None = None,
+    lanes: int = 300,
+    start: Literal["history", "cold"] = "history",
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+) -> PolicyValues:
+    """Value policies in each member of the training users, in the judges and in the truth, with common noise.
+
+    Args:
+        world: fitted; its judges are the simulators whose names start with `judge`.
+        policies: by name.
+        truth: default the world's own simulator `truth`, where it has one.
+        lanes: episodes of each policy in each kind of users.
+        start: `history`: warm from the log; `cold`: nothing is known of anybody yet.
+        seed: of the users' luck, the same everywhere.
+
+    Raises:
+        RecloopError: a world without training users or judges.
+    """
+    members, judges = voices_of(world)
+    truth = truth or world.simulators.get("truth")
+    world = cold_world(world) if start == "cold" else world
+    rollouts: dict[str, list[list[Rollout]]] = {}  # by kind of users, simulator, policy
+    groups = {"train": members, "judges": judges, "truth": [] if truth is None else [truth]}
+    bar = tqdm(total=len(policies) * sum(map(len, groups.values())), unit="rollout", disable=not progress)
+    with bar:
+        for kind, simulators in groups.items():
+            rollouts[kind] = []
+            place = replace(world, support=None) if kind == "truth" else world  # the truth is nowhere unknown
+            for simulator in simulators:
+                arena = Evaluator(place, simulator, lanes=lanes, seed=seed, device=device)
+                row = []
+                for name, policy in policies.items():
+                    bar.set_postfix_str(f"{kind} {name}")
+                    row.append(arena.run(policy))
+                    bar.update()
+                rollouts[kind].append(row)
+    tables = {kind: np.array([[_by_user(r) for r in row] for row in rows]) for kind, rows in rollouts.items()}
+    voices = [*rollouts["judges"], *rollouts["train"]]
+    return PolicyValues(
+        policies=tuple(policies),
+        train=tables["train"],
+        judges=tables["judges"],
+        truth=tables["truth"][0] if truth is not None else None,
+        voices=None
+        if world.support is None
+        else np.array([[_voice(row[i]) for row in voices] for i in range(len(policies))]),
+    )
+
+
+def gates_failed(world: World, *, pick: Pick | None = None, seed: int = 0, device: str = "cpu") -> tuple[str, ...]:
+    """The training users and judges in whom the logging policies do not earn what they earned in the log.
+
+    See `recloop.envs.evidence.replay`. Empty also where the log has no exposures, so that nothing can be replayed.
+
+    Args:
+        world: fitted, warm.
+        pick: the logging policies as code, where they are known.
+        seed: of the users' luck.
+    """
+    if world.sequences.slates is None:
+        return ()
+    names = [name for name in world.simulators if name == "train" or name.startswith("judge")]
+    reports = {name: replay_gate(world, name, pick=pick, seed=seed + 1, device=device) for name in names}
+    return tuple(f"replay in {name}" for name, report in reports.items() if not report.passed)
+
+
+def cold_world(world: World) -> World:
+    """The world with nobody's history, so that whatever starts in it starts cold: arrivals stay a gather."""
+    users, n = world.users, len(world.catalogue)
+    return replace(
+        world,
+        users=replace(
+            users,
+            history=torch.full_like(users.history, n),
+            feedback=torch.zeros_like(users.feedback),
+            shown=torch.full_like(users.shown, n),
+            answers=torch.zeros_like(users.answers),
+        ),
+    )
+
+
+def voices_of(world: World) -> tuple[list[UserSimulator], list[UserSimulator]]:
+    """The members of the training users, one by one, and the judges."""
+    if "train" not in world.simulators:
+        raise RecloopError(
+            f"world '{world.name}' has no training users ({', '.join(world.simulators)}); agreement is asked of a "
+            "world fitted on a log, make one with `recloop build`"
+        )
+    train = world.simulators["train"]
+    members = list(train.members) if isinstance(train, HasMembers) else [train]
+    judges = [users for name, users in world.simulators.items() if name.startswith("judge")]
+    if not judges:
+        raise RecloopError(f"world '{world.name}' has no judge; build it anew")
+    return members, judges
+
+
+def _by_user(rollout: Rollout) -> Floats:
+    return by_user(rollout.value, rollout.users)
+
+
+def _voice(rollout: Rollout) -> list[float]:
+    """Mean return, at worst, at best, and the share of steps outside the support."""
+    bracket = bracket_over([[rollout]], _NO_MARGIN)
+    if bracket is None:
+        raise RecloopError("this rollout was not measured against the log's support; run it in an Arena of the world")
+    return [bracket.value, bracket.pessimistic, bracket.optimistic, bracket.outside]

@@ -1,0 +1,145 @@
+"""A comparison as a table in the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recloop.envs.build.examination import GATES
+from recloop.envs.evidence.fidelity import failures
+from recloop.envs.evidence.fidelity.report import FIGURE as FIDELITY
+from recloop.experiments.comparison.intervals import Interval
+from recloop.experiments.comparison.results import Comparison, Headline
+
+FLAGGED = "(!) flagged: the log does not back this value; it may be far off, either way."
+"""Said of policies that act beyond the log."""
+
+
+REPORTS = (FIDELITY, GATES)
+"""Figures of a card that are whole reports: they are told in sentences and tables of their own."""
+
+
+def print_comparison(comparison: Comparison, out: Path, console: Console | None = None) -> None:
+    """Print one table a simulator, and where the report is."""
+    console = console or wide_console()
+    for simulator in comparison.simulators:
+        console.print(headline_table(comparison, simulator))
+    for sentence in failures(comparison.world.card):
+        console.print(f"[bold red]this world failed its fidelity report:[/bold red] {sentence}", highlight=False)
+    console.print(f"report       {out / 'report.html'}", soft_wrap=True)
+    console.print(f"tensorboard  tensorboard --logdir {out / 'tensorboard'}", soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """The terminal, or 118 columns where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=118)
+
+
+def headline_table(comparison: Comparison, simulator: str) -> Table:
+    """Policies in rows: value, paired difference to the reference, probability of improvement, coverage, length."""
+    users = len(comparison.values(comparison.reference, simulator))
+    table = Table(
+        title=f"{simulator_in_words(comparison, simulator)}: return an episode, {users} users, "
+        f"{len(comparison.seeds)} seed(s), 95 % over users",
+        title_justify="left",
+    )
+    table.add_column("policy")
+    names = ["return", f"minus {comparison.reference}", "p(improve)", "coverage", "slates", "invalid"]
+    if comparison.has_support:
+        names += ["may be", "outside"]
+    for name in names:
+        table.add_column(name, justify="right")
+    for contender in comparison.contenders:
+        line = comparison.headline(contender.label, simulator)
+        name = f"{contender.label} (knows the truth)" if contender.privileged else contender.label
+        table.add_row(name + flag_mark(line), *cells(line))
+    flagged = any(comparison.headline(c.label, simulator).flag for c in comparison.contenders)
+    if flagged:
+        table.caption = FLAGGED
+        table.caption_justify = "left"
+    return table
+
+
+def flag_mark(line: Headline) -> str:
+    """What stands after the name of a policy whose value is not backed by the log."""
+    return " (!)" if line.flag else ""
+
+
+def cells(line: Headline) -> list[str]:
+    """The numbers of a row as text."""
+    return [
+        interval_text(line.value),
+        "reference" if line.difference is None else interval_text(line.difference, signed=True),
+        "" if line.improves is None else f"{line.improves.mean:.0%}",
+        f"{line.coverage:.1%}",
+        f"{line.length:.1f}",
+        f"{line.invalid:.2f}",
+        *bracket_cells(line),
+    ]
+
+
+def bracket_cells(line: Headline) -> list[str]:
+    """What a value may be, and the share of slates outside the log's support; nothing without a support model."""
+    bracket = line.bracket
+    if bracket is None:
+        return []
+    return [f"{bracket.pessimistic:.2f} to {bracket.optimistic:.2f}", f"{bracket.outside:.0%}"]
+
+
+def interval_text(interval: Interval, signed: bool = False) -> str:
+    """An interval as `mean [low, high]`."""
+    form = "+.2f" if signed else ".2f"
+    return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+
+
+def simulator_in_words(comparison: Comparison, simulator: str) -> str:
+    """What a reader calls a simulator."""
+    known = {"train": "training users", "judge": "judge", "truth": "the truth", "validation": "validation users"}
+    return known.get(simulator, f"your users {simulator}")
+
+
+def flat_figures(figures: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Nested figures as text on one level.
+
+    >>> flat_figures({"items": 1200, "click": {"auc": 0.71234}})
+    {'items': '1,200', 'click / auc': '0.7123'}
+    """
+    flat: dict[str, str] = {}
+    for name, value in figures.items():
+        path = f"{above} / {name}" if above else str(name)
+        if isinstance(value, Mapping):
+            flat.update(flat_figures(value, path))
+        elif isinstance(value, float):
+            flat[path] = f"{value:.4g}"
+        else:
+            flat[path] = f"{value:,}" if type(value) is int else str(value)
+    return flat
+
+
+def fit_rows(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Figures of fits (model -> signal -> figure -> number) as a table: its columns, and a row a model and signal.
+
+    >>> fit_rows({"items": 3, "judge": {"click": {"auc": 0.75, "count": 120}}})
+    (['users', 'signal', 'auc', 'count'], [['judge', 'click', '0.75', '120']])
+    """
+    fits = {
+        name: value
+        for name, value in figures.items()
+        if name not in REPORTS and isinstance(value, Mapping) and all(isinstance(x, Mapping) for x in value.values())
+    }
+    found = [(model, signal, numbers) for model, signals in fits.items() for signal, numbers in signals.items()]
+    names = sorted({name for _, _, numbers in found for name in numbers})
+    rows = []
+    for model, signal, numbers in found:
+        texts = flat_figures({name: numbers[name] for name in names if name in numbers})
+        rows.append([model, signal, *(texts.get(name, "") for name in names)])
+    return (["users", "signal", *names] if rows else []), rows
+
+
+def plain_figures(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The figures that `fit_rows` does not take, as text on one level, without reports."""
+    shown = {row[0] for row in fit_rows(figures)[1]}
+    return flat_figures({name: value for name, value in figures.items() if name not in (*shown, *REPORTS)})

@@ -1,0 +1,1 @@
+"""Studies: each asks one question and keeps one table."""

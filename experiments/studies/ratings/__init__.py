@@ -1,0 +1,1 @@
+"""Do fitted users predict ratings as well as matrix factorisation does?"""

@@ -1,0 +1,1 @@
+"""The truth study: do fitted users rank, value and doubt policies as the truth does?"""

@@ -1,0 +1,173 @@
+"""One unit of the truth study: a truth writes a log, users are fitted on it, and policies are ranked by both."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from recloop.agents.policy import FitOptions, Policy
+from recloop.agents.registry import make_policy
+from recloop.agents.sb3.configs import SlatePPOConfig
+from recloop.agents.sb3.training import train_sb3
+from recloop.encoders.base.errors import PolicyError, WorldError
+from recloop.encoders.state.batches import NextItemConfig
+from recloop.envs.build.encoders import EncoderConfig
+from recloop.envs.build.pipeline import BuildConfig, build_world
+from recloop.envs.truth import LOG_USERS, logging_policy, truth_log, truth_world
+from recloop.envs.users.fitted import FitConfig
+from recloop.envs.world.world import World
+from recloop.experiments.commands.agreement import FIXED_POLICIES, agreement_of
+from recloop.experiments.comparison.evaluate import Evaluator
+from recloop.experiments.comparison.policy_values import PolicyValues, cold_world, gates_failed, value_policies
+from recloop.experiments.provenance import commit
+from recloop.experiments.studies.truth.fidelity import fidelity_measures
+
+_FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
+"""Shares of the users: whom policies are valued on, the rest, start cold, so that few are enough."""
+
+
+@dataclass(frozen=True)
+class UnitConfig:
+    """Sizes of a unit; two units of one config and place are the same to the bit.
+
+    Args:
+        world, log, draw: which truth, which kind of log, which draw of both.
+        users: U; 0 for what the kind of log asks for.
+        items: N.
+        lanes: episodes of each policy in each kind of users, from cold starts.
+        dim: d, length of item and user vectors.
+        state_epochs: most passes of the state encoder's fit.
+        user_epochs: passes of each fit of users.
+        sasrec_passes: passes of SASRec over the train users.
+        rl_steps: environment steps that PPO is trained for; 0 leaves it out.
+    """
+
+    world: str
+    log: str
+    draw: int
+    users: int = 0
+    items: int = 200
+    lanes: int = 300
+    dim: int = 32
+    state_epochs: int = 2
+    user_epochs: int = 6
+    sasrec_passes: int = 4
+    rl_steps: int = 8192
+
+    @property
+    def name(self) -> str:
+        """What its file is called."""
+        return f"{self.world}-{self.log}-{self.draw}"
+
+
+def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
+    """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from."""
+    clock = _Clock()
+    truth = truth_world(config.world, users=config.users or LOG_USERS[config.log], items=config.items, seed=config.draw)
+    log = truth_log(truth, config.log, seed=config.draw)
+    clock.lap("truth")
+    fitted = as_the_truth(build_world(log, build_config(config, truth), progress=progress), truth)
+    clock.lap("build")
+    users, pick = truth.simulators["truth"], logging_policy(truth, config.log, config.draw)
+    measures = fidelity_measures(fitted, users, pick, users=config.lanes, seed=config.draw)
+    failed = gates_failed(fitted, pick=pick, seed=config.draw)
+    clock.lap("fidelity")
+    world = cold_world(fitted)
+    policies = study_policies(config, world)
+    clock.lap("policies")
+    values = value_policies(world, policies, truth=users, lanes=config.lanes, seed=config.draw, progress=progress)
+    values = replace(values, gates_failed=failed)
+    agreement = agreement_of(values, seed=config.draw)
+    clock.lap("values")
+    planner = planner_value(truth, world, config)
+    clock.lap("planner")
+    facts = {
+        **{name: getattr(config, name) for name in ("world", "log", "draw")},
+        "config": asdict(config),
+        "commit": commit(),
+        "agreement": agreement.as_dict(),
+        "planner": planner,
+        "fidelity": measures,
+        "seconds": clock.laps,
+    }
+    return facts, values
+
+
+def build_config(config: UnitConfig, truth: World) -> BuildConfig:
+    """How the log becomes a world: hashed words for text, a small encoder, nothing kept between builds."""
+    users = FitConfig(epochs=config.user_epochs, patience=config.user_epochs, hidden=32, rank=8, residual=8)
+    return BuildConfig(
+        fit=_FIT,
+        tune=_TUNE,
+        judge=_JUDGE,
+        judge_members=2,
+        examine=False,
+        slate_size=truth.slate_size,
+        max_steps=truth.max_steps,
+        seed=config.draw,
+        encoder=EncoderConfig(
+            text="hashed",
+            dim=config.dim,
+            segments=-1,
+            topics=0,
+            next_item=NextItemConfig(epochs=config.state_epochs),
+        ),
+        users=users,
+        use_cache=False,
+    )
+
+
+def as_the_truth(fitted: World, truth: World) -> World:
+    """The fitted world with the rules of the game that the truth goes by: rewards, sessions, time limits, repeats.
+
+    Raises:
+        WorldError: users or items of the two are not the same rows.
+    """
+    if fitted.catalogue.ids != truth.catalogue.ids or fitted.users.ids != truth.users.ids:
+        raise WorldError(
+            f"world '{fitted.name}' has other rows of users or items than the truth '{truth.name}'; build it from the "
+            "truth's own log, uncleaned"
+        )
+    names = ("reward", "max_steps", "sessions", "max_days", "consumes_twice")
+    return replace(fitted, **{name: getattr(truth, name) for name in names})
+
+
+def study_policies(config: UnitConfig, world: World) -> Mapping[str, Policy]:
+    """The policies that are ranked, made in the fitted world alone: none of them meets the judges or the truth."""
+    policies = {}
+    for name in FIXED_POLICIES:
+        steps = config.sasrec_passes if name == "sasrec" else None
+        policies[name] = make_policy(name, world, FitOptions(seed=config.draw, steps=steps))
+    if config.rl_steps:
+        agent = SlatePPOConfig(steps=config.rl_steps, validations=3, validation_lanes=64)
+        policies["ppo"] = train_sb3("ppo", world, FitOptions(seed=config.draw), agent)
+    return policies
+
+
+def planner_value(truth: World, world: World, config: UnitConfig) -> float | None:
+    """What the planner, who knows the truth, earns in it from the lanes of the others; None where there is none.
+
+    It is a bound on every policy and takes part in no order.
+    """
+    try:
+        planner = make_policy("planner", truth)
+        rows = world.users.rows("evaluate").tolist()
+        arena = Evaluator(truth, "truth", lanes=config.lanes, users=rows, seed=config.draw)
+        return float(np.mean(arena.run(planner).value))
+    except PolicyError:
+        return None
+
+
+class _Clock:
+    """CPU seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def lap(self, name: str) -> None:
+        now = time.process_time()
+        self.laps[name] = round(now - self._last, 2)
+        self._last = now

@@ -1,0 +1,172 @@
+"""A report passes the truth, fails what is broken, and says what a log cannot support."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recloop.encoders.base.errors import RecloopError
+from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, failures, fidelity_of, marked, reports_on
+from recloop.envs.evidence.fidelity.faults import FAULTS, FrozenUsers, NobodyLeaves, second_sigmoid
+from recloop.envs.interaction.response import Past, Response
+from recloop.envs.truth.topics import TopicState, TopicUsers
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import World
+from tests.envs.evidence.fidelity.conftest import Case, all_equal, spoiled
+
+
+@pytest.fixture(scope="module")
+def truth_report(small: Case) -> FidelityReport:
+    return fidelity_of(small.world, "truth", pick=small.pick)
+
+
+def test_the_truth_passes_every_line_in_both_loops(truth_report: FidelityReport) -> None:
+    assert truth_report.passed, truth_report.verdict
+    assert truth_report.users == 80
+    names = {(line.name, line.loop) for line in truth_report.lines}
+    for name in ("calibration_click", "likelihood_gain_click", "auc_click", "rmse_ratio_rating", "auc_leave"):
+        assert (name, "answers") in names
+    for loop in ("open", "closed"):
+        for name in ("session_length_ks", "consumed_popularity_js", "two_sample_auc"):
+            assert (name, loop) in names
+    assert ("repeats_ks", "closed") in names
+    assert ("repeats_ks", "open") not in names
+    assert all(line.low <= line.value <= line.high for line in truth_report.lines)
+
+
+def test_kuaisims_second_sigmoid_fails_the_world(small: Case) -> None:
+    report = fidelity_of(small.world, second_sigmoid(small.truth))
+    failed = {line.name for line in report.failed}
+    assert {"calibration_click", "likelihood_gain_click", "two_sample_auc"} <= failed
+    world = marked(small.world, replace(report, simulator="train"))
+    assert len(failures(world.card)) == 1
+    assert "FAILED" in failures(world.card)[0]
+
+
+def test_nobody_leaving_is_seen_in_leaving_and_in_session_length(small: Case) -> None:
+    report = fidelity_of(small.world, NobodyLeaves(small.truth))
+    assert {"likelihood_gain_leave", "session_length_ks", "two_sample_auc"} <= {line.name for line in report.failed}
+    assert "calibration_click" not in {line.name for line in report.failed}
+
+
+def test_frozen_users_fail_calibration_though_their_order_is_good(small: Case) -> None:
+    report = fidelity_of(small.world, FrozenUsers(small.truth))
+    passed = {line.name: line.passed for line in report.lines if line.loop == "answers"}
+    assert not passed["calibration_click"]
+    assert passed["auc_click"]
+
+
+def test_one_seed_one_report(small: Case) -> None:
+    config = FidelityConfig(users=30, steps=12, seed=3)
+    assert fidelity_of(small.world, "truth", config=config) == fidelity_of(small.world, "truth", config=config)
+
+
+def test_a_report_survives_the_disk_and_the_card(truth_report: FidelityReport, small: Case, tmp_path: Path) -> None:
+    truth_report.save(tmp_path / "fidelity.json")
+    assert FidelityReport.load(tmp_path / "fidelity.json") == truth_report
+    world = marked(small.world, truth_report)
+    world.save(tmp_path / "world")
+    again = World.load(tmp_path / "world")
+    assert reports_on(again.card) == (replace(truth_report, curves=()),)
+    assert failures(again.card) == ()
+
+
+def test_without_exposures_only_next_answers_are_measured(small: Case) -> None:
+    report = fidelity_of(small.world, "truth", sequences=replace(small.world.sequences, slates=None))
+    assert {line.loop for line in report.lines} == {"answers"}
+    assert {"auc_click", "rmse_ratio_rating"} <= {line.name for line in report.lines}
+    assert "calibration_click" not in {line.name for line in report.lines}
+    assert report.sessions == 0
+    assert any("no exposures" in sentence for sentence in report.unsupported)
+
+
+def test_without_session_ends_nothing_is_said_of_length_and_leaving(small: Case) -> None:
+    slates = small.world.sequences.slates
+    assert slates is not None
+    log = spoiled(
+        small.world.sequences,
+        left=all_equal(slates.left, -1),
+        session=all_equal(slates.session, 0),
+        days_away=None,
+    )
+    report = fidelity_of(small.world, "truth", sequences=log)
+    names = {line.name for line in report.lines}
+    assert not {"session_length_ks", "return_gaps_ks", "auc_leave"} & names
+    assert "two_sample_auc" in names
+    said = " ".join(report.unsupported)
+    for words in ("how sessions ended", "stretches of 10 slates", "days between sessions"):
+        assert words in said
+
+
+def test_a_signal_of_one_value_is_named_and_left_out(small: Case) -> None:
+    slates = small.world.sequences.slates
+    assert slates is not None
+    answers = slates.answers.copy()
+    answers[..., 1] = np.where(slates.given[..., 1], 4.0, 0.0)
+    report = fidelity_of(small.world, "truth", sequences=spoiled(small.world.sequences, answers=answers))
+    assert report.line("rmse_ratio_rating") is None
+    assert any("'rating' has one value only (4)" in sentence for sentence in report.unsupported)
+
+
+class Mute(TopicUsers):
+    """Users who neither say what they expect nor can be told the log's answers."""
+
+    observe = None  # type: ignore[assignment]
+
+    def expected(self, state: TopicState, past: Past, slate: Tensor) -> None:  # type: ignore[override]
+        return None
+
+
+def test_users_who_do_not_say_what_they_expect_are_measured_by_their_sessions(small: Case) -> None:
+    truth = small.truth
+    report = fidelity_of(small.world, Mute(truth.preference, truth.topic, truth.quality, truth.rules))
+    assert {line.loop for line in report.lines} == {"open"}
+    assert any("does not say what it expects" in sentence for sentence in report.unsupported)
+
+
+class Restless(TopicUsers):
+    """Users who say how long they stay away."""
+
+    def respond(self, state: TopicState, past: Past, slate: Tensor, draw: object) -> tuple[TopicState, Response]:
+        state, response = super().respond(state, past, slate, draw)  # type: ignore[arg-type]
+        return state, replace(response, days_away=torch.full_like(past.days_away, 9.0))
+
+
+def test_return_gaps_are_compared_where_both_sides_know_them(small: Case) -> None:
+    truth = small.truth
+    report = fidelity_of(small.world, Restless(truth.preference, truth.topic, truth.quality, truth.rules))
+    line = report.line("return_gaps_ks")
+    assert line is not None
+    assert line.value == pytest.approx(1.0)
+    assert not line.passed
+
+
+def test_users_without_a_log_give_a_report_without_lines(small: Case) -> None:
+    log = replace(small.world.sequences, offsets=np.zeros(121, dtype=np.int64), slates=None)
+    report = fidelity_of(small.world, "truth", sequences=log)
+    assert not report.passed
+    assert report.verdict.startswith("NOTHING MEASURED")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"), [([], "no users to measure on"), ([0, 500], "rows 0 to 119")], ids=["none", "outside"]
+)
+def test_rows_that_are_not_there(small: Case, rows: list[int], said: str) -> None:
+    with pytest.raises(RecloopError, match=said):
+        fidelity_of(small.world, "truth", rows)
+
+
+def two_sample_auc(case: Case, users: UserSimulator, seed: int) -> float:
+    report = fidelity_of(case.world, users, config=FidelityConfig(users=450, seed=seed))
+    line = report.line("two_sample_auc")
+    assert line is not None
+    return line.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_two_sample_test_finds_each_planted_fault(large: Case, fault: str) -> None:
+    assert two_sample_auc(large, FAULTS[fault](large.truth), seed=1) >= 0.9

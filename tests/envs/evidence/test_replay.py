@@ -1,0 +1,190 @@
+"""The replay gate: truth passes against its own log in every mode, users who are not the log's do not."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recloop.encoders.base.errors import RecloopError
+from recloop.envs.evidence.replay import GateReport, GateRules, replay_gate
+from recloop.envs.evidence.replay.episodes import Episodes, choose_episodes, in_both, world_before
+from recloop.envs.evidence.replay.measures import measures
+from recloop.envs.evidence.replay.policies import EstimatedPolicies
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Past, Response
+from recloop.envs.logs.compile import compile_sequences
+from recloop.envs.logs.sequences import Sequences, Slates
+from recloop.envs.simulation.core import Core
+from recloop.envs.truth.logs import logging_policy, truth_log
+from recloop.envs.truth.topics import TopicState, TopicUsers
+from recloop.envs.truth.worlds import truth_world
+from recloop.envs.world.world import World
+
+USERS = 500
+RULES = GateRules(resamples=100)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    """Users who tire, and their mixed log: each under one of four policies."""
+    made = truth_world("boredom", users=USERS, items=80, seed=2)
+    sequences, _, _ = compile_sequences(truth_log(made, "mixed", seed=2))
+    return replace(made, sequences=sequences)
+
+
+def modes(world: World) -> dict[str, tuple[Sequences, object]]:
+    log = world.sequences
+    assert log.slates is not None
+    unnamed = replace(log, slates=replace(log.slates, policy=None), policies=())
+    return {
+        "closed loop": (log, logging_policy(world, "mixed", 2)),
+        "estimated": (log, None),
+        "open loop": (unnamed, None),
+    }
+
+
+@pytest.mark.parametrize("mode", ["closed loop", "estimated", "open loop"])
+def test_the_truth_passes_and_users_who_never_tire_fail(world: World, mode: str) -> None:
+    log, pick = modes(world)[mode]
+    truth = world.simulators["truth"]
+    assert isinstance(truth, TopicUsers)
+    rows = np.arange(USERS)
+    honest = replay_gate(world, "truth", log, rows, pick, rules=RULES)  # type: ignore[arg-type]
+    assert honest.mode == mode
+    assert honest.passed, honest.sentence
+    lively = TopicUsers(truth.preference, truth.topic, truth.quality, replace(truth.rules, fade=0.95))
+    wrong = replay_gate(world, lively, log, rows, pick, rules=RULES)  # type: ignore[arg-type]
+    assert not wrong.passed
+    assert "FAILED" in wrong.sentence
+    first = next(line for line in wrong.lines if line.measure == "reward, slate 1")
+    assert first.passed  # nobody is tired yet: the gate shows where the fault lies
+    assert any(line.measure.startswith("reward, slates 8") for line in wrong.failed)
+
+
+def test_nobody_leaving_fails_where_the_log_knows_who_left(world: World) -> None:
+    class Stayers(TopicUsers):
+        def respond(
+            self, state: TopicState, past: Past, slate: torch.Tensor, draw: object
+        ) -> tuple[TopicState, Response]:
+            after, response = super().respond(state, past, slate, draw)  # type: ignore[arg-type]
+            return after, replace(response, left=torch.zeros_like(response.left))
+
+    truth = world.simulators["truth"]
+    assert isinstance(truth, TopicUsers)
+    stayers = Stayers(truth.preference, truth.topic, truth.quality, truth.rules)
+    pick = logging_policy(world, "mixed", 2)
+    report = replay_gate(world, stayers, rows=np.arange(USERS), pick=pick, rules=RULES)
+    assert {"chance to leave after a slate", "slates an episode"} <= {line.measure for line in report.failed}
+
+
+def test_a_report_survives_json(world: World) -> None:
+    report = replay_gate(world, "truth", rows=np.arange(100), rules=RULES)
+    assert GateReport.of(json.loads(json.dumps(report.as_dict()))) == report
+    unknown = replace(report, lines=(replace(report.lines[0], margin=math.nan),))
+    facts = json.loads(json.dumps(unknown.as_dict(), allow_nan=False))
+    assert facts == unknown.as_dict()
+    assert math.isnan(GateReport.of(facts).lines[0].margin)
+
+
+def test_without_exposures_there_is_no_gate(world: World) -> None:
+    bare = replace(world.sequences, slates=None)
+    report = replay_gate(world, "truth", bare, np.arange(50))
+    assert not report.passed
+    assert report.lines == ()
+    assert "no exposures" in report.sentence
+    with pytest.raises(RecloopError, match="none of the 0 users"):
+        replay_gate(world, "truth", rows=np.zeros(0, dtype=np.int64))
+
+
+def test_measures_by_hand() -> None:
+    """Two users, three steps: the first leaves after two, the second is cut after two."""
+    alive = np.array([[1, 1, 0], [1, 1, 0]], dtype=bool)
+    episodes = Episodes(
+        reward=np.array([[1.0, 3.0, 0.0], [2.0, 0.0, 0.0]]),
+        alive=alive,
+        known=np.array([[1, 1, 0], [1, 0, 0]], dtype=bool),
+        left=np.array([[0, 1, 0], [0, 0, 0]], dtype=bool),
+        policy=np.array([[0, 1, -1], [0, 0, -1]]),
+    )
+    found = {key: float(v[0]) for key, v in measures(episodes, np.ones((1, 2)), ("a", "b"), 1, single=True).items()}
+    assert found["reward a slate", ""] == pytest.approx(6 / 4)
+    assert found["reward, slate 1", ""] == pytest.approx(1.5)
+    assert found["reward, slates 2 to 3", ""] == pytest.approx(1.5)
+    assert found["reward a slate", "a"] == pytest.approx(1.0)
+    assert found["reward a slate", "b"] == pytest.approx(3.0)
+    assert found["chance to leave after a slate", ""] == pytest.approx(1 / 3)
+    assert found["slates an episode", ""] == pytest.approx(2.0)  # nobody leaves after one, all known after two
+    assert found["return an episode", ""] == pytest.approx(1.5 + 1.5)
+
+
+def test_open_loop_counts_what_both_have() -> None:
+    ones = np.ones((1, 3), dtype=bool)
+    one = Episodes(np.array([[1.0, 1.0, 1.0]]), ones, ones, np.array([[0, 0, 1]], dtype=bool), np.zeros((1, 3), int))
+    short = replace(one, alive=np.array([[1, 1, 0]], dtype=bool), reward=np.array([[2.0, 2.0, 0.0]]))
+    first, second = in_both(one, short)
+    assert first.reward.tolist() == [[1, 1, 0]]
+    assert second.reward.tolist() == [[2, 2, 0]]
+    assert not first.left.any()
+
+
+def test_users_stand_as_they_stood_before_the_episode(world: World) -> None:
+    """One user: consumed items 0 in the first session, 1 and 2 in the second; the second is replayed."""
+    slates = Slates(
+        offsets=np.concatenate([[0], np.full(USERS, 3)]).astype(np.int64),
+        items=np.array([[0, 5], [1, 6], [2, 7]]),
+        answers=np.array([[[1, 4], [0, 0]], [[1, 3], [0, 0]], [[1, 2], [0, 0]]], dtype=np.float32),
+        given=np.ones((3, 2, 2), dtype=bool),
+        consumed_before=np.array([0, 1, 2]),
+        session=np.array([0, 1, 1]),
+        left=np.array([1, 0, 1], dtype=np.int8),
+    )
+    feedback = np.array([[1, 4], [1, 3], [1, 2]], dtype=np.float32)
+    offsets = np.concatenate([[0], np.full(USERS, 3)]).astype(np.int64)
+    log = Sequences(80, offsets, np.array([0, 1, 2]), feedback, feedback > 0, slates)
+    drawn = {int(choose_episodes(slates, np.array([0]), 5, 20, False, seed).first[0]) for seed in range(20)}
+    assert drawn == {0, 1}
+    seed = next(s for s in range(20) if choose_episodes(slates, np.array([0]), 5, 20, False, s).first[0] == 1)
+    starts = choose_episodes(slates, np.array([0]), 5, 20, False, seed)
+    assert starts.lengths.tolist() == [2]
+    then = world_before(replace(world, consumes_twice=False), log, slates, starts)
+    assert then.users.history[0, -2:].tolist() == [80, 0]
+    assert then.users.shown[0, -2:].tolist() == [[80, 80], [0, 5]]
+    assert then.users.answers[0, -1, :, 1].tolist() == [4, 0]
+    core = Core(then, "truth", batch=1, users=[0], slate_size=2)
+    assert core.past.seen is not None
+    assert set(core.past.seen.listed()[0].tolist()) == {0}  # what comes later may still be shown
+
+
+def test_an_estimated_policy_shows_what_it_showed_in_like_situations() -> None:
+    """Policy `echo` shows the item just consumed again, `fixed` always item 2; 40 users each, two slates of one."""
+    users, n = 80, 3
+    echo = np.arange(users) < 40
+    first = np.where(echo, np.arange(users) % 2, 2)
+    items = np.stack([first, first], axis=1).reshape(-1, 1)
+    slates = Slates(
+        offsets=np.arange(0, 2 * users + 1, 2),
+        items=items,
+        answers=np.ones((2 * users, 1, 1), dtype=np.float32),
+        given=np.ones((2 * users, 1, 1), dtype=bool),
+        consumed_before=np.tile([0, 1], users),
+        session=np.zeros(2 * users, dtype=np.int64),
+        left=np.zeros(2 * users, dtype=np.int8),
+        policy=np.repeat(np.where(echo, 0, 1), 2),
+    )
+    ones = np.ones((2 * users, 1), dtype=np.float32)
+    log = Sequences(n, slates.offsets, items[:, 0], ones, ones > 0, slates, ("echo", "fixed"))
+    vectors = torch.cat([torch.eye(n), torch.zeros(1, n)])
+    kinds = np.array([[0], [0], [1]])
+    policy = EstimatedPolicies(log, np.arange(users), vectors, kinds, shown=1, seed=0)
+    consumed = torch.tensor([[0], [1], [0]])
+    history = torch.cat([torch.full((3, 9), n), consumed], dim=1)
+    lane = torch.arange(3)
+    picked = policy({"history": history, "shown": consumed.unsqueeze(1)}, None, Draw.at(0, lane, lane, lane))
+    assert picked.slate.tolist() == [[0], [1], [2]]
+    assert picked.policy is not None
+    assert picked.policy.tolist() == ["echo", "echo", "fixed"]
+    with pytest.raises(RecloopError, match="does not name them"):
+        EstimatedPolicies(replace(log, slates=None), np.arange(users), vectors, kinds, shown=1, seed=0)

@@ -1,0 +1,284 @@
+"""A comparison, from policies to its folder: rows, resuming, equal bytes, errors before anything is written."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from recloop.agents.learners import LEARNERS
+from recloop.agents.policy import Carry, FitOptions, Policy
+from recloop.agents.registry import IN_LOOP, POLICIES, load_policy
+from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError
+from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Past, Response, State
+from recloop.envs.logs.schema import Signal
+from recloop.envs.truth.topics import TopicUsers
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.world.world import World
+from recloop.experiments.commands.compare import PASSES, CompareConfig, compare
+from recloop.experiments.comparison.intervals import t_interval
+from recloop.experiments.settings import read_settings
+
+
+class Learner(Policy):
+    """Learns which of the first items to show from its seed alone, and counts its trainings."""
+
+    trainings: ClassVar[list[int]] = []
+
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Learner":
+        cls.trainings.append(options.seed)
+        if options.log is not None:
+            for step in (10, 20):
+                options.log("rollout/ep_rew_mean", float(step + options.seed), step)
+        return cls(options.seed * 3)
+
+    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+        return torch.arange(self.first, self.first + k).expand(len(observation["state"]), -1), None
+
+    def config(self) -> dict[str, int]:
+        return {"first": self.first}
+
+
+class Interrupted(Learner):
+    """Is stopped by its user at the second seed."""
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Interrupted":
+        if options.seed == 1:
+            raise KeyboardInterrupt
+        return cls()
+
+
+@dataclass(frozen=True)
+class Patience(State):
+    left: Tensor
+
+
+class Mine(UserSimulator):
+    """Clicks on everything and leaves after three slates."""
+
+    signals = TopicUsers.signals
+
+    def arrive(self, users: Tensor, draw: Draw) -> Patience:
+        return Patience(torch.full_like(users, 3))
+
+    def respond(self, state: Patience, past: Past, slate: Tensor, draw: Draw) -> tuple[Patience, Response]:
+        given = torch.zeros(*slate.shape, len(self.signals), dtype=torch.bool)
+        given[..., 0] = slate < 40
+        after = Patience(state.left - 1)
+        return after, Response(given.float(), given, after.left == 0)
+
+
+class OtherSignals(Mine):
+    signals = (Signal("other"),)
+
+
+LEARNER = f"{__name__}:Learner"
+
+
+@pytest.fixture(autouse=True)
+def counted_anew() -> None:
+    Learner.trainings.clear()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what tests of their own look at, and what takes longest."""
+    for name in ("write_report", "write_evaluations"):
+        monkeypatch.setattr(f"recloop.experiments.commands.compare.{name}", lambda *arguments: None)
+
+
+def config_in(folder: Path, **changes: object) -> CompareConfig:
+    base = CompareConfig(
+        world=Path("worlds/judged"),
+        policies=("random", "popularity", LEARNER),
+        seeds=2,
+        out=folder,
+        lanes=24,
+        progress=False,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_row_for_each_policy_seed_and_simulator(judged: World, tmp_path: Path) -> None:
+    comparison = compare(judged, config_in(tmp_path))
+    rows = rows_of(tmp_path)
+    assert [(r["policy"], r["seed"], r["simulator"]) for r in rows] == [
+        (policy, seed, simulator)
+        for policy in ("random", "popularity", "Learner")
+        for seed in ("0", "1")
+        for simulator in ("train", "judge")
+    ]
+    row = rows[-1]
+    expected = t_interval(comparison.difference("Learner", "popularity", "judge", 1))
+    assert float(row["difference"]) == pytest.approx(expected.mean, abs=1e-6)
+    assert float(row["difference_low"]) == pytest.approx(expected.low, abs=1e-6)
+    assert row["reference"] == "popularity"
+    assert not any("time" in name or "second" in name for name in row), "equal runs must give equal bytes"
+    signals = [name for name in row if name.startswith("signal:")]
+    assert signals == [f"signal:{s.name}" for s in judged.signals]
+
+
+def test_the_run_folder_holds_what_is_promised(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path))
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "config.yaml", "run.json", "results.csv", "claims.json", "report.html", "picture.png",
+        "tensorboard", "policies", "finished",
+    }  # fmt: skip
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["state"] == "finished"
+    assert {"command", "commit", "versions", "device", "seeds", "seconds", "seconds_by_policy"} <= set(facts)
+    assert read_settings(CompareConfig, tmp_path / "config.yaml") == config_in(tmp_path)
+    assert {p.name for p in (tmp_path / "policies").iterdir()} == {
+        "random", "popularity", "Learner-seed0", "Learner-seed1",
+    }  # fmt: skip
+    kept = load_policy(tmp_path / "policies" / "Learner-seed1", trust=True)
+    assert isinstance(kept, Policy)
+    assert kept.config() == {"first": 3}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_equal_runs_give_equal_bytes(judged: World, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        compare(judged, config_in(tmp_path / name))
+    assert (tmp_path / "one" / "results.csv").read_bytes() == (tmp_path / "two" / "results.csv").read_bytes()
+    assert (tmp_path / "one" / "claims.json").read_bytes() == (tmp_path / "two" / "claims.json").read_bytes()
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.slow
+def test_trainings_side_by_side_give_the_results_of_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+    """Four trainings, in two processes that start with nothing; then the same command again only reads."""
+    rows = []
+    for jobs in (1, 2, 2):
+        out = tmp_path / f"jobs-{jobs}"
+        config = CompareConfig(
+            folder, ("popularity", "a2c", "recloop-ppo"), 2, out, steps=600, lanes=4, jobs=jobs, progress=False
+        )
+        compare(World.load(folder), config, world_folder=folder)
+        rows.append((out / "results.csv").read_bytes())
+    assert rows[0] == rows[1] == rows[2]
+
+
+def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path, seeds=1))
+    first = (tmp_path / "results.csv").read_bytes()
+    compare(judged, config_in(tmp_path, seeds=1))
+    assert Learner.trainings == [0]
+    assert (tmp_path / "results.csv").read_bytes() == first
+    compare(judged, config_in(tmp_path, seeds=3))
+    assert Learner.trainings == [0, 1, 2]
+    assert len(rows_of(tmp_path)) == 3 * 3 * 2
+    compare(judged, config_in(tmp_path, seeds=1, lanes=26))
+    assert Learner.trainings == [0, 1, 2, 0], "other lanes are another result"
+    compare(judged, config_in(tmp_path, seeds=1, lanes=26, fresh=True))
+    assert Learner.trainings == [0, 1, 2, 0, 0]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_damaged_result_is_made_anew(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path, seeds=1))
+    before = (tmp_path / "results.csv").read_bytes()
+    (tmp_path / "finished" / "Learner-seed0" / "0.safetensors").write_bytes(b"half")
+    compare(judged, config_in(tmp_path, seeds=1))
+    assert Learner.trainings == [0, 0]
+    assert (tmp_path / "results.csv").read_bytes() == before
+
+
+def test_an_interrupted_run_says_what_it_kept_and_goes_on(judged: World, tmp_path: Path) -> None:
+    config = config_in(tmp_path, policies=("popularity", f"{__name__}:Interrupted"))
+    with pytest.raises(KeyboardInterrupt, match="3 of 4 results are kept"):
+        compare(judged, config)
+    assert {p.name for p in (tmp_path / "finished").iterdir()} == {"popularity-seed0", "Interrupted-seed0"}
+    assert not (tmp_path / "results.csv").exists()
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "running"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_saved_policy_joins_under_its_folders_name(judged: World, tmp_path: Path) -> None:
+    compare(judged, config_in(tmp_path / "a"))
+    saved = tmp_path / "a" / "policies" / "Learner-seed1"
+    config = config_in(tmp_path / "b", policies=("popularity", str(saved)), trust=True)
+    compare(judged, config)
+    again = [r["value"] for r in rows_of(tmp_path / "b") if r["policy"] == "Learner-seed1"]
+    first = [r["value"] for r in rows_of(tmp_path / "a") if (r["policy"], r["seed"]) == ("Learner", "1")]
+    assert again == first * 2
+    with pytest.raises(PolicyError, match="--trust"):
+        compare(judged, replace(config, trust=False))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_one_class_twice_has_two_labels(judged: World, tmp_path: Path) -> None:
+    comparison = compare(judged, config_in(tmp_path, policies=(LEARNER, LEARNER), seeds=1))
+    assert comparison.labels == ("Learner", "Learner-2")
+    assert comparison.reference == "Learner", "without popularity the first is the reference"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_own_users_are_evaluated_in_too(judged: World, tmp_path: Path) -> None:
+    comparison = compare(judged, config_in(tmp_path, users=(f"{__name__}:Mine",), seeds=1))
+    assert comparison.simulators == ("train", "judge", "Mine")
+    mine = [r for r in rows_of(tmp_path) if r["simulator"] == "Mine"]
+    assert [r["signal:click"] for r in mine] == ["9.000000"] * 3, "three clicks on each of three slates"
+    with pytest.raises(UserSimulatorError, match=r"its signals are \['other'\], the world's are"):
+        compare(judged, config_in(tmp_path, users=(f"{__name__}:OtherSignals",)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"policies": ("popularty",)}, "unknown policy 'popularty'; did you mean 'popularity'"),
+        ({"policies": ("planner", "random")}, "needs a world whose users are written down"),
+        ({"policies": ("policies/none-there",)}, "policies/none-there"),
+        ({"policies": ("no_such_module:Mine",)}, "cannot import no_such_module:Mine"),
+        ({"reference": "greedy"}, "unknown reference policy 'greedy'"),
+        ({"slate_size": 400}, "slate_size=400 does not fit a catalogue of 40 items"),
+        ({"device": "cuda:7"}, "device 'cuda:7' is not usable"),
+        ({"users": ("no_such_module:Mine",)}, "cannot import no_such_module:Mine"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    judged: World, tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RecloopError, match=says) as error:
+        compare(judged, config_in(out, **changes))
+    assert "\n" not in str(error.value)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": 0}, "--seeds 0 is too few; it must be at least 1"),
+        ({"lanes": 1}, "--lanes 1 is too few; it must be at least 2"),
+        ({"steps": 0}, "--steps 0"),
+        ({"threads": 0}, "--threads 0"),
+        ({"policies": ()}, "no policies to compare"),
+    ],
+)
+def test_numbers_out_of_range(tmp_path: Path, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(RecloopError, match=says):
+        config_in(tmp_path, **changes)
+
+
+def test_steps_are_for_agents_that_learn_in_the_loop_alone() -> None:
+    """What learns from the log counts passes: 50,000 of them would never end."""
+    assert {"sasrec", "dnn", "reinforce-logged"} == PASSES
+    assert {name for name in IN_LOOP if ".sb3" not in POLICIES[name]} == set(LEARNERS)

@@ -1,0 +1,63 @@
+"""TensorBoard: the table and the code agree, and what is written is in the table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from recloop.envs.world.world import World
+from recloop.experiments.commands.compare import CompareConfig, compare
+from recloop.experiments.comparison import tracking
+from recloop.experiments.comparison.tracking import LEARNERS_TAGS, Run, Tags, contract_tag
+
+
+def written(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar in the event files of a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def matches(tag: str) -> bool:
+    patterns = (re.escape(t).replace("SIMULATOR", r"[\w.-]+").replace("NAME", r"[\w./-]+") for t in Tags.all())
+    return any(re.fullmatch(pattern, tag) for pattern in patterns)
+
+
+def test_the_table_in_the_docs_lists_the_tags_of_the_code() -> None:
+    table = re.findall(r"^\| `([^`]+)` \|", tracking.__doc__ or "", flags=re.MULTILINE)
+    assert sorted(table) == sorted(Tags.all())
+    assert len(set(table)) == len(table)
+
+
+def test_every_learners_tag_has_a_place_in_the_table() -> None:
+    assert all(matches(tag) for tag in LEARNERS_TAGS.values())
+    for tag in ("train/clip_fraction", "rollout/exploration_rate", "anything", "validation/return"):
+        assert matches(contract_tag(tag)), tag
+
+
+def test_a_run_writes_and_keeps_its_curves(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log("rollout/ep_rew_mean", 1.5, 10)
+        run.log("rollout/ep_rew_mean", 2.5, 20)
+    assert run.curves == {Tags.train_return: [(10, 1.5), (20, 2.5)]}
+    assert run.last_step == 20
+    assert written(tmp_path / "run") == {Tags.train_return: [(10, 1.5), (20, 2.5)]}
+    with Run(tmp_path / "run") as again:
+        again.log("loss", 3.0, 5)
+    assert written(tmp_path / "run") == {"train/loss": [(5, 3.0)]}, "an earlier run in the folder is gone"
+
+
+def test_a_comparison_writes_one_run_a_policy_and_seed(judged: World, tmp_path: Path) -> None:
+    config = CompareConfig(Path("w"), ("random", "popularity"), seeds=2, lanes=24, out=tmp_path, progress=False)
+    comparison = compare(judged, config)
+    compare(judged, config)
+    runs = {p.name: written(p) for p in (tmp_path / "tensorboard").iterdir()}
+    assert set(runs) == {"random-seed0", "random-seed1", "popularity-seed0", "popularity-seed1"}
+    for tags in runs.values():
+        assert all(matches(tag) for tag in tags), sorted(tags)
+        assert all(len(points) == 1 for points in tags.values()), "resuming writes no point twice"
+    found = runs["random-seed1"]["evaluate/judge/return"][0][1]
+    assert found == pytest.approx(comparison.values("random", "judge", 1).mean(), rel=1e-5)
+    assert "evaluate/judge/signal/click" in runs["random-seed0"]

@@ -1,0 +1,115 @@
+"""The report holds what a reader needs, and nothing from a network."""
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from recloop.envs.world.world import Card, World
+from recloop.experiments.commands.compare import CompareConfig, compare
+from recloop.experiments.comparison.claims import claims_of
+from recloop.experiments.comparison.results import Comparison
+from recloop.experiments.comparison.tracking import Tags
+from recloop.experiments.report.pictures import picture, training_picture
+from recloop.experiments.report.report import html
+
+FACTS = {"command": "recloop compare <world>", "versions": {"torch": "2.13"}, "device": "cpu", "seeds": [0]}
+
+
+@pytest.fixture(scope="module")
+def comparison(judged: World, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    config = CompareConfig(
+        world=Path("w"),
+        policies=("random", "popularity"),
+        seeds=1,
+        lanes=24,
+        out=tmp_path_factory.mktemp("run"),
+        progress=False,
+    )
+    found = compare(judged, config)
+    curve = [(100, 1.0), (200, 2.0), (300, 2.5)]
+    return replace(found, curves={("random", 0): {Tags.train_return: curve}})
+
+
+class Tidy(HTMLParser):
+    """Every tag that is opened is closed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_pieces_are_there(comparison: Comparison) -> None:
+    text = html(comparison, claims_of(comparison), FACTS)
+    for piece in (
+        "In front of training users",
+        "In front of judge",
+        "What can be claimed",
+        "Return over training steps",
+        "Learned",
+        "Assumed",
+        "Not claimed",
+        "One session a policy",
+        "Slate 1",
+        "recloop compare &lt;world&gt;",
+        "torch 2.13",
+        "the judges say the same",
+        "Outside",
+    ):
+        assert piece in text, piece
+    for line in (*comparison.world.card.learned, *comparison.world.card.not_claimed):
+        assert line in text or "&" in line
+    titles = comparison.world.catalogue.titles
+    first = comparison.rollouts["popularity", 0, "judge"].trace_slate[0]
+    assert all(titles[row] in text for row in first.tolist())
+
+
+def test_it_is_one_tidy_file_without_scripts_or_network(comparison: Comparison) -> None:
+    text = html(comparison, claims_of(comparison), FACTS)
+    tidy = Tidy()
+    tidy.feed(text)
+    assert tidy.open == []
+    assert "<script" not in text
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    for data in re.findall(r"data:image/png;base64,([^\"]+)", text):
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert text.count("data:image/png") == 3
+
+
+def test_what_comes_from_a_log_is_escaped(comparison: Comparison) -> None:
+    world = replace(
+        comparison.world,
+        name="<b>shop</b>",
+        card=Card(learned=("<script>alert(1)</script>",), figures={"<i>": {"<u>": 1}}),
+        catalogue=replace(
+            comparison.world.catalogue, titles=tuple(f"<em>{i}</em>" for i in range(len(comparison.world.catalogue)))
+        ),
+    )
+    text = html(replace(comparison, world=world), claims_of(comparison), FACTS)
+    for raw in ("<script", "<em>", "<b>shop", "<i>", "<u>"):
+        assert raw not in text, raw
+
+
+def test_a_comparison_without_baselines_says_so(comparison: Comparison) -> None:
+    text = html(comparison, claims_of(comparison), FACTS)
+    assert "This comparison lacks greedy on the user model, a supervised recommender (sasrec)." in text
+    contenders = (
+        *comparison.contenders,
+        *(replace(c, source=s) for c, s in zip(comparison.contenders, ("greedy", "sasrec"), strict=True)),
+    )
+    assert "This comparison lacks" not in html(replace(comparison, contenders=contenders), [], FACTS)
+
+
+def test_pictures_are_equal_for_equal_results(comparison: Comparison) -> None:
+    assert picture(comparison) == picture(comparison)
+    assert training_picture(replace(comparison, curves={})) is None
