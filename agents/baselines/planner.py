@@ -12,10 +12,10 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.simulation.core import Core
+from recloop.envs.truth.boredom import BoredomUsers
+from recloop.envs.truth.boredom_optimum import Optimum, best_slates, boredom_number, solve
 from recloop.envs.truth.matrix import MatrixUsers
 from recloop.envs.truth.tastes import TasteUsers
-from recloop.envs.truth.topics import TopicUsers
-from recloop.envs.truth.topics_optimum import Optimum, best_slates, boredom_number, solve
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
@@ -23,7 +23,7 @@ from recloop.envs.world.world import World
 class PlannerPolicy(Policy):
     """Plans from the users' true state.
 
-    In a world of `TopicUsers` it plays the computed optimum: see `recloop.envs.truth.topics_optimum` for why it is
+    In a world of `BoredomUsers` it plays the computed optimum: see `recloop.envs.truth.boredom_optimum` for why it is
     exact; the programme is solved once for every user that it meets in a core. In the other truth worlds it looks
     ahead (`recloop.agents.baselines.lookahead`): optimal where nothing shown changes the users, a good plan and no
     bound where it does.
@@ -61,7 +61,7 @@ class PlannerPolicy(Policy):
         """The best slates for every lane of a core whose simulator is the truth: int64 (B, k)."""
         if not self.farsighted:
             return lookahead_slates(core, k, 0.0)
-        if not isinstance(core.simulator, TopicUsers):
+        if not isinstance(core.simulator, BoredomUsers):
             return lookahead_slates(core, k, self.lookahead(core, k).weight)
         users = _truth(core)
         plan, step = self._plan(core, k), core.past.step
@@ -116,11 +116,11 @@ def _joined(one: Optimum, two: Optimum) -> Optimum:
     )
 
 
-def _truth(core: Core) -> TopicUsers:
-    if not isinstance(core.simulator, TopicUsers) or core.sessions != 1:
+def _truth(core: Core) -> BoredomUsers:
+    if not isinstance(core.simulator, BoredomUsers) or core.sessions != 1:
         raise PolicyError(
-            f"the planner plans for TopicUsers in episodes of one session, not for {type(core.simulator).__name__} in "
-            f"{core.sessions}"
+            f"the planner plans for BoredomUsers in episodes of one session, not for {type(core.simulator).__name__} "
+            f"in {core.sessions}"
         )
     return core.simulator
 

@@ -24,7 +24,7 @@ from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.recording import Picked, record
-from recloop.envs.truth.topics import TopicRules, TopicUsers
+from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
 from recloop.envs.truth.topics_catalogue import TopicCatalogue, topic_catalogue
 from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
 from recloop.envs.world.world import PARTS, Card, Catalogue, UserTable, World
@@ -64,7 +64,7 @@ class TopicWorldConfig:
     kg_epochs: int = 0
     state_epochs: int = 3
     user_epochs: int = 3
-    rules: TopicRules = field(default_factory=TopicRules)
+    rules: BoredomRules = field(default_factory=BoredomRules)
 
 
 DEMO = TopicWorldConfig(users=1500, logged_slates=60, text="minilm", kg_epochs=30, state_epochs=12, user_epochs=8)
@@ -91,7 +91,7 @@ def topic_world(
     log, for policies that plan on one. Episodes start after the log, with nobody bored.
     """
     catalogue = topic_catalogue(config.topics, config.items_a_topic, config.seed)
-    truth = TopicUsers(_preferences(config), catalogue.topic, catalogue.quality, config.rules)
+    truth = BoredomUsers(_preferences(config), catalogue.topic, {"quality": catalogue.quality}, config.rules)
     text: TextVectors = HashedText(128) if config.text == "hashed" else TextEncoder()
     say("item texts")
     text_vectors = text.encode(list(catalogue.items[Columns.text]), progress)
@@ -136,8 +136,8 @@ class SoftFocus:
     of an item in its place given the places above, with the focus summed out.
     """
 
-    def __init__(self, users: TopicUsers, focus: float = 2.0, taste: float = 0.7) -> None:
-        worth = taste * users.quality.log()
+    def __init__(self, users: BoredomUsers, focus: float = 2.0, taste: float = 0.7) -> None:
+        worth = taste * users.traits["quality"].log()
         favoured = torch.nn.functional.one_hot(users.topic, users.topics).T * focus  # (T, N)
         self.scores = torch.cat([worth.unsqueeze(0), worth + favoured])  # (T+1, N)
 
@@ -185,7 +185,7 @@ def _preferences(config: TopicWorldConfig) -> Tensor:
     return torch.sigmoid(1.8 * torch.randn(config.users, config.topics, generator=generator) - 0.5)
 
 
-def _blank_world(config: TopicWorldConfig, catalogue: TopicCatalogue, truth: TopicUsers, text: Tensor) -> World:
+def _blank_world(config: TopicWorldConfig, catalogue: TopicCatalogue, truth: BoredomUsers, text: Tensor) -> World:
     """The world before anybody behaved: enough for users to be shown slates in it."""
     n, users, signals = len(catalogue.items), config.users, len(truth.signals)
     encoder = StateEncoder(
@@ -242,7 +242,7 @@ def _fit_encoder(
         train.items,
         train.offsets,
         train.feedback,
-        [signal.bounds for signal in TopicUsers.signals],
+        [signal.bounds for signal in BoredomUsers.signals],
         config=StateEncoderConfig(dim=config.dim, hidden=64),
         seed=config.seed,
         fitting=NextItemConfig(epochs=config.state_epochs),
@@ -254,7 +254,7 @@ def _card(config: TopicWorldConfig, sequences: Sequences, report: FitReport, rep
     slates = sequences.slates
     return Card(
         learned=(
-            "Nothing about the users is learned: they are written down (recloop.envs.truth.topics).",
+            "Nothing about the users is learned: they are written down (recloop.envs.truth.boredom).",
             *(f"user_model: {sentence}" for sentence in report.learned),
         ),
         assumed=(f"All of it: {config.rules}.",),

@@ -86,9 +86,8 @@ class ClickbaitUsers(TasteUsers):
     def expected(self, state: ClickbaitState, past: Past, slate: Tensor) -> Expected:
         """Exact."""
         click = self.utility(state, past, slate) * self.examined(slate.shape[1])
-        return Expected(
-            mean=torch.stack([click, self.trait("good", slate)], dim=2), leave=self._leaving(state, click.unsqueeze(2))
-        )
+        leave = self._leaving(state, slate, click.unsqueeze(2))
+        return Expected(mean=torch.stack([click, self.trait("good", slate)], dim=2), leave=leave)
 
     def utility(self, state: ClickbaitState, past: Past | None, items: Tensor) -> Tensor:
         """Click probability of an item that is looked at."""
@@ -106,5 +105,5 @@ class ClickbaitUsers(TasteUsers):
         like = self.drawn("like", self.trait("good", slate), slate, draw) * click
         return torch.stack([click, like], dim=2), torch.stack([slate < self.items, click > 0], dim=2)
 
-    def _leaving(self, state: ClickbaitState, signals: Tensor) -> Tensor:
+    def _leaving(self, state: ClickbaitState, slate: Tensor, signals: Tensor) -> Tensor:
         return self.rules.leave + self.rules.leave_sour * (1 - state.satisfaction).square()

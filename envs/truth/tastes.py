@@ -71,6 +71,11 @@ class TasteUsers(UserSimulator):
         """int64 (N,) each item's topic."""
         return self._topic[:-1]
 
+    @property
+    def traits(self) -> dict[str, Tensor]:
+        """float32 (N,) each, by name."""
+        return {name: values[:-1] for name, values in self._traits.items()}
+
     def prepare(self, world: "World", device: torch.device | str) -> None:
         """Move the tables; they are few."""
         self.device = torch.device(device)
@@ -81,7 +86,7 @@ class TasteUsers(UserSimulator):
     def respond(self, state: Any, past: Past, slate: Tensor, draw: Draw) -> tuple[Any, Response]:
         """See the class."""
         signals, given = self._answer(state, slate, draw)
-        left = draw.uniform("leave") < self._leaving(state, signals)
+        left = draw.uniform("leave") < self._leaving(state, slate, signals)
         return self.observe(state, slate, signals), Response(signals=signals, given=given, left=left)
 
     @abstractmethod
@@ -92,8 +97,8 @@ class TasteUsers(UserSimulator):
     def _answer(self, state: Any, slate: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Signals float32 (B, K, S) and where they are given, bool (B, K, S)."""
 
-    def _leaving(self, state: Any, signals: Tensor) -> Tensor:
-        """Chance (B,) to leave after these answers: `leave`, or `leave_empty` where nothing was clicked."""
+    def _leaving(self, state: Any, slate: Tensor, signals: Tensor) -> Tensor:
+        """Chance (B,) to leave after these answers to slates: `leave`, or `leave_empty` where nothing was clicked."""
         clicked = (signals[..., 0] > 0.5).any(1)
         return torch.where(clicked, self.rules.leave, self.rules.leave_empty)
 
@@ -136,7 +141,7 @@ class TasteUsers(UserSimulator):
     def save(self, folder: Path) -> None:
         """Write into an existing folder."""
         write_json(folder / "rules.json", asdict(self.rules))
-        traits = {f"trait.{name}": values[:-1] for name, values in self._traits.items()}
+        traits = {f"trait.{name}": values for name, values in self.traits.items()}
         write_tensors(folder / "tastes.safetensors", {"preference": self.preference, "topic": self.topic, **traits})
 
     @classmethod

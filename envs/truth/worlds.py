@@ -20,6 +20,7 @@ from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.readers.published.kuairec import WatchTable
 from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
+from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
 from recloop.envs.truth.cascade import CascadeRules, CascadeUsers
 from recloop.envs.truth.catalogue import TruthCatalogue, truth_catalogue
 from recloop.envs.truth.clickbait import ClickbaitRules, ClickbaitUsers
@@ -28,7 +29,6 @@ from recloop.envs.truth.drift import DriftRules, DriftUsers
 from recloop.envs.truth.matrix import MatrixRules, MatrixUsers, matrix_table
 from recloop.envs.truth.retention import RetentionRules, RetentionUsers
 from recloop.envs.truth.tastes import TasteUsers
-from recloop.envs.truth.topics import TopicRules, TopicUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import Card, Catalogue, UserTable, World
 
@@ -73,12 +73,6 @@ def _tastes(users: type[TasteUsers]) -> Make:
     return make
 
 
-def _bored(
-    preference: Tensor, catalogue: TruthCatalogue, rules: TopicRules, generator: torch.Generator
-) -> UserSimulator:
-    return TopicUsers(preference, catalogue.topic, catalogue.quality, rules)
-
-
 def _matrix(
     preference: Tensor, catalogue: TruthCatalogue, rules: MatrixRules, generator: torch.Generator
 ) -> UserSimulator:
@@ -88,7 +82,9 @@ def _matrix(
 TRUTHS: Mapping[str, TruthKind] = {
     "clicks": TruthKind(_tastes(ClickUsers), ClickRules()),
     "cascade": TruthKind(_tastes(CascadeUsers), CascadeRules()),
-    "boredom": TruthKind(_bored, TopicRules(levels=3, fade=0.5, leave_bored=0.08), tastes=(2.0, -1.0), topics=5),
+    "boredom": TruthKind(
+        _tastes(BoredomUsers), BoredomRules(levels=3, fade=0.5, leave_bored=0.08), tastes=(2.0, -1.0), topics=5
+    ),
     "clickbait": TruthKind(_tastes(ClickbaitUsers), ClickbaitRules()),
     "drift": TruthKind(_tastes(DriftUsers), DriftRules()),
     "retention": TruthKind(_tastes(RetentionUsers), RetentionRules(), max_steps=40, sessions=1000, max_days=10.0),

@@ -14,7 +14,7 @@ KINDS = {
     "attentive": "recloop.envs.users.fitted.attentive:AttentiveUsers",
     "factor": "recloop.envs.users.fitted.factor:FactorUsers",
     "ensemble": "recloop.envs.users.fitted.ensemble:EnsembleUsers",
-    "topics": "recloop.envs.truth.topics:TopicUsers",
+    "boredom": "recloop.envs.truth.boredom:BoredomUsers",
     "clicks": "recloop.envs.truth.clicks:ClickUsers",
     "cascade": "recloop.envs.truth.cascade:CascadeUsers",
     "clickbait": "recloop.envs.truth.clickbait:ClickbaitUsers",
@@ -23,6 +23,8 @@ KINDS = {
     "matrix": "recloop.envs.truth.matrix:MatrixUsers",
 }
 """Kind -> dotted path of the simulators that a world folder may hold."""
+_FORMER_KINDS = {"topics": "boredom"}
+"""What older world folders call a kind -> what it is called now."""
 
 ENTRY_POINTS = "recloop.users"
 """Entry-point group under which an installed package offers simulators."""
@@ -58,6 +60,7 @@ def save_simulator(simulator: UserSimulator, folder: Path) -> None:
 def load_simulator(folder: Path) -> UserSimulator:
     """Read a simulator that `save_simulator` wrote."""
     kind = read_json(folder / "kind.json")["kind"]
+    kind = _FORMER_KINDS.get(kind, kind)
     if kind not in KINDS:
         raise UserSimulatorError(f"{folder}: {unknown_name('kind of users', kind, KINDS)}")
     stored = cast(type[StoredSimulator], _attribute(KINDS[kind]))

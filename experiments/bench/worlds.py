@@ -27,8 +27,8 @@ from recloop.envs.build.pipeline import BuildConfig, build_world
 from recloop.envs.build.stages import StageCache
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Sequences
+from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.truth.built_in import SoftFocus, TopicWorldConfig, topic_world, write_log
-from recloop.envs.truth.topics import TopicUsers
 from recloop.envs.users.fitted import FitConfig, fit_ensemble
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
@@ -177,10 +177,16 @@ def _stretched_users(users: Any, n: int, source: Tensor, count: int, generator: 
         longer.parts().load_state_dict(_repeated(users.parts().state_dict(), n, source, generator), assign=True)
         longer.parts().requires_grad_(False)
         return longer
-    if isinstance(users, TopicUsers):
+    if isinstance(users, BoredomUsers):
         rows = torch.arange(count) % len(users.preference)
-        return TopicUsers(users.preference[rows], users.topic[source], users.quality[source], users.rules)
+        return _some_of(users, rows, source)
     raise RecloopError(f"the catalogue of {type(users).__name__} cannot be stretched; measure the world as it is")
+
+
+def _some_of(users: BoredomUsers, rows: Tensor, items: Tensor) -> BoredomUsers:
+    """The users in `rows` over the items in `items`, both in that order and however often."""
+    traits = {name: values[items] for name, values in users.traits.items()}
+    return BoredomUsers(users.preference[rows], users.topic[items], traits, users.rules)
 
 
 def _repeated(tensors: dict[str, Tensor], n: int, source: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -228,7 +234,7 @@ def _built(base: _Base) -> World:
     """Truth, log and world, with the truth beside the users fitted on it."""
     truth = topic_world(replace(_TRUTH, seed=base.seed))
     users = truth.simulators["truth"]
-    if not isinstance(users, TopicUsers):
+    if not isinstance(users, BoredomUsers):
         raise TypeError(f"the topic world is simulated by {type(users).__name__}")
     log = _as_logged(truth, write_log(truth, SoftFocus(users), _TRUTH), base.seed)
     log = log if base.exposures else _consumption_only(log)
@@ -244,7 +250,7 @@ def _built(base: _Base) -> World:
     world = build_world(log, config, text=HashedText(128))
     order = [truth.users.ids.index(name) for name in world.users.ids]
     items = [truth.catalogue.rows[name] for name in world.catalogue.ids]
-    same = TopicUsers(users.preference[order], users.topic[items], users.quality[items], users.rules)
+    same = _some_of(users, torch.tensor(order), torch.tensor(items))
     return replace(world, simulators={"train": world.simulators["train"], "truth": same}, support=None, patterns=None)
 
 

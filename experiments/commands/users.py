@@ -70,9 +70,9 @@ def _installed(name: str, path: str, imports: bool) -> tuple[str, str, str]:
 def _said(users: UserSimulator | type[UserSimulator]) -> tuple[str, str, str]:
     """Class, signals where they are known, and the first sentence of its docstring.
 
-    >>> from recloop.envs.truth.topics import TopicUsers
-    >>> _said(TopicUsers)[:2]
-    ('TopicUsers', 'click (binary); rating (ordinal 1 to 5, given on click)')
+    >>> from recloop.envs.truth.boredom import BoredomUsers
+    >>> _said(BoredomUsers)[:2]
+    ('BoredomUsers', 'click (binary); rating (ordinal 1 to 5, given on click)')
     """
     kind = users if isinstance(users, type) else type(users)
     declared = getattr(users, "signals", None)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
 from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
-from recloop.envs.truth.topics import TopicRules, TopicUsers
 from recloop.envs.world.world import World
 
 
@@ -24,8 +24,8 @@ def truth() -> World:
 def judged(truth: World) -> World:
     """A world as one learned from a log: it trains in `train` and is judged by users who tire sooner."""
     users = truth.simulators["truth"]
-    assert isinstance(users, TopicUsers)
-    judge = TopicUsers(users.preference, users.topic, users.quality, TopicRules(bored_at=1, fade=0.5))
+    assert isinstance(users, BoredomUsers)
+    judge = BoredomUsers(users.preference, users.topic, users.traits, BoredomRules(bored_at=1, fade=0.5))
     return replace(truth, simulators={"train": users, "validation": users, "judge": judge})
 
 

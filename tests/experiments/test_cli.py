@@ -203,9 +203,9 @@ def test_check_users_names_each_broken_promise(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "users_of_mine.py").write_text(
-        "from recloop.envs.truth.topics import TopicUsers\n"
-        "class NeedsArguments(TopicUsers): pass\n"
-        "class Nothing(TopicUsers):\n"
+        "from recloop.envs.truth.boredom import BoredomUsers\n"
+        "class NeedsArguments(BoredomUsers): pass\n"
+        "class Nothing(BoredomUsers):\n"
         "    signals = ()\n"
         "    def __init__(self): pass\n"
     )

@@ -18,8 +18,8 @@ from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.simulation.core import Core
+from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.truth.logs import logging_policy, truth_log
-from recloop.envs.truth.topics import TopicState, TopicUsers
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
 
@@ -50,12 +50,12 @@ def modes(world: World) -> dict[str, tuple[Sequences, object]]:
 def test_the_truth_passes_and_users_who_never_tire_fail(world: World, mode: str) -> None:
     log, pick = modes(world)[mode]
     truth = world.simulators["truth"]
-    assert isinstance(truth, TopicUsers)
+    assert isinstance(truth, BoredomUsers)
     rows = np.arange(USERS)
     honest = replay_gate(world, "truth", log, rows, pick, rules=RULES)  # type: ignore[arg-type]
     assert honest.mode == mode
     assert honest.passed, honest.sentence
-    lively = TopicUsers(truth.preference, truth.topic, truth.quality, replace(truth.rules, fade=0.95))
+    lively = BoredomUsers(truth.preference, truth.topic, truth.traits, replace(truth.rules, fade=0.95))
     wrong = replay_gate(world, lively, log, rows, pick, rules=RULES)  # type: ignore[arg-type]
     assert not wrong.passed
     assert "FAILED" in wrong.sentence
@@ -65,16 +65,16 @@ def test_the_truth_passes_and_users_who_never_tire_fail(world: World, mode: str)
 
 
 def test_nobody_leaving_fails_where_the_log_knows_who_left(world: World) -> None:
-    class Stayers(TopicUsers):
+    class Stayers(BoredomUsers):
         def respond(
-            self, state: TopicState, past: Past, slate: torch.Tensor, draw: object
-        ) -> tuple[TopicState, Response]:
+            self, state: BoredomState, past: Past, slate: torch.Tensor, draw: object
+        ) -> tuple[BoredomState, Response]:
             after, response = super().respond(state, past, slate, draw)  # type: ignore[arg-type]
             return after, replace(response, left=torch.zeros_like(response.left))
 
     truth = world.simulators["truth"]
-    assert isinstance(truth, TopicUsers)
-    stayers = Stayers(truth.preference, truth.topic, truth.quality, truth.rules)
+    assert isinstance(truth, BoredomUsers)
+    stayers = Stayers(truth.preference, truth.topic, truth.traits, truth.rules)
     pick = logging_policy(world, "mixed", 2)
     report = replay_gate(world, stayers, rows=np.arange(USERS), pick=pick, rules=RULES)
     assert {"chance to leave after a slate", "slates an episode"} <= {line.measure for line in report.failed}

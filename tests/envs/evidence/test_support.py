@@ -22,8 +22,8 @@ from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.recording import Picked, record
+from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
-from recloop.envs.truth.topics import TopicUsers
 from recloop.envs.world.world import World
 
 USERS = 250
@@ -43,7 +43,7 @@ def world() -> World:
     config = TopicWorldConfig(users=USERS, state_epochs=1, user_epochs=1, dim=8, max_steps=10)
     made = topic_world(config)
     truth = made.simulators["truth"]
-    assert isinstance(truth, TopicUsers)
+    assert isinstance(truth, BoredomUsers)
     core = Core(made, "truth", batch=USERS, users="all", seed=1, start="cold")
     core.reset(users=torch.arange(USERS))
     sequences, _, _ = compile_sequences(record(core, at_random(5, 200), "random"))  # type: ignore[arg-type]
@@ -70,10 +70,10 @@ def outside(world: World, slates: Tensor | None, seed: int = 5) -> float:
 
 def test_random_is_inside_a_random_log_and_one_topic_is_outside(world: World) -> None:
     truth = world.simulators["truth"]
-    assert isinstance(truth, TopicUsers)
+    assert isinstance(truth, BoredomUsers)
     assert outside(world, None) < 0.12
     assert outside(world, (truth.topic == 0).nonzero()[:, 0]) > 0.6
-    assert outside(world, truth.quality.topk(8).indices) > 0.6
+    assert outside(world, truth.traits["quality"].topk(8).indices) > 0.6
 
 
 def test_groups_are_exchangeable(world: World) -> None:

@@ -14,8 +14,8 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, SessionEnd, Times
 from recloop.envs.simulation.core import Core
+from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.truth.built_in import SoftFocus, TopicWorldConfig, built_in_world, write_log
-from recloop.envs.truth.topics import TopicUsers
 from recloop.envs.truth.topics_catalogue import topic_catalogue
 from recloop.envs.world.world import World
 
@@ -25,9 +25,9 @@ def world() -> World:
     return built_in_world()
 
 
-def truth_of(world: World) -> TopicUsers:
+def truth_of(world: World) -> BoredomUsers:
     users = world.simulator("truth")
-    assert isinstance(users, TopicUsers)
+    assert isinstance(users, BoredomUsers)
     return users
 
 

@@ -11,8 +11,9 @@ from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.logs.schema import Signal
+from recloop.envs.truth.boredom import RATING
 from recloop.envs.truth.built_in import built_in_world
-from recloop.envs.truth.topics import CLICK, RATING
+from recloop.envs.truth.tastes import CLICK
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World

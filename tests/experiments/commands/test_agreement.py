@@ -13,7 +13,8 @@ from recloop.agents import make_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
-from recloop.envs.truth.topics import CLICK, RATING, TopicUsers
+from recloop.envs.truth.boredom import RATING, BoredomUsers
+from recloop.envs.truth.tastes import CLICK
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.commands.agreement import AgreementConfig, agreement_of, main
@@ -79,7 +80,7 @@ def test_what_voices_leave_open_flags_a_policy_and_forbids_its_claims() -> None:
 
 def test_a_simulator_that_is_the_truth_agrees_with_it_lane_by_lane(judged: World) -> None:
     users = judged.simulators["train"]
-    assert isinstance(users, TopicUsers)
+    assert isinstance(users, BoredomUsers)
     ensemble = ThreeVoices((users, users, users))
     world = judged.with_simulators(train=ensemble, judge=users, truth=users)
     policies = {name: make_policy(name, world) for name in ("random", "popularity", "content", "worst-first")}

@@ -19,7 +19,7 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response, State
 from recloop.envs.logs.schema import Signal
-from recloop.envs.truth.topics import TopicUsers
+from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import PASSES, CompareConfig, compare
@@ -68,7 +68,7 @@ class Patience(State):
 class Mine(UserSimulator):
     """Clicks on everything and leaves after three slates."""
 
-    signals = TopicUsers.signals
+    signals = BoredomUsers.signals
 
     def arrive(self, users: Tensor, draw: Draw) -> Patience:
         return Patience(torch.full_like(users, 3))

@@ -16,8 +16,8 @@ from recloop.envs.interaction.response import Expected, Past
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Signal
+from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.truth.logs import truth_log
-from recloop.envs.truth.topics import TopicState, TopicUsers
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.claims import Level, claims_of
@@ -31,10 +31,10 @@ POOR = 1
 """The topic that the faulty training users are made to love."""
 
 
-class Spread(TopicUsers):
+class Spread(BoredomUsers):
     """Users of whom an ensemble would be unsure by 0.05 clicks a place."""
 
-    def expected(self, state: TopicState, past: Past, slate: Tensor) -> Expected:
+    def expected(self, state: BoredomState, past: Past, slate: Tensor) -> Expected:
         known = super().expected(state, past, slate)
         return Expected(known.mean, torch.full_like(known.mean, 0.05), known.leave)
 
@@ -56,11 +56,11 @@ def world() -> World:
     made = truth_world("boredom", users=300, items=120, seed=4, max_steps=10)
     sequences, _, _ = compile_sequences(truth_log(made, "mixed", seed=4))
     truth = made.simulators["truth"]
-    assert isinstance(truth, TopicUsers)
+    assert isinstance(truth, BoredomUsers)
     inflated = truth.preference.clone()
     inflated[:, POOR] = 1.0
-    faulty = TopicUsers(inflated, truth.topic, truth.quality, replace(truth.rules, fade=0.97))
-    judge = Spread(truth.preference, truth.topic, truth.quality, truth.rules)
+    faulty = BoredomUsers(inflated, truth.topic, truth.traits, replace(truth.rules, fade=0.97))
+    judge = Spread(truth.preference, truth.topic, truth.traits, truth.rules)
     simulators = {"train": faulty, "validation": faulty, "judge": judge}
     return with_support(replace(made, sequences=sequences, simulators=simulators))
 
@@ -69,7 +69,7 @@ def world() -> World:
 def comparison(world: World) -> Comparison:
     """`tuned` shows the topic that earns most in the training users, found by trying them all."""
     truth = world.simulators["judge"]
-    assert isinstance(truth, TopicUsers)
+    assert isinstance(truth, BoredomUsers)
     arenas = {name: Evaluator(world, name, lanes=120, seed=9) for name in ("train", "judge")}
     by_topic = [arenas["train"].run(FromGroup(truth.topic, g)).value.mean() for g in range(truth.topics)]
     assert int(np.argmax(by_topic)) == POOR

@@ -13,8 +13,8 @@ from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.simulation.recording import Picked
+from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.truth.built_in import SoftFocus, TopicWorldConfig, _blank_world, _preferences, write_log
-from recloop.envs.truth.topics import TopicUsers
 from recloop.envs.truth.topics_catalogue import topic_catalogue
 from recloop.envs.world.world import World
 
@@ -26,7 +26,7 @@ class Case:
     """A truth world with its log, its users and its logging policy."""
 
     world: World
-    truth: TopicUsers
+    truth: BoredomUsers
     focus: SoftFocus
 
     def pick(self, observation: Observation, carry: object, draw: Draw) -> Picked:
@@ -38,7 +38,7 @@ def make_case(users: int, train: int, seed: int = 0) -> Case:
     """The topic world; the first `train` users give the item rates, the others are measured on."""
     config = TopicWorldConfig(users=users, seed=seed)
     catalogue = topic_catalogue(config.topics, config.items_a_topic, seed)
-    truth = TopicUsers(_preferences(config), catalogue.topic, catalogue.quality, config.rules)
+    truth = BoredomUsers(_preferences(config), catalogue.topic, {"quality": catalogue.quality}, config.rules)
     texts = HashedText(64).encode(list(catalogue.items[Columns.text]), False)
     world = _blank_world(config, catalogue, truth, texts)
     part = torch.full((users,), EVALUATE)

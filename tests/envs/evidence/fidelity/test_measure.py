@@ -11,8 +11,9 @@ from torch import Tensor
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, failures, fidelity_of, marked, reports_on
 from recloop.envs.evidence.fidelity.faults import FAULTS, FrozenUsers, NobodyLeaves, second_sigmoid
+from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
-from recloop.envs.truth.topics import TopicState, TopicUsers
+from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from tests.envs.evidence.fidelity.conftest import Case, all_equal, spoiled
@@ -111,33 +112,38 @@ def test_a_signal_of_one_value_is_named_and_left_out(small: Case) -> None:
     assert any("'rating' has one value only (4)" in sentence for sentence in report.unsupported)
 
 
-class Mute(TopicUsers):
+class Mute(BoredomUsers):
     """Users who neither say what they expect nor can be told the log's answers."""
 
     observe = None  # type: ignore[assignment]
 
-    def expected(self, state: TopicState, past: Past, slate: Tensor) -> None:  # type: ignore[override]
+    def respond(self, state: BoredomState, past: Past, slate: Tensor, draw: Draw) -> tuple[BoredomState, Response]:
+        signals, given = self._answer(state, slate, draw)
+        left = draw.uniform("leave") < self._leaving(state, slate, signals)
+        return BoredomUsers.observe(self, state, slate, signals), Response(signals=signals, given=given, left=left)
+
+    def expected(self, state: BoredomState, past: Past, slate: Tensor) -> None:  # type: ignore[override]
         return None
 
 
 def test_users_who_do_not_say_what_they_expect_are_measured_by_their_sessions(small: Case) -> None:
     truth = small.truth
-    report = fidelity_of(small.world, Mute(truth.preference, truth.topic, truth.quality, truth.rules))
+    report = fidelity_of(small.world, Mute(truth.preference, truth.topic, truth.traits, truth.rules))
     assert {line.loop for line in report.lines} == {"open"}
     assert any("does not say what it expects" in sentence for sentence in report.unsupported)
 
 
-class Restless(TopicUsers):
+class Restless(BoredomUsers):
     """Users who say how long they stay away."""
 
-    def respond(self, state: TopicState, past: Past, slate: Tensor, draw: object) -> tuple[TopicState, Response]:
+    def respond(self, state: BoredomState, past: Past, slate: Tensor, draw: object) -> tuple[BoredomState, Response]:
         state, response = super().respond(state, past, slate, draw)  # type: ignore[arg-type]
         return state, replace(response, days_away=torch.full_like(past.days_away, 9.0))
 
 
 def test_return_gaps_are_compared_where_both_sides_know_them(small: Case) -> None:
     truth = small.truth
-    report = fidelity_of(small.world, Restless(truth.preference, truth.topic, truth.quality, truth.rules))
+    report = fidelity_of(small.world, Restless(truth.preference, truth.topic, truth.traits, truth.rules))
     line = report.line("return_gaps_ks")
     assert line is not None
     assert line.value == pytest.approx(1.0)

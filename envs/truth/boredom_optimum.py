@@ -1,4 +1,4 @@
-"""The best policy for `TopicUsers`, computed: backward induction over boredom levels."""
+"""The best policy for `BoredomUsers`, computed: backward induction over boredom levels."""
 
 import itertools
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.reward import WeightedReward
-from recloop.envs.truth.topics import TopicState, TopicUsers
+from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 
 _CHUNK_BYTES = 1 << 28
 
@@ -31,7 +31,7 @@ class Optimum:
     compositions: Tensor
 
 
-def solve(users: TopicUsers, rows: Tensor, k: int, horizon: int, reward: WeightedReward) -> Optimum:
+def solve(users: BoredomUsers, rows: Tensor, k: int, horizon: int, reward: WeightedReward) -> Optimum:
     """Backward induction for the users in `rows` (B,) of the users table; each row once, however often it stands.
 
     Exact: boredom moves with what is shown alone, so a state is a tuple of levels (Z = levels^T of them) and an
@@ -68,23 +68,23 @@ def solve(users: TopicUsers, rows: Tensor, k: int, horizon: int, reward: Weighte
     return Optimum(rows, torch.cat(values)[where], torch.cat(best)[where], compositions)
 
 
-def best_slates(users: TopicUsers, state: TopicState, composition: Tensor, weights: Mapping[str, float]) -> Tensor:
+def best_slates(users: BoredomUsers, state: BoredomState, composition: Tensor, weights: Mapping[str, float]) -> Tensor:
     """The slates (B, K) of item rows that fill a composition (B, T) with its topics' best items, best on top."""
     ranked = _ranked_items(users)  # (T, n)
     width = ranked.shape[1]
     chosen = torch.arange(width, device=ranked.device) < composition.unsqueeze(2)  # (B, T, n)
     k = int(composition[0].sum())
     items = ranked.expand(len(composition), -1, -1)[chosen].view(-1, k)  # topic by topic
-    worth = _worth(users, users.appeal(state, items), _liked(users, state.preference, items), weights)
+    worth = _worth(users, users.utility(state, None, items), _liked(users, state.preference, items), weights)
     return items.gather(1, worth.argsort(dim=1, descending=True, stable=True))
 
 
-def boredom_number(users: TopicUsers, boredom: Tensor) -> Tensor:
+def boredom_number(users: BoredomUsers, boredom: Tensor) -> Tensor:
     """The number of a boredom state (B, T) in `Optimum.best`, (B,)."""
     return (boredom * _radix(users)).sum(-1)
 
 
-def _check(users: TopicUsers, reward: WeightedReward) -> None:
+def _check(users: BoredomUsers, reward: WeightedReward) -> None:
     if reward.diversity or reward.repeats or reward.leaving > 0 or any(w < 0 for w in reward.signals.values()):
         raise RecloopError(
             f"no optimum is known for the reward {reward.as_dict()}; it needs weights of signals >= 0, leaving <= 0, "
@@ -93,12 +93,12 @@ def _check(users: TopicUsers, reward: WeightedReward) -> None:
 
 
 def _slates(
-    users: TopicUsers, preference: Tensor, boredom: Tensor, places: Tensor, weights: Mapping[str, float]
+    users: BoredomUsers, preference: Tensor, boredom: Tensor, places: Tensor, weights: Mapping[str, float]
 ) -> tuple[Tensor, Tensor]:
     """Expected reward of the signals and probability to stay, of every composition in every state, (b, Z, C)."""
     k = places.shape[1]
     topic = users.topic[places]  # (C, K)
-    fresh = preference[:, topic] * users.quality[places]  # (b, C, K)
+    fresh = preference[:, topic] * users.trait("quality", places)  # (b, C, K)
     faded = users.rules.fade ** boredom[:, topic]  # (Z, C, K)
     appeal = fresh.unsqueeze(1) * faded  # (b, Z, C, K)
     worth = _worth(users, appeal, fresh.unsqueeze(1), weights)
@@ -106,7 +106,7 @@ def _slates(
     return ranked @ users.examined(k), 1 - users.leaving(appeal)
 
 
-def _worth(users: TopicUsers, appeal: Tensor, liked: Tensor, weights: Mapping[str, float]) -> Tensor:
+def _worth(users: BoredomUsers, appeal: Tensor, liked: Tensor, weights: Mapping[str, float]) -> Tensor:
     """Expected reward of an item that is looked at: its click, and the rating a click brings."""
     worth = appeal * weights.get("click", 0.0)
     if weights.get("rating"):
@@ -114,11 +114,11 @@ def _worth(users: TopicUsers, appeal: Tensor, liked: Tensor, weights: Mapping[st
     return worth
 
 
-def _liked(users: TopicUsers, preference: Tensor, items: Tensor) -> Tensor:
-    return preference.gather(1, users.topic[items]) * users.quality[items]
+def _liked(users: BoredomUsers, preference: Tensor, items: Tensor) -> Tensor:
+    return preference.gather(1, users.topic[items]) * users.trait("quality", items)
 
 
-def _compositions(users: TopicUsers, k: int) -> tuple[Tensor, Tensor]:
+def _compositions(users: BoredomUsers, k: int) -> tuple[Tensor, Tensor]:
     """All ways to give k places to topics (C, T), and the items that fill them (C, K)."""
     held = torch.bincount(users.topic, minlength=users.topics).tolist()
     splits = itertools.combinations_with_replacement(range(users.topics), k)
@@ -132,22 +132,22 @@ def _compositions(users: TopicUsers, k: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(kept, device=device), torch.tensor(places, device=device)
 
 
-def _ranked_items(users: TopicUsers) -> Tensor:
+def _ranked_items(users: BoredomUsers) -> Tensor:
     """Each topic's items, best first, (T, n); topics with fewer are filled with their last item."""
     ranked = []
     for t in range(users.topics):
         items = (users.topic == t).nonzero()[:, 0]
-        ranked.append(items[users.quality[items].argsort(descending=True, stable=True)])
+        ranked.append(items[users.trait("quality", items).argsort(descending=True, stable=True)])
     width = max(len(items) for items in ranked)
     return torch.stack([torch.cat([items, items[-1:].expand(width - len(items))]) for items in ranked])
 
 
-def _boredom_states(users: TopicUsers) -> Tensor:
+def _boredom_states(users: BoredomUsers) -> Tensor:
     """Every tuple of levels, (levels^T, T), in the order of `boredom_number`."""
     levels = range(users.rules.levels)
     return torch.tensor(list(itertools.product(levels, repeat=users.topics)), device=users.topic.device)
 
 
-def _radix(users: TopicUsers) -> Tensor:
+def _radix(users: BoredomUsers) -> Tensor:
     powers = [users.rules.levels**p for p in range(users.topics - 1, -1, -1)]
     return torch.tensor(powers, device=users.topic.device)
