@@ -1,4 +1,4 @@
-"""The items of the truth worlds: clips whose text tells their topic plainly and their traits roughly."""
+"""The items of the truth worlds: clips whose text and graph tell their topic plainly and their traits roughly."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.logs.schema import Columns
 
 TOPICS = ("space", "cooking", "football", "jazz", "gardens", "trains", "chess", "oceans", "fashion", "history")
@@ -25,7 +26,8 @@ class TruthCatalogue:
     """Clips by row.
 
     Args:
-        items: indexed by external id, with title, text and category (the topic's name).
+        items: indexed by external id, with title, text, category (the topic's name) and entity.
+        knowledge: clip -> topic, subject, grade: what the text says in words.
         topic: int64 (N,).
         quality: float32 (N,) in (0.15, 1): how much an item appeals to who likes its topic.
         bait: float32 (N,) in (0, 1): how much it tempts, where a world tells tempting from good.
@@ -33,6 +35,7 @@ class TruthCatalogue:
     """
 
     items: pd.DataFrame
+    knowledge: KnowledgeGraph
     topic: Tensor
     quality: Tensor
     bait: Tensor
@@ -62,15 +65,19 @@ def truth_catalogue(topics: int, items: int, seed: int) -> TruthCatalogue:
     grade = _words(_GRADES, (quality + good) / 2, rng)
     teaser = _words(_TEASERS, bait, rng)
     subjects = rng.choice(_SUBJECTS, items)
-    rows = []
+    rows, triples = [], []
     for row in range(items):
         name = TOPICS[topic[row]]
         title = f"{name.capitalize()} {subjects[row]} {row}"
         text = f"{title}: {name} clip, {name} talk. {grade[row].capitalize()} and {teaser[row]}."
-        rows.append((f"{name}-{row}", title, text, name))
-    columns = [Columns.item, Columns.title, Columns.text, Columns.category]
+        clip = f"clip:{name}-{row}"
+        rows.append((f"{name}-{row}", title, text, name, clip))
+        triples += [(clip, "topic", name), (clip, "subject", str(subjects[row])), (clip, "grade", grade[row])]
+    columns = [Columns.item, Columns.title, Columns.text, Columns.category, Columns.entity]
+    heads, relations, tails = (list(column) for column in zip(*triples, strict=True))
     return TruthCatalogue(
         items=pd.DataFrame(rows, columns=columns).set_index(Columns.item),
+        knowledge=KnowledgeGraph.from_names(heads, relations, tails),
         topic=torch.from_numpy(topic.astype(np.int64)),
         quality=_tensor(quality),
         bait=_tensor(bait),

@@ -14,6 +14,8 @@ _SHARP = 3.0
 """Standard deviation of a policy's scores, in nats: the best few of 200 items take most places."""
 _FOCUS = 6.0
 """Nats by which a slate on one topic favours it."""
+_SOFT_FOCUS, _SOFT_GRADE = 2.0, 0.4
+"""The same of a soft focus, where all else still comes up, and what one standard deviation of grade weighs there."""
 _CAP = 2
 """Places that one topic may fill in a capped slate."""
 _BLUR = 0.25
@@ -112,6 +114,13 @@ def _focus(known: ScoringFacts, seen: Observation) -> Scores:
     return Scores((favoured + known.grade).expand(len(seen["history"]), -1, -1))
 
 
+def _soft_focus(known: ScoringFacts, seen: Observation) -> Scores:
+    """One topic or none in particular, any of them; better items more often, all of them sometimes."""
+    favoured = _SOFT_FOCUS * F.one_hot(known.topic[:-1], known.topics).T  # (T, N)
+    scores = F.pad(favoured, (0, 0, 1, 0)) + _SOFT_GRADE * known.grade  # (T+1, N)
+    return Scores(scores.expand(len(seen["history"]), -1, -1))
+
+
 def _least_shown(known: ScoringFacts, seen: Observation) -> Scores:
     """The topics that the last slates showed least."""
     shown = known.topic[seen["shown"].flatten(1)]  # (b, L x K)
@@ -136,6 +145,7 @@ KINDS: dict[str, Callable[[ScoringFacts, Observation], Scores]] = {
     "graded": _graded,
     "least-shown": _least_shown,
     "blend": _blend,
+    "soft-focus": _soft_focus,
 }
 """Name -> scores of a logging policy for the lanes of an observation."""
 

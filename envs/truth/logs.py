@@ -23,7 +23,7 @@ LOG_USERS = {"narrow": 2000, "mixed": 2000, "switching": 5000}
 POLICIES: dict[str, tuple[str, ...]] = {
     "narrow": ("random", "popularity"),
     "mixed": ("random", "popularity", "content", "last-item"),
-    "switching": tuple(KINDS),
+    "switching": tuple(name for name in KINDS if name != "soft-focus"),
 }
 """The logging policies of each kind of log."""
 _REDRAW = {"narrow": 0.0, "mixed": 0.0, "switching": 0.7}

@@ -102,13 +102,14 @@ def truth_world(
     slate_size: int = 5,
     max_steps: int | None = None,
     topics: int | None = None,
+    tastes: tuple[float, float] | None = None,
     rules: Any = None,
 ) -> World:
     """A world whose one simulator, `truth`, is users written down. Nobody has behaved in it yet: no log, no fit.
 
     Item vectors are hashed words of the items' texts, which tell the topic plainly and the traits roughly; the
-    state encoder is untrained. Items carry one grouping, their category. Popularity is the items' mean true utility
-    over the users, blurred as any count would be.
+    state encoder is untrained. Items carry one grouping, their category, and a knowledge graph that says what the texts
+    say. Popularity is the items' mean true utility over the users, blurred as any count would be.
 
     Args:
         name: one of `TRUTHS`.
@@ -117,6 +118,7 @@ def truth_world(
         slate_size: K.
         max_steps: time limit of an episode in slates; default the kind's.
         topics: T; default the kind's.
+        tastes: (spread, shift) of the normals whose sigmoids are the preferences; default the kind's.
         rules: other laws than the kind's own.
 
     Raises:
@@ -131,7 +133,7 @@ def truth_world(
     topics = topics or kind.topics
     catalogue = truth_catalogue(topics, items, seed)
     generator = torch.Generator().manual_seed(seed)
-    spread, shift = kind.tastes
+    spread, shift = tastes or kind.tastes
     preference = torch.sigmoid(spread * torch.randn(users, topics, generator=generator) + shift)
     truth = kind.make(preference.clamp(1e-4, 1.0), catalogue, rules, generator)
     ids = tuple(f"user-{i}" for i in range(users))
@@ -142,7 +144,14 @@ def truth_world(
         figures={"users": users, "items": items, "topics": topics, "seed": seed},
     )
     world = _blank_world(name, truth, catalogue.items, catalogue.topic, ids, generator, slate_size, card)
-    return replace(world, max_steps=max_steps or kind.max_steps, sessions=kind.sessions, max_days=kind.max_days)
+    return replace(
+        world,
+        catalogue=replace(world.catalogue, entities=tuple(catalogue.items[Columns.entity])),
+        knowledge=catalogue.knowledge,
+        max_steps=max_steps or kind.max_steps,
+        sessions=kind.sessions,
+        max_days=kind.max_days,
+    )
 
 
 def matrix_world(

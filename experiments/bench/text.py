@@ -11,7 +11,7 @@ from recloop.encoders.text.encoder import HashedText, TextEncoder
 from recloop.encoders.text.models import DEFAULT_MODEL
 from recloop.envs.logs.schema import Columns
 from recloop.envs.simulation.core import checked_device
-from recloop.envs.truth.topics_catalogue import topic_catalogue
+from recloop.envs.truth.catalogue import truth_catalogue
 from recloop.experiments.bench.timing import Pace, Paced, Row, against
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.settings import at_least
@@ -58,7 +58,7 @@ def bench_text(config: BenchTextConfig) -> list[Row]:
     """Measure; without the default model, hashed words alone."""
     checked_device(config.device)
     use_threads(config.threads)
-    texts = list(topic_catalogue(_TOPICS, -(-config.texts // _TOPICS), 0).items[Columns.text])[: config.texts]
+    texts = list(truth_catalogue(_TOPICS, max(config.texts, _TOPICS), 0).items[Columns.text])[: config.texts]
     hashed = HashedText(_HASHED_WIDTH)
     words = Paced("hashed words", len(texts), lambda: hashed.encode(texts))
     pace = Pace(config.repeats, 0.0)

@@ -28,7 +28,7 @@ from recloop.envs.build.stages import StageCache
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.truth.boredom import BoredomUsers
-from recloop.envs.truth.built_in import SoftFocus, TopicWorldConfig, topic_world, write_log
+from recloop.envs.truth.built_in import BoredomWorldConfig, unlearned_world, written_log
 from recloop.envs.users.fitted import FitConfig, fit_ensemble
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
@@ -38,9 +38,7 @@ from recloop.envs.world.world import UserTable, World
 BenchFamily = Literal["recurrent", "attentive", "factor", "truth"]
 """Whose answers are timed: a fitted family, or users that are written down."""
 MOST_ITEMS = 10_000_000
-_TRUTH = TopicWorldConfig(
-    users=512, topics=6, items_a_topic=167, slate_size=10, logged_slates=30, sessions=4, state_epochs=1, user_epochs=1
-)
+_TRUTH = BoredomWorldConfig(users=512, topics=6, items=1002, slate_size=10, logged_slates=30, sessions=4)
 _NOISE = 0.05
 """Relative noise on repeated rows, so that scores have no ties."""
 _NOISY = ("item_vectors", "out_items", "heads.residual", "heads.item_bias")
@@ -232,11 +230,12 @@ def _stretched_behaviour(world: World, copy: Tensor, items: int) -> tuple[UserTa
 
 def _built(base: _Base) -> World:
     """Truth, log and world, with the truth beside the users fitted on it."""
-    truth = topic_world(replace(_TRUTH, seed=base.seed))
+    sizes = replace(_TRUTH, seed=base.seed)
+    truth = unlearned_world(sizes)
     users = truth.simulators["truth"]
     if not isinstance(users, BoredomUsers):
-        raise TypeError(f"the topic world is simulated by {type(users).__name__}")
-    log = _as_logged(truth, write_log(truth, SoftFocus(users), _TRUTH), base.seed)
+        raise TypeError(f"the boredom world is simulated by {type(users).__name__}")
+    log = _as_logged(truth, written_log(truth, sizes), base.seed)
     log = log if base.exposures else _consumption_only(log)
     config = BuildConfig(
         slate_size=_TRUTH.slate_size,
@@ -259,7 +258,7 @@ def _as_logged(truth: World, log: LoggedBehavior, seed: int) -> LoggedBehavior:
     rng = np.random.default_rng(seed)
     graph, entities = truth.knowledge, [str(name) for name in truth.catalogue.entities]
     if graph is None:
-        raise TypeError("the topic world has a knowledge graph")
+        raise TypeError("the boredom world has a knowledge graph")
     heads = [graph.entities[row] for row in graph.triples[:, 0]] + entities * 2
     kinds = [graph.relations[row] for row in graph.triples[:, 1]]
     kinds += ["decade"] * len(entities) + ["language"] * len(entities)

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
-from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
+from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.world.world import World
 
 
 @pytest.fixture(scope="session")
 def truth() -> World:
     """60 users who are written down, 40 items."""
-    return topic_world(
-        TopicWorldConfig(
-            users=60, topics=2, items_a_topic=20, slate_size=3, max_steps=6, dim=8, state_epochs=1, user_epochs=1
+    return boredom_world(
+        BoredomWorldConfig(
+            users=60, topics=2, items=40, slate_size=3, max_steps=6, dim=8, state_epochs=1, user_epochs=1
         )
     )
 

@@ -23,7 +23,7 @@ from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.recording import Picked, record
 from recloop.envs.truth.boredom import BoredomUsers
-from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
+from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.world.world import World
 
 USERS = 250
@@ -40,8 +40,8 @@ def at_random(k: int, items: int) -> object:
 @pytest.fixture(scope="module")
 def world() -> World:
     """Topic users, a log of random slates from cold starts, and its support."""
-    config = TopicWorldConfig(users=USERS, state_epochs=1, user_epochs=1, dim=8, max_steps=10)
-    made = topic_world(config)
+    config = BoredomWorldConfig(users=USERS, state_epochs=1, user_epochs=1, dim=8, max_steps=10)
+    made = boredom_world(config)
     truth = made.simulators["truth"]
     assert isinstance(truth, BoredomUsers)
     core = Core(made, "truth", batch=USERS, users="all", seed=1, start="cold")

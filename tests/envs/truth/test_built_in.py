@@ -3,20 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from recloop.agents.baselines.planner import PlannerPolicy
 from recloop.agents.registry import make_policy
-from recloop.encoders.base.errors import PolicyError, RecloopError
-from recloop.envs.interaction.randomness import Draw
+from recloop.encoders.base.errors import PolicyError
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, SessionEnd, Times
 from recloop.envs.simulation.core import Core
 from recloop.envs.truth.boredom import BoredomUsers
-from recloop.envs.truth.built_in import SoftFocus, TopicWorldConfig, built_in_world, write_log
-from recloop.envs.truth.topics_catalogue import topic_catalogue
+from recloop.envs.truth.built_in import BoredomWorldConfig, built_in_world, written_log
 from recloop.envs.world.world import World
 
 
@@ -42,25 +39,8 @@ def test_the_world_survives_the_disk(world: World, tmp_path: Path) -> None:
     assert torch.equal(a.step(slate).response.signals, b.step(slate).response.signals)
 
 
-def test_text_and_graph_tell_topic_and_quality() -> None:
-    catalogue = topic_catalogue(4, 50, seed=0)
-    texts = catalogue.items[Columns.text]
-    assert all(catalogue.topics[t] in text for t, text in zip(catalogue.topic.tolist(), texts, strict=True))
-    praised = torch.tensor(["award-winning" in text or "superb" in text for text in texts])
-    assert catalogue.quality[praised].min() > catalogue.quality[~praised].mean()
-    maker = {h: t for h, r, t in catalogue.knowledge.triples.tolist() if catalogue.knowledge.relations[r] == "maker"}
-    by_maker: dict[int, list[float]] = {}
-    for clip, quality in zip(catalogue.items[Columns.entity], catalogue.quality.tolist(), strict=True):
-        by_maker.setdefault(maker[catalogue.knowledge.entities.index(clip)], []).append(quality)
-    between = np.var([np.mean(values) for values in by_maker.values()])
-    assert between > 0.2 * catalogue.quality.var().item()
-    with pytest.raises(RecloopError, match="topics=9"):
-        topic_catalogue(9, 5, seed=0)
-
-
 def test_the_log_keeps_what_happened(world: World) -> None:
-    config = TopicWorldConfig(sessions=2, logged_slates=6)
-    log = write_log(world, SoftFocus(truth_of(world)), config)
+    log = written_log(world, BoredomWorldConfig(sessions=2, logged_slates=6))
     rows = log.interactions
     assert log.times is Times.behavioural
     assert rows[Columns.propensity].between(0, 1, inclusive="neither").all()
@@ -77,23 +57,6 @@ def test_the_log_keeps_what_happened(world: World) -> None:
     assert sequences.slates is not None
     assert int((sequences.slates.left == 1).sum()) == int((ends[Columns.session_end] == SessionEnd.left.value).sum())
     assert len(sequences.items) == int(rows["click"].sum())
-
-
-def test_recorded_propensities_are_frequencies(world: World) -> None:
-    lanes = 20_000
-    lane = torch.arange(lanes)
-    zero = torch.zeros_like(lane)
-    focus = SoftFocus(truth_of(world))
-    slate, propensity = focus({"state": torch.zeros(lanes, 1)}, 2, Draw.at(5, lane, zero, zero))
-    n = len(world.catalogue)
-    first = torch.bincount(slate[:, 0], minlength=n) / lanes
-    told = torch.zeros(n).index_put_((slate[:, 0],), propensity[:, 0])
-    shown = first > 0
-    error = (first - told)[shown].abs() / (told[shown] * (1 - told[shown]) / lanes).sqrt()
-    assert error.square().mean().item() == pytest.approx(1.0, abs=0.4)  # squared z-scores
-    # The chance of a place sums to one over items, given the place above.
-    assert told[shown].sum().item() == pytest.approx(1.0, abs=0.02)
-    assert bool((slate[:, 0] != slate[:, 1]).all())
 
 
 def test_the_planner_earns_the_computed_optimum(world: World) -> None:

@@ -16,9 +16,11 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.readers.published.kuairec import WatchTable
+from recloop.envs.logs.schema import Columns
 from recloop.envs.simulation.core import Core
 from recloop.envs.truth import TRUTHS, matrix_world, truth_log, truth_world
 from recloop.envs.truth.cascade import CascadeRules, CascadeUsers
+from recloop.envs.truth.catalogue import truth_catalogue
 from recloop.envs.truth.clickbait import ClickbaitRules, ClickbaitState, ClickbaitUsers
 from recloop.envs.truth.clicks import ClickRules, ClickUsers, TasteState
 from recloop.envs.truth.drift import DriftRules, DriftUsers
@@ -50,6 +52,20 @@ def clicked(*clicks: float) -> Tensor:
 def test_every_truth_keeps_the_contract(name: str) -> None:
     world = truth_world(name, users=12, items=24)
     check_users(world.simulator("truth"), world)
+
+
+def test_text_and_graph_tell_topic_and_quality() -> None:
+    catalogue = truth_catalogue(4, 200, seed=0)
+    texts, graph = catalogue.items[Columns.text], catalogue.knowledge
+    assert all(name in text for name, text in zip(catalogue.items[Columns.category], texts, strict=True))
+    grade, topic = graph.relation("grade"), graph.relation("topic")
+    told = {(head, relation): graph.entities[tail] for head, relation, tail in graph.triples.tolist()}
+    rows = graph.entity_rows(list(catalogue.items[Columns.entity])).tolist()
+    assert [told[row, topic] for row in rows] == list(catalogue.items[Columns.category])
+    grades = [told[row, grade] for row in rows]
+    assert all(word.capitalize() in text for word, text in zip(grades, texts, strict=True))
+    praised = torch.tensor([word in ("careful", "superb") for word in grades])
+    assert catalogue.quality[praised].mean() > catalogue.quality[~praised].mean() + 0.1
 
 
 @pytest.mark.parametrize("name", TRUTHS)

@@ -9,7 +9,7 @@ import torch
 
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.logs.sequences import Sequences
-from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
+from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.world.patterns import (
     NONE,
     PatternConfig,
@@ -49,8 +49,8 @@ def patterns() -> Patterns:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return topic_world(
-        TopicWorldConfig(users=40, topics=2, items_a_topic=20, slate_size=3, dim=8, state_epochs=1, user_epochs=1)
+    return boredom_world(
+        BoredomWorldConfig(users=40, topics=2, items=40, slate_size=3, dim=8, state_epochs=1, user_epochs=1)
     )
 
 

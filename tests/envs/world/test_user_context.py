@@ -6,7 +6,7 @@ import torch
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.logs.sequences import Sequences
-from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
+from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.world.user_context import newest_items, user_paths, user_row
 from recloop.envs.world.world import World
 from recloop.experiments.commands.inspect import print_user
@@ -16,9 +16,9 @@ from recloop.experiments.report.tables import wide_console
 @pytest.fixture(scope="module")
 def world() -> World:
     """Two topics; user 0 consumed five items, of which an observation holds three, user 1 none."""
-    made = topic_world(
-        TopicWorldConfig(
-            users=20, topics=2, items_a_topic=10, slate_size=3, max_steps=4, dim=8, state_epochs=1, user_epochs=1
+    made = boredom_world(
+        BoredomWorldConfig(
+            users=20, topics=2, items=20, slate_size=3, max_steps=4, dim=8, state_epochs=1, user_epochs=1
         )
     )
     n, signals = len(made.catalogue), len(made.signals)

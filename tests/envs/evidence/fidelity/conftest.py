@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from recloop.encoders.text.encoder import HashedText
-from recloop.envs.interaction.observation import Observation
-from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.compile import compile_sequences
-from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
-from recloop.envs.simulation.recording import Picked
+from recloop.envs.truth import LoggingPolicy, logging_policy
 from recloop.envs.truth.boredom import BoredomUsers
-from recloop.envs.truth.built_in import SoftFocus, TopicWorldConfig, _blank_world, _preferences, write_log
-from recloop.envs.truth.topics_catalogue import topic_catalogue
+from recloop.envs.truth.built_in import LOGGING, BoredomWorldConfig, unlearned_world, written_log
 from recloop.envs.world.world import World
 
 TRAIN, EVALUATE = 0, 3
@@ -27,31 +22,20 @@ class Case:
 
     world: World
     truth: BoredomUsers
-    focus: SoftFocus
-
-    def pick(self, observation: Observation, carry: object, draw: Draw) -> Picked:
-        """The logging policy."""
-        return Picked(*self.focus(observation, self.world.slate_size, draw))
+    pick: LoggingPolicy
 
 
 def make_case(users: int, train: int, seed: int = 0) -> Case:
-    """The topic world; the first `train` users give the item rates, the others are measured on."""
-    config = TopicWorldConfig(users=users, seed=seed)
-    catalogue = topic_catalogue(config.topics, config.items_a_topic, seed)
-    truth = BoredomUsers(_preferences(config), catalogue.topic, {"quality": catalogue.quality}, config.rules)
-    texts = HashedText(64).encode(list(catalogue.items[Columns.text]), False)
-    world = _blank_world(config, catalogue, truth, texts)
+    """The built-in world; the first `train` users give the item rates, the others are measured on."""
+    config = BoredomWorldConfig(users=users, seed=seed)
+    world = unlearned_world(config)
+    truth = world.simulators["truth"]
+    assert isinstance(truth, BoredomUsers)
     part = torch.full((users,), EVALUATE)
     part[:train] = TRAIN
-    groups = torch.cat([catalogue.topic, torch.tensor([config.topics])]).unsqueeze(1)
-    focus = SoftFocus(truth)
-    world = replace(
-        world,
-        users=replace(world.users, part=part),
-        catalogue=replace(world.catalogue, groups=groups, group_names=("topic",)),
-        sequences=compile_sequences(write_log(world, focus, config))[0],
-    )
-    return Case(world, truth, focus)
+    sequences = compile_sequences(written_log(world, config))[0]
+    world = replace(world, users=replace(world.users, part=part), sequences=sequences)
+    return Case(world, truth, logging_policy(world, LOGGING, seed))
 
 
 @pytest.fixture(scope="session")

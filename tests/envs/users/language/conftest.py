@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
+from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.users.language.prompts import PromptWords, PromptWriter, question
 from recloop.envs.world.world import World
 
@@ -41,8 +41,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def world() -> World:
     """60 users who are written down, 24 items, three places."""
-    made = topic_world(
-        TopicWorldConfig(users=60, topics=2, items_a_topic=12, slate_size=3, max_steps=5, dim=8, state_epochs=1,
+    made = boredom_world(
+        BoredomWorldConfig(users=60, topics=2, items=24, slate_size=3, max_steps=5, dim=8, state_epochs=1,
                          user_epochs=1)
     )  # fmt: skip
     profile = torch.stack([torch.linspace(-2, 2, 60), (torch.arange(60) % 2).float()], dim=1)
