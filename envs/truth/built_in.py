@@ -17,6 +17,7 @@ from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import LoggedBehavior
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.truth.boredom import BoredomRules
+from recloop.envs.truth.catalogue import QualityLaw
 from recloop.envs.truth.logs import truth_log
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
@@ -46,6 +47,7 @@ class BoredomWorldConfig:
         user_epochs: most passes of the user model's fit.
         tastes: (spread, shift) of the normals whose sigmoids are the preferences; these are wide enough that most
             users love a topic and shun another.
+        quality: how good items are; most are poor.
         rules: of the users.
     """
 
@@ -63,6 +65,7 @@ class BoredomWorldConfig:
     state_epochs: int = 3
     user_epochs: int = 3
     tastes: tuple[float, float] = (1.8, -0.5)
+    quality: QualityLaw = field(default_factory=lambda: QualityLaw(least=0.1, spread=1.38, shift=-1.0))
     rules: BoredomRules = field(default_factory=BoredomRules)
 
 
@@ -131,6 +134,7 @@ def unlearned_world(config: BoredomWorldConfig) -> World:
         max_steps=config.max_steps,
         topics=config.topics,
         tastes=config.tastes,
+        quality=config.quality,
         rules=config.rules,
     )
 

@@ -29,7 +29,7 @@ class TruthCatalogue:
         items: indexed by external id, with title, text, category (the topic's name) and entity.
         knowledge: clip -> topic, subject, grade: what the text says in words.
         topic: int64 (N,).
-        quality: float32 (N,) in (0.15, 1): how much an item appeals to who likes its topic.
+        quality: float32 (N,) in (least, 1): how much an item appeals to who likes its topic.
         bait: float32 (N,) in (0, 1): how much it tempts, where a world tells tempting from good.
         good: float32 (N,) in (0, 1): how much good it does who consumes it; tempting items do less.
     """
@@ -42,7 +42,16 @@ class TruthCatalogue:
     good: Tensor
 
 
-def truth_catalogue(topics: int, items: int, seed: int) -> TruthCatalogue:
+@dataclass(frozen=True)
+class QualityLaw:
+    """How good items are: least + (1 - least) x sigmoid of a normal of this spread and mean."""
+
+    least: float = 0.15
+    spread: float = 1.3
+    shift: float = 0.0
+
+
+def truth_catalogue(topics: int, items: int, seed: int, law: QualityLaw | None = None) -> TruthCatalogue:
     """Draw `items` clips over `topics` topics, in turn.
 
     The text names the topic thrice (so that it weighs in any text vector), a subject, a grade and a teaser. The grade
@@ -56,10 +65,11 @@ def truth_catalogue(topics: int, items: int, seed: int) -> TruthCatalogue:
         raise RecloopError(f"topics={topics}; choose 1 to {len(TOPICS)}")
     if items < topics:
         raise RecloopError(f"items={items} cannot fill {topics} topics; choose {topics} or more")
+    law = law or QualityLaw()
     rng = np.random.default_rng((seed, 0xCA7A))
     topic = np.arange(items) % topics
     tempting = rng.standard_normal(items)
-    quality = 0.15 + 0.85 * _sigmoid(1.3 * rng.standard_normal(items))
+    quality = law.least + (1 - law.least) * _sigmoid(law.spread * rng.standard_normal(items) + law.shift)
     bait = _sigmoid(1.5 * tempting)
     good = _sigmoid(-1.2 * tempting + 1.0 * rng.standard_normal(items))
     grade = _words(_GRADES, (quality + good) / 2, rng)

@@ -22,7 +22,7 @@ from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
 from recloop.envs.truth.cascade import CascadeRules, CascadeUsers
-from recloop.envs.truth.catalogue import TruthCatalogue, truth_catalogue
+from recloop.envs.truth.catalogue import QualityLaw, TruthCatalogue, truth_catalogue
 from recloop.envs.truth.clickbait import ClickbaitRules, ClickbaitUsers
 from recloop.envs.truth.clicks import ClickRules, ClickUsers
 from recloop.envs.truth.drift import DriftRules, DriftUsers
@@ -103,6 +103,7 @@ def truth_world(
     max_steps: int | None = None,
     topics: int | None = None,
     tastes: tuple[float, float] | None = None,
+    quality: QualityLaw | None = None,
     rules: Any = None,
 ) -> World:
     """A world whose one simulator, `truth`, is users written down. Nobody has behaved in it yet: no log, no fit.
@@ -119,6 +120,7 @@ def truth_world(
         max_steps: time limit of an episode in slates; default the kind's.
         topics: T; default the kind's.
         tastes: (spread, shift) of the normals whose sigmoids are the preferences; default the kind's.
+        quality: how good items are.
         rules: other laws than the kind's own.
 
     Raises:
@@ -131,7 +133,7 @@ def truth_world(
         raise RecloopError(f"rules are {type(rules).__name__}; the world '{name}' goes by {type(kind.rules).__name__}")
     rules = kind.rules if rules is None else rules
     topics = topics or kind.topics
-    catalogue = truth_catalogue(topics, items, seed)
+    catalogue = truth_catalogue(topics, items, seed, quality)
     generator = torch.Generator().manual_seed(seed)
     spread, shift = tastes or kind.tastes
     preference = torch.sigmoid(spread * torch.randn(users, topics, generator=generator) + shift)
