@@ -98,11 +98,11 @@ def test_a_world_without_histories_is_a_cold_start(truth: World) -> None:
     assert truth.user_model is not None
     policy = make_policy("popularity", truth)
     world = truth.with_simulators(fitted=truth.user_model)
-    cold = Evaluator(world, "fitted", lanes=10, start="cold").run(policy)
-    emptied = Evaluator(cold_world(world), "fitted", lanes=10).run(policy)
+    cold = Evaluator(world, "fitted", lanes=100, start="cold").run(policy)
+    emptied = Evaluator(cold_world(world), "fitted", lanes=100).run(policy)
     assert (cold.value == emptied.value).all()
     assert (cold.length == emptied.length).all()
-    assert (cold.value != Evaluator(world, "fitted", lanes=10).run(policy).value).any()
+    assert (cold.value != Evaluator(world, "fitted", lanes=100).run(policy).value).any()
 
 
 def test_a_world_without_training_users_or_judges_is_refused(truth: World, judged: World) -> None:
