@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from recloop.agents.facts import PolicyFacts
 from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
 from recloop.agents.slates import action_mask, best_slate
@@ -75,28 +76,31 @@ class FitOptions:
         return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
 
 
-class Policy(ABC):
+class Policy(PolicyFacts, ABC):
     """Picks slates from observations.
 
     Only `act` must be written. Batched, on the device of the observation. A policy that learns from the world writes
-    `fit`; one with parameters writes `config`, `tensors` and `restore`, and can then be saved.
+    `fit`, and is held to train in the loop unless it says how it `trains`; one with parameters writes `config`,
+    `tensors` and `restore`, and can then be saved. `PolicyFacts` are what else a class says of itself.
 
     Attributes:
         name: what tables and TensorBoard call it.
         serving: what it takes to act outside any simulator; `make_policy` gives it where `fit` did not.
-        kind: key of the class in `recloop.agents.registry.KINDS`; empty for a class of your own, which a policy folder
-            names by its dotted path.
+        kind: what a policy folder calls the class: a name of the registry, or of `KINDS` there; empty for a class of
+            your own, which a folder names by its dotted path.
         reads_instruction: True for a policy that reads `observation["instruction"]`; for others `recommend` narrows
             the choice to what the instruction asks for.
-        privileged: True for a planner that is handed the users' true state instead of an observation; only for
-            truth worlds, never a competitor.
     """
 
     name: str = "policy"
     serving: Serving | None = None
     kind: ClassVar[str] = ""
-    privileged: ClassVar[bool] = False
     reads_instruction: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fit" in cls.__dict__ and "trains" not in cls.__dict__:
+            cls.trains = "loop"
 
     @abstractmethod
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
@@ -113,7 +117,7 @@ class Policy(ABC):
         """
         raise NotImplementedError(f"{self.name} has no log-probability")
 
-    def update(self, step: Any) -> None:  # noqa: B027 - most policies do not learn online
+    def update(self, step: Any) -> None:
         """Learn from one step online. Default: a policy that does not; frozen in comparisons unless asked."""
 
     @classmethod
@@ -214,6 +218,23 @@ class Policy(ABC):
                 "Serving.of(world)"
             )
         return self.serving
+
+
+class Trainer(PolicyFacts, ABC):
+    """Makes policies of another class: the name of an algorithm that `ActorPolicy`, say, knows nothing of.
+
+    Attributes:
+        name: in the registry, in tables and in checkpoints.
+        policy_class: of the policies that it makes.
+    """
+
+    name: ClassVar[str]
+    policy_class: ClassVar[type[Policy]]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, world: World, options: FitOptions) -> Policy:
+        """Train a policy in a world."""
 
 
 class ScoringPolicy(Policy):

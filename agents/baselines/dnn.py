@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
@@ -88,6 +89,8 @@ class DNNPolicy(ScoringPolicy):
 
     name = "dnn"
     kind = "dnn"
+    trains: ClassVar[Trains] = "log"
+    config_class: ClassVar[type[DNNConfig]] = DNNConfig
 
     def __init__(self, net: DNN, config: DNNConfig) -> None:
         self.net, self.settings = net.eval(), config

@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import IN_LOOP, POLICIES, RESUMABLE, can_resume, make_policy, needs_training, save_policy
+from recloop.agents.registry import facts_of, make_policy, names_of, save_policy
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.penalties import Uncertainty
@@ -95,17 +95,19 @@ def main(config: TrainConfig) -> Trained:
     """Train, save, validate, and print what came out."""
     use_threads(config.threads)
     checked_device(config.device)
-    needs_training(config.agent)  # an unknown name is refused before anything is read
-    if config.checkpoint is not None and not can_resume(config.agent):
+    facts = facts_of(config.agent)  # an unknown name is refused before anything is read
+    if config.checkpoint is not None and not facts.resumable:
         raise PolicyError(
             f"'{config.agent}' keeps no checkpoints; leave --checkpoint out, or train one of "
-            f"{', '.join(sorted(RESUMABLE))}"
+            f"{', '.join(names_of(resumable=True))}"
         )
-    if (config.pessimism or config.entropy_bonus) and config.agent in POLICIES.keys() - IN_LOOP:
+    if (config.pessimism or config.entropy_bonus) and facts.trains != "loop":
         raise PolicyError(
             f"'{config.agent}' learns nothing in the loop, where penalties are charged; leave --pessimism and "
-            f"--entropy-bonus out, or train one of {', '.join(sorted(IN_LOOP))}"
+            f"--entropy-bonus out, or train one of {', '.join(names_of(trains='loop'))}"
         )
+    if facts.privileged:
+        raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")
     checked_out(config.out, "policy.json", "policy")
     world = World.load(config.world)
     trained = train(world, config)
@@ -139,8 +141,6 @@ def train(world: World, config: TrainConfig) -> Trained:
             compile=config.compile,
         )
         policy = make_policy(config.agent, world, options)
-        if policy.privileged:
-            raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")
         seconds = time.monotonic() - started
         save_policy(policy, config.out)
         simulator = "validation" if "validation" in world.simulators else world.training_simulator

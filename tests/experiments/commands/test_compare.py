@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.agents.learners import LEARNERS
 from recloop.agents.policy import Carry, FitOptions, Policy
-from recloop.agents.registry import IN_LOOP, POLICIES, load_policy
+from recloop.agents.registry import load_policy
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
@@ -22,7 +21,7 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.truth.topics import TopicUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
-from recloop.experiments.commands.compare import PASSES, CompareConfig, compare
+from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.comparison.intervals import t_interval
 from recloop.experiments.settings import read_settings
 
@@ -276,9 +275,3 @@ def test_bad_settings_are_refused_before_anything_is_written(
 def test_numbers_out_of_range(tmp_path: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(RecloopError, match=says):
         config_in(tmp_path, **changes)
-
-
-def test_steps_are_for_agents_that_learn_in_the_loop_alone() -> None:
-    """What learns from the log counts passes: 50,000 of them would never end."""
-    assert {"sasrec", "dnn", "reinforce-logged"} == PASSES
-    assert {name for name in IN_LOOP if ".sb3" not in POLICIES[name]} == set(LEARNERS)
