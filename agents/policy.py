@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from recloop.agents.facts import PolicyFacts
 from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
+from recloop.agents.settings import Config, with_settings
 from recloop.agents.slates import action_mask, best_slate
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
@@ -49,6 +50,7 @@ class FitOptions:
         compile: compile what pays, where the learner knows how; falls back with a warning.
         uncertainty: how the training users' disagreement is measured, `std` or `max`.
         entropy_bonus: what an RL agent is given for each unit of the log's entropy where the user stands, likewise.
+        settings: what differs from the defaults of the policy's `config_class`, by name; text is read as its type.
     """
 
     seed: int = 0
@@ -62,6 +64,7 @@ class FitOptions:
     compile: bool = False
     uncertainty: Uncertainty = "std"
     entropy_bonus: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1:
@@ -74,6 +77,17 @@ class FitOptions:
     def penalties(self) -> PenaltyConfig:
         """What training steps are charged and given on top of the reward."""
         return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
+
+    def over(self, config: Config, of: str, budget: str = "steps") -> Config:
+        """A policy's config with the budget and the settings asked for; the latter have the last word.
+
+        Args:
+            config: of the policy's `config_class`.
+            of: the policy's name, for messages.
+            budget: the field that `steps` replaces.
+        """
+        config = config if self.steps is None else replace(config, **{budget: self.steps})  # type: ignore[type-var]
+        return with_settings(config, self.settings, of)
 
 
 class Policy(PolicyFacts, ABC):

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,6 +13,7 @@ from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import learn
 from recloop.agents.policy import FORMAT, FitOptions, Policy, Trainer
 from recloop.agents.serving import Serving
+from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError, RecloopError, unknown_name
 from recloop.encoders.base.storage import read_json, read_tensors
 from recloop.envs.world.world import World
@@ -21,6 +22,7 @@ __all__ = [
     "ENTRY_POINTS",
     "POLICIES",
     "FitOptions",
+    "check_settings",
     "facts_of",
     "known_policies",
     "load_policy",
@@ -109,6 +111,14 @@ def facts_of(name: str | Path) -> type[PolicyFacts]:
     return found if isinstance(found, type) and issubclass(found, PolicyFacts) else _Function
 
 
+def check_settings(name: str | Path, settings: Mapping[str, Any]) -> None:
+    """Raise `RecloopError` for settings that a policy does not have, before anything is trained."""
+    config_class = facts_of(name).config_class
+    if config_class is None:
+        raise PolicyError(f"policy '{name}' has no settings, not even {', '.join(settings)}; leave them out")
+    with_settings(config_class(), settings, str(name))
+
+
 def make_policy(name: str | Path, world: World, options: FitOptions | None = None, *, trust: bool = False) -> Policy:
     """A policy that can act in `world`.
 
@@ -128,7 +138,10 @@ def make_policy(name: str | Path, world: World, options: FitOptions | None = Non
         policy = load_policy(name, trust=trust)
         _check_same_world(policy, world, text)
         return policy
-    policy = _maker(text)(world, options or FitOptions())
+    options = options or FitOptions()
+    if options.settings:
+        check_settings(text, options.settings)
+    policy = _maker(text)(world, options)
     if not isinstance(policy, Policy):
         raise PolicyError(f"{text} gave a {type(policy).__name__}; it must give a recloop.agents.Policy")
     if policy.serving is None:

@@ -98,7 +98,7 @@ class DNNPolicy(ScoringPolicy):
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:
         """Learn the next item of the world's train users from the states before; `options.steps` are passes."""
-        config = DNNConfig(epochs=options.steps or DNNConfig.epochs)
+        config = options.over(DNNConfig(), cls.name, "epochs")
         encoder = world.state_encoder
         device = torch.device(options.device)
         net = DNN(encoder.out_items.cpu(), encoder.popularity.cpu(), config.hidden, options.seed).to(device)

@@ -7,7 +7,7 @@ policy.save("policies/ppo")
 """
 
 from abc import abstractmethod
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 from sb3_contrib import MaskablePPO
@@ -73,7 +73,8 @@ class SB3Agent(Trainer):
 
         Args:
             world: where to train.
-            options: `steps` replaces the config's; the unit is one action of one lane, for maskable-ppo one pick.
+            options: `steps` and `settings` replace the config's; the unit of steps is one action of one lane, for
+                maskable-ppo one pick.
             config: of `config_class`; default its defaults.
 
         Raises:
@@ -82,7 +83,7 @@ class SB3Agent(Trainer):
         config = config or cls.config_class()
         if not isinstance(config, cls.config_class):
             raise PolicyError(f"{cls.name} takes a {cls.config_class.__name__}, not a {type(config).__name__}")
-        config = config if options.steps is None else replace(config, steps=options.steps)
+        config = options.over(config, cls.name)
         with isolated_randomness(options.seed):
             return cls._train(world, options, config)
 

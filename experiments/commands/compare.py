@@ -4,6 +4,7 @@
     recloop compare worlds/ml-100k --policies popularity my_module:MyPolicy policies/ppo --out runs/mine
     recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
     recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --jobs 2 --out runs/learners
+    recloop compare worlds/ml-100k --policies popularity recloop-ppo --set recloop-ppo.rollout=16 --out runs/longer
     tensorboard --logdir runs/ml-100k/tensorboard
 
 Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
@@ -23,7 +24,7 @@ import tyro
 from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import facts_of, known_policies, load_policy, make_policy, save_policy
+from recloop.agents.registry import check_settings, facts_of, known_policies, load_policy, make_policy, save_policy
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.base.storage import replacing_file, write_json
 from recloop.envs.simulation.core import checked_device
@@ -48,7 +49,7 @@ from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.pictures import picture
 from recloop.experiments.report.report import write_report
-from recloop.experiments.settings import at_least, write_settings
+from recloop.experiments.settings import at_least, given_settings, settings_by_policy, write_settings
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class CompareConfig:
     """Trainings of each policy that learns with randomness; at least 1."""
     out: Path = Path("runs/comparison")
     """Run folder; started again with the same settings it goes on."""
+    set: tuple[str, ...] = ()
+    """Settings of policies that train, policy.name=value, over their defaults, --steps and --config."""
+    config: Path | None = None
+    """YAML file of settings by policy."""
     steps: int = 50_000
     """Environment steps of each RL training."""
     pessimism: float = 0.0
@@ -153,6 +158,7 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     started = datetime.now(UTC).isoformat(timespec="seconds")
     clock = _Clock()
     facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
+    facts["settings"] = {c.label: dict(c.settings) for c in contenders if c.settings}
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))
     write_json(config.out / "run.json", {**facts, "state": "running"})
@@ -221,7 +227,11 @@ def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
         while any(c.label == label for c in found):
             label, again = f"{name}-{again}", again + 1
         found.append(Entry(label, source, facts.trains != "no", facts.privileged))
-    return tuple(found)
+    given = settings_by_policy(given_settings(config.config, config.set), [one.label for one in found])
+    for one in found:
+        if one.label in given:
+            check_settings(one.source, given[one.label])
+    return tuple(replace(one, settings=given.get(one.label, {})) for one in found)
 
 
 def _short_name(source: str) -> str:
@@ -321,6 +331,7 @@ class _ComparisonRunner:
                 "seed": seed,
                 "steps": config.steps if contender.retrained else None,
                 "penalties": asdict(config.penalties) if contender.retrained else None,
+                "settings": contender.settings,
             }
         )
         known = None if config.fresh else self.ledger.get(contender.label, seed, digest)
@@ -349,6 +360,7 @@ class _ComparisonRunner:
             log=run.log,
             uncertainty=config.uncertainty,
             entropy_bonus=config.entropy_bonus,
+            settings=contender.settings,
         )
         return make_policy(contender.source, self.world, options, trust=config.trust)
 

@@ -142,16 +142,16 @@ def train_logged(world: World, options: FitOptions, config: LoggedReinforceConfi
 
     Args:
         world: whose log.
-        options: `steps` replaces the config's passes. With `checkpoint`, the training is kept after every pass, and an
-            interrupted one goes on from there bit for bit. Penalties do not apply: nothing is simulated.
+        options: `steps` replaces the config's passes, `settings` the rest. With `checkpoint`, the training is kept
+            after every pass, and an interrupted one goes on from there bit for bit. Penalties do not apply: nothing
+            is simulated.
         config: default its defaults.
 
     Raises:
         PolicyError: a log without a step to learn from, a checkpoint of another training, or a loss that is not a
             number.
     """
-    config = config or LoggedReinforceConfig()
-    config = config if options.steps is None else replace(config, passes=options.steps)
+    config = options.over(config or LoggedReinforceConfig(), NAME, "passes")
     device = torch.device(options.device)
     encoder = world.state_encoder.to(device)
     retriever = EncoderRetriever(encoder, config.candidates)

@@ -18,6 +18,7 @@ from recloop.agents.registry import facts_of, names_of
 from recloop.agents.sb3.configs import AgentConfig, DQNConfig, PPOConfig
 from recloop.agents.sb3.monitoring import VALIDATION_TAG
 from recloop.agents.sb3.training import SB3Agent, SlatePPO
+from recloop.agents.settings import with_settings
 from recloop.agents.validation import Validation
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import Outcome, WeightedReward
@@ -139,9 +140,7 @@ def test_foreign_configs_are_named(obvious: World) -> None:
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_configs_round_trip_through_json(name: str) -> None:
     config = quick(name)
-    assert type(config).of(json.loads(json.dumps(config.as_dict()))) == config
-    with pytest.raises(PolicyError, match="has no 'colour'"):
-        type(config).of({"colour": 1})
+    assert with_settings(type(config)(), json.loads(json.dumps(config.as_dict())), name) == config
 
 
 def test_every_agent_is_under_test() -> None:
