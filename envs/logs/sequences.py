@@ -60,8 +60,8 @@ class Sequences:
         slates: what was shown, or None in a log without exposures.
         policies: names of the logging policies, where the log says who showed what.
         profile_prefix: int64 (U,) first steps of each user (slates, or consumptions in a log without exposures) that
-            the users' features tell of; None where features tell of none. No fit and no measure scores these steps: their
-            answers are known from the features.
+            the users' features tell of; None where features tell of none. No fit and no measure scores these steps:
+            their answers are known from the features.
     """
 
     catalogue_size: int
