@@ -41,9 +41,8 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _code(purpose: str) -> int:
-    """A number for a purpose, the same in every process."""
+def purpose_code(purpose: str) -> int:
+    """A number for a purpose, the same in every process; generated code takes it for a constant (`compiling`)."""
     return zlib.crc32(purpose.encode())
 
 
@@ -78,7 +77,7 @@ class Draw:
 
     def bits(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """64 random bits as int64: (B,), or of the shape (B, ...) of `items` (int64), one a lane and item."""
-        key = absorb(self.key, _code(purpose))
+        key = absorb(self.key, purpose_code(purpose))
         if items is None:
             return key
         return absorb(key.reshape(-1, *[1] * (items.dim() - 1)), items)
