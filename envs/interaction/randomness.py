@@ -41,9 +41,13 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def purpose_code(purpose: str) -> int:
-    """A number for a purpose, the same in every process; generated code takes it for a constant (`compiling`)."""
+def _code(purpose: str) -> int:
+    """A number for a purpose, the same in every process."""
     return zlib.crc32(purpose.encode())
+
+
+# What `torch.compiler.assume_constant_result` sets; the decorator itself would load all of the compiler.
+_code._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Draw:
 
     def bits(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """64 random bits as int64: (B,), or of the shape (B, ...) of `items` (int64), one a lane and item."""
-        key = absorb(self.key, purpose_code(purpose))
+        key = absorb(self.key, _code(purpose))
         if items is None:
             return key
         return absorb(key.reshape(-1, *[1] * (items.dim() - 1)), items)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from recloop.encoders.base.errors import RecloopError
-from recloop.envs.interaction.randomness import purpose_code
 from recloop.envs.simulation.memory_guard import is_out_of_memory
 
 
@@ -36,7 +35,6 @@ class Compiled:
         self._graphs = device.type == "cuda"
         options: dict[str, Any] = {"guard_filter_fn": _tensors_alone}
         options.update({"triton.cudagraphs": True} if self._graphs else {"cpp_wrapper": True})
-        torch.compiler.assume_constant_result(purpose_code)  # type: ignore[no-untyped-call]
         torch._dynamo.config.allow_rnn = True  # the state encoder reads the weights of a GRU by name
         self._compiled = torch.compile(_by_itself(function), fullgraph=True, dynamic=False, options=options)
 
