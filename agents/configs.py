@@ -1,8 +1,7 @@
 """What every agent that learns in the loop is trained with."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from recloop.agents.networks.features import NetworkConfig
 from recloop.encoders.base.errors import PolicyError
@@ -47,14 +46,5 @@ class AgentConfig:
         return False
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON; `of` undoes it."""
+        """As JSON; `with_settings` undoes it."""
         return asdict(self)
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Undo `as_dict`."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(facts) - known)
-        if unknown:
-            raise PolicyError(f"{cls.__name__} has no '{unknown[0]}'; it has {', '.join(sorted(known))}")
-        return cls(**{**facts, "network": NetworkConfig(**facts.get("network", {}))})

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from recloop.agents.facts import PolicyFacts
 from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
+from recloop.agents.settings import Config, with_settings
 from recloop.agents.slates import action_mask, best_slate
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
@@ -48,6 +50,7 @@ class FitOptions:
         compile: compile what pays, where the learner knows how; falls back with a warning.
         uncertainty: how the training users' disagreement is measured, `std` or `max`.
         entropy_bonus: what an RL agent is given for each unit of the log's entropy where the user stands, likewise.
+        settings: what differs from the defaults of the policy's `config_class`, by name; text is read as its type.
     """
 
     seed: int = 0
@@ -61,6 +64,7 @@ class FitOptions:
     compile: bool = False
     uncertainty: Uncertainty = "std"
     entropy_bonus: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1:
@@ -74,29 +78,43 @@ class FitOptions:
         """What training steps are charged and given on top of the reward."""
         return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
 
+    def over(self, config: Config, of: str, budget: str = "steps") -> Config:
+        """A policy's config with the budget and the settings asked for; the latter have the last word.
 
-class Policy(ABC):
+        Args:
+            config: of the policy's `config_class`.
+            of: the policy's name, for messages.
+            budget: the field that `steps` replaces.
+        """
+        config = config if self.steps is None else replace(config, **{budget: self.steps})  # type: ignore[type-var]
+        return with_settings(config, self.settings, of)
+
+
+class Policy(PolicyFacts, ABC):
     """Picks slates from observations.
 
     Only `act` must be written. Batched, on the device of the observation. A policy that learns from the world writes
-    `fit`; one with parameters writes `config`, `tensors` and `restore`, and can then be saved.
+    `fit`, and is held to train in the loop unless it says how it `trains`; one with parameters writes `config`,
+    `tensors` and `restore`, and can then be saved. `PolicyFacts` are what else a class says of itself.
 
     Attributes:
         name: what tables and TensorBoard call it.
         serving: what it takes to act outside any simulator; `make_policy` gives it where `fit` did not.
-        kind: key of the class in `recloop.agents.registry.KINDS`; empty for a class of your own, which a policy folder
-            names by its dotted path.
+        kind: what a policy folder calls the class: a name of the registry, or of `KINDS` there; empty for a class of
+            your own, which a folder names by its dotted path.
         reads_instruction: True for a policy that reads `observation["instruction"]`; for others `recommend` narrows
             the choice to what the instruction asks for.
-        privileged: True for a planner that is handed the users' true state instead of an observation; only for
-            truth worlds, never a competitor.
     """
 
     name: str = "policy"
     serving: Serving | None = None
     kind: ClassVar[str] = ""
-    privileged: ClassVar[bool] = False
     reads_instruction: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fit" in cls.__dict__ and "trains" not in cls.__dict__:
+            cls.trains = "loop"
 
     @abstractmethod
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
@@ -113,7 +131,7 @@ class Policy(ABC):
         """
         raise NotImplementedError(f"{self.name} has no log-probability")
 
-    def update(self, step: Any) -> None:  # noqa: B027 - most policies do not learn online
+    def update(self, step: Any) -> None:
         """Learn from one step online. Default: a policy that does not; frozen in comparisons unless asked."""
 
     @classmethod
@@ -214,6 +232,23 @@ class Policy(ABC):
                 "Serving.of(world)"
             )
         return self.serving
+
+
+class Trainer(PolicyFacts, ABC):
+    """Makes policies of another class: the name of an algorithm that `ActorPolicy`, say, knows nothing of.
+
+    Attributes:
+        name: in the registry, in tables and in checkpoints.
+        policy_class: of the policies that it makes.
+    """
+
+    name: ClassVar[str]
+    policy_class: ClassVar[type[Policy]]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, world: World, options: FitOptions) -> Policy:
+        """Train a policy in a world."""
 
 
 class ScoringPolicy(Policy):

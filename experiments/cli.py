@@ -136,6 +136,9 @@ def _parse_and_run(
             config = tyro.cli(settings, prog=prog, args=arguments, use_underscores=False)
     except SystemExit as stop:
         if stop.code in (0, None):
+            more = getattr(settings, "further_help", None)
+            if more is not None:
+                print(more(sys.argv[1:] if arguments is None else arguments))
             raise
         _fail(_one_line(said.getvalue()))
     command(config)

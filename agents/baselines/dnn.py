@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
@@ -88,6 +89,8 @@ class DNNPolicy(ScoringPolicy):
 
     name = "dnn"
     kind = "dnn"
+    trains: ClassVar[Trains] = "log"
+    config_class: ClassVar[type[DNNConfig]] = DNNConfig
 
     def __init__(self, net: DNN, config: DNNConfig) -> None:
         self.net, self.settings = net.eval(), config
@@ -95,7 +98,7 @@ class DNNPolicy(ScoringPolicy):
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:
         """Learn the next item of the world's train users from the states before; `options.steps` are passes."""
-        config = DNNConfig(epochs=options.steps or DNNConfig.epochs)
+        config = options.over(DNNConfig(), cls.name, "epochs")
         encoder = world.state_encoder
         device = torch.device(options.device)
         net = DNN(encoder.out_items.cpu(), encoder.popularity.cpu(), config.hidden, options.seed).to(device)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
@@ -124,6 +125,8 @@ class SASRecPolicy(ScoringPolicy):
 
     name = "sasrec"
     kind = "sasrec"
+    trains: ClassVar[Trains] = "log"
+    config_class: ClassVar[type[SASRecConfig]] = SASRecConfig
 
     def __init__(self, model: SASRec) -> None:
         self.model = model.eval()

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,15 +29,14 @@ def train_sasrec(
         sequences: what the users consumed; of every other user nothing is read.
         users: int64 (U,) whom to learn from.
         config: sizes and training.
-        options: seed, device, progress bar and log; `steps` replaces `config.epochs`. Logs `sasrec/loss`,
-            `sasrec/held_out_loss` (both nats an item) and `sasrec/learning_rate` a pass.
+        options: seed, device, progress bar and log; `steps` replaces `config.epochs`, `settings` the rest. Logs
+            `sasrec/loss`, `sasrec/held_out_loss` (both nats an item) and `sasrec/learning_rate` a pass.
 
     Raises:
         PolicyError: where the users consumed nothing.
     """
     options = options or FitOptions()
-    config = config or SASRecConfig()
-    config = replace(config, epochs=options.steps or config.epochs)
+    config = options.over(config or SASRecConfig(), "sasrec", "epochs")
     users = users[sequences.lengths[users] > 0]
     if not len(users):
         raise PolicyError("the train users consumed nothing; SASRec needs at least one sequence")

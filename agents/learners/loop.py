@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -52,19 +52,19 @@ def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentC
     Args:
         kind: the class of the learner.
         world: where to train.
-        options: `steps` replaces the config's; they are rounded up to whole updates. With `checkpoint`, an
-            interrupted training goes on from there.
-        config: of the class `kind.settings`; default its defaults.
+        options: `steps` and `settings` replace the config's; steps are rounded up to whole updates. With `checkpoint`,
+            an interrupted training goes on from there.
+        config: of the class `kind.config_class`; default its defaults.
 
     Raises:
         PolicyError: a config of another learner, too few steps to learn anything, a checkpoint of another training, a
             loss that is not a number, or more lanes than fit into memory.
         KeyboardInterrupt: with a sentence on what was kept.
     """
-    config = config or kind.settings()
-    if not isinstance(config, kind.settings):
-        raise PolicyError(f"{kind.name} takes a {kind.settings.__name__}, not a {type(config).__name__}")
-    config = config if options.steps is None else replace(config, steps=options.steps)
+    config = config or kind.config_class()
+    if not isinstance(config, kind.config_class):
+        raise PolicyError(f"{kind.name} takes a {kind.config_class.__name__}, not a {type(config).__name__}")
+    config = options.over(config, kind.name)
     waits = getattr(config, "learning_starts", 0)
     if waits >= config.steps:
         raise PolicyError(

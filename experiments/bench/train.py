@@ -22,7 +22,7 @@ from recloop.agents.learners.loop import learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.sb3.configs import SlatePPOConfig
-from recloop.agents.sb3.training import train_sb3
+from recloop.agents.sb3.training import SlatePPO
 from recloop.agents.validation import Validation
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.simulation.core import checked_device
@@ -152,7 +152,7 @@ def _settings(config: BenchTrainConfig) -> tuple[SlatePPOConfig, dict[str, PPOCo
 
 def _agents(config: BenchTrainConfig, world: World) -> dict[str, Callable[[FitOptions], Policy]]:
     theirs, ours = _settings(config)
-    agents: dict[str, Callable[[FitOptions], Policy]] = {_SB3: lambda options: train_sb3("ppo", world, options, theirs)}
+    agents: dict[str, Callable[[FitOptions], Policy]] = {_SB3: lambda options: SlatePPO.fit(world, options, theirs)}
     for name, settings in ours.items():
         agents[name] = partial(_learned, world, settings)
     return agents

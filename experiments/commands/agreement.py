@@ -18,7 +18,7 @@ import tyro
 from rich.table import Table
 
 from recloop.agents.policy import FitOptions
-from recloop.agents.registry import make_policy, needs_training
+from recloop.agents.registry import facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.storage import write_json
 from recloop.envs.simulation.core import checked_device
@@ -157,7 +157,7 @@ def main(config: AgreementConfig) -> Agreement:
     voices_of(world)
     policies = {}
     for name in config.policies:
-        steps = config.steps if needs_training(name) and name != "sasrec" else None
+        steps = config.steps if facts_of(name).trains == "loop" else None
         options = FitOptions(config.seed, steps, config.device, config.progress)
         policies[name] = make_policy(name, world, options, trust=config.trust)
         if policies[name].privileged:

@@ -19,7 +19,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import make_policy, needs_training
+from recloop.agents.registry import facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.truth.built_in import demo_world
 from recloop.envs.world.world import World
@@ -107,7 +107,7 @@ def learn_in_a_minute(world: World, config: MinuteConfig) -> Minute:
     """
     if world.user_model is None:
         raise RecloopError(f"world '{world.name}' has no user model for greedy to plan on; choose another --world")
-    contenders = tuple(Entry(name, name, needs_training(name)) for name in (*BASELINES, LEARNER))
+    contenders = tuple(Entry(name, name, facts_of(name).trains != "no") for name in (*BASELINES, LEARNER))
     simulator = world.training_simulator
     arena = Evaluator(world, simulator, lanes=config.lanes, seed=config.evaluation_seed)
     rollouts: dict[tuple[str, int, str], Rollout] = {}

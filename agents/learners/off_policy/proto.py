@@ -20,6 +20,7 @@ from recloop.agents.networks.features import FEATURE_KEYS, ItemTables, SlateMean
 from recloop.agents.networks.heads import Actor
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
+from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.interaction.randomness import Draw
@@ -153,7 +154,7 @@ class ProtoPolicy(Policy):
     @classmethod
     def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Undo `config` and `tensors`; item tables come from `serving`."""
-        settings = cls.config_class.of(config["training"])
+        settings = with_settings(cls.config_class(), config["training"], config["name"])
         world = serving.world
         tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
         with isolated_randomness(0):

@@ -121,6 +121,7 @@ class ActorCriticLearner(Learner):
     CPU of those lanes alone, on a GPU of all lanes, which is cheaper there than asking how many they are.
     """
 
+    policy_class = ActorPolicy
     keys = FEATURE_KEYS
     chooses_candidates = True
     config: ActorCriticConfig

@@ -64,7 +64,7 @@ class PPO(ActorCriticLearner):
     """
 
     name = "recloop-ppo"
-    settings = PPOConfig
+    config_class = PPOConfig
     config: PPOConfig
 
     def __init__(self, task: Task, config: PPOConfig) -> None:

@@ -68,7 +68,7 @@ class Reinforce(ActorCriticLearner):
     """
 
     name = "reinforce"
-    settings = ReinforceConfig
+    config_class = ReinforceConfig
     config: ReinforceConfig
 
     def __init__(self, task: Task, config: ReinforceConfig) -> None:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from recloop.envs.evidence.replay.episodes import Episodes, Table
+from recloop.envs.evidence.replay.episodes import LoggedEpisodes, Table
 
 
 def measures(
-    episodes: Episodes, weights: Table, names: tuple[str, ...], fewest: int, single: bool
+    episodes: LoggedEpisodes, weights: Table, names: tuple[str, ...], fewest: int, single: bool
 ) -> dict[tuple[str, str], Table]:
     """What episodes tell, by (measure, policy), for each row of users' weights (R, B): (R,).
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import make_policy
+from recloop.agents.registry import facts_of, make_policy
 from recloop.agents.sb3.configs import SlatePPOConfig
-from recloop.agents.sb3.training import train_sb3
+from recloop.agents.sb3.training import SlatePPO
 from recloop.encoders.base.errors import PolicyError, WorldError
 from recloop.encoders.state.batches import NextItemConfig
 from recloop.envs.build.encoders import EncoderConfig
@@ -138,11 +138,11 @@ def study_policies(config: UnitConfig, world: World) -> Mapping[str, Policy]:
     """The policies that are ranked, made in the fitted world alone: none of them meets the judges or the truth."""
     policies = {}
     for name in FIXED_POLICIES:
-        steps = config.sasrec_passes if name == "sasrec" else None
+        steps = config.sasrec_passes if facts_of(name).trains == "log" else None
         policies[name] = make_policy(name, world, FitOptions(seed=config.draw, steps=steps))
     if config.rl_steps:
         agent = SlatePPOConfig(steps=config.rl_steps, validations=3, validation_lanes=64)
-        policies["ppo"] = train_sb3("ppo", world, FitOptions(seed=config.draw), agent)
+        policies["ppo"] = SlatePPO.fit(world, FitOptions(seed=config.draw), agent)
     return policies
 
 

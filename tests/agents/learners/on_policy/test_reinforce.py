@@ -14,7 +14,7 @@ from recloop.agents.learners.on_policy.reinforce import ReinforceConfig
 from recloop.agents.learners.top_k import Correction, top_k_factor
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
-from recloop.agents.registry import load_policy, make_policy, needs_training
+from recloop.agents.registry import facts_of, load_policy, make_policy
 from recloop.agents.validation import Validation
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import WeightedReward
@@ -218,7 +218,7 @@ def test_an_interrupted_training_from_a_log_goes_on_bit_for_bit(short_log: World
 
 
 def test_from_logs_it_is_registered_as_something_to_train(short_log: World):
-    assert needs_training("reinforce-logged")
+    assert facts_of("reinforce-logged").trains == "log"
     curve = []
     policy = make_policy("reinforce-logged", short_log, FitOptions(steps=1, log=lambda *point: curve.append(point)))
     assert policy.name == "reinforce-logged"
