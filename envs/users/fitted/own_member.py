@@ -14,7 +14,7 @@ from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.simulation.compiling import Compiled
-from recloop.envs.users.contract import Respond, UserSimulator
+from recloop.envs.users.fast import CompiledUsers, Respond
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
 
@@ -61,7 +61,7 @@ class _Answered(TensorStruct):
 _Voice = Callable[[_StepInputs], _Answered]
 
 
-class OwnMemberUsers(UserSimulator):
+class OwnMemberUsers(CompiledUsers):
     """The members of an ensemble, each answering in its lanes and following nothing else.
 
     The answers are those of `EnsembleUsers`; the members' disagreement is not known here. On the CPU the lanes are
