@@ -26,6 +26,7 @@ check: $(VENV)/installed
 	$(RUN) ruff format --check .
 	rm -rf build/types
 	$(RUN) pip install --quiet --no-deps --target build/types .
+	cp -r experiments/studies experiments/bench build/types/recloop/experiments/
 	$(RUN) mypy -p recloop.encoders -p recloop.envs -p recloop.agents -p recloop.experiments
 
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -3,7 +3,10 @@
 import ast
 import doctest
 import pkgutil
+import subprocess
+import sys
 import tomllib
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +15,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("encoders", "envs", "agents", "experiments")
 """Each may import itself and those before it."""
+CHECKOUT_ONLY = ("recloop.experiments.studies", "recloop.experiments.bench")
+"""What measures recloop itself is not installed with it."""
+MOST_FILES = 15
 
 
 def _imports(source: Path) -> set[str]:
@@ -43,7 +49,39 @@ def test_every_package_on_disk_is_listed() -> None:
         for room in ROOMS
         for source in (ROOT / room).rglob("*.py")
     }
-    assert sorted(on_disk) == sorted(listed)
+    installed = {name for name in on_disk if not name.startswith(CHECKOUT_ONLY)}
+    assert sorted({"recloop", *installed}) == sorted(listed)
+
+
+@pytest.mark.parametrize("top", [*ROOMS, "tests"])
+def test_a_folder_can_be_taken_in_at_a_glance(top: str) -> None:
+    files = Counter(str(source.parent.relative_to(ROOT)) for source in (ROOT / top).rglob("*.py"))
+    assert {folder: count for folder, count in files.items() if count > MOST_FILES} == {}
+
+
+def test_the_front_door_leads_somewhere() -> None:
+    import recloop
+
+    assert all(getattr(recloop, name) is not None for name in recloop.__all__)
+    assert set(recloop.__all__) <= set(dir(recloop))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = recloop.nothing
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import recloop", ("torch", "gymnasium", "numpy")),
+        ("import recloop.envs", ("torch", "sklearn", "pandas")),
+        ("from recloop.envs import Core, World, built_in_world", ("sklearn", "torch._dynamo", "matplotlib")),
+        ("from recloop import load_policy, make_policy", ("sklearn", "torch._dynamo", "matplotlib")),
+        ("from recloop.experiments.cli import main; main(['--help'])", ("torch", "gymnasium", "numpy", "tyro")),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_used(code: str, absent: tuple[str, ...]) -> None:
+    check = f"{code}; import sys; print([name for name in {absent} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
 
 
 def test_no_drawers_without_a_name() -> None:

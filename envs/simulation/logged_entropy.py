@@ -12,7 +12,8 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.randomness import absorb
-from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.logs.walk import every_step
 from recloop.envs.world.world import World
 
 ORDERS = (1, 2)
@@ -56,7 +57,9 @@ class LoggedEntropy:
         """
         if not orders or min(orders) < 1:
             raise RecloopError(f"orders={tuple(orders)}; give one or more numbers of items, each at least 1")
-        recent, following = _moments(sequences, users, max(orders))
+        steps = every_step(sequences, users)
+        recent = sequences.last(steps.users, max(orders), steps.consumed_before)[0]  # (Q, k) before each step
+        following = torch.from_numpy(steps.items)  # (Q, K)
         tables = [_table(recent[:, -k:], following, sequences.catalogue_size) for k in orders]
         if not any(len(keys) for keys, _ in tables):
             raise RecloopError(
@@ -91,17 +94,6 @@ def _hashes(items: Tensor) -> Tensor:
     for place in items.sort(1).values.unbind(1):
         key = absorb(key, place)
     return key
-
-
-def _moments(sequences: Sequences, users: Ints, length: int) -> tuple[Tensor, Tensor]:
-    """Every logged step of some users: the last items consumed before it (M, length), what came then (M, K)."""
-    rows = rows_of(sequences.step_offsets, users)
-    owner = np.repeat(users, np.diff(sequences.step_offsets)[users])
-    if sequences.slates is None:
-        before, following = rows - sequences.offsets[owner], sequences.items[rows][:, None]
-    else:
-        before, following = sequences.slates.consumed_before[rows], sequences.slates.items[rows]
-    return sequences.last(owner, length, before)[0], torch.from_numpy(following)
 
 
 def _table(recent: Tensor, following: Tensor, empty: int) -> tuple[Tensor, Tensor]:

@@ -97,7 +97,7 @@ class Patterns:
 
         They are of what each user consumed in the steps that `sequences.profile_prefix` counts, and of nothing later.
         """
-        ends = sequences.consumed_after(sequences.first_scored)
+        ends = sequences.consumed_after(np.arange(sequences.users), sequences.first_scored)
         owner = np.repeat(np.arange(sequences.users), ends)
         rows = np.arange(len(owner)) + np.repeat(sequences.offsets[:-1] - np.cumsum(ends) + ends, ends)
         counts = _counts(owner, sequences.items[rows], sequences.users, sequences.catalogue_size)

@@ -21,7 +21,7 @@ from recloop.agents.learners.checkpoints import (
     restore_module,
     restore_optimizer,
 )
-from recloop.agents.learners.logged.batches import LoggedBatch, LoggedSteps
+from recloop.agents.learners.logged.batches import LoggedBatch, LoggedBatches
 from recloop.agents.learners.top_k import Correction
 from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkConfig
 from recloop.agents.networks.heads import CandidateHead, ValueHead, make_actor
@@ -155,7 +155,7 @@ def train_logged(world: World, options: FitOptions, config: LoggedReinforceConfi
     device = torch.device(options.device)
     encoder = world.state_encoder.to(device)
     retriever = EncoderRetriever(encoder, config.candidates)
-    steps = LoggedSteps(world, retriever, config.gamma, device)
+    steps = LoggedBatches(world, retriever, config.gamma, device)
     tables = ItemTables.of(encoder, world.catalogue.popularity)
     with isolated_randomness(options.seed):
         networks = LoggedNetworks(tables, world.spec(), config.network).to(device)
@@ -180,7 +180,7 @@ class _Fit:
     def __init__(
         self,
         networks: LoggedNetworks,
-        steps: LoggedSteps,
+        steps: LoggedBatches,
         config: LoggedReinforceConfig,
         options: FitOptions,
         slate_size: int,
