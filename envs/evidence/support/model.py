@@ -204,9 +204,11 @@ class SupportModel:
 
     def to(self, device: torch.device | str) -> "SupportModel":
         """The same model on a device."""
-        tensors = (self.reference.to(device), self.centre.to(device), self.scale.to(device))
-        numbers = (self.threshold, self.reward_range, self.neighbours, self.reason)
-        return SupportModel(self.facts.to(device), *tensors, *numbers)
+        reference, centre, scale = (tensor.to(device) for tensor in (self.reference, self.centre, self.scale))
+        facts = self.facts.to(device)
+        return SupportModel(
+            facts, reference, centre, scale, self.threshold, self.reward_range, self.neighbours, self.reason
+        )
 
     def save(self, folder: Path) -> None:
         """Write `support.json` and `support.safetensors` into a folder; item vectors stay with the world."""
