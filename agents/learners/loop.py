@@ -2,7 +2,7 @@
 
 from recloop.agents.learners.loop import learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
-policy = learn(PPO, world, FitOptions(seed=0, steps=200_000, checkpoint=Path("checkpoints/ppo")), PPOConfig(lanes=128))
+policy = learn(PPO, world, FitOptions(steps=200_000, checkpoint=Path("checkpoints/ppo")), PPOConfig(num_envs=128))
 """
 
 import copy
@@ -70,7 +70,7 @@ def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentC
         raise PolicyError(
             f"{kind.name} learns after learning_starts={waits} steps, and steps={config.steps} end before; raise steps"
         )
-    with _told_of_memory(kind.name, config.lanes, torch.device(options.device)):
+    with _told_of_memory(kind.name, config.num_envs, torch.device(options.device)):
         return Training(kind, world, options, config).run()
 
 
@@ -98,7 +98,7 @@ class Training:
         reward = training_reward(world, options.penalties, options.device)
         self.core = Core(
             world,
-            batch=config.lanes,
+            batch=config.num_envs,
             users="train",
             seed=options.seed,
             reward=reward,
@@ -109,8 +109,8 @@ class Training:
         self.core.keys = _keys(kind, world)
         self.learner = kind(self._task(), config)
         self.policy = self.learner.policy()
-        self.validation = Validation(world, config.validation_lanes, options.device)
-        self.episodes = Episodes(config.lanes, self.core.device)
+        self.validation = Validation(world, config.validation_episodes, options.device)
+        self.episodes = Episodes(config.num_envs, self.core.device)
         self.best = _Best()
         self.updates, self.kept = 0, 0
         self.total = math.ceil(config.steps / self._steps(1))

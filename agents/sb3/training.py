@@ -96,7 +96,7 @@ class SB3Agent(Trainer):
     def _train(cls, world: World, options: FitOptions, config: AgentConfig) -> ActorPolicy:
         env = SB3VecEnv(
             world,
-            config.lanes,
+            config.num_envs,
             seed=options.seed,
             action_mode=cls.head,
             one_at_a_time=cls.one_at_a_time,
@@ -128,7 +128,7 @@ class SB3Agent(Trainer):
         )
         watch = Watch(
             policy,
-            Validation(world, config.validation_lanes, options.device),
+            Validation(world, config.validation_episodes, options.device),
             max(config.steps // config.validations, 1),
             options.log,
             options.progress,

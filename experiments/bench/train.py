@@ -55,7 +55,7 @@ class BenchTrainConfig:
     """Items to choose from."""
     validations: int = 16
     """How often the return is looked at."""
-    validation_lanes: int = 64
+    validation_episodes: int = 64
     """Users it is looked at on."""
     compiled: bool = False
     """Whether our PPO compiles its update."""
@@ -72,7 +72,7 @@ class BenchTrainConfig:
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, seeds=self.seeds, candidates=self.candidates, threads=self.threads)
-        at_least(1, validation_lanes=self.validation_lanes)
+        at_least(1, validation_episodes=self.validation_episodes)
         at_least(_LAST, validations=self.validations)
 
 
@@ -135,13 +135,13 @@ def bench_train(config: BenchTrainConfig) -> list[Row]:
 def _settings(config: BenchTrainConfig) -> tuple[SlatePPOConfig, dict[str, PPOConfig]]:
     """SB3's, and ours by what a row calls them; our own were chosen on the curve of seed 0."""
     theirs = SlatePPOConfig(
-        candidates=config.candidates, validations=config.validations, validation_lanes=config.validation_lanes
+        candidates=config.candidates, validations=config.validations, validation_episodes=config.validation_episodes
     )
     own = PPOConfig(
         candidates=config.candidates,
         validations=config.validations,
-        validation_lanes=config.validation_lanes,
-        lanes=64,
+        validation_episodes=config.validation_episodes,
+        num_envs=64,
         rollout=4,
         batch_size=256,
         epochs=4,
@@ -180,7 +180,7 @@ def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, worl
 
 def _price_of_validation(policy: Policy, config: BenchTrainConfig, world: World, clock: Callable[[], float]) -> float:
     """Median seconds that trying the policy takes."""
-    validation = Validation(world, config.validation_lanes, config.device)
+    validation = Validation(world, config.validation_episodes, config.device)
     seconds = []
     for _ in range(_LAST):
         begin = clock()
@@ -200,7 +200,7 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
     run._collect(run._observed())
     ppo = run.learner
     assert isinstance(ppo, PPO)
-    count = learner.lanes * learner.rollout
+    count = learner.num_envs * learner.rollout
 
     def update() -> object:
         return ppo.update(1.0)  # a learning rate of zero: the same work every time
@@ -232,7 +232,7 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
 def _rows(found: dict[str, list[Training]], config: BenchTrainConfig, world: World) -> list[Row]:
     """Steps a second of each agent, and ours against SB3's time to its own final return."""
     theirs = found[_SB3]
-    lanes = SlatePPOConfig().lanes
+    lanes = SlatePPOConfig().num_envs
     blank = Row("", lanes, len(world.catalogue), world.slate_size, config.device, config.threads, 0.0, "steps/s")
     base = np.array([t.steps / t.seconds for t in theirs])
     goals = [t.final for t in theirs]

@@ -76,7 +76,7 @@ class CompareConfig:
     """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
     entropy_bonus: float = 0.0
     """What RL agents are given for each unit of the log's entropy after a step; 0 for nothing."""
-    lanes: int = 500
+    episodes: int = 500
     """Episodes a policy is evaluated on, going round the evaluation users; at least 2."""
     reference: str | None = None
     """Policy that the others are compared to; default popularity, or the first."""
@@ -103,7 +103,7 @@ class CompareConfig:
         at_least(
             1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs
         )
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
         self.penalties  # noqa: B018 - raises for weights that no penalty may have
         if not self.policies:
             raise RecloopError("no policies to compare; name some after --policies")
@@ -315,7 +315,7 @@ class _ComparisonRunner:
             "world": digest_of_world(world, world_folder),
             "simulators": simulators,
             "users": [digest_of_source(path) for path in config.users],
-            "lanes": config.lanes,
+            "episodes": config.episodes,
             "slate_size": config.slate_size,
             "evaluation_seed": config.evaluation_seed,
             **{name: facts[name] for name in ("commit", "versions", "device", "threads")},
@@ -369,7 +369,7 @@ class _ComparisonRunner:
             self.arenas[simulator] = Evaluator(
                 self.world,
                 simulator,
-                lanes=self.config.lanes,
+                episodes=self.config.episodes,
                 seed=self.config.evaluation_seed,
                 slate_size=self.config.slate_size,
                 device=self.config.device,

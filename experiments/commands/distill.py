@@ -267,7 +267,7 @@ def _agreement(
     chosen = [make_policy(name, world, FitOptions(seed=config.seed)) for name in config.policies]
     values = []
     for simulator in (language, fast):
-        arena = Evaluator(short, simulator, lanes=lanes, users=users.tolist(), seed=config.seed + 1)
+        arena = Evaluator(short, simulator, episodes=lanes, users=users.tolist(), seed=config.seed + 1)
         try:
             values.append(np.stack([arena.run(policy).value for policy in chosen]))
         except BudgetError as error:

@@ -54,6 +54,8 @@ class TrainConfig:
     """Settings of the agent, name=value, over its defaults and over --config."""
     config: Path | None = None
     """YAML file of settings of the agent."""
+    num_envs: int | None = None
+    """Users simulated at once while an RL agent learns; default the agent's own."""
     steps: int | None = None
     """Environment steps (passes over the log for sasrec and dnn); default the agent's own."""
     seed: int = 0
@@ -64,7 +66,7 @@ class TrainConfig:
     """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
     entropy_bonus: float = 0.0
     """What an RL agent is given for each unit of the log's entropy after a step; 0 for nothing."""
-    lanes: int = 200
+    episodes: int = 200
     """Episodes of the validation at the end; at least 2."""
     device: str = "cpu"
     """Torch device."""
@@ -80,14 +82,17 @@ class TrainConfig:
     """Show progress bars."""
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps, threads=self.threads, checkpoint_every=self.checkpoint_every)
+        at_least(
+            1, num_envs=self.num_envs, steps=self.steps, threads=self.threads, checkpoint_every=self.checkpoint_every
+        )
         at_least(0, seed=self.seed)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Of the agent, by name, where they differ from its defaults."""
-        return given_settings(self.config, self.set)
+        told = {} if self.num_envs is None else {"num_envs": self.num_envs}
+        return {**given_settings(self.config, self.set), **told}
 
     @staticmethod
     def further_help(arguments: Sequence[str]) -> str:
@@ -175,7 +180,7 @@ def train(world: World, config: TrainConfig) -> Trained:
         save_policy(policy, config.out)
         simulator = "validation" if "validation" in world.simulators else world.training_simulator
         arena = Evaluator(
-            world, simulator, lanes=config.lanes, users="tune", seed=VALIDATION_SEED, device=config.device
+            world, simulator, episodes=config.episodes, users="tune", seed=VALIDATION_SEED, device=config.device
         )
         mine = arena.run(policy)
         popular = arena.run(make_policy("popularity", world, FitOptions(device=config.device)))

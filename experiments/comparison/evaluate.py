@@ -1,7 +1,7 @@
 """One policy in front of one kind of users: every policy meets the same lanes, with the same luck.
 
 from recloop.experiments.comparison.evaluate import rollout
-rollout(policy, world, "judge", lanes=500, seed=0).value.mean()
+rollout(policy, world, "judge", episodes=500, seed=0).value.mean()
 """
 
 from collections.abc import Mapping, Sequence
@@ -110,7 +110,7 @@ class Evaluator:
     Args:
         world: the world to act in.
         simulator: name of one of its simulators, or one of your own.
-        lanes: B, at least 2.
+        episodes: B, one a lane, at least 2.
         users: a part of the world's users or rows of the users table.
         seed: of the users' luck.
         slate_size: K; default the world's.
@@ -119,7 +119,7 @@ class Evaluator:
         rules: of the brackets, where the world has a support model.
 
     Raises:
-        RecloopError: for fewer than two lanes or users.
+        RecloopError: for fewer than two episodes or users.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Evaluator:
         world: World,
         simulator: str | UserSimulator,
         *,
-        lanes: int,
+        episodes: int,
         users: str | Sequence[int] = "evaluate",
         seed: int = 0,
         slate_size: int | None = None,
@@ -135,14 +135,14 @@ class Evaluator:
         device: torch.device | str = "cpu",
         rules: BracketRules | None = None,
     ) -> None:
-        if lanes < 2:
-            raise RecloopError(f"lanes={lanes}; an interval needs at least 2")
+        if episodes < 2:
+            raise RecloopError(f"episodes={episodes}; an interval needs at least 2")
         self.world = world
         self.seed = seed
         self.core = Core(
             world,
             simulator,
-            batch=lanes,
+            batch=episodes,
             slate_size=slate_size,
             users=users,
             seed=seed,
@@ -159,7 +159,7 @@ class Evaluator:
             )
         zeros = torch.zeros_like(pool)
         order = torch.argsort(Draw.at(seed, pool, zeros, zeros).bits("evaluation order"), stable=True)
-        self.users = pool[order][torch.arange(lanes) % len(pool)]  # (B,)
+        self.users = pool[order][torch.arange(episodes) % len(pool)]  # (B,)
         counts = world.catalogue.popularity.to(torch.float64)
         relative = counts / counts.mean().clamp_min(1e-12)
         self._popularity = torch.cat([relative, relative.new_zeros(1)]).to(self.core.device)  # (N+1,)
@@ -221,15 +221,15 @@ def rollout(
     world: World,
     simulator: str | UserSimulator,
     *,
-    lanes: int = 500,
+    episodes: int = 500,
     users: str | Sequence[int] = "evaluate",
     seed: int = 0,
     policy_seed: int = 0,
     slate_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Rollout:
-    """One episode a lane under one policy; see `Evaluator` for the arguments."""
-    arena = Evaluator(world, simulator, lanes=lanes, users=users, seed=seed, slate_size=slate_size, device=device)
+    """Episodes under one policy; see `Evaluator` for the arguments."""
+    arena = Evaluator(world, simulator, episodes=episodes, users=users, seed=seed, slate_size=slate_size, device=device)
     return arena.run(policy, policy_seed)
 
 

@@ -17,10 +17,10 @@ from recloop.envs.evidence.replay.episodes import (
     choose_episodes,
     in_both,
     logged_episodes,
+    measures,
     played_episodes,
     world_before,
 )
-from recloop.envs.evidence.replay.measures import measures
 from recloop.envs.evidence.replay.policies import EstimatedPolicies, LoggedSlates, kinds_in_force
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.simulation.core import Core

@@ -204,11 +204,9 @@ class SupportModel:
 
     def to(self, device: torch.device | str) -> "SupportModel":
         """The same model on a device."""
-        reference, centre, scale = (tensor.to(device) for tensor in (self.reference, self.centre, self.scale))
-        facts = self.facts.to(device)
-        return SupportModel(
-            facts, reference, centre, scale, self.threshold, self.reward_range, self.neighbours, self.reason
-        )
+        facts, rewards = self.facts.to(device), self.reward_range
+        tensors = (self.reference.to(device), self.centre.to(device), self.scale.to(device))
+        return SupportModel(facts, *tensors, self.threshold, rewards, self.neighbours, self.reason)
 
     def save(self, folder: Path) -> None:
         """Write `support.json` and `support.safetensors` into a folder; item vectors stay with the world."""

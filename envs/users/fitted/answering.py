@@ -21,7 +21,7 @@ from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
 from recloop.envs.users.fitted.heads import CONSUME, Heads, chosen, one_of, slate_summary
 from recloop.envs.users.fitted.inputs.groups import Groups
-from recloop.envs.users.fitted.inputs.slate_context import Context, Reading, Recalled
+from recloop.envs.users.fitted.inputs.slate_context import Reading, Recalled, SlateContext
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
 from recloop.envs.users.fitted.scoring import ItemRows, Scoring
 
@@ -59,10 +59,12 @@ class FittedUsers(UserSimulator):
             positions=sizes.positions,
             direct=self.memory.direct,
         )
-        self.context: Context | None = None
+        self.context: SlateContext | None = None
         if sizes.exposures:
             row = sizes.item_dim + sizes.residual
-            self.context = Context(self.groups, self.memory.group_width, self.memory.user_dim, row, len(self.signals))
+            self.context = SlateContext(
+                self.groups, self.memory.group_width, self.memory.user_dim, row, len(self.signals)
+            )
         self._tabled: Scoring | None = None
 
     @abstractmethod

@@ -1,11 +1,11 @@
-"""What is each part of the encoder worth? Next items foretold part by part, also of cold users and about cold items.
+"""What is each part of the encoder worth? Next items predicted part by part, also of cold users and about cold items.
 
     python -m recloop.experiments.studies.ablation.study ml-100k --data ../shared/data --seeds 3 --out runs/ablation
     python -m recloop.experiments.studies.ablation.study ml-1m --data ../shared/data --seeds 3 --out runs/ablation
     python -m recloop.experiments.studies.ablation.study ml-100k --data ../shared/data --pool-only --out runs/ablation
 
 Every encoder is fitted twice a seed (`splits.py`). On all but each user's last item; then the
-last one is foretold (`all`). And without 15 % of the users and 10 % of the items; then it is asked what a cold user
+last one is predicted (`all`). And without 15 % of the users and 10 % of the items; then it is asked what a cold user
 consumes after at most 5 known items (`cold users`), and which cold item a known user consumes, ranked among the cold
 items alone (`cold items`) and in the whole catalogue (`cold items, all ranked`). What a user consumed before is never
 ranked, and a user's several questions are averaged before users are.
@@ -50,7 +50,7 @@ LARGE = 300_000
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """Fit the encoder part by part and foretell next items."""
+    """Fit the encoder part by part and predict next items."""
 
     log: tyro.conf.Positional[str]
     """Folder of the log within --data: ml-100k, ml-1m, or another."""

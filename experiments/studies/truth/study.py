@@ -33,7 +33,7 @@ from recloop.experiments.studies.truth.unit import UnitConfig, run_unit
 QUICK: dict[str, int] = {
     "users": 160,
     "items": 40,
-    "lanes": 20,
+    "episodes": 20,
     "dim": 8,
     "state_epochs": 1,
     "user_epochs": 1,
@@ -55,7 +55,7 @@ class StudyConfig:
     """Kinds of log."""
     draws: int = 3
     """Draws of each world and log."""
-    lanes: int = 300
+    episodes: int = 300
     """Episodes of each policy in each kind of users."""
     rl_steps: int = 8192
     """Environment steps that the RL agent is trained for; 0 leaves it out."""
@@ -73,7 +73,7 @@ class StudyConfig:
     def __post_init__(self) -> None:
         at_least(1, draws=self.draws, jobs=self.jobs)
         at_least(0, rl_steps=self.rl_steps)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
         for world in self.worlds:
             if world not in TRUTHS:
                 raise RecloopError(unknown_name("truth world", world, TRUTHS))
@@ -84,7 +84,7 @@ class StudyConfig:
     @property
     def units(self) -> list[UnitConfig]:
         """Every unit of the study, draw by draw, so that a study cut short is balanced over worlds and logs."""
-        sizes = QUICK if self.quick else {"lanes": self.lanes, "rl_steps": self.rl_steps}
+        sizes = QUICK if self.quick else {"episodes": self.episodes, "rl_steps": self.rl_steps}
         return [
             UnitConfig(world, log, draw, **sizes)
             for draw in range(self.draws)

@@ -36,7 +36,7 @@ class UnitConfig:
         world, log, draw: which truth, which kind of log, which draw of both.
         users: U; 0 for what the kind of log asks for.
         items: N.
-        lanes: episodes of each policy in each kind of users, from cold starts.
+        episodes: of each policy in each kind of users, from cold starts.
         dim: d, length of item and user vectors.
         state_epochs: most passes of the state encoder's fit.
         user_epochs: passes of each fit of users.
@@ -49,7 +49,7 @@ class UnitConfig:
     draw: int
     users: int = 0
     items: int = 200
-    lanes: int = 300
+    episodes: int = 300
     dim: int = 32
     state_epochs: int = 2
     user_epochs: int = 6
@@ -71,13 +71,13 @@ def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any]
     fitted = as_the_truth(build_world(log, build_config(config, truth), progress=progress), truth)
     clock.lap("build")
     users, pick = truth.simulators["truth"], logging_policy(truth, config.log, config.draw)
-    measures = fidelity_measures(fitted, users, pick, users=config.lanes, seed=config.draw)
+    measures = fidelity_measures(fitted, users, pick, users=config.episodes, seed=config.draw)
     failed = gates_failed(fitted, pick=pick, seed=config.draw)
     clock.lap("fidelity")
     world = cold_world(fitted)
     policies = study_policies(config, world)
     clock.lap("policies")
-    values = value_policies(world, policies, truth=users, lanes=config.lanes, seed=config.draw, progress=progress)
+    values = value_policies(world, policies, truth=users, episodes=config.episodes, seed=config.draw, progress=progress)
     values = replace(values, gates_failed=failed)
     agreement = agreement_of(values, seed=config.draw)
     clock.lap("values")
@@ -141,7 +141,7 @@ def study_policies(config: UnitConfig, world: World) -> Mapping[str, Policy]:
         steps = config.sasrec_passes if facts_of(name).trains == "log" else None
         policies[name] = make_policy(name, world, FitOptions(seed=config.draw, steps=steps))
     if config.rl_steps:
-        agent = SlatePPOConfig(steps=config.rl_steps, validations=3, validation_lanes=64)
+        agent = SlatePPOConfig(steps=config.rl_steps, validations=3, validation_episodes=64)
         policies["ppo"] = SlatePPO.fit(world, FitOptions(seed=config.draw), agent)
     return policies
 
@@ -154,7 +154,7 @@ def planner_value(truth: World, world: World, config: UnitConfig) -> float | Non
     try:
         planner = make_policy("planner", truth)
         rows = world.users.rows("evaluate").tolist()
-        arena = Evaluator(truth, "truth", lanes=config.lanes, users=rows, seed=config.draw)
+        arena = Evaluator(truth, "truth", episodes=config.episodes, users=rows, seed=config.draw)
         return float(np.mean(arena.run(planner).value))
     except PolicyError:
         return None

@@ -114,7 +114,7 @@ def test_instructed_hears_and_otherwise_follows_the_state(world: World, tmp_path
 
 
 def test_a_comparison_lets_policies_hear(world: World) -> None:
-    found = rollout(make_policy("instructed", world), world, "train", lanes=4, seed=0)
+    found = rollout(make_policy("instructed", world), world, "train", episodes=4, seed=0)
     assert np.isfinite(found.value).all()
 
 

@@ -41,9 +41,9 @@ class Strict(WeightedReward):
 
 NAMES = sorted(name for name in POLICIES if issubclass(facts_of(name), Learner))
 SHARED = {
-    "lanes": 16,
+    "num_envs": 16,
     "validations": 2,
-    "validation_lanes": 12,
+    "validation_episodes": 12,
     "learning_rate": 3e-3,
     "network": NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0),
 }
@@ -90,7 +90,7 @@ def obvious(tiny_world: World) -> World:
 def updates_of(name: str, count: int, world: World) -> int:
     """Steps in so many updates."""
     config = settings(name, 1)
-    return count * config.lanes * _horizon(name, world)
+    return count * config.num_envs * _horizon(name, world)
 
 
 def _horizon(name: str, world: World) -> int:

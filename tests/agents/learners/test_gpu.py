@@ -25,7 +25,7 @@ SMALL = NetworkConfig(hidden=16, slate_dim=4, layers=1)
 
 def small(kind: type[Learner]) -> AgentConfig:
     soon = {"learning_starts": 200} if "learning_starts" in {f.name for f in fields(kind.config_class)} else {}
-    return kind.config_class(steps=1_000, lanes=16, validations=1, validation_lanes=8, network=SMALL, **soon)
+    return kind.config_class(steps=1_000, num_envs=16, validations=1, validation_episodes=8, network=SMALL, **soon)
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def test_one_seed_gives_equal_weights(tiny_world: World, deterministic: None, na
 
 
 def test_a_rollout_and_its_loss_are_those_of_the_cpu(tiny_world: World) -> None:
-    config = PPOConfig(steps=1_000, lanes=16, rollout=4, batch_size=64, epochs=1, validation_lanes=8, network=SMALL)
+    config = PPOConfig(
+        steps=1_000, num_envs=16, rollout=4, batch_size=64, epochs=1, validation_episodes=8, network=SMALL
+    )
     losses = []
     for device in ("cpu", "cuda"):
         run = Training(PPO, tiny_world, FitOptions(seed=1, device=device), config)

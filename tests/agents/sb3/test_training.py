@@ -46,7 +46,7 @@ def kind_of(name: str) -> type[SB3Agent]:
 
 
 def quick(name: str, **changes: Any) -> AgentConfig:
-    shared = {"lanes": 16, "validations": 2, "validation_lanes": 12, "network": SMALL}
+    shared = {"num_envs": 16, "validations": 2, "validation_episodes": 12, "network": SMALL}
     return kind_of(name).config_class(**{**shared, **QUICK[name], **changes})
 
 
@@ -118,7 +118,7 @@ def test_the_best_weights_of_training_are_kept(obvious: World) -> None:
 
     config = quick("ppo", steps=1500, validations=5, learning_rate=1.0, max_grad_norm=1e9)
     policy = SlatePPO.fit(obvious, FitOptions(log=log), config)
-    assert Validation(obvious, config.validation_lanes, "cpu").mean_return(policy) == pytest.approx(max(curve))
+    assert Validation(obvious, config.validation_episodes, "cpu").mean_return(policy) == pytest.approx(max(curve))
 
 
 def test_a_reward_that_overflows_the_loss_stops_training_with_one_line(obvious: World) -> None:

@@ -10,8 +10,7 @@ import torch
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.replay import GateReport, GateRules, replay_gate
-from recloop.envs.evidence.replay.episodes import LoggedEpisodes, choose_episodes, in_both, world_before
-from recloop.envs.evidence.replay.measures import measures
+from recloop.envs.evidence.replay.episodes import LoggedEpisodes, choose_episodes, in_both, measures, world_before
 from recloop.envs.evidence.replay.policies import EstimatedPolicies
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response

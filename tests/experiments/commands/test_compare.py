@@ -106,7 +106,7 @@ def config_in(folder: Path, **changes: object) -> CompareConfig:
         policies=("random", "popularity", LEARNER),
         seeds=2,
         out=folder,
-        lanes=24,
+        episodes=24,
         progress=False,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -171,7 +171,7 @@ def test_trainings_side_by_side_give_the_results_of_one_after_the_other(folder: 
     for jobs in (1, 2, 2):
         out = tmp_path / f"jobs-{jobs}"
         config = CompareConfig(
-            folder, ("popularity", "a2c", "recloop-ppo"), 2, out, steps=600, lanes=4, jobs=jobs, progress=False
+            folder, ("popularity", "a2c", "recloop-ppo"), 2, out, steps=600, episodes=4, jobs=jobs, progress=False
         )
         compare(World.load(folder), config, world_folder=folder)
         rows.append((out / "results.csv").read_bytes())
@@ -187,9 +187,9 @@ def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: P
     compare(judged, config_in(tmp_path, seeds=3))
     assert Learner.trainings == [0, 1, 2]
     assert len(rows_of(tmp_path)) == 3 * 3 * 2
-    compare(judged, config_in(tmp_path, seeds=1, lanes=26))
+    compare(judged, config_in(tmp_path, seeds=1, episodes=26))
     assert Learner.trainings == [0, 1, 2, 0], "other lanes are another result"
-    compare(judged, config_in(tmp_path, seeds=1, lanes=26, fresh=True))
+    compare(judged, config_in(tmp_path, seeds=1, episodes=26, fresh=True))
     assert Learner.trainings == [0, 1, 2, 0, 0]
 
 
@@ -301,7 +301,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
     ("changes", "says"),
     [
         ({"seeds": 0}, "--seeds 0 is too few; it must be at least 1"),
-        ({"lanes": 1}, "--lanes 1 is too few; it must be at least 2"),
+        ({"episodes": 1}, "--episodes 1 is too few; it must be at least 2"),
         ({"steps": 0}, "--steps 0"),
         ({"threads": 0}, "--threads 0"),
         ({"policies": ()}, "no policies to compare"),

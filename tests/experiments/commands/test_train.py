@@ -12,7 +12,7 @@ from recloop.experiments.cli import main
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return ["train", str(folder), "--out", str(out), "--lanes", "4", "--no-progress", *more]
+    return ["train", str(folder), "--out", str(out), "--episodes", "4", "--no-progress", *more]
 
 
 def test_an_interrupted_training_goes_on_when_the_same_command_is_run_again(

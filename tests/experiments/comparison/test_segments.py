@@ -37,7 +37,12 @@ def comparison(segmented: World, folder: Path) -> Comparison:
         for name in ("write_report", "write_evaluations", "picture"):
             patch.setattr(f"recloop.experiments.commands.compare.{name}", lambda *arguments: b"")
         config = CompareConfig(
-            world=Path("w"), policies=("random", "popularity", "content"), seeds=2, out=folder, lanes=24, progress=False
+            world=Path("w"),
+            policies=("random", "popularity", "content"),
+            seeds=2,
+            out=folder,
+            episodes=24,
+            progress=False,
         )
         return compare(segmented, config)
 

@@ -68,10 +68,10 @@ def test_a_study_goes_on_where_it_was(ran: list[str], tmp_path: Path, capsys: py
 def test_units_of_other_sizes_are_run_again(ran: list[str], tmp_path: Path) -> None:
     study = StudyConfig(tmp_path, worlds=("boredom",), logs=("narrow",), draws=1)
     main(study)
-    main(replace(study, lanes=100))
+    main(replace(study, episodes=100))
     assert ran == ["boredom-narrow-0"] * 2
     main(replace(study, pool_only=True))  # pools what is there, whatever its sizes
-    main(replace(study, lanes=100, fresh=True))
+    main(replace(study, episodes=100, fresh=True))
     assert len(ran) == 3
 
 
