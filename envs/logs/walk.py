@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from recloop.envs.interaction.response import Past
 from recloop.envs.logs.sequences import Floats, Ints, Sequences, Slates, rows_of
@@ -151,6 +152,31 @@ def past_before(sequences: Sequences, users: Ints, step: Ints, history: int, sho
         step=torch.from_numpy(number),
         days_away=torch.zeros(len(users)),
     )
+
+
+class ConsumedBefore:
+    """Whether a user had consumed an item before a moment, by binary search over (user, item) pairs."""
+
+    def __init__(self, sequences: Sequences, users: Ints) -> None:
+        n = sequences.catalogue_size + 1  # the empty place is nobody's
+        owner = np.repeat(users, sequences.lengths[users])
+        rows = rows_of(sequences.offsets, users)
+        keys, first = np.unique(owner * n + sequences.items[rows], return_index=True)
+        self.n, self.keys = n, torch.from_numpy(keys)
+        self.place = torch.from_numpy(rows[first] - sequences.offsets[owner[first]])
+
+    def __call__(self, users: Tensor, items: Tensor, place: Tensor) -> Tensor:
+        """Users (B,), items (B, ..., C) or (C,), moments (B, T) -> bool (B, T, C)."""
+        if items.dim() == 1:
+            items = items.expand(len(users), -1)
+        wanted = users.view(-1, *[1] * (items.dim() - 1)) * self.n + items
+        if len(self.keys) == 0:
+            first = torch.full_like(wanted, torch.iinfo(torch.int64).max)
+        else:
+            at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
+            first = torch.where(self.keys[at] == wanted, self.place[at], torch.iinfo(torch.int64).max)
+        first = first.unsqueeze(1) if items.dim() == 2 else first
+        return first < place.unsqueeze(-1)
 
 
 def session_starts(slates: Slates) -> Ints:

@@ -12,9 +12,8 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.response import Response
 from recloop.envs.interaction.reward import Outcome
 from recloop.envs.logs.sequences import Floats, Ints, Sequences
-from recloop.envs.logs.walk import LoggedSteps, every_step, steps_in_session
+from recloop.envs.logs.walk import ConsumedBefore, LoggedSteps, every_step, steps_in_session
 from recloop.envs.simulation.actions import Retriever
-from recloop.envs.users.fitted.fitting.windows import ConsumedBefore
 from recloop.envs.world.world import World
 
 _PLACES = 20_000

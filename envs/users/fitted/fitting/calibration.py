@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.envs.logs.walk import ConsumedBefore
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.losses import follow, leave_parts, step_scores
-from recloop.envs.users.fitted.fitting.windows import ConsumedBefore, WindowMaker
+from recloop.envs.users.fitted.fitting.windows import WindowMaker
 from recloop.envs.users.fitted.heads import chosen
 
 NEGATIVES = 10

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from recloop.encoders.base.errors import UserSimulatorError, unknown_name
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+from recloop.envs.logs.walk import ConsumedBefore
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.attentive import AttentiveUsers
@@ -39,7 +40,7 @@ from recloop.envs.users.fitted.fitting.losses import (
 )
 from recloop.envs.users.fitted.fitting.propensities import effective_sample_size, propensity_weights
 from recloop.envs.users.fitted.fitting.report import Fit, logged_values, report_on
-from recloop.envs.users.fitted.fitting.windows import ConsumedBefore, WindowMaker, Windows
+from recloop.envs.users.fitted.fitting.windows import WindowMaker, Windows
 from recloop.envs.users.fitted.heads import start_heads
 from recloop.envs.users.fitted.inputs.groups import group_sizes
 from recloop.envs.users.fitted.layers import start_weights
