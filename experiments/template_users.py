@@ -19,7 +19,7 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.per_user import PerUserSimulator, item_luck
 from recloop.envs.world.world import World
-from recloop.experiments.comparison.evaluate import rollout
+from recloop.experiments.comparison.evaluate import evaluate
 from recloop.experiments.settings import at_least
 
 
@@ -79,7 +79,7 @@ def main(config: TemplateConfig) -> dict[str, float]:
     values = {}
     for name in ("random", "ppo"):
         policy = make_policy(name, world, options)
-        values[name] = float(rollout(policy, world, users, episodes=config.episodes, seed=config.seed).value.mean())
+        values[name] = float(evaluate(policy, world, users, episodes=config.episodes, seed=config.seed).value.mean())
         print(f"{name}: {values[name]:.2f} clicks an episode")
         if name == "ppo" and config.out is not None:
             save_policy(policy, config.out)

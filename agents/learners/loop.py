@@ -23,7 +23,7 @@ from recloop.agents.learners.episodes import Episodes
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.serving import Serving
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import json_like
 from recloop.envs.interaction.observation import Observation
@@ -109,7 +109,7 @@ class Training:
         self.core.keys = _keys(kind, world)
         self.learner = kind(self._task(), config)
         self.policy = self.learner.policy()
-        self.validation = Validation(world, config.validation_episodes, options.device)
+        self.validation = PolicyValidation(world, config.validation_episodes, options.device)
         self.episodes = Episodes(config.num_envs, self.core.device)
         self.best = _Best()
         self.updates, self.kept = 0, 0

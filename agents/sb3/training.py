@@ -40,7 +40,7 @@ from recloop.agents.sb3.configs import (
 )
 from recloop.agents.sb3.monitoring import Watch, logger_to
 from recloop.agents.serving import Serving
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import json_like
 from recloop.envs.simulation.penalties import training_reward
@@ -128,7 +128,7 @@ class SB3Agent(Trainer):
         )
         watch = Watch(
             policy,
-            Validation(world, config.validation_episodes, options.device),
+            PolicyValidation(world, config.validation_episodes, options.device),
             max(config.steps // config.validations, 1),
             options.log,
             options.progress,

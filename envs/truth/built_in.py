@@ -23,7 +23,8 @@ from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import Picked, record
+from recloop.envs.simulation.recording import record
+from recloop.envs.simulation.rollout import Picked
 from recloop.envs.truth.topics import TopicRules, TopicUsers
 from recloop.envs.truth.topics_catalogue import TopicCatalogue, topic_catalogue
 from recloop.envs.users.fitted import FitConfig, FitReport, fit_users

@@ -23,7 +23,7 @@ from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.agents.sb3.training import SlatePPO
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.world import World
@@ -180,7 +180,7 @@ def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, worl
 
 def _price_of_validation(policy: Policy, config: BenchTrainConfig, world: World, clock: Callable[[], float]) -> float:
     """Median seconds that trying the policy takes."""
-    validation = Validation(world, config.validation_episodes, config.device)
+    validation = PolicyValidation(world, config.validation_episodes, config.device)
     seconds = []
     for _ in range(_LAST):
         begin = clock()

@@ -18,7 +18,7 @@ from recloop.agents.policy import Policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.replay import replay_gate
 from recloop.envs.evidence.support.bracket import Bracket, BracketRules, bracket_of
-from recloop.envs.simulation.recording import Pick
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator, Rollout

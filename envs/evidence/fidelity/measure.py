@@ -19,7 +19,8 @@ from recloop.envs.evidence.fidelity.two_sample import CLICKS, FEWEST, NAME, TwoS
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.simulation.core import Core, checked_device
-from recloop.envs.simulation.recording import Pick, record
+from recloop.envs.simulation.recording import record
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 

@@ -11,7 +11,7 @@ from recloop.envs.interaction.reward import Outcome
 from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
 from recloop.envs.logs.walk import LoggedSteps, past_before, session_starts, steps_between
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import LOGGING_KEYS, Pick
+from recloop.envs.simulation.rollout import Pick, acting, rollout
 from recloop.envs.world.world import World
 
 Table = npt.NDArray[np.float64]
@@ -140,21 +140,15 @@ def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Int
     shape = (core.batch, core.max_steps)
     reward, policy = np.zeros(shape), np.full(shape, -1, dtype=np.int64)
     alive, left = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    going, carry = np.ones(core.batch, dtype=bool), None
     number = {name: place for place, name in enumerate(names)}
-    for step in range(core.max_steps):
-        if lengths is not None:
-            going = going & (step < lengths)
-        if not going.any():
-            break
-        picked = pick(core.observe(LOGGING_KEYS), carry, core.draw())
-        carry, transition = picked.carry, core.step(picked.slate)
-        alive[:, step] = going
-        reward[:, step] = transition.reward.cpu().numpy() * going
-        left[:, step] = transition.response.left.cpu().numpy() & going
-        if picked.policy is not None:
-            policy[:, step] = [number.get(str(name), -1) for name in picked.policy]
-        going = going & ~(transition.terminated | transition.truncated).cpu().numpy()
+    limits = None if lengths is None else torch.from_numpy(lengths).to(core.device)
+    for step in rollout(core, acting(pick), limits):
+        going, transition = step.alive.cpu().numpy(), step.transition
+        alive[:, step.number] = going
+        reward[:, step.number] = transition.reward.cpu().numpy() * going
+        left[:, step.number] = transition.response.left.cpu().numpy() & going
+        if step.picked.policy is not None:
+            policy[:, step.number] = [number.get(str(name), -1) for name in step.picked.policy]
     return LoggedEpisodes(reward, alive, alive, left, np.where(alive, policy, -1))
 
 

@@ -24,7 +24,7 @@ from recloop.envs.evidence.replay.episodes import (
 from recloop.envs.evidence.replay.policies import EstimatedPolicies, LoggedSlates, kinds_in_force
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import Pick
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 

@@ -11,7 +11,7 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.logs.walk import steps_at
-from recloop.envs.simulation.recording import Picked
+from recloop.envs.simulation.rollout import Picked
 
 _RECENT = 10
 """Consumed items that make a situation."""

@@ -19,7 +19,7 @@ from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.observed import Observed
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import POLICIES, facts_of, load_policy, make_policy, save_policy
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import read_tensors
 from recloop.envs.interaction.observation import DEFAULT_KEYS
@@ -117,7 +117,7 @@ def test_it_learns_the_obvious_which_others_miss(obvious: World, name: str) -> N
 
     config = kind_of(name).config_class(**{**SHARED, **QUICK.get(name, {"steps": 6_000})})
     policy = learn(kind_of(name), obvious, FitOptions(seed=0, log=log), config)
-    tried = Validation(obvious, 100, "cpu")
+    tried = PolicyValidation(obvious, 100, "cpu")
     for other in ("random", "popularity"):
         assert tried.mean_return(make_policy(other, obvious)) < 8
     assert tried.mean_return(policy) > 10.5, curve

@@ -19,7 +19,7 @@ from recloop.agents.sb3.configs import AgentConfig, DQNConfig, PPOConfig
 from recloop.agents.sb3.monitoring import VALIDATION_TAG
 from recloop.agents.sb3.training import SB3Agent, SlatePPO
 from recloop.agents.settings import with_settings
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import Outcome, WeightedReward
 from recloop.envs.world.world import World
@@ -60,7 +60,7 @@ def test_it_learns_the_obvious_world(obvious: World, name: str) -> None:
             curve.append((value, step))
 
     policy = kind_of(name).fit(obvious, FitOptions(seed=0, log=log), quick(name))
-    reached = Validation(obvious, 100, "cpu").mean_return(policy)
+    reached = PolicyValidation(obvious, 100, "cpu").mean_return(policy)
     assert reached > 10.5, curve
     assert max(value for value, _ in curve) > curve[0][0], "the first validation is before any training"
 
@@ -118,7 +118,7 @@ def test_the_best_weights_of_training_are_kept(obvious: World) -> None:
 
     config = quick("ppo", steps=1500, validations=5, learning_rate=1.0, max_grad_norm=1e9)
     policy = SlatePPO.fit(obvious, FitOptions(log=log), config)
-    assert Validation(obvious, config.validation_episodes, "cpu").mean_return(policy) == pytest.approx(max(curve))
+    assert PolicyValidation(obvious, config.validation_episodes, "cpu").mean_return(policy) == pytest.approx(max(curve))
 
 
 def test_a_reward_that_overflows_the_loss_stops_training_with_one_line(obvious: World) -> None:

@@ -21,7 +21,8 @@ from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.logs.walk import steps_at
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import Picked, record
+from recloop.envs.simulation.recording import record
+from recloop.envs.simulation.rollout import Picked
 from recloop.envs.truth.built_in import TopicWorldConfig, topic_world
 from recloop.envs.truth.topics import TopicUsers
 from recloop.envs.world.world import World

@@ -23,7 +23,7 @@ from recloop.agents.learners.off_policy.slate_q import SlateQ, SlateQConfig, Sla
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.slates import FORBIDDEN
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.users.contract import UserSimulator
@@ -219,7 +219,7 @@ def test_the_users_choice_is_what_their_model_expects(obvious: World) -> None:
     policy = learn(SlateQ, obvious, FitOptions(), config)
     assert policy.serving is not None
     restored = SlateQPolicy.restore(policy.serving, policy.config(), policy.tensors())
-    tried = Validation(obvious, 24, "cpu")
+    tried = PolicyValidation(obvious, 24, "cpu")
     assert tried.mean_return(restored) == tried.mean_return(policy) == 12.0
 
 

@@ -12,7 +12,7 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
-from recloop.envs.simulation.recording import Picked
+from recloop.envs.simulation.rollout import Picked
 from recloop.envs.truth.built_in import SoftFocus, TopicWorldConfig, _blank_world, _preferences, write_log
 from recloop.envs.truth.topics import TopicUsers
 from recloop.envs.truth.topics_catalogue import topic_catalogue
