@@ -125,3 +125,15 @@ def test_a_class_name_stands_for_one_thing() -> None:
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name, []).append(name)
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def test_a_core_is_stepped_in_few_places() -> None:
+    """Everybody else acts through the one rollout."""
+    allowed = {"envs/simulation/driver.py", "envs/simulation/rollout.py", "agents/learners/loop.py"}
+    calls = {
+        str(source.relative_to(ROOT))
+        for room in ROOMS
+        for source in (ROOT / room).rglob("*.py")
+        if "core.step(" in source.read_text(encoding="utf-8")
+    }
+    assert {path for path in calls - allowed if not path.startswith(("envs/skins/", "experiments/bench/"))} == set()

@@ -29,13 +29,13 @@ from recloop.agents.sb3.adapters import (
     MaskedDQN,
     PickActorCritic,
     ProtoActorCritic,
-    SlateActorCritic,
+    SB3SlatePolicy,
 )
 from recloop.agents.sb3.configs import (
     DQNConfig,
     MaskablePPOConfig,
-    PPOConfig,
     ProtoPPOConfig,
+    SB3PPOConfig,
     SlatePPOConfig,
 )
 from recloop.agents.sb3.monitoring import Watch, logger_to
@@ -134,7 +134,7 @@ class SB3Agent(Trainer):
             options.progress,
             config.steps,
         )
-        model.learn(config.steps, callback=watch, log_interval=1 if isinstance(config, PPOConfig) else 200)
+        model.learn(config.steps, callback=watch, log_interval=1 if isinstance(config, SB3PPOConfig) else 200)
         trained = ActorPolicy.restore(policy._serving(), policy.config(), watch.best_weights)
         trained.name = cls.name
         return trained
@@ -186,7 +186,7 @@ class SlatePPO(_PPO):
     name = "ppo"
     head = "candidates"
     config_class = SlatePPOConfig
-    network = SlateActorCritic
+    network = SB3SlatePolicy
 
 
 class ProtoPPO(_PPO):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.fit_report import FitReport
+from recloop.encoders.base.fit_report import EncoderFitReport
 from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.state.behavior import BehaviorEncoder, load_behavior
 from recloop.encoders.state.config import EncoderState, StateEncoderConfig
@@ -90,7 +90,7 @@ class StateEncoder(StateLayers):
         entity_dim = relation_tables.shape[2] if relation_tables is not None else 0
         super().__init__(signal_bounds, profile_dim, relations, entity_dim, config, seed, behavior)
         self.catalogue_size = n = item_vectors.shape[0]
-        self.report: FitReport | None = None
+        self.report: EncoderFitReport | None = None
         self._check(item_vectors, relation_tables)
         r = len(self.relations)
         self.register_buffer("item_vectors", torch.zeros(n + 1, config.dim))
@@ -294,7 +294,7 @@ class StateEncoder(StateLayers):
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise EncoderError(f"{folder / 'encoder.safetensors'} does not fit: {reason}") from None
-        encoder.report = FitReport.from_facts(facts["report"]) if facts["report"] else None
+        encoder.report = EncoderFitReport.from_facts(facts["report"]) if facts["report"] else None
         return encoder
 
     # ---- guts

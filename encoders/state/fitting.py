@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.base.fit import FitLoop, fit
-from recloop.encoders.base.fit_report import FitReport
+from recloop.encoders.base.fit_report import EncoderFitReport
 from recloop.encoders.items.encoder import ItemEncoder, ItemKnowledge
 from recloop.encoders.items.fusion import Fusion
 from recloop.encoders.state.batches import Floats, Ints, Log, NextItemConfig, batches
@@ -19,7 +19,7 @@ from recloop.encoders.state.behavior import BehaviorEncoder
 from recloop.encoders.state.config import StateEncoderConfig
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.encoders.state.next_item import NextItemModel
-from recloop.encoders.state.validation import Validation
+from recloop.encoders.state.validation import NextItemValidation
 
 
 def fit_state_encoder(
@@ -102,12 +102,12 @@ def fit_state_encoder(
 
 def _fit(
     model: NextItemModel, log: Log, fitting: NextItemConfig, generator: torch.Generator, progress: bool
-) -> FitReport:
+) -> EncoderFitReport:
     """Fit until held-out users are predicted no better; the best weights stay in the model."""
     began = time.perf_counter()
     device = model.residual.device
     train, held_out = _parts(log, fitting, generator)
-    validation = Validation(log, held_out if len(held_out) else train, fitting, device)
+    validation = NextItemValidation(log, held_out if len(held_out) else train, fitting, device)
     loop = FitLoop(
         passes=fitting.passes(np.diff(log.offsets)[train]),
         learning_rate=fitting.learning_rate,
@@ -129,7 +129,7 @@ def _fit(
         error=EncoderError,
     )
     recall, ndcg, popular = validation.figures(model)
-    return FitReport(
+    return EncoderFitReport(
         tuple(one.loss for one in history.passes), tuple(one.held_out for one in history.passes), history.best,
         recall, ndcg, popular, len(train), len(held_out), round(time.perf_counter() - began, 3),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from recloop.agents.learners.loop import Training as LearnerTraining
+from recloop.agents.learners.loop import TrainingBench as LearnerTraining
 from recloop.agents.learners.loop import learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.policy import FitOptions, Policy
@@ -77,7 +77,7 @@ class BenchTrainConfig:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingBench:
     """One training.
 
     Args:
@@ -121,7 +121,7 @@ def bench_train(config: BenchTrainConfig) -> list[Row]:
             "choose fewer"
         )
     agents = _agents(config, world)
-    found: dict[str, list[Training]] = {name: [] for name in agents}
+    found: dict[str, list[TrainingBench]] = {name: [] for name in agents}
     with tqdm(total=config.seeds * len(agents), desc="bench train", unit="run", disable=not config.progress) as bar:
         for seed in range(1, config.seeds + 1):  # 0 is what our own settings were chosen on
             for name, train in agents.items():
@@ -162,7 +162,7 @@ def _learned(world: World, settings: PPOConfig, options: FitOptions) -> Policy:
     return learn(PPO, world, options, settings)
 
 
-def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, world: World, seed: int) -> Training:
+def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, world: World, seed: int) -> TrainingBench:
     clock = time.process_time if config.device == "cpu" and config.threads == 1 else time.perf_counter
     curve: list[tuple[float, float]] = []
     begin = clock()
@@ -175,7 +175,7 @@ def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, worl
     spent = clock() - begin
     price = _price_of_validation(policy, config, world, clock)
     paid = [(seconds - price * (place + 1), value) for place, (seconds, value) in enumerate(curve)]
-    return Training(paid, spent - price * len(curve), config.steps)
+    return TrainingBench(paid, spent - price * len(curve), config.steps)
 
 
 def _price_of_validation(policy: Policy, config: BenchTrainConfig, world: World, clock: Callable[[], float]) -> float:
@@ -229,7 +229,7 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
     )
 
 
-def _rows(found: dict[str, list[Training]], config: BenchTrainConfig, world: World) -> list[Row]:
+def _rows(found: dict[str, list[TrainingBench]], config: BenchTrainConfig, world: World) -> list[Row]:
     """Steps a second of each agent, and ours against SB3's time to its own final return."""
     theirs = found[_SB3]
     lanes = SlatePPOConfig().num_envs

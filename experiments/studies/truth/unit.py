@@ -29,7 +29,7 @@ _FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
 
 
 @dataclass(frozen=True)
-class UnitConfig:
+class TruthUnitConfig:
     """Sizes of a unit; two units of one config and place are the same to the bit.
 
     Args:
@@ -62,9 +62,9 @@ class UnitConfig:
         return f"{self.world}-{self.log}-{self.draw}"
 
 
-def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
+def run_unit(config: TruthUnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
     """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from."""
-    clock = _Clock()
+    clock = _UnitClock()
     truth = truth_world(config.world, users=config.users or LOG_USERS[config.log], items=config.items, seed=config.draw)
     log = truth_log(truth, config.log, seed=config.draw)
     clock.lap("truth")
@@ -95,7 +95,7 @@ def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any]
     return facts, values
 
 
-def build_config(config: UnitConfig, truth: World) -> BuildConfig:
+def build_config(config: TruthUnitConfig, truth: World) -> BuildConfig:
     """How the log becomes a world: hashed words for text, a small encoder, nothing kept between builds."""
     users = FitConfig(epochs=config.user_epochs, patience=config.user_epochs, hidden=32, rank=8, residual=8)
     return BuildConfig(
@@ -134,7 +134,7 @@ def as_the_truth(fitted: World, truth: World) -> World:
     return replace(fitted, **{name: getattr(truth, name) for name in names})
 
 
-def study_policies(config: UnitConfig, world: World) -> Mapping[str, Policy]:
+def study_policies(config: TruthUnitConfig, world: World) -> Mapping[str, Policy]:
     """The policies that are ranked, made in the fitted world alone: none of them meets the judges or the truth."""
     policies = {}
     for name in FIXED_POLICIES:
@@ -146,7 +146,7 @@ def study_policies(config: UnitConfig, world: World) -> Mapping[str, Policy]:
     return policies
 
 
-def planner_value(truth: World, world: World, config: UnitConfig) -> float | None:
+def planner_value(truth: World, world: World, config: TruthUnitConfig) -> float | None:
     """What the planner, who knows the truth, earns in it from the lanes of the others; None where there is none.
 
     It is a bound on every policy and takes part in no order.
@@ -160,7 +160,7 @@ def planner_value(truth: World, world: World, config: UnitConfig) -> float | Non
         return None
 
 
-class _Clock:
+class _UnitClock:
     """CPU seconds by stage."""
 
     def __init__(self) -> None:

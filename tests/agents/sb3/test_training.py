@@ -15,7 +15,7 @@ import torch
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import facts_of, names_of
-from recloop.agents.sb3.configs import AgentConfig, DQNConfig, PPOConfig
+from recloop.agents.sb3.configs import AgentConfig, DQNConfig, SB3PPOConfig
 from recloop.agents.sb3.monitoring import VALIDATION_TAG
 from recloop.agents.sb3.training import SB3Agent, SlatePPO
 from recloop.agents.settings import with_settings
@@ -134,7 +134,7 @@ def test_foreign_configs_are_named(obvious: World) -> None:
     with pytest.raises(PolicyError, match="ppo takes a SlatePPOConfig, not a DQNConfig"):
         SlatePPO.fit(obvious, FitOptions(), DQNConfig())
     with pytest.raises(PolicyError, match="gamma=2"):
-        PPOConfig(gamma=2)
+        SB3PPOConfig(gamma=2)
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))
