@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from recloop.agents.learners.loop import TrainingBench as LearnerTraining
+from recloop.agents.learners.loop import Training
 from recloop.agents.learners.loop import learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.policy import FitOptions, Policy
@@ -196,7 +196,7 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
     step, and write those; gradients and activations may stay in caches.
     """
     options = FitOptions(device=config.device, compile=config.compiled)
-    run = LearnerTraining(PPO, world, options, learner)
+    run = Training(PPO, world, options, learner)
     run._collect(run._observed())
     ppo = run.learner
     assert isinstance(ppo, PPO)

@@ -100,7 +100,7 @@ class AblationConfig:
             if name not in ENCODERS:
                 raise RecloopError(unknown_name("encoder", name, ENCODERS))
 
-    def units(self, large: bool) -> list["UnitConfig"]:
+    def units(self, large: bool) -> list["AblationUnitConfig"]:
         """Every unit, seed by seed, so that a study cut short is balanced over encoders."""
         return [
             AblationUnitConfig(
