@@ -20,7 +20,7 @@ from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.simulation.penalties import PenaltyConfig, Uncertainty
+from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
 
 Carry = Any
@@ -43,13 +43,11 @@ class FitOptions:
             users for supervised recommenders); None for its default.
         device: any torch device to train on.
         progress: show a progress bar.
-        pessimism: what an RL agent is charged for each unit of the training users' disagreement (`PenalisedReward`).
+        penalties: what an RL agent's training steps are charged and given on top of the reward.
         log: takes (tag, value, step) of training curves; None drops them.
         checkpoint: folder where a learner of ours keeps its training, and goes on from after an interruption.
         checkpoint_every: updates between two checkpoints.
         compile: compile what pays, where the learner knows how; falls back with a warning.
-        uncertainty: how the training users' disagreement is measured, `std` or `max`.
-        entropy_bonus: what an RL agent is given for each unit of the log's entropy where the user stands, likewise.
         settings: what differs from the defaults of the policy's `config_class`, by name; text is read as its type.
     """
 
@@ -57,13 +55,11 @@ class FitOptions:
     steps: int | None = None
     device: str = "cpu"
     progress: bool = False
-    pessimism: float = 0.0
+    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
     log: Callable[[str, float, int], None] | None = None
     checkpoint: Path | None = None
     checkpoint_every: int = 50
     compile: bool = False
-    uncertainty: Uncertainty = "std"
-    entropy_bonus: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,12 +67,6 @@ class FitOptions:
             raise PolicyError(f"checkpoint_every={self.checkpoint_every}; keep a checkpoint every 1 or more updates")
         if self.steps is not None and self.steps < 1:
             raise PolicyError(f"steps={self.steps}; train for at least 1")
-        self.penalties  # noqa: B018 - raises for weights that no penalty may have
-
-    @property
-    def penalties(self) -> PenaltyConfig:
-        """What training steps are charged and given on top of the reward."""
-        return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
 
     def over(self, config: Config, of: str, budget: str = "steps") -> Config:
         """A policy's config with the budget and the settings asked for; the latter have the last word.

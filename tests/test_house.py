@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -102,3 +103,32 @@ def test_examples_in_docstrings(room: str) -> None:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         failed, _ = doctest.testmod(import_module(module.name))
         assert failed == 0, module.name
+
+
+def _modules() -> dict[str, Path]:
+    sources = [source for room in ROOMS for source in (ROOT / room).rglob("*.py")]
+    named = {"recloop." + ".".join(s.relative_to(ROOT).with_suffix("").parts): s for s in sources}
+    return {name.removesuffix(".__init__"): source for name, source in named.items()}
+
+
+def test_no_import_cycle() -> None:
+    """Imports inside functions and for type checkers count; what an `__init__` re-exports only for these does not."""
+    modules = _modules()
+    graph: dict[str, set[str]] = {}
+    for name, source in modules.items():
+        found = set()
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= (inner & modules.keys()) or {node.module}
+        graph[name] = found - {name}
+    TopologicalSorter(graph).prepare()  # CycleError names the modules of a cycle
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, source in _modules().items():
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}

@@ -28,8 +28,8 @@ from recloop.envs.build.stages import StageCache
 from recloop.envs.build.text import NumberType, TextModel, history_reader, item_text_vectors, reader_facts
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
-from recloop.envs.world.files import named_or_none
 from recloop.envs.world.patterns import CHOOSE, PatternConfig, Patterns, fit_patterns, item_attributes
+from recloop.envs.world.world import named_or_none
 
 
 @dataclass(frozen=True)

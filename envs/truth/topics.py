@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,9 +14,7 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import UserSimulator
-
-if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+from recloop.envs.world.data import WorldData
 
 CLICK = Signal("click")
 RATING = Signal("rating", "ordinal", levels=(1.0, 2.0, 3.0, 4.0, 5.0), given_on="click")
@@ -94,7 +92,7 @@ class TopicUsers(UserSimulator):
         self._topic = torch.cat([self.topic, self.topic.new_tensor([self.topics])])
         self._quality = torch.cat([self.quality, self.quality.new_zeros(1)])
 
-    def prepare(self, world: "World", device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Move the tables; they are few."""
         self.device = torch.device(device)
         self.preference = self.preference.to(self.device)

@@ -20,12 +20,12 @@ from recloop.envs.users.check_answers import TOLERANCE, AnswerChecks, Notes
 from recloop.envs.users.contract import UserSimulator
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 def check_users(
     simulator: UserSimulator,
-    world: World,
+    world: WorldData,
     *,
     lanes: int = 16,
     slate_size: int | None = None,
@@ -79,7 +79,7 @@ class _Checks:
     """Notes every broken promise once; stops early where going on makes no sense."""
 
     def __init__(
-        self, simulator: UserSimulator, world: World, lanes: int, slate_size: int, device: torch.device
+        self, simulator: UserSimulator, world: WorldData, lanes: int, slate_size: int, device: torch.device
     ) -> None:
         self.simulator, self.world, self.device = simulator, world, device
         self.lanes, self.k = lanes, min(slate_size, len(world.item_vectors) - 1)

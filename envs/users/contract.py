@@ -13,7 +13,7 @@ from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 class UserSimulator(ABC):
@@ -31,7 +31,7 @@ class UserSimulator(ABC):
     signals: tuple[Signal, ...]
     device: torch.device = torch.device("cpu")
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Do everything costly, once: arrivals become tables by user row. The default keeps the device."""
         self.device = torch.device(device)
 

@@ -28,7 +28,7 @@ from recloop.agents.registry import check_settings, facts_of, known_policies, lo
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.base.storage import replacing_file, write_json
 from recloop.envs.simulation.core import checked_device
-from recloop.envs.simulation.penalties import PenaltyConfig, Uncertainty
+from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
 from recloop.experiments.commands.check_users import made_simulator
@@ -70,12 +70,8 @@ class CompareConfig:
     """YAML file of settings by policy."""
     steps: int = 50_000
     """Environment steps of each RL training."""
-    pessimism: float = 0.0
-    """What RL agents are charged for each unit of the training users' disagreement; 0 for none."""
-    uncertainty: Uncertainty = "std"
-    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
-    entropy_bonus: float = 0.0
-    """What RL agents are given for each unit of the log's entropy after a step; 0 for nothing."""
+    penalties: tyro.conf.OmitArgPrefixes[PenaltyConfig] = field(default_factory=PenaltyConfig)
+    """What an RL agent's training steps are charged and given on top of the reward."""
     episodes: int = 500
     """Episodes a policy is evaluated on, going round the evaluation users; at least 2."""
     reference: str | None = None
@@ -104,14 +100,8 @@ class CompareConfig:
             1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs
         )
         at_least(2, episodes=self.episodes)
-        self.penalties  # noqa: B018 - raises for weights that no penalty may have
         if not self.policies:
             raise RecloopError("no policies to compare; name some after --policies")
-
-    @property
-    def penalties(self) -> PenaltyConfig:
-        """What RL agents' training steps are charged and given on top of the reward."""
-        return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
 
 
 @dataclass
@@ -356,10 +346,8 @@ class _ComparisonRunner:
             steps=config.steps if counted else None,
             device=config.device,
             progress=config.progress,
-            pessimism=config.pessimism,
+            penalties=config.penalties,
             log=run.log,
-            uncertainty=config.uncertainty,
-            entropy_bonus=config.entropy_bonus,
             settings=contender.settings,
         )
         return make_policy(contender.source, self.world, options, trust=config.trust)

@@ -14,7 +14,7 @@ tune users; the judges stay unread.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
@@ -27,7 +27,7 @@ from recloop.agents.registry import check_settings, facts_of, make_policy, names
 from recloop.agents.settings import settings_of
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.simulation.core import checked_device
-from recloop.envs.simulation.penalties import Uncertainty
+from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.intervals import Interval, by_user, t_interval
@@ -60,12 +60,8 @@ class TrainConfig:
     """Environment steps (passes over the log for sasrec and dnn); default the agent's own."""
     seed: int = 0
     """Of all randomness in training."""
-    pessimism: float = 0.0
-    """What an RL agent is charged for each unit of the training users' disagreement; 0 for none."""
-    uncertainty: Uncertainty = "std"
-    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
-    entropy_bonus: float = 0.0
-    """What an RL agent is given for each unit of the log's entropy after a step; 0 for nothing."""
+    penalties: tyro.conf.OmitArgPrefixes[PenaltyConfig] = field(default_factory=PenaltyConfig)
+    """What an RL agent's training steps are charged and given on top of the reward."""
     episodes: int = 200
     """Episodes of the validation at the end; at least 2."""
     device: str = "cpu"
@@ -133,7 +129,7 @@ def main(config: TrainConfig) -> Trained:
             f"'{config.agent}' keeps no checkpoints; leave --checkpoint out, or train one of "
             f"{', '.join(names_of(resumable=True))}"
         )
-    if (config.pessimism or config.entropy_bonus) and facts.trains != "loop":
+    if config.penalties.active and facts.trains != "loop":
         raise PolicyError(
             f"'{config.agent}' learns nothing in the loop, where penalties are charged; leave --pessimism and "
             f"--entropy-bonus out, or train one of {', '.join(names_of(trains='loop'))}"
@@ -166,10 +162,8 @@ def train(world: World, config: TrainConfig) -> Trained:
             steps=config.steps,
             device=config.device,
             progress=config.progress,
-            pessimism=config.pessimism,
+            penalties=config.penalties,
             log=run.log,
-            uncertainty=config.uncertainty,
-            entropy_bonus=config.entropy_bonus,
             checkpoint=config.checkpoint,
             checkpoint_every=config.checkpoint_every,
             compile=config.compile,

@@ -204,9 +204,9 @@ class SupportModel:
 
     def to(self, device: torch.device | str) -> "SupportModel":
         """The same model on a device."""
+        facts, rewards = self.facts.to(device), self.reward_range
         tensors = (self.reference.to(device), self.centre.to(device), self.scale.to(device))
-        numbers = (self.threshold, self.reward_range, self.neighbours, self.reason)
-        return SupportModel(self.facts.to(device), *tensors, *numbers)
+        return SupportModel(facts, *tensors, self.threshold, rewards, self.neighbours, self.reason)
 
     def save(self, folder: Path) -> None:
         """Write `support.json` and `support.safetensors` into a folder; item vectors stay with the world."""

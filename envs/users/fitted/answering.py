@@ -26,7 +26,7 @@ from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
 from recloop.envs.users.fitted.scoring import ItemRows, Scoring
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 FORMAT = 2
 _CHUNK = 2048
@@ -72,7 +72,7 @@ class FittedUsers(UserSimulator):
         """The family's memory, its weights not set."""
 
     @torch.no_grad()
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Table the items and every user's state at arrival.
 
         Raises:

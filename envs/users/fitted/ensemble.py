@@ -21,7 +21,7 @@ from recloop.envs.users.fitted.memory import FittedState
 from recloop.envs.users.fitted.own_member import OwnMemberUsers, drawn_member
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class EnsembleUsers(SpreadFreeUsers):
         alike = len({(member.kind, member.sizes) for member in self.members}) == 1
         return OwnMemberUsers(self.members) if alike else self
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Prepare every member."""
         self.device = torch.device(device)
         for member in self.members:

@@ -19,7 +19,7 @@ from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 _PIECE = 256
 """Lanes of one member that generated code answers at once: it is made for one size."""
@@ -77,7 +77,7 @@ class OwnMemberUsers(CompiledUsers):
         self.signals = members[0].signals
         self._alone: list[Respond] = [partial(_alone, member) for member in self.members]
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Prepare every member, and one table of arrivals."""
         self.device = torch.device(device)
         for member in self.members:

@@ -22,6 +22,7 @@ from recloop.envs.truth.logging_policies import ScoringFacts
 from recloop.envs.truth.logs import LoggingPolicy
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.language.users import LanguageModelUsers, Persona
+from recloop.envs.world.data import WorldData
 from recloop.envs.world.world import World
 
 SHOWN_BY = ("random", "popularity", "content", "last-item", "worst-first", "one-topic", "least-shown", "blend")
@@ -139,7 +140,7 @@ class _Noted(UserSimulator):
         self.language, self.signals, self.rows = language, language.signals, rows
         self.steps: list[AskedStep] = []
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         super().prepare(world, device)
         self.language.prepare(world, device)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import WorldError
 from recloop.encoders.base.storage import read_json, write_json
-from recloop.envs.build.support import with_support
+from recloop.envs.build.examination import with_support
 from recloop.envs.evidence.support import BracketRules, SupportModel, bracket_of
 from recloop.envs.evidence.support.bracket import BracketTally
 from recloop.envs.evidence.support.features import SupportItems, feature_weights, step_features, windows

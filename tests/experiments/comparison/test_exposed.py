@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.registry import make_policy
-from recloop.envs.build.support import with_support
+from recloop.envs.build.examination import with_support
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past

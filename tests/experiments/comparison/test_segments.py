@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recloop.envs.world.patterns import PatternConfig, with_patterns
+from recloop.envs.build.examination import with_patterns
+from recloop.envs.world.patterns import PatternConfig
 from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.commands.inspect import print_world
