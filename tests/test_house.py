@@ -85,6 +85,14 @@ def test_nothing_heavy_is_loaded_before_it_is_used(code: str, absent: tuple[str,
     assert done.stderr.strip().splitlines()[-1] == "[]"
 
 
+def test_supervised_fits_share_one_loop() -> None:
+    """Only the learners of RL move weights themselves; every other fit goes through `encoders/base/fit.py`."""
+    rooms = ("encoders", "envs", "agents/baselines", "experiments")
+    sources = [source for room in rooms for source in (ROOT / room).rglob("*.py")]
+    loops = [str(source.relative_to(ROOT)) for source in sources if ".backward(" in source.read_text(encoding="utf-8")]
+    assert loops == ["encoders/base/fit.py"]
+
+
 def test_no_drawers_without_a_name() -> None:
     nameless = {"utils", "util", "helpers", "helper", "misc", "common"}
     assert [s for room in ROOMS for s in (ROOT / room).rglob("*.py") if {s.stem, s.parent.name} & nameless] == []
