@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from recloop.agents.learners.loop import Training
-from recloop.agents.learners.loop import learn
+from recloop.agents.learners.loop import Training, learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.sb3.configs import SlatePPOConfig
