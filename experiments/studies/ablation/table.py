@@ -71,7 +71,7 @@ class AblationLine:
     def label(self) -> str:
         """The metric as the table names it.
 
-        >>> Line("all", "text + KG", "NDCG@10", Interval(0, 0, 0), 3, "MiniLM cosine (untrained)").label
+        >>> AblationLine("all", "text + KG", "NDCG@10", Interval(0, 0, 0), 3, "MiniLM cosine (untrained)").label
         'NDCG@10 minus MiniLM cosine'
         """
         short = self.minus.removesuffix(" (untrained)").removeprefix(f"{self.encoder}, ").removeprefix("full, ")
