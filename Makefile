@@ -26,7 +26,8 @@ check: $(VENV)/installed
 	$(RUN) ruff format --check .
 	rm -rf build/types
 	$(RUN) pip install --quiet --no-deps --target build/types .
-	$(RUN) mypy -p recloop.encoders -p recloop.envs -p recloop.agents -p recloop.experiments
+	cp -r experiments/studies experiments/bench build/types/recloop/experiments/
+	$(RUN) mypy -p recloop
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recloop needs Python 3.11 or newer, %s is %s; run make PYTHON=/path/to/python3.11" % (sys.executable, sys.version.split()[0]))'

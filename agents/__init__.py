@@ -2,11 +2,10 @@
 
 from recloop.agents.observed import Observed
 from recloop.agents.policy import Carry, FitOptions, Policy, ScoringPolicy
-from recloop.agents.registry import KINDS, POLICIES, load_policy, make_policy, needs_training, save_policy
+from recloop.agents.registry import POLICIES, facts_of, load_policy, make_policy, save_policy
 from recloop.agents.serving import Serving
 
 __all__ = [
-    "KINDS",
     "POLICIES",
     "Carry",
     "FitOptions",
@@ -14,8 +13,8 @@ __all__ = [
     "Policy",
     "ScoringPolicy",
     "Serving",
+    "facts_of",
     "load_policy",
     "make_policy",
-    "needs_training",
     "save_policy",
 ]

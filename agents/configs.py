@@ -1,8 +1,7 @@
 """What every agent that learns in the loop is trained with."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from recloop.agents.networks.features import NetworkConfig
 from recloop.encoders.base.errors import PolicyError
@@ -14,28 +13,28 @@ class AgentConfig:
 
     Args:
         steps: environment steps over all lanes; one is one action of one lane.
-        lanes: users simulated at once.
+        num_envs: users simulated at once, one a lane.
         learning_rate: of Adam at the start; falls linearly to zero.
         gamma: discount a slate, in [0, 1].
         max_grad_norm: longest gradient step.
         candidates: C, items retrieved to choose from; None for the retriever's default.
         validations: how often the policy is tried during training; the best one is kept.
-        validation_lanes: users it is tried on, always the same.
+        validation_episodes: of a trial, always with the same users.
         network: sizes.
     """
 
     steps: int = 200_000
-    lanes: int = 64
+    num_envs: int = 64
     learning_rate: float = 5e-4
     gamma: float = 0.9
     max_grad_norm: float = 5.0
     candidates: int | None = None
     validations: int = 10
-    validation_lanes: int = 128
+    validation_episodes: int = 128
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "lanes", "validations", "validation_lanes"):
+        for name in ("steps", "num_envs", "validations", "validation_episodes"):
             if getattr(self, name) < 1:
                 raise PolicyError(f"{name}={getattr(self, name)}; it must be at least 1")
         if not 0 <= self.gamma <= 1:
@@ -47,14 +46,5 @@ class AgentConfig:
         return False
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON; `of` undoes it."""
+        """As JSON; `with_settings` undoes it."""
         return asdict(self)
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Undo `as_dict`."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(facts) - known)
-        if unknown:
-            raise PolicyError(f"{cls.__name__} has no '{unknown[0]}'; it has {', '.join(sorted(known))}")
-        return cls(**{**facts, "network": NetworkConfig(**facts.get("network", {}))})

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from recloop.agents.facts import PolicyFacts
 from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
+from recloop.agents.settings import Config, with_settings
 from recloop.agents.slates import action_mask, best_slate
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.simulation.penalties import PenaltyConfig, Uncertainty
+from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
 
 Carry = Any
@@ -41,62 +43,68 @@ class FitOptions:
             users for supervised recommenders); None for its default.
         device: any torch device to train on.
         progress: show a progress bar.
-        pessimism: what an RL agent is charged for each unit of the training users' disagreement (`PenalisedReward`).
+        penalties: what an RL agent's training steps are charged and given on top of the reward.
         log: takes (tag, value, step) of training curves; None drops them.
         checkpoint: folder where a learner of ours keeps its training, and goes on from after an interruption.
         checkpoint_every: updates between two checkpoints.
         compile: compile what pays, where the learner knows how; falls back with a warning.
-        uncertainty: how the training users' disagreement is measured, `std` or `max`.
-        entropy_bonus: what an RL agent is given for each unit of the log's entropy where the user stands, likewise.
+        settings: what differs from the defaults of the policy's `config_class`, by name; text is read as its type.
     """
 
     seed: int = 0
     steps: int | None = None
     device: str = "cpu"
     progress: bool = False
-    pessimism: float = 0.0
+    penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
     log: Callable[[str, float, int], None] | None = None
     checkpoint: Path | None = None
     checkpoint_every: int = 50
     compile: bool = False
-    uncertainty: Uncertainty = "std"
-    entropy_bonus: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1:
             raise PolicyError(f"checkpoint_every={self.checkpoint_every}; keep a checkpoint every 1 or more updates")
         if self.steps is not None and self.steps < 1:
             raise PolicyError(f"steps={self.steps}; train for at least 1")
-        self.penalties  # noqa: B018 - raises for weights that no penalty may have
 
-    @property
-    def penalties(self) -> PenaltyConfig:
-        """What training steps are charged and given on top of the reward."""
-        return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
+    def over(self, config: Config, of: str, budget: str = "steps") -> Config:
+        """A policy's config with the budget and the settings asked for; the latter have the last word.
+
+        Args:
+            config: of the policy's `config_class`.
+            of: the policy's name, for messages.
+            budget: the field that `steps` replaces.
+        """
+        config = config if self.steps is None else replace(config, **{budget: self.steps})  # type: ignore[type-var]
+        return with_settings(config, self.settings, of)
 
 
-class Policy(ABC):
+class Policy(PolicyFacts, ABC):
     """Picks slates from observations.
 
     Only `act` must be written. Batched, on the device of the observation. A policy that learns from the world writes
-    `fit`; one with parameters writes `config`, `tensors` and `restore`, and can then be saved.
+    `fit`, and is held to train in the loop unless it says how it `trains`; one with parameters writes `config`,
+    `tensors` and `restore`, and can then be saved. `PolicyFacts` are what else a class says of itself.
 
     Attributes:
         name: what tables and TensorBoard call it.
         serving: what it takes to act outside any simulator; `make_policy` gives it where `fit` did not.
-        kind: key of the class in `recloop.agents.registry.KINDS`; empty for a class of your own, which a policy folder
-            names by its dotted path.
+        kind: what a policy folder calls the class: a name of the registry, or of `KINDS` there; empty for a class of
+            your own, which a folder names by its dotted path.
         reads_instruction: True for a policy that reads `observation["instruction"]`; for others `recommend` narrows
             the choice to what the instruction asks for.
-        privileged: True for a planner that is handed the users' true state instead of an observation; only for
-            truth worlds, never a competitor.
     """
 
     name: str = "policy"
     serving: Serving | None = None
     kind: ClassVar[str] = ""
-    privileged: ClassVar[bool] = False
     reads_instruction: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fit" in cls.__dict__ and "trains" not in cls.__dict__:
+            cls.trains = "loop"
 
     @abstractmethod
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
@@ -113,7 +121,7 @@ class Policy(ABC):
         """
         raise NotImplementedError(f"{self.name} has no log-probability")
 
-    def update(self, step: Any) -> None:  # noqa: B027 - most policies do not learn online
+    def update(self, step: Any) -> None:
         """Learn from one step online. Default: a policy that does not; frozen in comparisons unless asked."""
 
     @classmethod
@@ -214,6 +222,23 @@ class Policy(ABC):
                 "Serving.of(world)"
             )
         return self.serving
+
+
+class Trainer(PolicyFacts, ABC):
+    """Makes policies of another class: the name of an algorithm that `ActorPolicy`, say, knows nothing of.
+
+    Attributes:
+        name: in the registry, in tables and in checkpoints.
+        policy_class: of the policies that it makes.
+    """
+
+    name: ClassVar[str]
+    policy_class: ClassVar[type[Policy]]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, world: World, options: FitOptions) -> Policy:
+        """Train a policy in a world."""
 
 
 class ScoringPolicy(Policy):

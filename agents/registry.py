@@ -2,30 +2,32 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from recloop.agents.learners import LEARNERS
+from recloop.agents.facts import PolicyFacts, Trains
 from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import learn
-from recloop.agents.policy import FORMAT, FitOptions, Policy
+from recloop.agents.policy import FORMAT, FitOptions, Policy, Trainer
 from recloop.agents.serving import Serving
+from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError, RecloopError, unknown_name
 from recloop.encoders.base.storage import read_json, read_tensors
 from recloop.envs.world.world import World
 
 __all__ = [
-    "IN_LOOP",
-    "KINDS",
+    "ENTRY_POINTS",
     "POLICIES",
-    "RESUMABLE",
     "FitOptions",
-    "can_resume",
+    "check_settings",
+    "facts_of",
+    "known_policies",
     "load_policy",
     "make_policy",
-    "needs_training",
+    "names_of",
     "save_policy",
 ]
 
@@ -44,53 +46,85 @@ POLICIES = {
     "dnn": "recloop.agents.baselines.dnn:DNNPolicy",
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
     "planner": "recloop.agents.baselines.planner:PlannerPolicy",
-    "ppo": "recloop.agents.sb3:ppo",
-    "ppo-proto": "recloop.agents.sb3:ppo_proto",
-    "dqn": "recloop.agents.sb3:dqn",
-    "maskable-ppo": "recloop.agents.sb3:maskable_ppo",
-    "reinforce-logged": "recloop.agents.learners.logged.reinforce:reinforce_logged",
-    **LEARNERS,
+    "ppo": "recloop.agents.sb3.training:SlatePPO",
+    "ppo-proto": "recloop.agents.sb3.training:ProtoPPO",
+    "dqn": "recloop.agents.sb3.training:ItemDQN",
+    "maskable-ppo": "recloop.agents.sb3.training:PickPPO",
+    "recloop-ppo": "recloop.agents.learners.on_policy.ppo:PPO",
+    "a2c": "recloop.agents.learners.on_policy.a2c:A2C",
+    "reinforce": "recloop.agents.learners.on_policy.reinforce:Reinforce",
+    "reinforce-logged": "recloop.agents.learners.logged.reinforce:LoggedReinforce",
+    "double-dqn": "recloop.agents.learners.off_policy.double_dqn:DoubleDQN",
+    "slateq": "recloop.agents.learners.off_policy.slate_q:SlateQ",
+    "ddpg": "recloop.agents.learners.off_policy.wolpertinger:DDPG",
+    "td3": "recloop.agents.learners.off_policy.wolpertinger:TD3",
+    "sac": "recloop.agents.learners.off_policy.sac:SAC",
+    "hac": "recloop.agents.learners.off_policy.hac:HAC",
 }
-"""Name -> dotted path of a `Policy` class, whose `fit` is used, of a `Learner` class, which is trained by
-`recloop.agents.learners.loop.learn`, or of a callable `(world, options) -> Policy`."""
-
-IN_LOOP = frozenset({"ppo", "ppo-proto", "dqn", "maskable-ppo", *LEARNERS})
-"""The names of `POLICIES` that are trained in the loop: steps are the environment's, penalties are charged."""
-
-TRAINED = frozenset({"dnn", "sasrec", "reinforce-logged", *IN_LOOP})
-"""The names of `POLICIES` whose making is training: it takes time, and another seed gives another policy."""
-
-RESUMABLE = frozenset({"reinforce-logged", *LEARNERS})
-"""The names of `POLICIES` whose trainings keep checkpoints."""
+"""Name -> dotted path of a `Policy` class, whose `fit` is used, of a `Trainer`, or of a `Learner`, which is trained by
+`recloop.agents.learners.loop.learn`. What is true of each stands with the class: see `PolicyFacts`."""
 
 KINDS = {
-    "random": "recloop.agents.baselines.random_items:RandomPolicy",
-    "popularity": "recloop.agents.baselines.popularity:PopularityPolicy",
-    "greedy": "recloop.agents.baselines.greedy:GreedyPolicy",
-    "content": "recloop.agents.baselines.content:ContentPolicy",
-    "last-item": "recloop.agents.baselines.content:LastItemPolicy",
-    "instructed": "recloop.agents.baselines.instructed:InstructedPolicy",
-    "worst-first": "recloop.agents.baselines.popularity:WorstFirstPolicy",
-    "exploring-greedy": "recloop.agents.baselines.greedy_variants:ExploringGreedyPolicy",
-    "diversified-greedy": "recloop.agents.baselines.greedy_variants:DiversifiedGreedyPolicy",
-    "dnn": "recloop.agents.baselines.dnn:DNNPolicy",
-    "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
     "actor": "recloop.agents.networks.policy:ActorPolicy",
     "sb3": "recloop.agents.networks.policy:ActorPolicy",
-    "slateq": "recloop.agents.learners.off_policy.slate_q:SlateQPolicy",
     "wolpertinger": "recloop.agents.learners.off_policy.wolpertinger:WolpertingerPolicy",
-    "sac": "recloop.agents.learners.off_policy.sac:SACPolicy",
-    "hac": "recloop.agents.learners.off_policy.hac:HACPolicy",
 }
-"""Kind -> dotted path of the classes that a policy folder may hold; `sb3` is what `actor` was called before."""
+"""What a policy folder may hold besides what `POLICIES` name; `sb3` is what `actor` was called before."""
+
+ENTRY_POINTS = "recloop.policies"
+"""Entry-point group under which an installed package offers policies."""
+
+
+class _Saved(PolicyFacts):
+    """A policy in a folder: whatever it was, it is trained."""
+
+
+class _Function(PolicyFacts):
+    """A callable of your own, which says nothing of itself."""
+
+    trains: ClassVar[Trains] = "loop"
+
+
+def known_policies() -> dict[str, str]:
+    """Name -> dotted path of what is registered here or offered by an installed package; nothing is imported."""
+    return {**{point.name: point.value for point in entry_points(group=ENTRY_POINTS)}, **POLICIES}
+
+
+def names_of(**facts: object) -> list[str]:
+    """The known policies of which all these facts hold (`resumable=True`), sorted; imports them all."""
+    known = {name: facts_of(name) for name in sorted(known_policies())}
+    return [name for name, told in known.items() if all(getattr(told, fact) == is_ for fact, is_ in facts.items())]
+
+
+def facts_of(name: str | Path) -> type[PolicyFacts]:
+    """What is true of a policy before it is made.
+
+    Args:
+        name: as `make_policy` takes it; of a folder nothing is read.
+
+    Raises:
+        PolicyError: an unknown name (suggests the nearest), or a path that cannot be imported.
+    """
+    if _is_folder(name):
+        return _Saved
+    found = _import(_path_of(str(name)))
+    return found if isinstance(found, type) and issubclass(found, PolicyFacts) else _Function
+
+
+def check_settings(name: str | Path, settings: Mapping[str, Any]) -> None:
+    """Raise `RecloopError` for settings that a policy does not have, before anything is trained."""
+    config_class = facts_of(name).config_class
+    if config_class is None:
+        raise PolicyError(f"policy '{name}' has no settings, not even {', '.join(settings)}; leave them out")
+    with_settings(config_class(), settings, str(name))
 
 
 def make_policy(name: str | Path, world: World, options: FitOptions | None = None, *, trust: bool = False) -> Policy:
     """A policy that can act in `world`.
 
     Args:
-        name: a name of `POLICIES`, a dotted path `my_package.module:MyPolicy` of a `Policy` or `Learner` class or of
-            a callable `(world, options) -> Policy`, or a folder that `save_policy` wrote.
+        name: a name of `known_policies()`, a dotted path `my_package.module:MyPolicy` of a `Policy`, `Trainer` or
+            `Learner` class or of a callable `(world, options) -> Policy`, or a folder that `save_policy` wrote.
         world: the world to act in.
         options: how to train it; default `FitOptions()`.
         trust: whether a folder may name a class of its own to import.
@@ -104,7 +138,10 @@ def make_policy(name: str | Path, world: World, options: FitOptions | None = Non
         policy = load_policy(name, trust=trust)
         _check_same_world(policy, world, text)
         return policy
-    policy = _maker(text)(world, options or FitOptions())
+    options = options or FitOptions()
+    if options.settings:
+        check_settings(text, options.settings)
+    policy = _maker(text)(world, options)
     if not isinstance(policy, Policy):
         raise PolicyError(f"{text} gave a {type(policy).__name__}; it must give a recloop.agents.Policy")
     if policy.serving is None:
@@ -114,32 +151,11 @@ def make_policy(name: str | Path, world: World, options: FitOptions | None = Non
     return policy
 
 
-def needs_training(name: str | Path) -> bool:
-    """Whether making this policy is training, so that it depends on the seed; a saved one is already trained."""
-    if _is_folder(name):
-        return False
-    if str(name) in POLICIES:
-        return str(name) in TRAINED
-    found = _import(_path_of(str(name)))
-    if isinstance(found, type) and issubclass(found, Policy):
-        return cast(Any, found.fit).__func__ is not cast(Any, Policy.fit).__func__
-    return True
-
-
-def can_resume(name: str | Path) -> bool:
-    """Whether its training keeps checkpoints: one of `RESUMABLE`, or a `Learner` of your own."""
-    if _is_folder(name):
-        return False
-    if str(name) in POLICIES:
-        return str(name) in RESUMABLE
-    found = _import(_path_of(str(name)))
-    return isinstance(found, type) and issubclass(found, Learner)
-
-
 def save_policy(policy: Policy, folder: Path | str) -> None:
     """Write `policy.json`, `weights.safetensors` and `serving/`; the folder is replaced whole or not at all."""
-    if policy.kind and policy.kind not in KINDS:
-        raise PolicyError(unknown_name(f"kind of {type(policy).__name__}", policy.kind, KINDS))
+    known = {**known_policies(), **KINDS}
+    if policy.kind and policy.kind not in known:
+        raise PolicyError(unknown_name(f"kind of {type(policy).__name__}", policy.kind, known))
     policy.save(folder)
 
 
@@ -168,6 +184,7 @@ def _load(folder: Path, trust: bool) -> Policy:
     if facts["format"] > FORMAT:
         raise PolicyError(f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop")
     found = _import(_trusted_path(facts["kind"], folder, trust))
+    found = getattr(found, "policy_class", found)  # what a learner gives
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise PolicyError(f"{folder} names {facts['kind']}, which is not a Policy class")
     serving = Serving.load(folder / "serving")
@@ -180,10 +197,11 @@ def _load(folder: Path, trust: bool) -> Policy:
 
 
 def _trusted_path(kind: str, folder: Path, trust: bool) -> str:
-    if kind in KINDS:
-        return KINDS[kind]
+    known = {**known_policies(), **KINDS}
+    if kind in known:
+        return known[kind]
     if ":" not in kind:
-        raise PolicyError(f"{folder}: {unknown_name('kind of policy', kind, KINDS)}")
+        raise PolicyError(f"{folder}: {unknown_name('kind of policy', kind, known)}")
     if not trust:
         raise PolicyError(
             f"{folder} asks to import {kind}, which runs code of its own; if you know where the folder is from, pass "
@@ -205,29 +223,31 @@ def _is_folder(name: str | Path) -> bool:
     text = str(name)
     if isinstance(name, Path) or (Path(text) / "policy.json").exists():
         return True
-    return text not in POLICIES and ":" not in text and (os.sep in text or Path(text).is_dir())
+    return text not in known_policies() and ":" not in text and (os.sep in text or Path(text).is_dir())
 
 
 def _maker(name: str) -> Maker:
     found = _import(_path_of(name))
-    if isinstance(found, type) and issubclass(found, Policy):
+    if isinstance(found, type) and issubclass(found, Policy | Trainer):
         return found.fit
     if isinstance(found, type) and issubclass(found, Learner):
         return partial(learn, found)
     if not callable(found):
         raise PolicyError(
-            f"{name} is a {type(found).__name__}; give a Policy class, a Learner class or a callable (world, options)"
+            f"{name} is a {type(found).__name__}; give a class of policies, trainers or learners, or a callable "
+            "(world, options)"
         )
     return cast(Maker, found)
 
 
 def _path_of(name: str) -> str:
-    if name in POLICIES:
-        return POLICIES[name]
+    known = known_policies()
+    if name in known:
+        return known[name]
     if ":" in name:
         return name
     raise PolicyError(
-        f"{unknown_name('policy', name, POLICIES)}; or give a policy folder or a dotted path my_module:MyPolicy"
+        f"{unknown_name('policy', name, known)}; or give a policy folder or a dotted path my_module:MyPolicy"
     )
 
 

@@ -2,10 +2,11 @@
 
 import torch
 
-from recloop.agents.policy import Policy
+from recloop.agents.policy import Carry, Policy
 from recloop.envs.interaction.observation import DEFAULT_KEYS
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.rollout import Picked, rollout
 from recloop.envs.world.world import World
 
 _SEED = 715_517
@@ -13,7 +14,7 @@ _SEED = 715_517
 _POLICY_SEED = 715_518
 
 
-class Validation:
+class PolicyValidation:
     """Mean return of one episode a lane in the validation simulator, or in the training one where there is no other.
 
     Args:
@@ -41,14 +42,14 @@ class Validation:
         """Sum of rewards until the lane's first episode ends, mean over lanes."""
         core = self.core
         core.reset()
-        running = torch.ones(core.batch, dtype=torch.bool, device=core.device)
         total = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
-        carry = None
-        while bool(running.any()):
-            # Luck of the policy's own: the core's draws are the users' and not for a policy to see.
-            draw = Draw.at(_POLICY_SEED, core.lanes, core.episode, core.past.step)
-            slate, carry = policy.act(core.observe(), carry, core.slate_size, draw)
-            step = core.step(slate)
-            total += step.reward * running
-            running &= ~(step.terminated | step.truncated)
+        for step in rollout(core, lambda core, carry: _picked(policy, core, carry)):
+            total += step.transition.reward * step.alive
         return float(total.mean())
+
+
+def _picked(policy: Policy, core: Core, carry: Carry) -> Picked:
+    # Luck of the policy's own: the core's draws are the users' and not for a policy to see.
+    draw = Draw.at(_POLICY_SEED, core.lanes, core.episode, core.past.step)
+    slate, carry = policy.act(core.observe(), carry, core.slate_size, draw)
+    return Picked(slate, carry=carry)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from recloop.experiments.commands.compare import CompareConfig
     from recloop.experiments.commands.train import TrainConfig
     from recloop.experiments.comparison.claims import Claim, Level, claims_of
-    from recloop.experiments.comparison.evaluate import Evaluator, Rollout, rollout
+    from recloop.experiments.comparison.evaluate import Evaluator, Rollout, evaluate
     from recloop.experiments.comparison.results import Comparison
 
 _HOMES = {
@@ -22,7 +22,7 @@ _HOMES = {
     "Rollout": "comparison.evaluate",
     "TrainConfig": "commands.train",
     "claims_of": "comparison.claims",
-    "rollout": "comparison.evaluate",
+    "evaluate": "comparison.evaluate",
 }
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "Rollout",
     "TrainConfig",
     "claims_of",
-    "rollout",
+    "evaluate",
 ]
 
 

@@ -90,7 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     module_name, _, settings = COMMANDS[name][0].partition(":")
 
     def run() -> None:
-        module = importlib.import_module(module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as missing:
+            if missing.name not in ("recloop.experiments.bench", module_name):
+                raise
+            _fail(f"recloop {name} is not part of the installed package; run it in a checkout (pip install -e .)")
         _parse_and_run(getattr(module, settings), module.main, f"recloop {name}", given[1:])
 
     guarded(run)
@@ -131,6 +136,9 @@ def _parse_and_run(
             config = tyro.cli(settings, prog=prog, args=arguments, use_underscores=False)
     except SystemExit as stop:
         if stop.code in (0, None):
+            more = getattr(settings, "further_help", None)
+            if more is not None:
+                print(more(sys.argv[1:] if arguments is None else arguments))
             raise
         _fail(_one_line(said.getvalue()))
     command(config)

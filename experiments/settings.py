@@ -1,18 +1,14 @@
 """What the commands' settings share: limits that are checked, and YAML."""
 
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
+from recloop.agents.settings import assignments
 from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.encoders.base.storage import replacing_file
-
-Config = TypeVar("Config")
 
 
 def at_least(limit: int, **values: int | None) -> None:
@@ -46,22 +42,38 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
         part.write_text(yaml.safe_dump(_plain(dict(settings)), sort_keys=False, allow_unicode=True), "utf-8")
 
 
-def read_settings(kind: type[Config], path: Path) -> Config:
-    """A config dataclass from YAML; `RecloopError` names an unknown field."""
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings by name from a YAML file, for `with_settings`."""
     try:
         facts = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise RecloopError(f"{path} is missing; name a config.yaml that a run wrote") from None
+        raise RecloopError(f"{path} is missing; name a YAML file of settings, one `name: value` a line") from None
     except yaml.YAMLError as error:
         raise RecloopError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(facts, dict) or not is_dataclass(kind):
-        raise RecloopError(f"{path} holds no settings; name a config.yaml that a run wrote")
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in fields(kind)]
-    for name in facts:
-        if name not in known:
-            raise RecloopError(f"{path}: {unknown_name('setting', str(name), known)}")
-    return kind(**{name: _typed(value, hints[name]) for name, value in facts.items()})
+    if not isinstance(facts, dict):
+        raise RecloopError(f"{path} holds no settings; write one `name: value` a line")
+    return {str(name): value for name, value in facts.items()}
+
+
+def given_settings(file: Path | None, assigned: Sequence[str]) -> dict[str, Any]:
+    """What `--config FILE` and `--set name=value ...` give; the latter goes over the former."""
+    return {**(read_settings(file) if file is not None else {}), **assignments(assigned)}
+
+
+def settings_by_policy(given: Mapping[str, Any], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings named `policy.setting`, or mappings by policy, as settings by policy.
+
+    >>> settings_by_policy({"a2c": {"gamma": 0.5}, "a2c.network.hidden": "8"}, ["ppo", "a2c"])
+    {'a2c': {'gamma': 0.5, 'network.hidden': '8'}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        of = max((label for label in labels if f"{name}.".startswith(f"{label}.")), key=len, default=None)
+        rest = name[len(of) + 1 :] if of is not None else ""
+        if of is None or not (rest or isinstance(value, Mapping)):
+            raise RecloopError(f"{unknown_name('policy', name.split('.')[0], labels)}; write policy.setting=value")
+        found.setdefault(of, {}).update({rest: value} if rest else value)
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -70,13 +82,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """YAML's plain value as the field's type: paths and tuples."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, str) and Path in options:
-        return Path(value)
-    return value

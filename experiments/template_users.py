@@ -19,7 +19,7 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.per_user import PerUserSimulator, item_luck
 from recloop.envs.world.world import World
-from recloop.experiments.comparison.evaluate import rollout
+from recloop.experiments.comparison.evaluate import evaluate
 from recloop.experiments.settings import at_least
 
 
@@ -54,7 +54,7 @@ class TemplateConfig:
     """World folder whose catalogue and users to use; it must have the same signals. Default the built-in one."""
     steps: int = 6000
     """Environment steps of PPO."""
-    lanes: int = 100
+    episodes: int = 100
     """Users each policy is tried on."""
     seed: int = 0
     """Of all randomness."""
@@ -63,7 +63,7 @@ class TemplateConfig:
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
 
 
 def main(config: TemplateConfig) -> dict[str, float]:
@@ -79,7 +79,7 @@ def main(config: TemplateConfig) -> dict[str, float]:
     values = {}
     for name in ("random", "ppo"):
         policy = make_policy(name, world, options)
-        values[name] = float(rollout(policy, world, users, lanes=config.lanes, seed=config.seed).value.mean())
+        values[name] = float(evaluate(policy, world, users, episodes=config.episodes, seed=config.seed).value.mean())
         print(f"{name}: {values[name]:.2f} clicks an episode")
         if name == "ppo" and config.out is not None:
             save_policy(policy, config.out)

@@ -3,7 +3,11 @@
 import ast
 import doctest
 import pkgutil
+import subprocess
+import sys
 import tomllib
+from collections import Counter
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("encoders", "envs", "agents", "experiments")
 """Each may import itself and those before it."""
+CHECKOUT_ONLY = ("recloop.experiments.studies", "recloop.experiments.bench")
+"""What measures recloop itself is not installed with it."""
+MOST_FILES = 15
 
 
 def _imports(source: Path) -> set[str]:
@@ -43,7 +50,47 @@ def test_every_package_on_disk_is_listed() -> None:
         for room in ROOMS
         for source in (ROOT / room).rglob("*.py")
     }
-    assert sorted(on_disk) == sorted(listed)
+    installed = {name for name in on_disk if not name.startswith(CHECKOUT_ONLY)}
+    assert sorted({"recloop", *installed}) == sorted(listed)
+
+
+@pytest.mark.parametrize("top", [*ROOMS, "tests"])
+def test_a_folder_can_be_taken_in_at_a_glance(top: str) -> None:
+    files = Counter(str(source.parent.relative_to(ROOT)) for source in (ROOT / top).rglob("*.py"))
+    assert {folder: count for folder, count in files.items() if count > MOST_FILES} == {}
+
+
+def test_the_front_door_leads_somewhere() -> None:
+    import recloop
+
+    assert all(getattr(recloop, name) is not None for name in recloop.__all__)
+    assert set(recloop.__all__) <= set(dir(recloop))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = recloop.nothing
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import recloop", ("torch", "gymnasium", "numpy")),
+        ("import recloop.envs", ("torch", "sklearn", "pandas")),
+        ("from recloop.envs import Core, World, built_in_world", ("sklearn", "torch._dynamo", "matplotlib")),
+        ("from recloop import load_policy, make_policy", ("sklearn", "torch._dynamo", "matplotlib")),
+        ("from recloop.experiments.cli import main; main(['--help'])", ("torch", "gymnasium", "numpy", "tyro")),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_used(code: str, absent: tuple[str, ...]) -> None:
+    check = f"{code}; import sys; print([name for name in {absent} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_supervised_fits_share_one_loop() -> None:
+    """Only the learners of RL move weights themselves; every other fit goes through `encoders/base/fit.py`."""
+    rooms = ("encoders", "envs", "agents/baselines", "experiments")
+    sources = [source for room in rooms for source in (ROOT / room).rglob("*.py")]
+    loops = [str(source.relative_to(ROOT)) for source in sources if ".backward(" in source.read_text(encoding="utf-8")]
+    assert loops == ["encoders/base/fit.py"]
 
 
 def test_no_drawers_without_a_name() -> None:
@@ -57,3 +104,44 @@ def test_examples_in_docstrings(room: str) -> None:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         failed, _ = doctest.testmod(import_module(module.name))
         assert failed == 0, module.name
+
+
+def _modules() -> dict[str, Path]:
+    sources = [source for room in ROOMS for source in (ROOT / room).rglob("*.py")]
+    named = {"recloop." + ".".join(s.relative_to(ROOT).with_suffix("").parts): s for s in sources}
+    return {name.removesuffix(".__init__"): source for name, source in named.items()}
+
+
+def test_no_import_cycle() -> None:
+    """Imports inside functions and for type checkers count; what an `__init__` re-exports only for these does not."""
+    modules = _modules()
+    graph: dict[str, set[str]] = {}
+    for name, source in modules.items():
+        found = set()
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= (inner & modules.keys()) or {node.module}
+        graph[name] = found - {name}
+    TopologicalSorter(graph).prepare()  # CycleError names the modules of a cycle
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, source in _modules().items():
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def test_a_core_is_stepped_in_few_places() -> None:
+    """Everybody else acts through the one rollout."""
+    allowed = {"envs/simulation/driver.py", "envs/simulation/rollout.py", "agents/learners/loop.py"}
+    calls = {
+        str(source.relative_to(ROOT))
+        for room in ROOMS
+        for source in (ROOT / room).rglob("*.py")
+        if "core.step(" in source.read_text(encoding="utf-8")
+    }
+    assert {path for path in calls - allowed if not path.startswith(("envs/skins/", "experiments/bench/"))} == set()

@@ -37,13 +37,13 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_your_own_users_keep_the_contract(modules: Path) -> None:
     simulator = find_simulator("my_users:MoodyUsers")()
     check_users(simulator, built_in_world())
-    arena = Evaluator(built_in_world(), simulator, lanes=20)
+    arena = Evaluator(built_in_world(), simulator, episodes=20)
     assert arena.run(make_policy("popularity", built_in_world())).length.mean() > 1
 
 
 def test_your_own_policy_beats_random(modules: Path) -> None:
     world = built_in_world()
-    arena = Evaluator(world, "truth", lanes=300)
+    arena = Evaluator(world, "truth", episodes=300)
     mine, random = (arena.run(make_policy(name, world)).value.mean() for name in ("my_policy:Nearest", "random"))
     assert mine > random
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.envs.interaction.observation import Observation
@@ -26,6 +27,8 @@ class ContentPolicy(ScoringPolicy):
 
     name = "content"
     kind = "content"
+    trains: ClassVar[Trains] = "no"
+    deterministic: ClassVar[bool] = True
     newest: ClassVar[int | None] = None
     """How many of the newest consumed items count; None for all that the observation holds."""
 

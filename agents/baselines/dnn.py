@@ -3,16 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import FitLoop, Pass, fit, shuffled
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.world.world import World
 
@@ -88,6 +89,8 @@ class DNNPolicy(ScoringPolicy):
 
     name = "dnn"
     kind = "dnn"
+    trains: ClassVar[Trains] = "log"
+    config_class: ClassVar[type[DNNConfig]] = DNNConfig
 
     def __init__(self, net: DNN, config: DNNConfig) -> None:
         self.net, self.settings = net.eval(), config
@@ -95,7 +98,7 @@ class DNNPolicy(ScoringPolicy):
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:
         """Learn the next item of the world's train users from the states before; `options.steps` are passes."""
-        config = DNNConfig(epochs=options.steps or DNNConfig.epochs)
+        config = options.over(DNNConfig(), cls.name, "epochs")
         encoder = world.state_encoder
         device = torch.device(options.device)
         net = DNN(encoder.out_items.cpu(), encoder.popularity.cpu(), config.hidden, options.seed).to(device)
@@ -148,28 +151,34 @@ def _fit(net: DNN, world: World, config: DNNConfig, options: FitOptions) -> None
     users = users[torch.randperm(len(users), generator=generator)]
     held_out = users[: int(len(users) * config.held_out)]
     train = users[len(held_out) :]
-    optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate)
-    steps = config.epochs * -(-len(train) // config.batch_users)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    best, kept = math.inf, {name: value.clone() for name, value in net.state_dict().items()}
-    for epoch in tqdm(range(config.epochs), desc="dnn", unit="pass", disable=not options.progress):
-        total, asked = 0.0, 0
-        for batch in torch.split(train[torch.randperm(len(train), generator=generator)], config.batch_users):
-            loss, count = _loss(net, world, batch, config)
-            optimiser.zero_grad(set_to_none=True)
-            (loss / count).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            total, asked = total + float(loss.detach()), asked + count
-        with torch.no_grad():
-            parts = [_loss(net, world, b, config) for b in torch.split(held_out, config.batch_users)]
-        held = sum(float(loss) for loss, _ in parts) / max(sum(count for _, count in parts), 1)
+    loop = FitLoop(
+        passes=config.epochs,
+        learning_rate=config.learning_rate,
+        schedule="cosine",
+        steps_a_pass=-(-len(train) // config.batch_users),
+        summed=True,
+    )
+
+    def held_out_loss() -> float:
+        parts = [_loss(net, world, batch, config) for batch in torch.split(held_out, config.batch_users)]
+        return sum(float(loss) for loss, _ in parts) / max(sum(count for _, count in parts), 1)
+
+    def log(one: Pass) -> None:
         if options.log is not None:
-            options.log("train/loss", total / asked, epoch)
-            options.log("train/held_out_loss", held, epoch)
-        if held < best or not len(held_out):
-            best, kept = held, {name: value.clone() for name, value in net.state_dict().items()}
-    net.load_state_dict(kept)
+            options.log("train/loss", one.loss, one.number)
+            options.log("train/held_out_loss", one.held_out, one.number)
+
+    fit(
+        net,
+        loop,
+        lambda: (train[rows] for rows in shuffled(len(train), config.batch_users, generator)),
+        lambda batch: _loss(net, world, batch, config),
+        held_out_loss if len(held_out) else None,
+        log=log,
+        name="dnn",
+        progress=options.progress,
+        error=PolicyError,
+    )
 
 
 def _loss(net: DNN, world: World, users: Tensor, config: DNNConfig) -> tuple[Tensor, int]:

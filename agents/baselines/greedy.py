@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import Carry, FitOptions, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask, best_slate
@@ -61,6 +62,8 @@ class GreedyPolicy(Policy):
 
     name = "greedy"
     kind = "greedy"
+    trains: ClassVar[Trains] = "no"
+    deterministic: ClassVar[bool] = True
 
     def __init__(self, serving: Serving) -> None:
         model = serving.world.user_model

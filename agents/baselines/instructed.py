@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
@@ -33,6 +34,8 @@ class InstructedPolicy(ScoringPolicy):
 
     name = "instructed"
     kind = "instructed"
+    trains: ClassVar[Trains] = "no"
+    deterministic: ClassVar[bool] = True
     reads_instruction: ClassVar[bool] = True
 
     def __init__(self, state_encoder: StateEncoder, instruction: InstructionEncoder, weight: float = 2.0) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from recloop.agents.baselines.lookahead import Lookahead, lookahead_slates
+from recloop.agents.facts import Trains
 from recloop.agents.policy import Carry, FitOptions, Policy
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation
@@ -36,6 +37,8 @@ class PlannerPolicy(Policy):
     """
 
     name = "planner"
+    trains: ClassVar[Trains] = "no"
+    deterministic: ClassVar[bool] = True
     privileged: ClassVar[bool] = True
 
     def __init__(self, farsighted: bool = True) -> None:

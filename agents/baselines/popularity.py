@@ -1,10 +1,11 @@
 """The recommender everyone has: what most train users consumed."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.envs.interaction.observation import Observation
@@ -20,6 +21,8 @@ class PopularityPolicy(ScoringPolicy):
 
     name = "popularity"
     kind = "popularity"
+    trains: ClassVar[Trains] = "no"
+    deterministic: ClassVar[bool] = True
 
     def __init__(self, counts: Tensor) -> None:
         self.counts = counts

@@ -1,18 +1,24 @@
 """SASRec: self-attention over what a user consumed, trained to name the next item."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recloop.agents.baselines.next_item import without_last
+from recloop.agents.facts import Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import FitLoop, Pass, fit
 from recloop.envs.interaction.observation import Observation
+from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.world import World
 
 _FEWEST_PASSES, _MOST_ITEMS = 3, 4_000_000
@@ -124,6 +130,8 @@ class SASRecPolicy(ScoringPolicy):
 
     name = "sasrec"
     kind = "sasrec"
+    trains: ClassVar[Trains] = "log"
+    config_class: ClassVar[type[SASRecConfig]] = SASRecConfig
 
     def __init__(self, model: SASRec) -> None:
         self.model = model.eval()
@@ -135,8 +143,6 @@ class SASRecPolicy(ScoringPolicy):
         `options.steps` are passes over them; default 20, fewer on large logs so that about four million items are
         read in all, some minutes on one core.
         """
-        from recloop.agents.baselines.sasrec_training import train_sasrec
-
         users = world.users.rows("train").numpy()
         passes = max(_FEWEST_PASSES, _MOST_ITEMS // max(int(world.sequences.lengths[users].sum()), 1))
         config = SASRecConfig(
@@ -164,6 +170,80 @@ class SASRecPolicy(ScoringPolicy):
         model = SASRec(serving.catalogue_size, SASRecConfig(**config))
         model.load_state_dict(dict(tensors))
         return cls(model)
+
+
+def train_sasrec(
+    sequences: Sequences, users: Ints, config: SASRecConfig | None = None, options: FitOptions | None = None
+) -> SASRec:
+    """Train on the given users; the weights of the pass with the best held-out loss are kept.
+
+    Equal bits for equal arguments, device and threads, unless `config.seconds` cuts the run.
+
+    Args:
+        sequences: what the users consumed; of every other user nothing is read.
+        users: int64 (U,) whom to learn from.
+        config: sizes and training.
+        options: seed, device, progress bar and log; `steps` replaces `config.epochs`, `settings` the rest. Logs
+            `sasrec/loss`, `sasrec/held_out_loss` (both nats an item) and `sasrec/learning_rate` a pass.
+
+    Raises:
+        PolicyError: where the users consumed nothing.
+    """
+    options = options or FitOptions()
+    config = options.over(config or SASRecConfig(), "sasrec", "epochs")
+    users = users[sequences.lengths[users] > 0]
+    if not len(users):
+        raise PolicyError("the train users consumed nothing; SASRec needs at least one sequence")
+    rng = np.random.default_rng(options.seed)
+    held = _held_out(sequences, users, config.held_out, rng)
+    kept = without_last(sequences, held)
+    model = SASRec(sequences.catalogue_size, config, options.seed)
+    with torch.no_grad():
+        counts = torch.from_numpy(kept.popularity(users))
+        model.bias.copy_(torch.log((counts + 1) / (counts.sum() + len(counts))))
+    model = model.to(checked_device(options.device))
+    noise = torch.Generator(model.bias.device).manual_seed(options.seed)
+
+    def loss(items: Tensor) -> tuple[Tensor, float]:
+        target = items < model.catalogue_size
+        hidden = model(items[:, :-1], noise)
+        return F.cross_entropy(model.logits(hidden[target]), items[target]), float(target.sum())
+
+    def log(one: Pass) -> None:
+        if options.log is not None:
+            options.log("sasrec/loss", one.loss, one.number + 1)
+            options.log("sasrec/held_out_loss", one.held_out, one.number + 1)
+            options.log("sasrec/learning_rate", one.learning_rate, one.number + 1)
+
+    steps_a_pass = max(1, round(float(kept.lengths[users].sum()) / config.batch_items))
+    loop = FitLoop(
+        passes=config.epochs,
+        learning_rate=config.learning_rate,
+        betas=(0.9, 0.98),
+        schedule="warm-cosine",
+        warmup=min(100, 1 + steps_a_pass * config.epochs // 20),
+        steps_a_pass=steps_a_pass,
+        clip=1.0,
+        patience=config.patience,
+        seconds=config.seconds,
+    )
+    decayed = {name for name, weight in model.named_parameters() if name.startswith("blocks") and weight.dim() > 1}
+    fit(
+        model,
+        loop,
+        lambda: _batches(model, kept, users, rng),
+        loss,
+        (lambda: _held_out_loss(model, sequences, held)) if len(held) else None,
+        groups=[
+            {"params": [w for n, w in model.named_parameters() if n in decayed], "weight_decay": config.weight_decay},
+            {"params": [w for n, w in model.named_parameters() if n not in decayed], "weight_decay": 0.0},
+        ],
+        log=log,
+        name="sasrec",
+        progress=options.progress,
+        error=PolicyError,
+    )
+    return model.eval()
 
 
 class _Block(nn.Module):
@@ -210,3 +290,53 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
         layer.weight.copy_((torch.rand(outputs, inputs, generator=generator) * 2 - 1) * bound)
         layer.bias.zero_()
     return layer
+
+
+def _batches(model: SASRec, kept: Sequences, users: Ints, rng: np.random.Generator) -> Iterator[Tensor]:
+    """Windows of all users in a new order, of like length together: int64 (B, T), empty places N at the end."""
+    owner, first, size = _windows(kept.lengths[users], model.config.length, rng)
+    order = np.lexsort((rng.random(len(size)), size))
+    ends = np.cumsum(size[order]) // model.config.batch_items
+    groups = np.split(order, np.flatnonzero(np.diff(ends)) + 1)
+    for place in rng.permutation(len(groups)):
+        group = groups[place]
+        width = int(size[group].max())
+        starts = kept.offsets[users[owner[group]]] + first[group]
+        steps = np.arange(width)
+        held = steps < size[group][:, None]
+        rows = np.where(held, starts[:, None] + steps, 0)
+        items = np.where(held, kept.items[rows], kept.catalogue_size)
+        yield torch.from_numpy(items).to(model.bias.device)
+
+
+def _held_out_loss(model: SASRec, sequences: Sequences, held: Ints) -> float:
+    """Mean nats of the held-out last items."""
+    total, device = 0.0, model.bias.device
+    for chunk in np.array_split(held, -(-len(held) // 256)):
+        ends = sequences.lengths[chunk] - 1
+        history, _ = sequences.last(chunk, model.config.length, ends)
+        target = torch.from_numpy(sequences.items[sequences.offsets[chunk] + ends]).to(device)
+        total += float(F.cross_entropy(model.scores(history.to(device)), target, reduction="sum"))
+    return total / len(held)
+
+
+def _held_out(sequences: Sequences, users: Ints, share: float, rng: np.random.Generator) -> Ints:
+    """Users whose last item is held out: a share of those with three items or more, rising."""
+    able = users[sequences.lengths[users] >= 3]
+    chosen: Ints = np.sort(rng.permutation(able)[: round(share * len(able))])
+    return chosen
+
+
+def _windows(lengths: Ints, length: int, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Cut sequences into windows of at most `length` at random places, each item in exactly one.
+
+    Returns int64 (W,): the owner's place in `lengths`, the first item, and the number of items.
+    """
+    newest = np.minimum(rng.integers(1, length + 1, len(lengths)), lengths)
+    newest = np.where(lengths <= length, lengths, newest)
+    more = -(-(lengths - newest) // length)  # windows before the newest one
+    owner = np.repeat(np.arange(len(lengths)), more + 1)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(more + 1) - (more + 1), more + 1)  # 0 is the newest
+    end = lengths[owner] - np.where(number == 0, 0, newest[owner] + (number - 1) * length)
+    size = np.where(number == 0, newest[owner], np.minimum(length, end))
+    return owner, end - size, size

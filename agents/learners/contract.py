@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recloop.agents.configs import AgentConfig
+from recloop.agents.facts import PolicyFacts, Trains
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import Policy
 from recloop.agents.serving import Serving
@@ -86,7 +87,7 @@ class Step:
     next_observation: Observation
 
 
-class Learner(ABC):
+class Learner(PolicyFacts, ABC):
     """One algorithm, on one device, without a host synchronisation in `act` and `keep`.
 
     The loop calls `act` and `keep` `horizon` times, then `update`; see `recloop.agents.learners.loop`.
@@ -97,7 +98,7 @@ class Learner(ABC):
 
     Attributes:
         name: what registry, tables and checkpoints call it.
-        settings: the class of its config.
+        policy_class: of the policies that it gives.
         keys: observation keys it reads, besides `profile` where users have one and `action_mask` where this world
             consumes nothing twice.
         chooses_candidates: True where it needs `task.retriever`; `seen["candidates"]` (B, C) is then there.
@@ -106,7 +107,10 @@ class Learner(ABC):
     """
 
     name: ClassVar[str]
-    settings: ClassVar[type[AgentConfig]]
+    trains: ClassVar[Trains] = "loop"
+    resumable: ClassVar[bool] = True
+    config_class: ClassVar[type[AgentConfig]]
+    policy_class: ClassVar[type[Policy]]
     keys: ClassVar[tuple[str, ...]]
     chooses_candidates: ClassVar[bool] = False
     values_candidates: ClassVar[bool] = False

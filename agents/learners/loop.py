@@ -2,14 +2,14 @@
 
 from recloop.agents.learners.loop import learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
-policy = learn(PPO, world, FitOptions(seed=0, steps=200_000, checkpoint=Path("checkpoints/ppo")), PPOConfig(lanes=128))
+policy = learn(PPO, world, FitOptions(steps=200_000, checkpoint=Path("checkpoints/ppo")), PPOConfig(num_envs=128))
 """
 
 import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from recloop.agents.learners.episodes import Episodes
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.serving import Serving
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import json_like
 from recloop.envs.interaction.observation import Observation
@@ -52,25 +52,25 @@ def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentC
     Args:
         kind: the class of the learner.
         world: where to train.
-        options: `steps` replaces the config's; they are rounded up to whole updates. With `checkpoint`, an
-            interrupted training goes on from there.
-        config: of the class `kind.settings`; default its defaults.
+        options: `steps` and `settings` replace the config's; steps are rounded up to whole updates. With `checkpoint`,
+            an interrupted training goes on from there.
+        config: of the class `kind.config_class`; default its defaults.
 
     Raises:
         PolicyError: a config of another learner, too few steps to learn anything, a checkpoint of another training, a
             loss that is not a number, or more lanes than fit into memory.
         KeyboardInterrupt: with a sentence on what was kept.
     """
-    config = config or kind.settings()
-    if not isinstance(config, kind.settings):
-        raise PolicyError(f"{kind.name} takes a {kind.settings.__name__}, not a {type(config).__name__}")
-    config = config if options.steps is None else replace(config, steps=options.steps)
+    config = config or kind.config_class()
+    if not isinstance(config, kind.config_class):
+        raise PolicyError(f"{kind.name} takes a {kind.config_class.__name__}, not a {type(config).__name__}")
+    config = options.over(config, kind.name)
     waits = getattr(config, "learning_starts", 0)
     if waits >= config.steps:
         raise PolicyError(
             f"{kind.name} learns after learning_starts={waits} steps, and steps={config.steps} end before; raise steps"
         )
-    with _told_of_memory(kind.name, config.lanes, torch.device(options.device)):
+    with _told_of_memory(kind.name, config.num_envs, torch.device(options.device)):
         return Training(kind, world, options, config).run()
 
 
@@ -98,7 +98,7 @@ class Training:
         reward = training_reward(world, options.penalties, options.device)
         self.core = Core(
             world,
-            batch=config.lanes,
+            batch=config.num_envs,
             users="train",
             seed=options.seed,
             reward=reward,
@@ -109,8 +109,8 @@ class Training:
         self.core.keys = _keys(kind, world)
         self.learner = kind(self._task(), config)
         self.policy = self.learner.policy()
-        self.validation = Validation(world, config.validation_lanes, options.device)
-        self.episodes = Episodes(config.lanes, self.core.device)
+        self.validation = PolicyValidation(world, config.validation_episodes, options.device)
+        self.episodes = Episodes(config.num_envs, self.core.device)
         self.best = _Best()
         self.updates, self.kept = 0, 0
         self.total = math.ceil(config.steps / self._steps(1))

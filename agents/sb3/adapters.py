@@ -75,7 +75,7 @@ class CutValue(nn.Module):
         return value
 
 
-class SlateActorCritic(ActorCriticPolicy):
+class SB3SlatePolicy(ActorCriticPolicy):
     """PPO on `candidates`: `MultiDiscrete([C] * K)` actions from a Plackett-Luce distribution over slates."""
 
     def _build(self, lr_schedule: Schedule) -> None:

@@ -6,7 +6,7 @@ from recloop.agents.configs import AgentConfig
 
 
 @dataclass(frozen=True)
-class PPOConfig(AgentConfig):
+class SB3PPOConfig(AgentConfig):
     """PPO (Schulman et al. 2017) as Stable-Baselines3 has it.
 
     Args:
@@ -35,21 +35,21 @@ class PPOConfig(AgentConfig):
 
 
 @dataclass(frozen=True)
-class SlatePPOConfig(PPOConfig):
+class SlatePPOConfig(SB3PPOConfig):
     """PPO on Plackett-Luce slates of candidates: many small, bold updates and a short horizon learned most a step."""
 
     entropy: float = 0.01
 
 
 @dataclass(frozen=True)
-class ProtoPPOConfig(PPOConfig):
+class ProtoPPOConfig(SB3PPOConfig):
     """PPO on directions in item space."""
 
     entropy: float = 0.0
 
 
 @dataclass(frozen=True)
-class MaskablePPOConfig(PPOConfig):
+class MaskablePPOConfig(SB3PPOConfig):
     """PPO with masks, one pick a step: `steps` and `rollout` count picks, `gamma` stays the discount a slate."""
 
     rollout: int = 32

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recloop.agents.networks.policy import ActorPolicy
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 
 Log = Callable[[str, float, int], None]
@@ -56,7 +56,7 @@ class Watch(BaseCallback):
     """
 
     def __init__(
-        self, policy: ActorPolicy, validation: Validation, every: int, log: Log | None, progress: bool, steps: int
+        self, policy: ActorPolicy, validation: PolicyValidation, every: int, log: Log | None, progress: bool, steps: int
     ) -> None:
         super().__init__()
         self.policy, self.validation, self.every, self.log = policy, validation, every, log

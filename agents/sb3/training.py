@@ -1,14 +1,14 @@
 """Training Stable-Baselines3 agents in a world.
 
-from recloop.agents.policy import FitOptions
-from recloop.agents.sb3 import train_sb3
-policy = train_sb3("ppo", world, FitOptions(seed=0, steps=200_000, progress=True))
+from recloop.agents.policy import FitOptions, Trainer
+from recloop.agents.sb3.training import SlatePPO
+policy = SlatePPO.fit(world, FitOptions(seed=0, steps=200_000, progress=True))
 policy.save("policies/ppo")
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from abc import abstractmethod
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
@@ -17,165 +17,151 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from recloop.agents.configs import AgentConfig
+from recloop.agents.facts import Trains
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables
 from recloop.agents.networks.heads import HeadName
 from recloop.agents.networks.policy import ActorPolicy
-from recloop.agents.policy import FitOptions
+from recloop.agents.policy import FitOptions, Trainer
 from recloop.agents.sb3.adapters import (
     ItemActor,
     ItemDQNPolicy,
     MaskedDQN,
     PickActorCritic,
     ProtoActorCritic,
-    SlateActorCritic,
+    SB3SlatePolicy,
 )
 from recloop.agents.sb3.configs import (
     DQNConfig,
     MaskablePPOConfig,
-    PPOConfig,
     ProtoPPOConfig,
+    SB3PPOConfig,
     SlatePPOConfig,
 )
 from recloop.agents.sb3.monitoring import Watch, logger_to
 from recloop.agents.serving import Serving
-from recloop.agents.validation import Validation
-from recloop.encoders.base.errors import PolicyError, unknown_name
+from recloop.agents.validation import PolicyValidation
+from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import json_like
 from recloop.envs.simulation.penalties import training_reward
 from recloop.envs.skins.sb3_vector import SB3VecEnv
 from recloop.envs.world.world import World
 
-Algorithm = Callable[["AgentConfig", VecEnv, dict[str, Any], int, str], BaseAlgorithm]
-"""(config, environment, policy arguments, seed, device) -> an algorithm ready to learn."""
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one agent is put together.
-
-    Args:
-        head: action mode.
-        config: the class of its config; its defaults are the agent's.
-        build: makes the algorithm.
-        one_at_a_time: a slate takes K actions.
-        keys: observation keys besides the features'.
-    """
-
-    head: HeadName
-    config: type[AgentConfig]
-    build: Algorithm
-    one_at_a_time: bool = False
-    keys: tuple[str, ...] = ()
-
-
-def train_sb3(name: str, world: World, options: FitOptions, config: AgentConfig | None = None) -> ActorPolicy:
-    """Train an agent on the train users of a world, in its training simulator.
+class SB3Agent(Trainer):
+    """One agent of Stable-Baselines3, trained on the train users of a world, in its training simulator.
 
     The weights kept are those with the best mean return in the validation simulator. One seed, device and
     number of threads give equal weights; global random generators are left as they were.
 
-    Args:
-        name: `ppo`, `ppo-proto`, `dqn` or `maskable-ppo`.
-        world: where to train.
-        options: `steps` replaces the config's; the unit is one action of one lane, for maskable-ppo one pick.
-        config: of the class the agent's recipe names; default its defaults.
-
-    Raises:
-        PolicyError: an unknown name, a config of another agent, a loss that is not a number.
+    Attributes:
+        head: action mode.
+        one_at_a_time: a slate takes K actions.
+        keys: observation keys besides the features'.
     """
-    if name not in RECIPES:
-        raise PolicyError(unknown_name("agent", name, RECIPES))
-    recipe = RECIPES[name]
-    config = config or recipe.config()
-    if not isinstance(config, recipe.config):
-        raise PolicyError(f"{name} takes a {recipe.config.__name__}, not a {type(config).__name__}")
-    config = config if options.steps is None else replace(config, steps=options.steps)
-    with isolated_randomness(options.seed):
-        return _train(name, world, options, recipe, config)
+
+    trains: ClassVar[Trains] = "loop"
+    policy_class = ActorPolicy
+    config_class: ClassVar[type[AgentConfig]]
+    head: ClassVar[HeadName]
+    one_at_a_time: ClassVar[bool] = False
+    keys: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions, config: AgentConfig | None = None) -> ActorPolicy:
+        """Train the agent.
+
+        Args:
+            world: where to train.
+            options: `steps` and `settings` replace the config's; the unit of steps is one action of one lane, for
+                maskable-ppo one pick.
+            config: of `config_class`; default its defaults.
+
+        Raises:
+            PolicyError: a config of another agent, a loss that is not a number.
+        """
+        config = config or cls.config_class()
+        if not isinstance(config, cls.config_class):
+            raise PolicyError(f"{cls.name} takes a {cls.config_class.__name__}, not a {type(config).__name__}")
+        config = options.over(config, cls.name)
+        with isolated_randomness(options.seed):
+            return cls._train(world, options, config)
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, config: Any, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
+        """The algorithm, ready to learn; `arguments` are its policy's."""
+
+    @classmethod
+    def _train(cls, world: World, options: FitOptions, config: AgentConfig) -> ActorPolicy:
+        env = SB3VecEnv(
+            world,
+            config.num_envs,
+            seed=options.seed,
+            action_mode=cls.head,
+            one_at_a_time=cls.one_at_a_time,
+            observation=(*FEATURE_KEYS, *(["profile"] if world.spec().profile_dim else []), *cls.keys),
+            candidates=config.candidates,
+            reward=training_reward(world, options.penalties, options.device),
+            device=options.device,
+        )
+        tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
+        features = {"head": cls.head, "tables": tables, "config": config.network}
+        arguments = {"features_extractor_class": ItemActor, "features_extractor_kwargs": features, "net_arch": []}
+        model = cls._build(config, env, arguments, options.seed, options.device)
+        model.set_logger(logger_to(options.log))
+        policy = ActorPolicy(
+            Serving.of(world),
+            _actor(model),
+            cls.head,
+            config.network,
+            candidates=env.driver.retriever.size if env.driver.retriever else None,
+            one_at_a_time=cls.one_at_a_time,
+            log_std=getattr(model.policy, "log_std", None),
+            training={
+                "agent": cls.name,
+                "seed": options.seed,
+                **json_like(asdict(options.penalties)),
+                **config.as_dict(),
+            },
+            name=cls.name,
+        )
+        watch = Watch(
+            policy,
+            PolicyValidation(world, config.validation_episodes, options.device),
+            max(config.steps // config.validations, 1),
+            options.log,
+            options.progress,
+            config.steps,
+        )
+        model.learn(config.steps, callback=watch, log_interval=1 if isinstance(config, SB3PPOConfig) else 200)
+        trained = ActorPolicy.restore(policy._serving(), policy.config(), watch.best_weights)
+        trained.name = cls.name
+        return trained
 
 
-def ppo(world: World, options: FitOptions) -> ActorPolicy:
-    """PPO on `candidates`, with Plackett-Luce slates."""
-    return train_sb3("ppo", world, options)
+class _PPO(SB3Agent):
+    """What the three forms of PPO share.
 
+    Attributes:
+        algorithm: PPO, or MaskablePPO.
+        network: of SB3's policies, ours.
+    """
 
-def ppo_proto(world: World, options: FitOptions) -> ActorPolicy:
-    """PPO on `proto`."""
-    return train_sb3("ppo-proto", world, options)
+    algorithm: ClassVar[type[PPO] | type[MaskablePPO]] = PPO
+    network: ClassVar[type[Any]]
 
-
-def dqn(world: World, options: FitOptions) -> ActorPolicy:
-    """DQN on `item`: trained on slates of one, shows its K best."""
-    return train_sb3("dqn", world, options)
-
-
-def maskable_ppo(world: World, options: FitOptions) -> ActorPolicy:
-    """MaskablePPO on `candidates`, one pick at a time."""
-    return train_sb3("maskable-ppo", world, options)
-
-
-def _train(name: str, world: World, options: FitOptions, recipe: Recipe, config: AgentConfig) -> ActorPolicy:
-    env = SB3VecEnv(
-        world,
-        config.lanes,
-        seed=options.seed,
-        action_mode=recipe.head,
-        one_at_a_time=recipe.one_at_a_time,
-        observation=(*FEATURE_KEYS, *(["profile"] if world.spec().profile_dim else []), *recipe.keys),
-        candidates=config.candidates,
-        reward=training_reward(world, options.penalties, options.device),
-        device=options.device,
-    )
-    tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
-    features = {"head": recipe.head, "tables": tables, "config": config.network}
-    arguments = {"features_extractor_class": ItemActor, "features_extractor_kwargs": features, "net_arch": []}
-    model = recipe.build(config, env, arguments, options.seed, options.device)
-    model.set_logger(logger_to(options.log))
-    policy = ActorPolicy(
-        Serving.of(world),
-        _actor(model),
-        recipe.head,
-        config.network,
-        candidates=env.driver.retriever.size if env.driver.retriever else None,
-        one_at_a_time=recipe.one_at_a_time,
-        log_std=getattr(model.policy, "log_std", None),
-        training={"agent": name, "seed": options.seed, **json_like(asdict(options.penalties)), **config.as_dict()},
-        name=name,
-    )
-    watch = Watch(
-        policy,
-        Validation(world, config.validation_lanes, options.device),
-        max(config.steps // config.validations, 1),
-        options.log,
-        options.progress,
-        config.steps,
-    )
-    model.learn(config.steps, callback=watch, log_interval=1 if isinstance(config, PPOConfig) else 200)
-    trained = ActorPolicy.restore(policy._serving(), policy.config(), watch.best_weights)
-    trained.name = name
-    return trained
-
-
-def _actor(model: BaseAlgorithm) -> Any:
-    """The `Actor` inside an algorithm's policy."""
-    policy: Any = model.policy
-    return (policy.q_net if isinstance(model, MaskedDQN) else policy).features_extractor.actor
-
-
-def _ppo(algorithm: type[PPO] | type[MaskablePPO], policy: type[Any]) -> Algorithm:
-    def build(config: AgentConfig, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
-        assert isinstance(config, PPOConfig)
-        one_at_a_time = algorithm is MaskablePPO
+    @classmethod
+    def _build(cls, config: Any, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
         gamma = config.gamma
-        if isinstance(env, SB3VecEnv) and one_at_a_time:
+        if isinstance(env, SB3VecEnv) and cls.one_at_a_time:
             gamma = gamma ** (1 / env.driver.core.slate_size)
         if config.scale_rewards:
             env = VecNormalize(env, norm_obs=False, gamma=gamma, clip_reward=1e9)
-        if policy is ProtoActorCritic:
+        if cls.network is ProtoActorCritic:
             arguments = {**arguments, "log_std_init": config.log_std}
-        return algorithm(
-            policy,
+        return cls.algorithm(
+            cls.network,
             env,
             learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
             n_steps=config.rollout,
@@ -193,35 +179,67 @@ def _ppo(algorithm: type[PPO] | type[MaskablePPO], policy: type[Any]) -> Algorit
             device=device,
         )
 
-    return build
+
+class SlatePPO(_PPO):
+    """PPO on `candidates`, with Plackett-Luce slates."""
+
+    name = "ppo"
+    head = "candidates"
+    config_class = SlatePPOConfig
+    network = SB3SlatePolicy
 
 
-def _dqn(config: AgentConfig, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
-    assert isinstance(config, DQNConfig)
-    return MaskedDQN(
-        ItemDQNPolicy,
-        env,
-        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
-        buffer_size=config.buffer_size,
-        learning_starts=config.learning_starts,
-        batch_size=config.batch_size,
-        gamma=config.gamma,
-        train_freq=config.train_every,
-        gradient_steps=config.updates,
-        target_update_interval=config.target_every,
-        exploration_fraction=config.exploration,
-        exploration_final_eps=config.last_epsilon,
-        max_grad_norm=config.max_grad_norm,
-        policy_kwargs=arguments,
-        seed=seed,
-        device=device,
-    )
+class ProtoPPO(_PPO):
+    """PPO on `proto`."""
+
+    name = "ppo-proto"
+    head = "proto"
+    config_class = ProtoPPOConfig
+    network = ProtoActorCritic
 
 
-RECIPES: dict[str, Recipe] = {
-    "ppo": Recipe("candidates", SlatePPOConfig, _ppo(PPO, SlateActorCritic)),
-    "ppo-proto": Recipe("proto", ProtoPPOConfig, _ppo(PPO, ProtoActorCritic)),
-    "dqn": Recipe("item", DQNConfig, _dqn, keys=("action_mask",)),
-    "maskable-ppo": Recipe("candidates", MaskablePPOConfig, _ppo(MaskablePPO, PickActorCritic), one_at_a_time=True),
-}
-"""The agents by name."""
+class PickPPO(_PPO):
+    """MaskablePPO on `candidates`, one pick at a time."""
+
+    name = "maskable-ppo"
+    head = "candidates"
+    config_class = MaskablePPOConfig
+    algorithm = MaskablePPO
+    network = PickActorCritic
+    one_at_a_time = True
+
+
+class ItemDQN(SB3Agent):
+    """DQN on `item`: trained on slates of one, shows its K best."""
+
+    name = "dqn"
+    head = "item"
+    config_class = DQNConfig
+    keys = ("action_mask",)
+
+    @classmethod
+    def _build(cls, config: Any, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
+        return MaskedDQN(
+            ItemDQNPolicy,
+            env,
+            learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
+            buffer_size=config.buffer_size,
+            learning_starts=config.learning_starts,
+            batch_size=config.batch_size,
+            gamma=config.gamma,
+            train_freq=config.train_every,
+            gradient_steps=config.updates,
+            target_update_interval=config.target_every,
+            exploration_fraction=config.exploration,
+            exploration_final_eps=config.last_epsilon,
+            max_grad_norm=config.max_grad_norm,
+            policy_kwargs=arguments,
+            seed=seed,
+            device=device,
+        )
+
+
+def _actor(model: BaseAlgorithm) -> Any:
+    """The `Actor` inside an algorithm's policy."""
+    policy: Any = model.policy
+    return (policy.q_net if isinstance(model, MaskedDQN) else policy).features_extractor.actor

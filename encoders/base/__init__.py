@@ -1,1 +1,1 @@
-"""What every encoder stands on: errors, files, tensor structs, and the record of a fit."""
+"""What every encoder stands on: errors, files, tensor structs, and the one supervised fit with its record."""

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class FitReport:
+class EncoderFitReport:
     """How a fit went.
 
     Args:
@@ -35,7 +35,7 @@ class FitReport:
     seconds: float
 
     @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> FitReport:
+    def from_facts(cls, facts: dict[str, Any]) -> EncoderFitReport:
         """From what `dataclasses.asdict` gave, by way of JSON."""
         held: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
         return cls(**held)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from recloop.encoders.base.errors import EncoderError
+from recloop.encoders.base.fit import FitLoop, fit, shuffled
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.instruction.facts import Ints, ItemFacts, plain_title
 from recloop.encoders.instruction.pairs import Instruction, draw_instructions
@@ -229,27 +229,33 @@ def _fit(
     seed: int,
     progress: bool,
 ) -> float:
-    """AdamW on both towers: hidden (P, t), inputs (n, c), targets (P, n); the loss of the last pass."""
+    """Fit both towers: hidden (P, t), inputs (n, c), targets (P, n); the loss of the last pass."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.epochs * -(-len(hidden) // config.batch_size)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    mean = math.nan
-    for _ in tqdm(range(config.epochs), desc="instructions", unit="pass", disable=not progress):
-        total = 0.0
-        for rows in torch.split(torch.randperm(len(hidden), generator=generator), config.batch_size):
-            wanted = targets[rows]
-            users = model.asked(_dropped(hidden[rows], config.dropout, generator))
-            named = wanted.isnan()
-            logits = (model.sharpness.exp() * users @ model.items(inputs).T).masked_fill(named, -1e9)
-            loss = -(wanted.masked_fill(named, 0.0) * logits.log_softmax(1)).sum(1).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            falling.step()
-            total += float(loss.detach()) * len(rows)
-        mean = total / len(hidden)
-    return mean
+
+    def loss(rows: Tensor) -> tuple[Tensor, int]:
+        wanted = targets[rows]
+        users = model.asked(_dropped(hidden[rows], config.dropout, generator))
+        named = wanted.isnan()
+        logits = (model.sharpness.exp() * users @ model.items(inputs).T).masked_fill(named, -1e9)
+        return -(wanted.masked_fill(named, 0.0) * logits.log_softmax(1)).sum(1).mean(), len(rows)
+
+    loop = FitLoop(
+        passes=config.epochs,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        schedule="linear",
+        steps_a_pass=-(-len(hidden) // config.batch_size),
+    )
+    history = fit(
+        model,
+        loop,
+        lambda: shuffled(len(hidden), config.batch_size, generator),
+        loss,
+        name="instructions",
+        progress=progress,
+        error=EncoderError,
+    )
+    return history.passes[-1].loss
 
 
 def _dropped(inputs: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recloop.encoders.base.errors import EncoderError, unknown_name
+from recloop.encoders.base.fit import FitLoop, fit, shuffled
 from recloop.encoders.items.encoder import ItemKnowledge
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.links import item_links, kind_name, sharing
@@ -67,7 +67,15 @@ def fit_embeddings(
         torch.manual_seed(seed)
         fitted = _model(model, len(kg.entities), len(kg.relations), dim // 2 if halved else dim)
         triples = torch.from_numpy(kg.triples)
-        _fit(fitted, triples, epochs, batch_size, learning_rate, decay, progress)
+        fit(
+            fitted,
+            FitLoop(passes=epochs, learning_rate=learning_rate, weight_decay=decay),
+            lambda: shuffled(len(triples), batch_size),
+            lambda rows: (fitted.loss(*triples[rows].unbind(1)), len(rows)),
+            name="knowledge graph",
+            progress=progress,
+            error=EncoderError,
+        )
     entities, relations = fitted.node_emb.weight.detach(), fitted.rel_emb.weight.detach()
     if halved:
         entities = torch.cat([entities, fitted.node_emb_im.weight.detach()], dim=1)
@@ -143,26 +151,3 @@ def _model(name: Model, entities: int, relations: int, width: int) -> KGEModel:
         raise EncoderError("knowledge-graph vectors need torch-geometric; pip install 'recloop[kg]'") from None
     kinds = {"transe": kge.TransE, "distmult": kge.DistMult, "complex": kge.ComplEx, "rotate": kge.RotatE}
     return kinds[name](entities, relations, width)
-
-
-def _fit(
-    model: KGEModel,
-    triples: Tensor,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    progress: bool,
-) -> None:
-    """AdamW over shuffled triples."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    bar = tqdm(range(epochs), desc="knowledge graph", unit="pass", disable=not progress)
-    for _ in bar:
-        total = 0.0
-        for rows in torch.split(torch.randperm(len(triples)), batch_size):
-            loss = model.loss(*triples[rows].unbind(1))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += float(loss.detach()) * len(rows)
-        bar.set_postfix(loss=f"{total / len(triples):.3f}")

@@ -1,4 +1,4 @@
-"""How well fitted vectors foretell triples that they never saw: filtered ranks, for heads and tails."""
+"""How well fitted vectors predict triples that they never saw: filtered ranks, for heads and tails."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -229,6 +228,8 @@ def _find_near(found: list[_Found], items: list[Title | None], index: _Index, le
             waiting[title.year].append((item, title))
     if not waiting:
         return
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to load
+
     grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False)
     grams.fit([index.entities[row].full for rows in index.by_year.values() for row in rows])
     for year, mine in waiting.items():

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -100,6 +99,8 @@ class UserSegments:
             )
         silhouettes: dict[int, float] = {}
         if k is None:
+            from sklearn.metrics import silhouette_score  # slow to load
+
             chance = np.random.default_rng(seed)
             some = points if len(points) <= sample else points[np.sort(chance.choice(len(points), sample, False))]
             most = min(len(np.unique(some, axis=0)), len(some) - 1)
@@ -184,5 +185,7 @@ def _directions(vectors: Tensor, origin: Tensor) -> npt.NDArray[np.float64]:
     return F.normalize(vectors.detach().cpu().double() - origin.cpu(), dim=1).numpy()
 
 
-def _k_means(k: int, seed: int) -> KMeans:
+def _k_means(k: int, seed: int) -> Any:
+    from sklearn.cluster import KMeans  # slow to load: a second and 100 MB
+
     return KMeans(k, n_init=_STARTS, random_state=seed)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
@@ -61,6 +60,8 @@ def words_of(text: str) -> list[str]:
     >>> words_of("The toys of Andy's room, 1995")
     ['toys', 'andy', 'room']
     """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # slow to load
+
     return [word for word in _WORD.findall(text.lower()) if word not in ENGLISH_STOP_WORDS]
 
 

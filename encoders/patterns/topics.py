@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
 from scipy.special import psi
-from sklearn.decomposition import LatentDirichletAllocation
 from torch import Tensor
 
 from recloop.encoders.base.errors import EncoderError
@@ -88,6 +87,8 @@ class BehaviorTopics:
         Raises:
             EncoderError: where T is below 1, or no user has a term.
         """
+        from sklearn.decomposition import LatentDirichletAllocation  # slow to load
+
         counts = csr_array(counts)
         if topics < 1:
             raise EncoderError(f"{topics} topics; choose 1 or more")

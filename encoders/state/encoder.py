@@ -11,7 +11,7 @@ All that depends on items alone is a table computed once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -20,13 +20,15 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.fit_report import FitReport
-from recloop.encoders.state.behavior import BehaviorEncoder
+from recloop.encoders.base.fit_report import EncoderFitReport
+from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.state.behavior import BehaviorEncoder, load_behavior
 from recloop.encoders.state.config import EncoderState, StateEncoderConfig
-from recloop.encoders.state.files import read_state_encoder, write_state_encoder
 from recloop.encoders.state.layers import StateLayers
 from recloop.encoders.state.running_sums import running_sums
 
+FORMAT = 3
+"""Version of the folder's layout."""
 _CELL = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
@@ -88,7 +90,7 @@ class StateEncoder(StateLayers):
         entity_dim = relation_tables.shape[2] if relation_tables is not None else 0
         super().__init__(signal_bounds, profile_dim, relations, entity_dim, config, seed, behavior)
         self.catalogue_size = n = item_vectors.shape[0]
-        self.report: FitReport | None = None
+        self.report: EncoderFitReport | None = None
         self._check(item_vectors, relation_tables)
         r = len(self.relations)
         self.register_buffer("item_vectors", torch.zeros(n + 1, config.dim))
@@ -250,7 +252,22 @@ class StateEncoder(StateLayers):
 
     def save(self, folder: Path | str) -> None:
         """Write `encoder.json`, `encoder.safetensors` and the folder `behavior`; the folder is replaced whole."""
-        write_state_encoder(self, Path(folder))
+        facts = {
+            "format": FORMAT,
+            "config": asdict(self.config),
+            "catalogue_size": self.catalogue_size,
+            "signal_bounds": self.signal_bounds,
+            "profile_dim": self.profile_dim,
+            "relations": self.relations,
+            "entity_dim": self.key_projection.in_features if self.relations else 0,
+            "report": asdict(self.report) if self.report else None,
+            "behavior": self.behavior is not None,
+        }
+        with replacing_folder(Path(folder)) as part:
+            write_tensors(part / "encoder.safetensors", self.state_dict())
+            if self.behavior is not None:
+                self.behavior.save(part / "behavior")
+            write_json(part / "encoder.json", facts)
 
     @classmethod
     def load(cls, folder: Path | str) -> StateEncoder:
@@ -259,7 +276,26 @@ class StateEncoder(StateLayers):
         Raises:
             EncoderError: for another format, or tensors that do not fit.
         """
-        return read_state_encoder(cls, Path(folder))
+        folder = Path(folder)
+        facts = read_format(folder / "encoder.json", FORMAT)
+        config = StateEncoderConfig(**facts["config"])
+        n, r = facts["catalogue_size"], len(facts["relations"])
+        encoder = cls(
+            torch.zeros(n, config.dim),
+            facts["signal_bounds"],
+            facts["profile_dim"],
+            facts["relations"],
+            torch.zeros(n + 1, r, facts["entity_dim"]) if r else None,
+            config,
+            behavior=load_behavior(folder / "behavior") if facts["behavior"] else None,
+        )
+        try:
+            encoder.load_state_dict(read_tensors(folder / "encoder.safetensors"))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise EncoderError(f"{folder / 'encoder.safetensors'} does not fit: {reason}") from None
+        encoder.report = EncoderFitReport.from_facts(facts["report"]) if facts["report"] else None
+        return encoder
 
     # ---- guts
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.fit_report import FitReport
+from recloop.encoders.base.fit import FitLoop, fit
+from recloop.encoders.base.fit_report import EncoderFitReport
 from recloop.encoders.items.encoder import ItemEncoder, ItemKnowledge
 from recloop.encoders.items.fusion import Fusion
 from recloop.encoders.state.batches import Floats, Ints, Log, NextItemConfig, batches
@@ -20,7 +19,7 @@ from recloop.encoders.state.behavior import BehaviorEncoder
 from recloop.encoders.state.config import StateEncoderConfig
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.encoders.state.next_item import NextItemModel
-from recloop.encoders.state.validation import Validation
+from recloop.encoders.state.validation import NextItemValidation
 
 
 def fit_state_encoder(
@@ -103,52 +102,37 @@ def fit_state_encoder(
 
 def _fit(
     model: NextItemModel, log: Log, fitting: NextItemConfig, generator: torch.Generator, progress: bool
-) -> FitReport:
-    """Fit by AdamW until held-out users are predicted no better; the best weights stay in the model."""
+) -> EncoderFitReport:
+    """Fit until held-out users are predicted no better; the best weights stay in the model."""
     began = time.perf_counter()
     device = model.residual.device
     train, held_out = _parts(log, fitting, generator)
-    validation = Validation(log, held_out if len(held_out) else train, fitting, device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay)
-    passes = fitting.passes(np.diff(log.offsets)[train])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, passes, fitting.learning_rate / 10)
-    train_loss: list[float] = []
-    validation_loss: list[float] = []
-    best, kept = 0, copy.deepcopy(model.state_dict())
-    bar = tqdm(range(passes), desc="state encoder", unit="pass", disable=not progress)
-    for epoch in bar:
-        train_loss.append(_pass(model, log, train, fitting, optimiser, generator))
-        schedule.step()
-        validation_loss.append(validation.loss(model))
-        bar.set_postfix(loss=f"{train_loss[-1]:.3f}", validation=f"{validation_loss[-1]:.3f}")
-        if validation_loss[-1] <= min(validation_loss):
-            best, kept = epoch, copy.deepcopy(model.state_dict())
-        elif epoch - best >= fitting.patience:
-            break
-    bar.close()
-    model.load_state_dict(kept)
+    validation = NextItemValidation(log, held_out if len(held_out) else train, fitting, device)
+    loop = FitLoop(
+        passes=fitting.passes(np.diff(log.offsets)[train]),
+        learning_rate=fitting.learning_rate,
+        weight_decay=fitting.weight_decay,
+        schedule="cosine",
+        lowest_rate=fitting.learning_rate / 10,
+        clip=1.0,
+        patience=fitting.patience,
+        summed=True,
+    )
+    history = fit(
+        model,
+        loop,
+        lambda: batches(log, train, fitting, generator),
+        lambda cut: model.loss(log.batch(cut[0], cut[1], fitting.window, cut[2], None, device), generator),
+        lambda: validation.loss(model),
+        name="state encoder",
+        progress=progress,
+        error=EncoderError,
+    )
     recall, ndcg, popular = validation.figures(model)
-    return FitReport(
-        tuple(train_loss), tuple(validation_loss), best, recall, ndcg, popular,
-        len(train), len(held_out), round(time.perf_counter() - began, 3),
+    return EncoderFitReport(
+        tuple(one.loss for one in history.passes), tuple(one.held_out for one in history.passes), history.best,
+        recall, ndcg, popular, len(train), len(held_out), round(time.perf_counter() - began, 3),
     )  # fmt: skip
-
-
-def _pass(
-    model: NextItemModel, log: Log, users: Ints, fitting: NextItemConfig,
-    optimiser: torch.optim.Optimizer, generator: torch.Generator,
-) -> float:  # fmt: skip
-    """One pass over the users; the mean loss."""
-    total, asked = 0.0, 0
-    for chosen, starts, group in batches(log, users, fitting, generator):
-        batch = log.batch(chosen, starts, fitting.window, group, None, model.residual.device)
-        loss, count = model.loss(batch, generator)
-        optimiser.zero_grad(set_to_none=True)
-        (loss / count).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        total, asked = total + float(loss.detach()), asked + count
-    return total / max(asked, 1)
 
 
 def _parts(log: Log, fitting: NextItemConfig, generator: torch.Generator) -> tuple[Ints, Ints]:

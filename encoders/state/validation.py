@@ -13,7 +13,7 @@ from recloop.encoders.state.batches import Batch, Ints, Log, NextItemConfig
 from recloop.encoders.state.next_item import NextItemModel
 
 
-class Validation:
+class NextItemValidation:
     """The newest items of held-out users, each predicted from all before it."""
 
     def __init__(self, log: Log, users: Ints, fitting: NextItemConfig, device: torch.device) -> None:

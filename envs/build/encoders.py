@@ -28,8 +28,8 @@ from recloop.envs.build.stages import StageCache
 from recloop.envs.build.text import NumberType, TextModel, history_reader, item_text_vectors, reader_facts
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Ints, Sequences
-from recloop.envs.world.files import named_or_none
 from recloop.envs.world.patterns import CHOOSE, PatternConfig, Patterns, fit_patterns, item_attributes
+from recloop.envs.world.world import named_or_none
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class EncoderConfig:
         kg_query: what to select of it, as text or file: SPARQL for a dump, Cypher for a store.
         kg_bad_lines: what a line of it that cannot be read does: `error` stops, `skip` leaves it out and counts it.
         kg_relations: names of the relations that are read; default all.
-        kg_report: whether the card says how well the embedding foretells held-out triples; costs a second fit.
+        kg_report: whether the card says how well the embedding predicts held-out triples; costs a second fit.
         modalities: tables of vectors that items carry, as NAME=PATH, such as image=posters.npz audio=clips.safetensors
             (`recloop.encoders.items.modalities`).
         bad_vectors: what a vector with NaN or infinity does: `error` stops, `drop` leaves it out.
@@ -213,7 +213,7 @@ def graph_knowledge(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) 
 
 
 def report_on_graph(log: LoggedBehavior, config: EncoderConfig, shop: Workshop) -> GraphReport | None:
-    """How well the embedding foretells held-out triples; None unless `kg_report` asks, or where there is no graph."""
+    """How well the embedding predicts held-out triples; None unless `kg_report` asks, or where there is no graph."""
     if not config.kg_report or config.kg == "none" or log.knowledge is None:
         return None
     return graph_report(log.knowledge, config.kg, config.kg_dim, config.kg_epochs, shop.seed, shop.progress)

@@ -1,10 +1,15 @@
-"""What a world's users are held against before anybody believes them."""
+"""What is measured of a world once its users are fitted: its log's support, patterns, fidelity and replay gates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from recloop.envs.evidence.fidelity import FidelityConfig, fidelity_of, marked
 from recloop.envs.evidence.replay import replay_gate
+from recloop.envs.evidence.support.model import SupportConfig, SupportModel
+from recloop.envs.logs.sequences import Ints
+from recloop.envs.world.patterns import PatternConfig, fit_patterns, item_attributes
 from recloop.envs.world.world import World
 
 GATES = "gates"
@@ -29,3 +34,53 @@ def examined(
     card = world.card
     figures = {**card.figures, GATES: {gate.simulator: gate.as_dict() for gate in gates}}
     return replace(world, card=replace(card, learned=(*card.learned, *(g.sentence for g in gates)), figures=figures))
+
+
+def with_support(world: World, users: Ints | None = None, config: SupportConfig | None = None) -> World:
+    """The world with its log's support, which its card tells of.
+
+    Args:
+        world: its sequences are the log.
+        users: int64 whose steps are the log; default all but those of part `evaluate`, who are what policies meet.
+        config: how it is measured.
+    """
+    if users is None:
+        users = np.sort(np.concatenate([world.users.rows(part).numpy() for part in ("train", "judge")]))
+    support = SupportModel.fit(
+        world.sequences,
+        users,
+        world.catalogue.groups,
+        world.item_vectors,
+        signals=world.signals,
+        reward=world.reward,
+        slate_size=world.slate_size,
+        history=world.users.history.shape[1],
+        shown=world.users.shown.shape[1],
+        config=config,
+    )
+    card = world.card
+    if support.is_empty:
+        card = replace(card, not_claimed=(*card.not_claimed, support.sentence))
+    else:
+        card = replace(card, learned=(*card.learned, support.sentence))
+    return replace(world, support=support, card=card)
+
+
+def with_patterns(
+    world: World, config: PatternConfig | None = None, attributes: Sequence[Sequence[str]] | None = None
+) -> World:
+    """Any world with patterns of its train users; see `fit_patterns`. Its users' features stay as they are.
+
+    Args:
+        attributes: default what the world's own graph says of its items.
+    """
+    items, train = world.catalogue, world.users.rows("train").numpy()
+    if attributes is None and items.entities:
+        attributes = item_attributes(world.knowledge, items.entities)
+    found = fit_patterns(
+        world.sequences, train, world.item_vectors, items.titles, items.texts, attributes, config or PatternConfig()
+    )
+    if found is None:
+        return replace(world, patterns=None)
+    card = replace(world.card, learned=(*world.card.learned, *found.sentences()))
+    return replace(world, patterns=found, card=card)

@@ -1,4 +1,4 @@
-"""How well the embeddings of a log's knowledge graph foretell triples held out of it, for a world's card."""
+"""How well the embeddings of a log's knowledge graph predict triples held out of it, for a world's card."""
 
 from __future__ import annotations
 

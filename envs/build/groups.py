@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -97,5 +96,7 @@ def _near(vectors: Tensor, seed: int) -> Tensor | None:
     groups = min(MOST_GROUPS, max(2, len(points) // _ITEMS_A_GROUP), distinct)
     if groups < 2:
         return None
+    from sklearn.cluster import KMeans  # slow to load
+
     labels = KMeans(groups, n_init=2, random_state=seed).fit(points).labels_
     return torch.tensor([*labels, groups], dtype=torch.int64)

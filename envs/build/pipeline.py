@@ -26,11 +26,10 @@ from recloop.envs.build.encoders import (
     text_model,
     text_vectors,
 )
-from recloop.envs.build.examination import examined
+from recloop.envs.build.examination import examined, with_support
 from recloop.envs.build.groups import item_groups
 from recloop.envs.build.instructions import NO_READER, with_instruction
 from recloop.envs.build.stages import StageCache
-from recloop.envs.build.support import with_support
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.profiles import profile_features
@@ -40,9 +39,8 @@ from recloop.envs.logs.splits import split_by_user
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import REPEATS, Family, FitConfig, FitReport, fit_ensemble
 from recloop.envs.users.registry import load_simulator, save_simulator
-from recloop.envs.world.files import named_or_none
 from recloop.envs.world.patterns import first_part
-from recloop.envs.world.world import PARTS, Catalogue, UserTable, World
+from recloop.envs.world.world import PARTS, Catalogue, UserTable, World, named_or_none
 
 _FEWEST_USERS = 8
 

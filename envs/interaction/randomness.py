@@ -41,10 +41,13 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _code(purpose: str) -> int:
     """A number for a purpose, the same in every process."""
     return zlib.crc32(purpose.encode())
+
+
+# What `torch.compiler.assume_constant_result` sets; the decorator itself would load all of the compiler.
+_code._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

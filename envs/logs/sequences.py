@@ -59,9 +59,9 @@ class Sequences:
         given: bool (M, S) where a signal exists.
         slates: what was shown, or None in a log without exposures.
         policies: names of the logging policies, where the log says who showed what.
-        told: int64 (U,) first steps of each user (slates, or consumptions in a log without exposures) that the users'
-            features tell of; None where features tell of none. No fit and no measure scores these steps: their
-            answers are known from the features.
+        profile_prefix: int64 (U,) first steps of each user (slates, or consumptions in a log without exposures) that
+            the users' features tell of; None where features tell of none. No fit and no measure scores these steps:
+            their answers are known from the features.
     """
 
     catalogue_size: int
@@ -104,13 +104,14 @@ class Sequences:
         """The step of each user from which fits and measures score, int64 (U,): 0 where features tell of none."""
         return np.zeros(self.users, dtype=np.int64) if self.profile_prefix is None else self.profile_prefix
 
-    def consumed_after(self, steps: Ints) -> Ints:
-        """How many items each user had consumed after their first `steps` (U,), int64 (U,)."""
+    def consumed_after(self, users: Ints, steps: Ints) -> Ints:
+        """How many items each user had consumed after their first `steps`, both (B,), int64 (B,)."""
+        lengths = self.lengths[users]
         if self.slates is None or not len(self.slates.items):
-            return np.minimum(steps, self.lengths)
-        ends, rows = self.slates.offsets[1:], self.slates.offsets[:-1] + steps
+            return np.minimum(steps, lengths)
+        rows = self.slates.offsets[users] + steps
         before = self.slates.consumed_before[np.minimum(rows, len(self.slates.items) - 1)]
-        consumed: Ints = np.where(rows < ends, before, self.lengths)
+        consumed: Ints = np.where(rows < self.slates.offsets[users + 1], before, lengths)
         return consumed
 
     def of(self, user: int) -> tuple[Ints, Floats]:
@@ -164,18 +165,18 @@ class Sequences:
             feedback = np.where(empty[..., None], np.float32(0), self.feedback[rows])
         return torch.from_numpy(items), torch.from_numpy(feedback)
 
-    def last_slates(self, users: Ints, length: int, k: int) -> tuple[Tensor, Tensor]:
+    def last_slates(self, users: Ints, length: int, k: int, ends: Ints | None = None) -> tuple[Tensor, Tensor]:
         """The newest `length` slates of each user: items (B, length, k), answers (B, length, k, S).
 
         Newest last, empty places N; slates longer than k lose their lower positions. All empty where the log
-        has no exposures.
+        has no exposures. `ends` (B,) counts how many of a user's slates to look at; default all.
         """
         shape = (len(users), length, k)
         items = np.full(shape, self.catalogue_size, dtype=np.int64)
         answers = np.zeros((*shape, self.feedback.shape[1]), dtype=np.float32)
         if self.slates is not None and len(self.slates.items):
             width = min(k, self.slates.items.shape[1])
-            counts = np.diff(self.slates.offsets)[users]
+            counts = np.diff(self.slates.offsets)[users] if ends is None else ends
             place = counts[:, None] - np.arange(length, 0, -1)  # (B, length)
             rows = np.where(place >= 0, self.slates.offsets[users][:, None] + place, 0)
             held = (place >= 0)[..., None]

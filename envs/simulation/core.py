@@ -19,6 +19,7 @@ from recloop.envs.simulation.deferred_checks import DeferredChecks
 from recloop.envs.simulation.memory_guard import MemoryGuard
 from recloop.envs.simulation.step_kernel import StepKernel
 from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.fast import SpreadFreeUsers
 from recloop.envs.world.world import World
 
 _IN_MOTION = (
@@ -98,7 +99,9 @@ class Core:
         chosen = world.training_simulator if simulator is None else simulator
         simulator = world.simulator(chosen) if isinstance(chosen, str) else chosen
         _check_signals(world, simulator)
-        self.simulator = simulator.following(spread=spread or getattr(self.reward, "needs_spread", False))
+        if isinstance(simulator, SpreadFreeUsers) and not (spread or getattr(self.reward, "needs_spread", False)):
+            simulator = simulator.without_spread()
+        self.simulator = simulator
         self.simulator.prepare(world, self.device)
         self.encoder = world.state_encoder.to(self.device)
         self._reads_every = self.encoder.behavior.refresh if self.encoder.behavior is not None else 0

@@ -11,7 +11,7 @@ from recloop.encoders.base.errors import RecloopError
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PendingCheck:
     """A question on its way to the host: `found` holds the answer once `arrived` says so."""
 
     found: Tensor
@@ -27,7 +27,7 @@ class DeferredChecks:
 
     def __init__(self, device: torch.device) -> None:
         self._later = device.type == "cuda"
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[_PendingCheck] = deque()
 
     def look(self, wrong: Tensor, error: Callable[[], RecloopError]) -> None:
         """Raise `error()` if `wrong`, one bool, is set; `error` may look at tensors.
@@ -48,4 +48,4 @@ class DeferredChecks:
         found.copy_(wrong, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
-        self._asked.append(_Asked(found, arrived, error))
+        self._asked.append(_PendingCheck(found, arrived, error))

@@ -1,46 +1,16 @@
 """Logs written by simulated users under any policy: what a world's truth can be tested against."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
 
-from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
-from recloop.envs.interaction.randomness import Draw
-from recloop.envs.interaction.transition import Transition
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Times
 from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.rollout import Pick, RolloutStep, acting, rollout
 from recloop.envs.world.world import Catalogue
-
-
-@dataclass(frozen=True)
-class Picked:
-    """What a logging policy shows B lanes.
-
-    Args:
-        slate: int64 (B, K) item rows.
-        propensity: float32 (B, K) the probability with which it put each item in its place, given the places above;
-            None where it cannot say.
-        policy: B names of the policy that was in force, None where there is but one.
-        carry: what it wants back at the next step.
-    """
-
-    slate: Tensor
-    propensity: Tensor | None = None
-    policy: npt.NDArray[np.str_] | None = None
-    carry: Any = None
-
-
-Pick = Callable[[Observation, Any, Draw], Picked]
-"""A logging policy: observation (with `action_mask`), carry (None at first) and draws -> what it shows."""
-
-LOGGING_KEYS = (*DEFAULT_KEYS, "action_mask")
-"""What a logging policy sees."""
 
 _SLATE_SECONDS = 60.0
 _DAY_SECONDS = 86400.0
@@ -59,21 +29,15 @@ def record(core: Core, pick: Pick, name: str) -> LoggedBehavior:
         pick: the logging policy.
         name: of the log.
     """
-    alive = torch.ones(core.batch, dtype=torch.bool)
     session = torch.zeros(core.batch, dtype=torch.int64)
     days = torch.zeros(core.batch, dtype=torch.float64)
-    users, carry, rows = core.users.cpu(), None, []
-    for step in range(core.max_steps):
-        picked = pick(core.observe(LOGGING_KEYS), carry, core.draw())
-        carry, transition = picked.carry, core.step(picked.slate)
-        left = transition.response.left.cpu()
-        rows.append(_rows(core, transition, picked, users, session, days, step, alive))
+    users, rows = core.users.cpu(), []
+    for step in rollout(core, acting(pick)):
+        response = step.transition.response
+        left = response.left.cpu()
+        rows.append(_rows(core, step, users, session, days))
         session = session + left.to(torch.int64)
-        away = transition.response.days_away
-        days = days + left * (1.0 if away is None else away.cpu().to(torch.float64))
-        alive = alive & ~(transition.terminated | transition.truncated).cpu()
-        if not bool(alive.any()):
-            break
+        days = days + left * (1.0 if response.days_away is None else response.days_away.cpu().to(torch.float64))
     interactions = pd.concat(rows, ignore_index=True)
     interactions = interactions.sort_values(Columns.user, kind="stable", ignore_index=True)
     ended = interactions.pop(_LEFT).groupby([interactions[Columns.user], interactions[Columns.session]])
@@ -102,25 +66,17 @@ def _items(catalogue: Catalogue) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(catalogue.ids, name=Columns.item))
 
 
-def _rows(
-    core: Core,
-    transition: Transition,
-    picked: Picked,
-    users: Tensor,
-    session: Tensor,
-    days: Tensor,
-    step: int,
-    alive: Tensor,
-) -> pd.DataFrame:
+def _rows(core: Core, step: RolloutStep, users: Tensor, session: Tensor, days: Tensor) -> pd.DataFrame:
     """One step's impressions, a row each, by row numbers."""
+    transition, picked = step.transition, step.picked
     slate = transition.slate.cpu()
-    lane, position = ((slate < core.empty) & alive.unsqueeze(1)).nonzero().unbind(1)
+    lane, position = ((slate < core.empty) & step.alive.cpu().unsqueeze(1)).nonzero().unbind(1)
     frame = {
         Columns.user: users[lane].numpy(),
         Columns.item: slate[lane, position].numpy(),
-        Columns.time: (step * _SLATE_SECONDS + days[lane] * _DAY_SECONDS).numpy(),
+        Columns.time: (step.number * _SLATE_SECONDS + days[lane] * _DAY_SECONDS).numpy(),
         Columns.session: session[lane].numpy(),
-        Columns.slate: np.full(len(lane), step),
+        Columns.slate: np.full(len(lane), step.number),
         Columns.position: position.numpy(),
         _LEFT: transition.response.left.cpu()[lane].numpy(),
     }

@@ -14,7 +14,8 @@ from recloop.envs.interaction.past import remember
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.simulation.compiling import Compiled
-from recloop.envs.users.contract import Respond, UserSimulator
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.fast import CompiledUsers, Respond
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class StepKernel:
         self._looks = lanes is None and simulator.device.type == "cpu"
         if lanes is None:
             return
-        respond = simulator.compiled()
+        respond = simulator.compiled() if isinstance(simulator, CompiledUsers) else None
         if respond is None or lanes == 1:
             self._whole = {}
         else:
@@ -78,7 +79,8 @@ class StepKernel:
         """Lanes as they are, slates (B, K) of rows 0 to N, and the key of each episode's draws, int64 (B,)."""
         if self._whole is None:
             return self._turned(self._respond, state, past, encoded, vector, slate, luck)
-        respond = self.simulator.answering(state)
+        users = self.simulator
+        respond = users.answering(state) if isinstance(users, CompiledUsers) else users.respond
         if respond not in self._whole:
             self._whole[respond] = Compiled(partial(self._turned, respond), "the step", self.simulator.device)
         turned: KernelResult = self._whole[respond](state, past, encoded, vector, slate, luck)

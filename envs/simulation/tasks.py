@@ -1,13 +1,15 @@
 """What one asks of an environment, and the driver that answers: shared by the three skins."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 
+from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.envs.interaction.reward import Reward
 from recloop.envs.simulation.actions import EncoderRetriever, Retriever, make_codec
 from recloop.envs.simulation.core import Core
@@ -18,100 +20,90 @@ from recloop.envs.users.registry import ENTRY_POINTS, find_simulator
 from recloop.envs.world.world import World
 
 
-class TaskOptions(TypedDict, total=False):
-    """What one may ask of an environment beside its world; all optional.
+@dataclass(frozen=True)
+class TaskOptions:
+    """What one may ask of an environment beside its world.
 
-    action_mode: `slate`, `item`, `candidates` or `proto`; see `recloop.envs.simulation.actions`.
-    one_at_a_time: fill each slate in K micro-steps; mode `candidates` only. The reward comes with the K-th.
-    observation: `dict` for the default keys (no `profile` where users have none), `state` for the flat vector
-        alone, or a tuple of keys.
-    candidates: C, items to choose from in mode `candidates`.
-    retriever: a callable `World -> Retriever` that makes them; default the state encoder's best.
-    index: `flat`, `ivf` or `hnsw` finds candidates, and the items of mode `proto`, by an index in place of the exact
-        search; see `recloop.envs.simulation.item_index`.
-    simulator: a name in the world, `my_package.module:MyUsers`, an installed entry point, or a `UserSimulator`.
-    users: a part of the world's users, or rows of the users table, to draw from.
-    reward: a callable of `Outcome`; default the world's.
-    sessions: sessions an episode; default the world's.
-    start: `history` or `cold`.
-    slate_size: K; default the world's, and 1 in mode `item`.
-    max_steps: time limit of an episode in slates; default the world's.
-    device: any torch device.
-    compile: generate code for this machine at the first step, which takes a minute; see `Core`.
+    Args:
+        action_mode: `slate`, `item`, `candidates` or `proto`; see `recloop.envs.simulation.actions`.
+        one_at_a_time: fill each slate in K micro-steps; mode `candidates` only. The reward comes with the K-th.
+        observation: `dict` for the default keys (no `profile` where users have none), `state` for the flat vector
+            alone, or a tuple of keys.
+        candidates: C, items to choose from in mode `candidates`.
+        retriever: a callable `World -> Retriever` that makes them; default the state encoder's best.
+        index: `flat`, `ivf` or `hnsw` finds candidates, and the items of mode `proto`, by an index in place of the
+            exact search; see `recloop.envs.simulation.item_index`.
+        simulator: a name in the world, `my_package.module:MyUsers`, an installed entry point, or a `UserSimulator`.
+        users: a part of the world's users, or rows of the users table, to draw from.
+        reward: a callable of `Outcome`; default the world's.
+        sessions: sessions an episode; default the world's.
+        start: `history` or `cold`.
+        slate_size: K; default the world's, and 1 in mode `item`.
+        max_steps: time limit of an episode in slates; default the world's.
+        device: any torch device.
+        compile: generate code for this machine at the first step, which takes a minute; see `Core`.
     """
 
-    action_mode: str
-    one_at_a_time: bool
-    observation: str | Sequence[str]
-    candidates: int | None
-    retriever: Callable[[World], Retriever] | Retriever | None
-    index: IndexKind | None
-    simulator: str | UserSimulator | None
-    users: str | Sequence[int]
-    reward: Reward | None
-    sessions: int | None
-    start: Literal["history", "cold"]
-    slate_size: int | None
-    max_steps: int | None
-    device: torch.device | str
-    compile: bool
+    action_mode: str = "slate"
+    one_at_a_time: bool = False
+    observation: str | Sequence[str] = "dict"
+    candidates: int | None = None
+    retriever: Callable[[World], Retriever] | Retriever | None = None
+    index: IndexKind | None = None
+    simulator: str | UserSimulator | None = None
+    users: str | Sequence[int] = "train"
+    reward: Reward | None = None
+    sessions: int | None = None
+    start: Literal["history", "cold"] = "history"
+    slate_size: int | None = None
+    max_steps: int | None = None
+    device: torch.device | str = "cpu"
+    compile: bool = False
 
 
 def make_driver(
-    world: World | Path | str | None,
-    lanes: int,
-    *,
-    seed: int = 0,
-    action_mode: str = "slate",
-    one_at_a_time: bool = False,
-    observation: str | Sequence[str] = "dict",
-    candidates: int | None = None,
-    retriever: Callable[[World], Retriever] | Retriever | None = None,
-    index: IndexKind | None = None,
-    simulator: str | UserSimulator | None = None,
-    users: str | Sequence[int] = "train",
-    reward: Reward | None = None,
-    sessions: int | None = None,
-    start: Literal["history", "cold"] = "history",
-    slate_size: int | None = None,
-    max_steps: int | None = None,
-    device: torch.device | str = "cpu",
-    compile: bool = False,
-    watched: bool = False,
+    world: World | Path | str | None, lanes: int, *, seed: int = 0, watched: bool = False, **options: Any
 ) -> Driver:
-    """A driver over a new core of `lanes` lanes; the options are explained in `TaskOptions`."""
+    """A driver over a new core of `lanes` lanes, which keeps what rendering needs where it is `watched`.
+
+    `options` are those of `TaskOptions`; a name that is none of them is a `RecloopError`.
+    """
+    known = [option.name for option in fields(TaskOptions)]
+    for name in options:
+        if name not in known:
+            raise RecloopError(unknown_name("option of an environment", name, known))
+    asked = TaskOptions(**options)
     found = open_world(world)
-    if action_mode == "item" and slate_size is None:
-        slate_size = 1
     core = Core(
         found,
-        _simulator(found, simulator),
+        _simulator(found, asked.simulator),
         batch=lanes,
-        slate_size=slate_size,
-        max_steps=max_steps,
-        users=users,
+        slate_size=1 if asked.action_mode == "item" and asked.slate_size is None else asked.slate_size,
+        max_steps=asked.max_steps,
+        users=asked.users,
         seed=seed,
-        reward=reward,
-        sessions=sessions,
-        start=start,
-        device=device,
-        compile=compile,
+        reward=asked.reward,
+        sessions=asked.sessions,
+        start=asked.start,
+        device=asked.device,
+        compile=asked.compile,
     )
-    asked = not isinstance(observation, str) and "candidates" in observation
-    if retriever is None and (asked or action_mode == "candidates"):
+    mode, index, retriever = asked.action_mode, asked.index, asked.retriever
+    among = not isinstance(asked.observation, str) and "candidates" in asked.observation
+    if retriever is None and (among or mode == "candidates"):
         chosen = partial(IndexRetriever, index=index) if index else EncoderRetriever
-        retriever = chosen(core.encoder, candidates)
+        retriever = chosen(core.encoder, asked.candidates)
     elif retriever is not None and not isinstance(retriever, Retriever):
         retriever = retriever(found)
     codec = make_codec(
-        action_mode,
+        mode,
         core.spec,
         core.encoder.item_vectors,
         candidates=retriever.size if retriever is not None else 0,
-        one_at_a_time=one_at_a_time,
-        search=ItemIndex(core.encoder.item_vectors[:-1], index).nearest if index and action_mode == "proto" else None,
+        one_at_a_time=asked.one_at_a_time,
+        search=ItemIndex(core.encoder.item_vectors[:-1], index).nearest if index and mode == "proto" else None,
     )
-    return Driver(core, codec, observation, retriever, watched)
+    return Driver(core, codec, asked.observation, retriever, watched)
 
 
 def open_world(world: World | Path | str | None) -> World:

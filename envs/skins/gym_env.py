@@ -1,7 +1,7 @@
 """One user at a time: the skin for `gymnasium.make`."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.simulation.driver import Observed, answers, arrays
-from recloop.envs.simulation.tasks import TaskOptions, make_driver
+from recloop.envs.simulation.tasks import make_driver
 from recloop.envs.skins.rendering import RENDER_MODES, checked_render_mode, draw_lane
 from recloop.envs.world.world import World
 
@@ -91,7 +91,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
         world: World | Path | str | None = None,
         *,
         render_mode: str | None = None,
-        **options: Unpack[TaskOptions],
+        **options: Any,
     ) -> None:
         self.render_mode = checked_render_mode(render_mode)
         self.driver = make_driver(world, 1, watched=render_mode is not None, **options)

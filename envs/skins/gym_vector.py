@@ -1,7 +1,7 @@
 """Many users at once: the skin for `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")`."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.simulation.driver import AgentStep, answers, arrays
-from recloop.envs.simulation.tasks import TaskOptions, make_driver
+from recloop.envs.simulation.tasks import make_driver
 from recloop.envs.skins.rendering import RENDER_MODES, RENDERED_LANES, checked_render_mode, draw_lane
 from recloop.envs.world.world import World
 
@@ -53,7 +53,7 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         *,
         render_mode: str | None = None,
         tensors: bool = False,
-        **options: Unpack[TaskOptions],
+        **options: Any,
     ) -> None:
         self.render_mode = checked_render_mode(render_mode)
         self.num_envs = num_envs

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.simulation.driver import answers, arrays, lane_options
-from recloop.envs.simulation.tasks import TaskOptions, make_driver
+from recloop.envs.simulation.tasks import make_driver
 from recloop.envs.skins.rendering import RENDERED_LANES, checked_render_mode, draw_lane
 from recloop.envs.world.world import World
 
@@ -48,7 +48,7 @@ class SB3VecEnv(VecEnv):
         *,
         seed: int = 0,
         render_mode: str | None = None,
-        **options: Unpack[TaskOptions],
+        **options: Any,
     ) -> None:
         self.render_mode = checked_render_mode(render_mode)
         options.setdefault("action_mode", "proto")

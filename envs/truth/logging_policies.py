@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.envs.interaction.observation import Observation
-from recloop.envs.world.world import World
+from recloop.envs.world.data import WorldData
 
 _SHARP = 3.0
 """Standard deviation of a policy's scores, in nats: the best few of 200 items take most places."""
@@ -41,7 +41,7 @@ class ScoringFacts:
     topics: int
 
     @classmethod
-    def of(cls, world: World, seed: int) -> "ScoringFacts":
+    def of(cls, world: WorldData, seed: int) -> "ScoringFacts":
         """From a world's catalogue; `seed` blurs the editor's grades."""
         topic = world.catalogue.groups[:, 0]
         topics = int(topic[-1])

@@ -13,7 +13,8 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.schema import LoggedBehavior
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import Picked, record
+from recloop.envs.simulation.recording import record
+from recloop.envs.simulation.rollout import Picked
 from recloop.envs.truth.logging_policies import KINDS, Scores, ScoringFacts
 from recloop.envs.world.world import World
 

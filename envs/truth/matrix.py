@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,9 +15,7 @@ from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.logs.schema import Signal
 from recloop.envs.truth.tastes import CLICK, shares
 from recloop.envs.users.contract import UserSimulator
-
-if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+from recloop.envs.world.data import WorldData
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class MatrixUsers(UserSimulator):
         """float32 (U, N) mean watch ratios."""
         return self._table[:, :-1]
 
-    def prepare(self, world: "World", device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Move the table."""
         self.device = torch.device(device)
         self._table = self._table.to(self.device)

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,9 +15,7 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import UserSimulator
-
-if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+from recloop.envs.world.data import WorldData
 
 CLICK = Signal("click")
 LIKE = Signal("like", given_on="click")
@@ -76,7 +74,7 @@ class TasteUsers(UserSimulator):
         """float32 (N,) each, by name."""
         return {name: values[:-1] for name, values in self._traits.items()}
 
-    def prepare(self, world: "World", device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Move the tables; they are few."""
         self.device = torch.device(device)
         self.preference = self.preference.to(self.device)

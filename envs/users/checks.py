@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +17,15 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.check_answers import TOLERANCE, AnswerChecks, Notes
-from recloop.envs.users.check_moments import Moment, close, rows_of, tensors_of
 from recloop.envs.users.contract import UserSimulator
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 def check_users(
     simulator: UserSimulator,
-    world: World,
+    world: WorldData,
     *,
     lanes: int = 16,
     slate_size: int | None = None,
@@ -57,11 +57,29 @@ def check_users(
         raise UserSimulatorError(f"{type(simulator).__name__} breaks its contract: {listed}")
 
 
+@dataclass(frozen=True)
+class _AnswerCase:
+    """The arguments of one call of `respond`."""
+
+    state: Any
+    past: Past
+    slate: Tensor
+    draw: Draw
+
+    def respond(self, simulator: UserSimulator) -> Callable[[], Any]:
+        """The call, to be made."""
+        return lambda: simulator.respond(self.state, self.past, self.slate, self.draw)
+
+    def rows(self, index: Tensor) -> _AnswerCase:
+        """The same call for some lanes alone."""
+        return _AnswerCase(self.state.rows(index), self.past.rows(index), self.slate[index], Draw(self.draw.key[index]))
+
+
 class _Checks:
     """Notes every broken promise once; stops early where going on makes no sense."""
 
     def __init__(
-        self, simulator: UserSimulator, world: World, lanes: int, slate_size: int, device: torch.device
+        self, simulator: UserSimulator, world: WorldData, lanes: int, slate_size: int, device: torch.device
     ) -> None:
         self.simulator, self.world, self.device = simulator, world, device
         self.lanes, self.k = lanes, min(slate_size, len(world.item_vectors) - 1)
@@ -96,14 +114,14 @@ class _Checks:
         self._arrives_alone(users, draw, state)
         for step in range(steps):
             slate = self._slate(step)
-            moment = Moment(state, replace(past, step=past.step + step), slate, self._draw(step))
-            found = self._answers(moment)
+            case = _AnswerCase(state, replace(past, step=past.step + step), slate, self._draw(step))
+            found = self._answers(case)
             if found is None:
                 return
             if step == 0:
-                self._alone(moment, *found)
-                self._luck(moment, found[1])
-                self._optional(moment, found[1])
+                self._alone(case, *found)
+                self._luck(case, found[1])
+                self._optional(case, found[1])
             state = found[0]
 
     def _signals(self) -> bool:
@@ -134,7 +152,7 @@ class _Checks:
             "derive it from recloop.envs.State (every field a tensor with leading dimension B)",
         ):
             return False
-        for name, tensor in tensors_of(state):
+        for name, tensor in _tensors_of(state):
             if not self.notes.expect(
                 tensor.device.type == self.device.type,
                 f"the state's {name.lstrip('.')} lies on {tensor.device}, it was prepared for {self.device}; keep to "
@@ -152,13 +170,13 @@ class _Checks:
         want = [lane if lane % 2 == 1 else self.lanes - 1 - lane for lane in reversed(range(self.lanes))]
         picked = state.rows(torch.tensor(want, device=self.device))
         return self.notes.expect(
-            close(mixed, picked, 0.0), "the state's `where` and `rows` mix up lanes; pick lane by lane"
+            _close(mixed, picked, 0.0), "the state's `where` and `rows` mix up lanes; pick lane by lane"
         )
 
-    def _answers(self, moment: Moment) -> tuple[Any, Response] | None:
+    def _answers(self, case: _AnswerCase) -> tuple[Any, Response] | None:
         """One response: well-formed, pure, and the same again."""
-        before = copy.deepcopy((moment.state, moment.past, moment.slate, moment.draw))
-        found = self.notes.called("respond", moment.respond(self.simulator))
+        before = copy.deepcopy((case.state, case.past, case.slate, case.draw))
+        found = self.notes.called("respond", case.respond(self.simulator))
         if found is None:
             return None
         if not self.notes.expect(
@@ -167,19 +185,19 @@ class _Checks:
         ):
             return None
         state, response = found
-        after = (moment.state, moment.past, moment.slate, moment.draw)
+        after = (case.state, case.past, case.slate, case.draw)
         for name, old, new in zip(("state", "past", "slate", "draw"), before, after, strict=True):
             self.notes.expect(
-                close(old, new, 0.0), f"respond changes the {name} it is given; copy before you change anything"
+                _close(old, new, 0.0), f"respond changes the {name} it is given; copy before you change anything"
             )
-        if not self.answers.response(response, moment.slate) or not self._state(state):
+        if not self.answers.response(response, case.slate) or not self._state(state):
             return None
-        self._same("respond", found, moment.respond(self.simulator)())
+        self._same("respond", found, case.respond(self.simulator)())
         return state, response
 
     def _same(self, name: str, once: Any, twice: Any) -> None:
         self.notes.expect(
-            close(once, twice, 0.0),
+            _close(once, twice, 0.0),
             f"{name} differs between two equal calls; draw all randomness from `draw`, keep nothing in between",
         )
 
@@ -191,37 +209,38 @@ class _Checks:
         )
         if found is not None:
             self.notes.expect(
-                close(found, state.rows(index), TOLERANCE),
+                _close(found, state.rows(index), TOLERANCE),
                 f"a user arrives otherwise alone than among {self.lanes}; no value may depend on other lanes",
             )
 
-    def _alone(self, moment: Moment, state: Any, response: Response) -> None:
+    def _alone(self, case: _AnswerCase, state: Any, response: Response) -> None:
         """A lane alone behaves as among many."""
         for lane in (0, self.lanes - 1):
             index = torch.tensor([lane], device=self.device)
-            found = self.notes.called("respond to one lane", moment.rows(index).respond(self.simulator))
+            found = self.notes.called("respond to one lane", case.rows(index).respond(self.simulator))
             if found is None:
                 return
             self.notes.expect(
-                close(found[1], rows_of(response, index), TOLERANCE) and close(found[0], state.rows(index), TOLERANCE),
+                _close(found[1], _rows_of(response, index), TOLERANCE)
+                and _close(found[0], state.rows(index), TOLERANCE),
                 f"lane {lane} alone answers otherwise than among {self.lanes}; no value may depend on other lanes",
             )
 
-    def _luck(self, moment: Moment, response: Response) -> None:
+    def _luck(self, case: _AnswerCase, response: Response) -> None:
         """The item at place 0 is answered alike whatever stands beside it, where it is as likely."""
         if self.k < 2:
             return
-        other = moment.slate.clone()
+        other = case.slate.clone()
         other[:, 1:] = torch.where(other[:, 1:] < self.n, (other[:, 1:] + 1) % self.n, self.n)
         clash = other[:, 1:] == other[:, :1]
         other[:, 1:] = torch.where(clash, self.n, other[:, 1:])
-        changed = replace(moment, slate=other)
+        changed = replace(case, slate=other)
         found = self.notes.called("respond", changed.respond(self.simulator))
         if found is None:
             return
         alike = torch.ones(self.lanes, dtype=torch.bool, device=self.device)
-        one = self.simulator.expected(moment.state, moment.past, moment.slate)
-        two = self.simulator.expected(moment.state, moment.past, other)
+        one = self.simulator.expected(case.state, case.past, case.slate)
+        two = self.simulator.expected(case.state, case.past, other)
         if one is not None and two is not None:
             alike = (one.mean[:, 0, 0] - two.mean[:, 0, 0]).abs() < TOLERANCE
         differs = (response.signals[:, 0, 0] != found[1].signals[:, 0, 0]) & alike
@@ -231,36 +250,36 @@ class _Checks:
             "draw.uniform(purpose, slate), and where items compete say so in `expected`",
         )
 
-    def _optional(self, moment: Moment, response: Response) -> None:
+    def _optional(self, case: _AnswerCase, response: Response) -> None:
         """What may be left unwritten."""
         days = torch.ones(self.lanes, device=self.device)
-        resumed = self.notes.called("resume", lambda: self.simulator.resume(moment.state, days, moment.draw))
+        resumed = self.notes.called("resume", lambda: self.simulator.resume(case.state, days, case.draw))
         if resumed is not None:
             self._state(resumed)
         rows = torch.arange(self.lanes) % len(self.world.users.part)
         profile = self.world.users.profile[rows].to(self.device)
         try:
-            guess = self.simulator.infer(moment.past, profile)
+            guess = self.simulator.infer(case.past, profile)
         except NotImplementedError:
             guess = None
         if guess is not None and self._state(guess):
-            self.notes.called("respond to an inferred state", replace(moment, state=guess).respond(self.simulator))
+            self.notes.called("respond to an inferred state", replace(case, state=guess).respond(self.simulator))
         expected = self.notes.called(
-            "expected", lambda: self.simulator.expected(moment.state, moment.past, moment.slate) or Expected(days)
+            "expected", lambda: self.simulator.expected(case.state, case.past, case.slate) or Expected(days)
         )
         if expected is not None and expected.mean is not days:
-            self.answers.expected(expected, moment.slate)
+            self.answers.expected(expected, case.slate)
             self.answers.leaving(expected, response)
-        self._utility(moment)
+        self._utility(case)
 
-    def _utility(self, moment: Moment) -> None:
+    def _utility(self, case: _AnswerCase) -> None:
         items = torch.arange(min(self.n, 7), device=self.device)
-        shared = self.notes.called("utility", lambda: self.simulator.utility(moment.state, moment.past, items))
+        shared = self.notes.called("utility", lambda: self.simulator.utility(case.state, case.past, items))
         if shared is None or not self.answers.tensor("utility", shared, (self.lanes, len(items)), torch.float32):
             return
         each = self.notes.called(
             "utility of items (B, C)",
-            lambda: self.simulator.utility(moment.state, moment.past, items.expand(self.lanes, -1).contiguous()),
+            lambda: self.simulator.utility(case.state, case.past, items.expand(self.lanes, -1).contiguous()),
         )
         self.notes.expect(
             each is not None and each.shape == shared.shape and bool(torch.allclose(each, shared, atol=1e-4)),
@@ -299,3 +318,44 @@ def _global_generators() -> tuple[Any, ...]:
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - looked at, not used
     words = numpy["state"]
     return bytes(torch.get_rng_state().numpy()), random.getstate(), words["key"].tobytes(), words["pos"]
+
+
+def _rows_of(record: Any, index: Tensor) -> Any:
+    """Some lanes of a dataclass of tensors."""
+    values = {f.name: getattr(record, f.name) for f in fields(record)}
+    return replace(record, **{name: None if value is None else value[index] for name, value in values.items()})
+
+
+def _close(one: Any, two: Any, tolerance: float) -> bool:
+    """Whether two trees of tensors hold the same, floats within a tolerance."""
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        if one.shape != two.shape or one.dtype != two.dtype:
+            return False
+        if one.dtype.is_floating_point:
+            return bool(torch.allclose(one, two, rtol=tolerance, atol=tolerance, equal_nan=True))
+        return bool(torch.equal(one, two))
+    if is_dataclass(one) and type(one) is type(two):
+        return all(_close(getattr(one, f.name), getattr(two, f.name), tolerance) for f in fields(one))
+    if isinstance(one, tuple | list) and isinstance(two, tuple | list):
+        return len(one) == len(two) and all(_close(a, b, tolerance) for a, b in zip(one, two, strict=True))
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(_close(one[key], two[key], tolerance) for key in one)
+    if hasattr(one, "__dict__") and type(one) is type(two):
+        return _close(vars(one), vars(two), tolerance)
+    try:
+        return bool(one == two)
+    except (ValueError, TypeError, RuntimeError):
+        return repr(one) == repr(two)
+
+
+def _tensors_of(tree: Any) -> list[tuple[str, Tensor]]:
+    """All tensors of a tree of dataclasses, tuples, dicts and plain objects, with where they stand."""
+    if isinstance(tree, Tensor):
+        return [("", tree)]
+    if isinstance(tree, tuple | list):
+        named = [(f"[{place}]", part) for place, part in enumerate(tree)]
+    elif isinstance(tree, dict):
+        named = [(f".{name}", part) for name, part in tree.items()]
+    else:
+        named = [(f".{name}", part) for name, part in getattr(tree, "__dict__", {}).items()]
+    return [(f"{name}{rest}", tensor) for name, part in named for rest, tensor in _tensors_of(part)]

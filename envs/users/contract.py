@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 class UserSimulator(ABC):
@@ -32,26 +31,9 @@ class UserSimulator(ABC):
     signals: tuple[Signal, ...]
     device: torch.device = torch.device("cpu")
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Do everything costly, once: arrivals become tables by user row. The default keeps the device."""
         self.device = torch.device(device)
-
-    def following(self, spread: bool) -> UserSimulator:
-        """These users as a core steps them: without `spread` nobody asks how unsure they are (`Expected.spread`), and
-        they may leave undone what serves that alone. Called before `prepare`. The default: as they are.
-        """
-        return self
-
-    def compiled(self) -> Respond | None:
-        """`respond` as generated code, for a core that asks for it; prepared before.
-
-        None, the default: `respond` may be compiled as a part of the step.
-        """
-        return None
-
-    def answering(self, state: Any) -> Respond:
-        """Who answers in this state of one lane, as a function that stays the same; the default: `respond`."""
-        return self.respond
 
     @abstractmethod
     def arrive(self, users: Tensor, draw: Draw) -> Any:
@@ -82,7 +64,3 @@ class UserSimulator(ABC):
     def utility(self, state: Any, past: Past, items: Tensor) -> Tensor | None:
         """How much each user wants each item, without position effects: items (B, C) or (C,) -> (B, C), or None."""
         return None
-
-
-Respond = Callable[[Any, Past, Tensor, Draw], tuple[Any, Response]]
-"""`UserSimulator.respond`, or what stands for it."""

@@ -18,7 +18,7 @@ from recloop.envs.interaction.response import Past, Response
 from recloop.envs.users.contract import UserSimulator
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 _64_BITS = (1 << 64) - 1
@@ -78,7 +78,7 @@ class PerUserSimulator(UserSimulator):
     catalogue_size: int = 0
     """N, set by `prepare`; in a slate it stands for an empty place."""
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Keep the profiles and the size of the catalogue. Call it first where you override it."""
         self.device = torch.device(device)
         self.catalogue_size = len(world.item_vectors) - 1

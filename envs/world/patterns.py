@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +17,6 @@ from recloop.encoders.base.storage import read_json, read_tensors, write_json, w
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.patterns import BehaviorTopics, ItemTerms, Portrait, UserSegments, item_terms, portraits
 from recloop.envs.logs.sequences import Ints, Sequences
-
-if TYPE_CHECKING:
-    from recloop.envs.world.world import World
 
 CHOOSE = 0
 """Number of segments that stands for: the silhouette chooses."""
@@ -97,7 +93,7 @@ class Patterns:
 
         They are of what each user consumed in the steps that `sequences.profile_prefix` counts, and of nothing later.
         """
-        ends = sequences.consumed_after(sequences.first_scored)
+        ends = sequences.consumed_after(np.arange(sequences.users), sequences.first_scored)
         owner = np.repeat(np.arange(sequences.users), ends)
         rows = np.arange(len(owner)) + np.repeat(sequences.offsets[:-1] - np.cumsum(ends) + ends, ends)
         counts = _counts(owner, sequences.items[rows], sequences.users, sequences.catalogue_size)
@@ -220,26 +216,6 @@ def first_part(sequences: Sequences) -> Ints:
     counts = np.diff(sequences.step_offsets)
     part: Ints = np.minimum(np.maximum((FIRST_PART * counts).astype(np.int64), 1), counts)
     return part
-
-
-def with_patterns(
-    world: World, config: PatternConfig | None = None, attributes: Sequence[Sequence[str]] | None = None
-) -> World:
-    """Any world with patterns of its train users; see `fit_patterns`. Its users' features stay as they are.
-
-    Args:
-        attributes: default what the world's own graph says of its items.
-    """
-    items, train = world.catalogue, world.users.rows("train").numpy()
-    if attributes is None and items.entities:
-        attributes = item_attributes(world.knowledge, items.entities)
-    found = fit_patterns(
-        world.sequences, train, world.item_vectors, items.titles, items.texts, attributes, config or PatternConfig()
-    )
-    if found is None:
-        return replace(world, patterns=None)
-    card = replace(world.card, learned=(*world.card.learned, *found.sentences()))
-    return replace(world, patterns=found, card=card)
 
 
 def item_attributes(graph: KnowledgeGraph | None, entities: Sequence[str | None]) -> list[list[str]]:

@@ -12,12 +12,12 @@ from recloop.encoders.knowledge.context import GraphContext, HistoryPath
 from recloop.envs.logs.sequences import Ints
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 @torch.no_grad()
 def user_paths(
-    world: World, user: int, top: int = 8, because_of: int | None = None, telling: bool = False
+    world: WorldData, user: int, top: int = 8, because_of: int | None = None, telling: bool = False
 ) -> list[HistoryPath]:
     """The weightiest paths of a user's logged history, as the state encoder weighs them.
 
@@ -53,7 +53,7 @@ def user_paths(
     return context.paths(history, by_item, attention, top, telling)
 
 
-def user_row(world: World, name: str) -> int:
+def user_row(world: WorldData, name: str) -> int:
     """The row of a user by external id; `RecloopError` names some that exist."""
     try:
         return world.users.ids.index(name)
@@ -64,7 +64,7 @@ def user_row(world: World, name: str) -> int:
         ) from None
 
 
-def newest_items(world: World, user: int, count: int) -> Ints:
+def newest_items(world: WorldData, user: int, count: int) -> Ints:
     """Rows of the items a user consumed last, newest first, at most `count`."""
     history = world.users.history[user].numpy()
     return history[history < len(world.catalogue)][::-1][:count]

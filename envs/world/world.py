@@ -1,93 +1,53 @@
-"""A world: everything learned from one log, in memory."""
+"""A world: everything learned from one log, in memory and as a folder.
 
-import hashlib
-import json
+The folder holds tables as Parquet, numbers as safetensors, facts as JSON.
+"""
+
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.encoders.base.errors import RecloopError, WorldError, unknown_name
+from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.encoders.state.config import EncoderState
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.evidence.support.model import SupportModel
-from recloop.envs.interaction.observation import ObservationSpec
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.schema import Signal
-from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.world.files import FORMAT, read_world, write_world
+from recloop.envs.users.registry import load_simulator, save_simulator
+from recloop.envs.world.data import WorldData
 from recloop.envs.world.patterns import Patterns
 from recloop.envs.world.tables import PARTS, Card, Catalogue, Part, UserTable
-from recloop.envs.world.warm_states import warm_states
 
 __all__ = ["FORMAT", "PARTS", "Card", "Catalogue", "Part", "UserTable", "World"]
 
+FORMAT = 2
+"""Version of the folder's layout; a newer one is refused."""
 
-@dataclass(frozen=True)
-class World:
-    """Everything learned from one log.
+
+@dataclass(frozen=True, kw_only=True)
+class World(WorldData):
+    """Everything learned from one log: `WorldData`, and who answers.
 
     Args:
-        name: what people call it.
-        signals: what an answer carries; the first is the binary consumption.
-        catalogue, users: the two tables.
-        sequences: every user's behaviour by row numbers; fits read the part they are allowed to.
-        state_encoder: shared by policies, training users and judges; holds the item vectors (N+1, d).
         simulators: who answers, by name: `train`, `validation` and `judge` in a fitted world, `truth` in a
             ground-truth one.
         user_model: the users fitted on the train part that greedy policies plan on.
-        slate_size: K, items shown at once.
-        max_steps: time limit of an episode in slates.
-        consumes_twice: False where nobody consumes an item again; such items are masked.
-        reward: the default reward.
-        card: what to know before believing it.
-        knowledge: the graph, or None.
-        support: how far a step lies from anything logged; None where nobody measured it, as in a truth world.
-        instruction: what reads a user's words; None where none was built.
-        patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
-        sessions: most sessions of an episode; after the last one the user has left for good.
-        max_days: days away that an episode holds, None without limit: shorter gaps mean more sessions.
     """
 
-    name: str
-    signals: tuple[Signal, ...]
-    catalogue: Catalogue
-    users: UserTable
-    sequences: Sequences
-    state_encoder: StateEncoder
     simulators: Mapping[str, UserSimulator]
     user_model: UserSimulator | None
-    slate_size: int
-    max_steps: int
-    consumes_twice: bool
-    reward: WeightedReward
-    card: Card
-    knowledge: KnowledgeGraph | None = None
-    support: SupportModel | None = None
-    patterns: Patterns | None = None
-    instruction: InstructionEncoder | None = None
-    sessions: int = 1
-    max_days: float | None = None
-
-    @property
-    def item_vectors(self) -> Tensor:
-        """float32 (N+1, d); row N, the empty place, is zero."""
-        return self.state_encoder.item_vectors
-
-    @cached_property
-    def entity_rows(self) -> Ints:
-        """int64 (N,) each item's position among `knowledge.entities`; -1 without a graph or a link."""
-        if self.knowledge is None or not self.catalogue.entities:
-            return np.full(len(self.catalogue), -1, dtype=np.int64)
-        return self.knowledge.entity_rows(self.catalogue.entities)
 
     @property
     def is_truth(self) -> bool:
@@ -112,60 +72,193 @@ class World:
             raise RecloopError(unknown_name(f"simulator of world '{self.name}'", name, self.simulators))
         return self.simulators[name]
 
-    def spec(self, slate_size: int | None = None, max_steps: int | None = None) -> ObservationSpec:
-        """Sizes of an observation in this world."""
-        slate_size = slate_size or self.slate_size
-        if not 1 <= slate_size <= len(self.catalogue):
-            raise RecloopError(
-                f"slate_size={slate_size} does not fit a catalogue of {len(self.catalogue)} items; "
-                f"choose 1 to {len(self.catalogue)}"
-            )
-        return ObservationSpec(
-            catalogue_size=len(self.catalogue),
-            state_dim=self.state_encoder.dim,
-            history_length=self.users.history.shape[1],
-            shown_length=self.users.shown.shape[1],
-            slate_size=slate_size,
-            profile_dim=self.users.profile.shape[1],
-            signals=self.signals,
-            max_steps=max_steps or self.max_steps,
-            instruction_dim=self.instruction.dim if self.instruction is not None else 0,
-        )
-
-    @cached_property
-    def warm_states(self) -> EncoderState:
-        """Where the state encoder is after each user's logged history, U lanes on the CPU; computed once."""
-        users = self.users
-        states = warm_states(self.state_encoder, users.profile, users.history, users.feedback, self.sequences)
-        return states.to(torch.device("cpu"))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 over the tables and the encoder: two worlds with one fingerprint give equal observations."""
-        digest = hashlib.sha256()
-        for fact in (self.name, self.catalogue.ids, self.users.ids, [s.as_dict() for s in self.signals]):
-            digest.update(json.dumps(fact).encode())
-        tensors = {**self.users.tensors(), **self.state_encoder.state_dict()}
-        if self.instruction is not None:
-            tensors.update(instruction=self.instruction.table, instruction_head=self.instruction.weight)
-        for name in sorted(tensors):
-            digest.update(name.encode())
-            digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     def save(self, folder: Path | str) -> None:
         """Write the world as a folder of safetensors, JSON and Parquet; replaced whole or not at all."""
-        write_world(self, Path(folder))
+        _write(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: Path | str) -> "World":
+    def load(cls, folder: Path | str) -> World:
         """Read a world; `WorldError` where it is missing, half-written, damaged or from a newer format."""
-        return read_world(cls, Path(folder))
+        folder = Path(folder)
+        if not (folder / "world.json").exists():
+            what = "is half-written: world.json is missing" if folder.exists() else "does not exist"
+            raise WorldError(f"the world folder {folder} {what}; make it with `recloop build LOG --out {folder}`")
+        try:
+            return _read(folder)
+        except WorldError:
+            raise
+        except (RecloopError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WorldError(f"the world in {folder} is damaged: {reason}; build it anew") from error
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "World":
-        """A world is immutable, and Gymnasium copies the arguments of every environment it makes."""
-        return self
-
-    def with_simulators(self, **simulators: UserSimulator) -> "World":
+    def with_simulators(self, **simulators: UserSimulator) -> World:
         """This world with simulators of your own beside (or instead of) its own."""
         return replace(self, simulators={**self.simulators, **simulators})
+
+
+def _write(world: World, folder: Path) -> None:
+    items, users = world.catalogue, world.users
+    model = _user_model_name(world)
+    facts = {
+        "format": FORMAT,
+        "name": world.name,
+        "fingerprint": world.fingerprint,
+        "signals": [s.as_dict() for s in world.signals],
+        "slate_size": world.slate_size,
+        "max_steps": world.max_steps,
+        "sessions": world.sessions,
+        "max_days": world.max_days,
+        "consumes_twice": world.consumes_twice,
+        "reward": world.reward.as_dict(),
+        "profile_names": users.profile_names,
+        "simulators": list(world.simulators),
+        "user_model": model,
+        "group_names": items.group_names,
+        "policies": world.sequences.policies,
+        "card": vars(world.card),
+    }
+    with replacing_folder(folder) as part:
+        _item_table(items).to_parquet(part / "items.parquet")
+        _user_table(users).to_parquet(part / "users.parquet")
+        write_tensors(part / "users.safetensors", users.tensors())
+        write_tensors(part / "sequences.safetensors", sequence_tensors(world.sequences))
+        write_tensors(part / "items.safetensors", {"popularity": items.popularity, "groups": items.groups})
+        world.state_encoder.save(part / "state_encoder")
+        for name, simulator in world.simulators.items():
+            save_simulator(simulator, part / "simulators" / name)
+        if world.user_model is not None and model == "user_model":
+            save_simulator(world.user_model, part / "simulators" / "user_model")
+        if world.knowledge is not None:
+            save_knowledge(world.knowledge, part / "knowledge.parquet")
+        if world.support is not None:
+            world.support.save(part / "support")
+        if world.instruction is not None:
+            world.instruction.save(part / "instruction")
+        if world.patterns is not None:
+            (part / "patterns").mkdir()
+            world.patterns.save(part / "patterns")
+        write_json(part / "world.json", facts)
+
+
+def _read(folder: Path) -> World:
+    facts = read_json(folder / "world.json")
+    if facts["format"] > FORMAT:
+        raise WorldError(f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop")
+    items = pd.read_parquet(folder / "items.parquet")
+    users = pd.read_parquet(folder / "users.parquet")
+    simulators = {name: load_simulator(folder / "simulators" / name) for name in facts["simulators"]}
+    model = facts["user_model"]
+    user_model = simulators.get(model) if model else None
+    if model and user_model is None:
+        user_model = load_simulator(folder / "simulators" / model)
+    encoder = StateEncoder.load(folder / "state_encoder")
+    measured = (folder / "support").exists()
+    world = World(
+        name=facts["name"],
+        signals=tuple(Signal.of(s) for s in facts["signals"]),
+        catalogue=Catalogue(
+            ids=tuple(items["item"]),
+            titles=tuple(items["title"]),
+            texts=tuple(items["text"]),
+            group_names=tuple(facts.get("group_names", ())),
+            entities=named_or_none(items["entity"]) if "entity" in items else (),
+            **read_tensors(folder / "items.safetensors"),
+        ),
+        users=UserTable(
+            ids=tuple(users["user"]),
+            profile_names=tuple(facts["profile_names"]),
+            instructions=tuple(users["wish"]) if "wish" in users else (),
+            **_user_tensors(read_tensors(folder / "users.safetensors")),
+        ),
+        sequences=sequences_from(read_tensors(folder / "sequences.safetensors"), tuple(facts.get("policies", ()))),
+        state_encoder=encoder,
+        simulators=simulators,
+        user_model=user_model,
+        slate_size=facts["slate_size"],
+        max_steps=facts["max_steps"],
+        sessions=facts.get("sessions", 1),
+        max_days=facts.get("max_days"),
+        consumes_twice=facts["consumes_twice"],
+        reward=WeightedReward(**facts["reward"]),
+        card=Card(
+            learned=tuple(facts["card"]["learned"]),
+            assumed=tuple(facts["card"]["assumed"]),
+            not_claimed=tuple(facts["card"]["not_claimed"]),
+            figures=facts["card"]["figures"],
+            cleaning=facts["card"]["cleaning"],
+        ),
+        knowledge=load_knowledge(folder / "knowledge.parquet"),
+        support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
+        instruction=InstructionEncoder.load(folder / "instruction") if (folder / "instruction").exists() else None,
+        patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
+    )
+    if world.fingerprint != facts["fingerprint"]:
+        raise WorldError(f"the files in {folder} do not belong together (fingerprint differs); build it anew")
+    return world
+
+
+def _item_table(items: Catalogue) -> pd.DataFrame:
+    columns = {"item": items.ids, "title": items.titles, "text": items.texts}
+    return pd.DataFrame({**columns, **({"entity": items.entities} if items.entities else {})})
+
+
+def _user_table(users: UserTable) -> pd.DataFrame:
+    columns = {"user": users.ids, "part": [PARTS[int(part)] for part in users.part]}
+    return pd.DataFrame({**columns, **({"wish": users.instructions} if users.instructions else {})})
+
+
+def _user_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {"instruction_vectors" if name == "wish_vectors" else name: value for name, value in tensors.items()}
+
+
+def _user_model_name(world: World) -> str | None:
+    """The simulator that is the user model too, or `user_model` where it is none of them; None without one."""
+    if world.user_model is None:
+        return None
+    return next((name for name, users in world.simulators.items() if users is world.user_model), "user_model")
+
+
+def sequence_tensors(sequences: Sequences) -> dict[str, Tensor]:
+    """For safetensors; `sequences_from` undoes it."""
+    arrays: dict[str, Any] = {
+        "catalogue_size": np.array([sequences.catalogue_size]),
+        "offsets": sequences.offsets,
+        "items": sequences.items,
+        "feedback": sequences.feedback,
+        "given": sequences.given,
+    }
+    if sequences.slates is not None:
+        arrays.update({f"slates.{name}": value for name, value in sequences.slates.arrays().items()})
+    if sequences.profile_prefix is not None:
+        arrays["told"] = sequences.profile_prefix  # its name on disk since format 2
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+
+
+def sequences_from(tensors: dict[str, Tensor], policies: tuple[str, ...]) -> Sequences:
+    """Undo `sequence_tensors`; the names of the logging policies are kept elsewhere."""
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    size = int(arrays.pop("catalogue_size")[0])
+    slates = {name.removeprefix("slates."): arrays.pop(name) for name in list(arrays) if name.startswith("slates.")}
+    if "told" in arrays:
+        arrays["profile_prefix"] = arrays.pop("told")
+    return Sequences(catalogue_size=size, slates=Slates(**slates) if slates else None, policies=policies, **arrays)
+
+
+def save_knowledge(knowledge: KnowledgeGraph, path: Path) -> None:
+    """Write triples by name as Parquet."""
+    names = [np.array(knowledge.entities), np.array(knowledge.relations), np.array(knowledge.entities)]
+    columns = {c: names[i][knowledge.triples[:, i]] for i, c in enumerate(("head", "relation", "tail"))}
+    pd.DataFrame(columns).to_parquet(path)
+
+
+def load_knowledge(path: Path) -> KnowledgeGraph | None:
+    """Undo `save_knowledge`; None where there is no file."""
+    if not path.exists():
+        return None
+    frame = pd.read_parquet(path)
+    return KnowledgeGraph.from_names(list(frame["head"]), list(frame["relation"]), list(frame["tail"]))
+
+
+def named_or_none(column: pd.Series[str]) -> tuple[str | None, ...]:
+    """A column of names with gaps as Python knows them."""
+    return tuple(name if isinstance(name, str) else None for name in column)

@@ -17,7 +17,7 @@ from recloop.envs.simulation.item_index import IndexKind
 from recloop.envs.world.world import World
 from recloop.experiments.bench.bounds import LOOP_ITEMS, Cost, Machine, cart_pole, cost, machine_paces, numpy_loop
 from recloop.experiments.bench.memory import Footprint, footprint
-from recloop.experiments.bench.steps import Skin, Task, compulsory_bytes, driver_of, paced
+from recloop.experiments.bench.steps import Skin, StepSubject, compulsory_bytes, driver_of, paced
 from recloop.experiments.bench.timing import Pace, Paced, Row, in_turn
 from recloop.experiments.bench.worlds import MOST_ITEMS, BenchFamily, bench_world
 from recloop.experiments.provenance import use_threads
@@ -185,7 +185,7 @@ class _Point:
 
     Args:
         family, log, items, batch, skin: what is stepped; `log` of the users' fit.
-        observation, action, index, compiled: as in `Task`.
+        observation, action, index, compiled: as in `StepSubject`.
         aim: least ratio asked for.
         against: the reference.
         rooted: whether its bytes and operations are counted.
@@ -307,7 +307,7 @@ class _Bench:
         )
         return row, None if found is None else Bound(point.what, mine, found, Machine(*machine))
 
-    def _cost(self, point: _Point, task: Task) -> Cost:
+    def _cost(self, point: _Point, task: StepSubject) -> Cost:
         """What one step takes, counted in eager mode."""
         key = (point.family, point.log, point.observation)
         if key not in self.costs:
@@ -317,7 +317,7 @@ class _Bench:
             self.costs[key] = cost(lambda: driver.step(actions), point.batch, compulsory_bytes(driver))
         return self.costs[key]
 
-    def _reference(self, point: _Point, task: Task) -> Paced:
+    def _reference(self, point: _Point, task: StepSubject) -> Paced:
         if point.against == "cart pole":
             return cart_pole(task.seed)
         if point.against == "core":
@@ -326,9 +326,9 @@ class _Bench:
             return paced(replace(task, world=self._made(point, _ITEMS)), "core", "10,000 items")
         return numpy_loop(min(point.batch, _BATCH), task.world.slate_size)
 
-    def _task(self, point: _Point) -> Task:
+    def _task(self, point: _Point) -> StepSubject:
         world = self.world((point.family, point.log, point.items))
-        return Task(
+        return StepSubject(
             world,
             point.batch,
             point.observation,

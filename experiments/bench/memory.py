@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from recloop.experiments.bench.steps import Task, driver_of, item_bytes, lane_bytes
+from recloop.experiments.bench.steps import StepSubject, driver_of, item_bytes, lane_bytes
 from recloop.experiments.bench.worlds import BenchFamily, bench_world
 from recloop.experiments.comparison.workers import one_thread_workers
 
@@ -43,7 +43,7 @@ def _measured(family: BenchFamily, members: int, slate: int, items: int) -> Foot
     start = time.perf_counter()
     world = bench_world(items, slate, family=family, members=members)
     made = time.perf_counter()
-    driver = driver_of(Task(world, _LANES))
+    driver = driver_of(StepSubject(world, _LANES))
     prepared = time.perf_counter()
     return Footprint(
         items,

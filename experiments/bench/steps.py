@@ -29,7 +29,7 @@ _ACTIONS = 16
 
 
 @dataclass(frozen=True)
-class Task:
+class StepSubject:
     """What is asked of the environment.
 
     Args:
@@ -72,9 +72,9 @@ class Task:
         return torch.rand(_ACTIONS, self.batch, self.world.state_encoder.dim, generator=draw) * 2 - 1
 
 
-def paced(task: Task, skin: Skin, name: str) -> Paced:
+def paced(task: StepSubject, skin: Skin, name: str) -> Paced:
     """A skin in a task, its episodes started."""
-    makers: dict[str, Callable[[Task], Callable[[], object]]] = {
+    makers: dict[str, Callable[[StepSubject], Callable[[], object]]] = {
         "core": _core,
         "single": _single,
         "vector": lambda task: _vector(task, tensors=False),
@@ -84,7 +84,7 @@ def paced(task: Task, skin: Skin, name: str) -> Paced:
     return Paced(name, task.batch, makers[skin](task), task.device)
 
 
-def driver_of(task: Task) -> Driver:
+def driver_of(task: StepSubject) -> Driver:
     """The core and the driver over it, which all skins share."""
     return make_driver(task.world, task.batch, seed=task.seed, **task.options())
 
@@ -127,13 +127,13 @@ def _row_bytes(driver: Driver, held: object) -> float:
     return tensor_bytes(held, rows=(n, n + 1)) / (n + 1)
 
 
-def _core(task: Task) -> Callable[[], object]:
+def _core(task: StepSubject) -> Callable[[], object]:
     driver = driver_of(task)
     actions = cycle(task.actions().to(task.device))
     return lambda: driver.step(next(actions))
 
 
-def _single(task: Task) -> Callable[[], object]:
+def _single(task: StepSubject) -> Callable[[], object]:
     env = gym.make(ENV_ID, world=task.world, disable_env_checker=True, **task.options())
     env.reset(seed=task.seed)
     actions = cycle(task.actions()[:, 0].numpy())
@@ -145,7 +145,7 @@ def _single(task: Task) -> Callable[[], object]:
     return step
 
 
-def _vector(task: Task, tensors: bool) -> Callable[[], object]:
+def _vector(task: StepSubject, tensors: bool) -> Callable[[], object]:
     env = RecommendVectorEnv(task.batch, task.world, tensors=tensors, **task.options())
     env.reset(seed=task.seed)
     drawn = task.actions()
@@ -153,7 +153,7 @@ def _vector(task: Task, tensors: bool) -> Callable[[], object]:
     return lambda: env.step(next(actions))
 
 
-def _sb3(task: Task) -> Callable[[], object]:
+def _sb3(task: StepSubject) -> Callable[[], object]:
     env = SB3VecEnv(task.world, task.batch, seed=task.seed, **task.options())
     env.reset()
     actions = cycle(np.asarray(task.actions()))

@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from recloop.agents.learners.loop import Training as LearnerTraining
-from recloop.agents.learners.loop import learn
+from recloop.agents.learners.loop import Training, learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.sb3.configs import SlatePPOConfig
-from recloop.agents.sb3.training import train_sb3
-from recloop.agents.validation import Validation
+from recloop.agents.sb3.training import SlatePPO
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.world import World
@@ -55,7 +54,7 @@ class BenchTrainConfig:
     """Items to choose from."""
     validations: int = 16
     """How often the return is looked at."""
-    validation_lanes: int = 64
+    validation_episodes: int = 64
     """Users it is looked at on."""
     compiled: bool = False
     """Whether our PPO compiles its update."""
@@ -72,12 +71,12 @@ class BenchTrainConfig:
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, seeds=self.seeds, candidates=self.candidates, threads=self.threads)
-        at_least(1, validation_lanes=self.validation_lanes)
+        at_least(1, validation_episodes=self.validation_episodes)
         at_least(_LAST, validations=self.validations)
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingBench:
     """One training.
 
     Args:
@@ -121,7 +120,7 @@ def bench_train(config: BenchTrainConfig) -> list[Row]:
             "choose fewer"
         )
     agents = _agents(config, world)
-    found: dict[str, list[Training]] = {name: [] for name in agents}
+    found: dict[str, list[TrainingBench]] = {name: [] for name in agents}
     with tqdm(total=config.seeds * len(agents), desc="bench train", unit="run", disable=not config.progress) as bar:
         for seed in range(1, config.seeds + 1):  # 0 is what our own settings were chosen on
             for name, train in agents.items():
@@ -135,13 +134,13 @@ def bench_train(config: BenchTrainConfig) -> list[Row]:
 def _settings(config: BenchTrainConfig) -> tuple[SlatePPOConfig, dict[str, PPOConfig]]:
     """SB3's, and ours by what a row calls them; our own were chosen on the curve of seed 0."""
     theirs = SlatePPOConfig(
-        candidates=config.candidates, validations=config.validations, validation_lanes=config.validation_lanes
+        candidates=config.candidates, validations=config.validations, validation_episodes=config.validation_episodes
     )
     own = PPOConfig(
         candidates=config.candidates,
         validations=config.validations,
-        validation_lanes=config.validation_lanes,
-        lanes=64,
+        validation_episodes=config.validation_episodes,
+        num_envs=64,
         rollout=4,
         batch_size=256,
         epochs=4,
@@ -152,7 +151,7 @@ def _settings(config: BenchTrainConfig) -> tuple[SlatePPOConfig, dict[str, PPOCo
 
 def _agents(config: BenchTrainConfig, world: World) -> dict[str, Callable[[FitOptions], Policy]]:
     theirs, ours = _settings(config)
-    agents: dict[str, Callable[[FitOptions], Policy]] = {_SB3: lambda options: train_sb3("ppo", world, options, theirs)}
+    agents: dict[str, Callable[[FitOptions], Policy]] = {_SB3: lambda options: SlatePPO.fit(world, options, theirs)}
     for name, settings in ours.items():
         agents[name] = partial(_learned, world, settings)
     return agents
@@ -162,7 +161,7 @@ def _learned(world: World, settings: PPOConfig, options: FitOptions) -> Policy:
     return learn(PPO, world, options, settings)
 
 
-def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, world: World, seed: int) -> Training:
+def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, world: World, seed: int) -> TrainingBench:
     clock = time.process_time if config.device == "cpu" and config.threads == 1 else time.perf_counter
     curve: list[tuple[float, float]] = []
     begin = clock()
@@ -175,12 +174,12 @@ def _timed(train: Callable[[FitOptions], Policy], config: BenchTrainConfig, worl
     spent = clock() - begin
     price = _price_of_validation(policy, config, world, clock)
     paid = [(seconds - price * (place + 1), value) for place, (seconds, value) in enumerate(curve)]
-    return Training(paid, spent - price * len(curve), config.steps)
+    return TrainingBench(paid, spent - price * len(curve), config.steps)
 
 
 def _price_of_validation(policy: Policy, config: BenchTrainConfig, world: World, clock: Callable[[], float]) -> float:
     """Median seconds that trying the policy takes."""
-    validation = Validation(world, config.validation_lanes, config.device)
+    validation = PolicyValidation(world, config.validation_episodes, config.device)
     seconds = []
     for _ in range(_LAST):
         begin = clock()
@@ -196,11 +195,11 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
     step, and write those; gradients and activations may stay in caches.
     """
     options = FitOptions(device=config.device, compile=config.compiled)
-    run = LearnerTraining(PPO, world, options, learner)
+    run = Training(PPO, world, options, learner)
     run._collect(run._observed())
     ppo = run.learner
     assert isinstance(ppo, PPO)
-    count = learner.lanes * learner.rollout
+    count = learner.num_envs * learner.rollout
 
     def update() -> object:
         return ppo.update(1.0)  # a learning rate of zero: the same work every time
@@ -229,10 +228,10 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
     )
 
 
-def _rows(found: dict[str, list[Training]], config: BenchTrainConfig, world: World) -> list[Row]:
+def _rows(found: dict[str, list[TrainingBench]], config: BenchTrainConfig, world: World) -> list[Row]:
     """Steps a second of each agent, and ours against SB3's time to its own final return."""
     theirs = found[_SB3]
-    lanes = SlatePPOConfig().lanes
+    lanes = SlatePPOConfig().num_envs
     blank = Row("", lanes, len(world.catalogue), world.slate_size, config.device, config.threads, 0.0, "steps/s")
     base = np.array([t.steps / t.seconds for t in theirs])
     goals = [t.final for t in theirs]

@@ -1,7 +1,7 @@
 """Does the order of policies hold between training users, judges and, where there is one, the truth?
 
     recloop agreement worlds/ml-100k --out runs/agreement
-    recloop agreement worlds/mine --policies random popularity greedy policies/ppo --lanes 500
+    recloop agreement worlds/mine --policies random popularity greedy policies/ppo --episodes 500
 
 Every policy meets the same users with the same luck in each member of the training ensemble, in the judges and in the
 truth. Printed and kept in `agreement.json`: Kendall's tau of the orders with an interval over users, simulated over
@@ -18,7 +18,7 @@ import tyro
 from rich.table import Table
 
 from recloop.agents.policy import FitOptions
-from recloop.agents.registry import make_policy, needs_training
+from recloop.agents.registry import facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.storage import write_json
 from recloop.envs.simulation.core import checked_device
@@ -122,7 +122,7 @@ class AgreementConfig:
     """World folder."""
     policies: tuple[str, ...] = FIXED_POLICIES
     """Registered names, dotted paths module:Class, or policy folders."""
-    lanes: int = 300
+    episodes: int = 300
     """Episodes of each policy in each kind of users; at least 2."""
     start: Literal["history", "cold"] = "history"
     """Where episodes start: warm from the log, or with nothing known."""
@@ -144,7 +144,7 @@ class AgreementConfig:
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, threads=self.threads)
         at_least(0, seed=self.seed)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
         if len(set(self.policies)) < max(2, len(self.policies)):
             raise RecloopError(f"--policies {' '.join(self.policies)}: name two or more, each once")
 
@@ -157,7 +157,7 @@ def main(config: AgreementConfig) -> Agreement:
     voices_of(world)
     policies = {}
     for name in config.policies:
-        steps = config.steps if needs_training(name) and name != "sasrec" else None
+        steps = config.steps if facts_of(name).trains == "loop" else None
         options = FitOptions(config.seed, steps, config.device, config.progress)
         policies[name] = make_policy(name, world, options, trust=config.trust)
         if policies[name].privileged:
@@ -165,7 +165,7 @@ def main(config: AgreementConfig) -> Agreement:
     values = value_policies(
         world,
         policies,
-        lanes=config.lanes,
+        episodes=config.episodes,
         start=config.start,
         seed=config.seed,
         device=config.device,
@@ -176,7 +176,7 @@ def main(config: AgreementConfig) -> Agreement:
     print_agreement(world, agreement)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
-        facts = {"world": world.name, "lanes": config.lanes, "start": config.start, **provenance(config.device)}
+        facts = {"world": world.name, "episodes": config.episodes, "start": config.start, **provenance(config.device)}
         write_json(config.out / "agreement.json", {**facts, **agreement.as_dict()})
     return agreement
 

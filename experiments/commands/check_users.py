@@ -25,15 +25,15 @@ class CheckUsersConfig:
     """Dotted path module:MyUsers, or the name of an installed entry point."""
     world: Path | None = None
     """World folder to try it in; default the built-in truth world."""
-    lanes: int = 16
-    """Users looked at."""
+    num_envs: int = 16
+    """Users looked at, at once."""
     steps: int = 3
     """Slates shown in a row."""
     device: str = "cpu"
     """Torch device."""
 
     def __post_init__(self) -> None:
-        at_least(2, lanes=self.lanes)
+        at_least(2, num_envs=self.num_envs)
         at_least(1, steps=self.steps)
 
 
@@ -46,7 +46,7 @@ def main(config: CheckUsersConfig) -> None:
     else:
         world = World.load(config.world)
     simulator = made_simulator(config.users)
-    check_users(simulator, world, lanes=config.lanes, steps=config.steps, device=config.device)
+    check_users(simulator, world, lanes=config.num_envs, steps=config.steps, device=config.device)
     where = config.world or "WORLD"
     print(f"{config.users} keeps the contract; next: recloop compare {where} --users {config.users}")
 

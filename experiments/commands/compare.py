@@ -4,6 +4,7 @@
     recloop compare worlds/ml-100k --policies popularity my_module:MyPolicy policies/ppo --out runs/mine
     recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
     recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --jobs 2 --out runs/learners
+    recloop compare worlds/ml-100k --policies popularity recloop-ppo --set recloop-ppo.rollout=16 --out runs/longer
     tensorboard --logdir runs/ml-100k/tensorboard
 
 Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
@@ -23,11 +24,11 @@ import tyro
 from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import IN_LOOP, POLICIES, TRAINED, load_policy, make_policy, needs_training, save_policy
+from recloop.agents.registry import check_settings, facts_of, known_policies, load_policy, make_policy, save_policy
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.base.storage import replacing_file, write_json
 from recloop.envs.simulation.core import checked_device
-from recloop.envs.simulation.penalties import PenaltyConfig, Uncertainty
+from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
 from recloop.experiments.commands.check_users import made_simulator
@@ -48,15 +49,7 @@ from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.pictures import picture
 from recloop.experiments.report.report import write_report
-from recloop.experiments.settings import at_least, write_settings
-
-PASSES = TRAINED - IN_LOOP
-"""Names whose training is counted in passes over the log: `--steps` is not for them."""
-
-FIXED = frozenset(
-    {"popularity", "content", "last-item", "instructed", "worst-first", "greedy", "diversified-greedy", "planner"}
-)
-"""Names that neither train nor draw with a seed: what they earn is worked out once."""
+from recloop.experiments.settings import at_least, given_settings, settings_by_policy, write_settings
 
 
 @dataclass(frozen=True)
@@ -71,15 +64,15 @@ class CompareConfig:
     """Trainings of each policy that learns with randomness; at least 1."""
     out: Path = Path("runs/comparison")
     """Run folder; started again with the same settings it goes on."""
+    set: tuple[str, ...] = ()
+    """Settings of policies that train, policy.name=value, over their defaults, --steps and --config."""
+    config: Path | None = None
+    """YAML file of settings by policy."""
     steps: int = 50_000
     """Environment steps of each RL training."""
-    pessimism: float = 0.0
-    """What RL agents are charged for each unit of the training users' disagreement; 0 for none."""
-    uncertainty: Uncertainty = "std"
-    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
-    entropy_bonus: float = 0.0
-    """What RL agents are given for each unit of the log's entropy after a step; 0 for nothing."""
-    lanes: int = 500
+    penalties: tyro.conf.OmitArgPrefixes[PenaltyConfig] = field(default_factory=PenaltyConfig)
+    """What an RL agent's training steps are charged and given on top of the reward."""
+    episodes: int = 500
     """Episodes a policy is evaluated on, going round the evaluation users; at least 2."""
     reference: str | None = None
     """Policy that the others are compared to; default popularity, or the first."""
@@ -106,15 +99,9 @@ class CompareConfig:
         at_least(
             1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs
         )
-        at_least(2, lanes=self.lanes)
-        self.penalties  # noqa: B018 - raises for weights that no penalty may have
+        at_least(2, episodes=self.episodes)
         if not self.policies:
             raise RecloopError("no policies to compare; name some after --policies")
-
-    @property
-    def penalties(self) -> PenaltyConfig:
-        """What RL agents' training steps are charged and given on top of the reward."""
-        return PenaltyConfig(self.pessimism, self.uncertainty, self.entropy_bonus)
 
 
 @dataclass
@@ -161,6 +148,7 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     started = datetime.now(UTC).isoformat(timespec="seconds")
     clock = _Clock()
     facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
+    facts["settings"] = {c.label: dict(c.settings) for c in contenders if c.settings}
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))
     write_json(config.out / "run.json", {**facts, "state": "running"})
@@ -174,7 +162,7 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
         bar = tqdm(jobs, desc="compare", unit="policy", disable=not config.progress)
         for contender, seed in bar:
             bar.set_postfix_str(f"{contender.label} seed {seed}")
-            same = contender.source in FIXED and seed > 0
+            same = seed > 0 and facts_of(contender.source).deterministic
             finished[contender.label, seed] = finished[contender.label, 0] if same else field_.result(contender, seed)
     comparison = Comparison(
         world=world,
@@ -212,23 +200,28 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
 def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
     """The policies asked for, each found and with a label of its own; errors come before any training."""
     found: list[Entry] = []
+    known = known_policies()
     for source in config.policies:
-        if source == "planner" and not world.is_truth:
-            raise PolicyError(
-                f"policy 'planner' needs a world whose users are written down; '{world.name}' was learned from a "
-                "log, leave planner out"
-            )
-        if source not in POLICIES and (Path(source) / "policy.json").exists():
+        if source not in known and (Path(source) / "policy.json").exists():
             load_policy(source, trust=config.trust)
-        retrained = needs_training(source)  # raises for a name that nobody knows
-        if source not in POLICIES and ":" not in source and not Path(source).exists():
-            raise PolicyError(f"{unknown_name('policy', source, POLICIES)}; or give a policy folder or a dotted path")
-        name = source if source in POLICIES else _short_name(source)
+        facts = facts_of(source)  # raises for a name that nobody knows
+        if facts.privileged and not world.is_truth:
+            raise PolicyError(
+                f"policy '{source}' needs a world whose users are written down; '{world.name}' was learned from a "
+                f"log, leave {source} out"
+            )
+        if source not in known and ":" not in source and not Path(source).exists():
+            raise PolicyError(f"{unknown_name('policy', source, known)}; or give a policy folder or a dotted path")
+        name = source if source in known else _short_name(source)
         label, again = name, 2
         while any(c.label == label for c in found):
             label, again = f"{name}-{again}", again + 1
-        found.append(Entry(label, source, retrained, privileged=source == "planner"))
-    return tuple(found)
+        found.append(Entry(label, source, facts.trains != "no", facts.privileged))
+    given = settings_by_policy(given_settings(config.config, config.set), [one.label for one in found])
+    for one in found:
+        if one.label in given:
+            check_settings(one.source, given[one.label])
+    return tuple(replace(one, settings=given.get(one.label, {})) for one in found)
 
 
 def _short_name(source: str) -> str:
@@ -312,7 +305,7 @@ class _ComparisonRunner:
             "world": digest_of_world(world, world_folder),
             "simulators": simulators,
             "users": [digest_of_source(path) for path in config.users],
-            "lanes": config.lanes,
+            "episodes": config.episodes,
             "slate_size": config.slate_size,
             "evaluation_seed": config.evaluation_seed,
             **{name: facts[name] for name in ("commit", "versions", "device", "threads")},
@@ -328,6 +321,7 @@ class _ComparisonRunner:
                 "seed": seed,
                 "steps": config.steps if contender.retrained else None,
                 "penalties": asdict(config.penalties) if contender.retrained else None,
+                "settings": contender.settings,
             }
         )
         known = None if config.fresh else self.ledger.get(contender.label, seed, digest)
@@ -346,16 +340,15 @@ class _ComparisonRunner:
 
     def _policy(self, contender: Entry, seed: int, run: Run) -> Policy:
         config = self.config
-        counted = contender.retrained and contender.source not in PASSES
+        counted = facts_of(contender.source).trains == "loop"
         options = FitOptions(
             seed=seed,
             steps=config.steps if counted else None,
             device=config.device,
             progress=config.progress,
-            pessimism=config.pessimism,
+            penalties=config.penalties,
             log=run.log,
-            uncertainty=config.uncertainty,
-            entropy_bonus=config.entropy_bonus,
+            settings=contender.settings,
         )
         return make_policy(contender.source, self.world, options, trust=config.trust)
 
@@ -364,7 +357,7 @@ class _ComparisonRunner:
             self.arenas[simulator] = Evaluator(
                 self.world,
                 simulator,
-                lanes=self.config.lanes,
+                episodes=self.config.episodes,
                 seed=self.config.evaluation_seed,
                 slate_size=self.config.slate_size,
                 device=self.config.device,
@@ -373,7 +366,7 @@ class _ComparisonRunner:
 
     def _save(self, contender: Entry, seed: int, policy: Policy) -> None:
         """Keep what can be kept: a planner and a class without `tensors` cannot, and are made again instead."""
-        if policy.privileged or (Path(contender.source).exists() and contender.source not in POLICIES):
+        if policy.privileged or (Path(contender.source).exists() and contender.source not in known_policies()):
             return
         label = f"{contender.label}-seed{seed}" if contender.retrained else contender.label
         folder = self.config.out / "policies" / label

@@ -34,7 +34,7 @@ class DemoConfig:
     """Environment steps of each PPO training."""
     seeds: int = 1
     """Trainings of SASRec and PPO."""
-    lanes: int = 600
+    episodes: int = 600
     """Episodes a policy is evaluated on."""
     device: str = "cpu"
     """Torch device."""
@@ -47,7 +47,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, seeds=self.seeds, threads=self.threads)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
 
 
 def main(config: DemoConfig) -> Comparison:
@@ -66,7 +66,7 @@ def main(config: DemoConfig) -> Comparison:
             seeds=config.seeds,
             out=config.out,
             steps=config.steps,
-            lanes=config.lanes,
+            episodes=config.episodes,
             device=config.device,
             threads=config.threads,
             fresh=config.fresh,

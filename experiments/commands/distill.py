@@ -25,6 +25,7 @@ from recloop.agents.registry import make_policy
 from recloop.encoders.base.errors import BudgetError, RecloopError
 from recloop.envs.logs.sequences import Ints
 from recloop.envs.simulation.core import Core, checked_device
+from recloop.envs.simulation.rollout import Picked, steps
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import Family, FitConfig
 from recloop.envs.users.language import (
@@ -240,12 +241,14 @@ def speed(world: World, users: UserSimulator, device: str = "cpu") -> float:
     slates = [
         torch.rand(_FAST_LANES, n, generator=generator).topk(k, dim=1).indices for _ in range(_WARM_UP + _FAST_STEPS)
     ]
+    given = iter(slates)
+    stream = steps(core, lambda core, carry: Picked(next(given)))
     begin = time.perf_counter()
-    for step, slate in enumerate(slates):
+    for step in range(len(slates)):
         if step == _WARM_UP:
             _wait(core.device)
             begin = time.perf_counter()
-        core.step(slate)
+        next(stream)
     _wait(core.device)
     return _FAST_LANES * _FAST_STEPS / (time.perf_counter() - begin)
 
@@ -267,7 +270,7 @@ def _agreement(
     chosen = [make_policy(name, world, FitOptions(seed=config.seed)) for name in config.policies]
     values = []
     for simulator in (language, fast):
-        arena = Evaluator(short, simulator, lanes=lanes, users=users.tolist(), seed=config.seed + 1)
+        arena = Evaluator(short, simulator, episodes=lanes, users=users.tolist(), seed=config.seed + 1)
         try:
             values.append(np.stack([arena.run(policy).value for policy in chosen]))
         except BudgetError as error:

@@ -22,7 +22,7 @@ from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.sources import read_triples
 from recloop.encoders.knowledge.stores import open_store
 from recloop.encoders.knowledge.stores.places import is_store
-from recloop.envs.world.files import load_knowledge
+from recloop.envs.world.world import load_knowledge
 from recloop.experiments.report.tables import wide_console
 
 Store = Annotated[str, tyro.conf.arg(metavar="ladybug:PATH|URL")]

@@ -2,6 +2,8 @@
 
     recloop train worlds/ml-100k --agent ppo --steps 200000 --seed 0 --out policies/ppo
     recloop train worlds/ml-100k --agent recloop-ppo --checkpoint checkpoints/ppo --out policies/recloop-ppo
+    recloop train worlds/ml-100k --agent recloop-ppo --set learning_rate=3e-4 network.hidden=128 --out policies/wide
+    recloop train --agent recloop-ppo --help
     recloop train worlds/ml-100k --agent sasrec --out policies/sasrec
     recloop train worlds/ml-100k --agent my_module:MyAgent --out policies/mine
 
@@ -11,23 +13,28 @@ tune users; the judges stay unread.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import tyro
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import IN_LOOP, POLICIES, RESUMABLE, can_resume, make_policy, needs_training, save_policy
+from recloop.agents.registry import check_settings, facts_of, make_policy, names_of, save_policy
+from recloop.agents.settings import settings_of
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.simulation.core import checked_device
-from recloop.envs.simulation.penalties import Uncertainty
+from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.intervals import Interval, by_user, t_interval
 from recloop.experiments.comparison.tracking import Run, Tags
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import interval_text, wide_console
-from recloop.experiments.settings import at_least, checked_out
+from recloop.experiments.settings import at_least, checked_out, given_settings
 
 VALIDATION_SEED = 10_000
 """Of the validation users' luck, apart from the evaluation's."""
@@ -42,18 +49,20 @@ class TrainConfig:
     out: Path
     """Policy folder to write."""
     agent: str = "ppo"
-    """A registered name, or a dotted path module:Class."""
+    """A registered name, or a dotted path module:Class; with --help, its settings are told too."""
+    set: tuple[str, ...] = ()
+    """Settings of the agent, name=value, over its defaults and over --config."""
+    config: Path | None = None
+    """YAML file of settings of the agent."""
+    num_envs: int | None = None
+    """Users simulated at once while an RL agent learns; default the agent's own."""
     steps: int | None = None
     """Environment steps (passes over the log for sasrec and dnn); default the agent's own."""
     seed: int = 0
     """Of all randomness in training."""
-    pessimism: float = 0.0
-    """What an RL agent is charged for each unit of the training users' disagreement; 0 for none."""
-    uncertainty: Uncertainty = "std"
-    """How that disagreement is measured: standard deviation over the ensemble, or its farthest member."""
-    entropy_bonus: float = 0.0
-    """What an RL agent is given for each unit of the log's entropy after a step; 0 for nothing."""
-    lanes: int = 200
+    penalties: tyro.conf.OmitArgPrefixes[PenaltyConfig] = field(default_factory=PenaltyConfig)
+    """What an RL agent's training steps are charged and given on top of the reward."""
+    episodes: int = 200
     """Episodes of the validation at the end; at least 2."""
     device: str = "cpu"
     """Torch device."""
@@ -69,9 +78,28 @@ class TrainConfig:
     """Show progress bars."""
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps, threads=self.threads, checkpoint_every=self.checkpoint_every)
+        at_least(
+            1, num_envs=self.num_envs, steps=self.steps, threads=self.threads, checkpoint_every=self.checkpoint_every
+        )
         at_least(0, seed=self.seed)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the agent, by name, where they differ from its defaults."""
+        told = {} if self.num_envs is None else {"num_envs": self.num_envs}
+        return {**given_settings(self.config, self.set), **told}
+
+    @staticmethod
+    def further_help(arguments: Sequence[str]) -> str:
+        """The settings of the agent that the arguments name."""
+        agent = next((word for flag, word in pairwise(arguments) if flag == "--agent"), TrainConfig.agent)
+        config_class = facts_of(agent).config_class
+        if config_class is None:
+            return f"{agent} has no settings."
+        lines = [f"{s.name} ({s.kind}, default {s.default}): {s.told}" for s in settings_of(config_class())]
+        told = [fill(line, 110, initial_indent="  ", subsequent_indent="      ") for line in lines]
+        return "\n".join([f"settings of {agent}, for --set and --config:", *told])
 
 
 @dataclass(frozen=True)
@@ -95,17 +123,21 @@ def main(config: TrainConfig) -> Trained:
     """Train, save, validate, and print what came out."""
     use_threads(config.threads)
     checked_device(config.device)
-    needs_training(config.agent)  # an unknown name is refused before anything is read
-    if config.checkpoint is not None and not can_resume(config.agent):
+    facts = facts_of(config.agent)  # an unknown name is refused before anything is read
+    if config.checkpoint is not None and not facts.resumable:
         raise PolicyError(
             f"'{config.agent}' keeps no checkpoints; leave --checkpoint out, or train one of "
-            f"{', '.join(sorted(RESUMABLE))}"
+            f"{', '.join(names_of(resumable=True))}"
         )
-    if (config.pessimism or config.entropy_bonus) and config.agent in POLICIES.keys() - IN_LOOP:
+    if config.penalties.active and facts.trains != "loop":
         raise PolicyError(
             f"'{config.agent}' learns nothing in the loop, where penalties are charged; leave --pessimism and "
-            f"--entropy-bonus out, or train one of {', '.join(sorted(IN_LOOP))}"
+            f"--entropy-bonus out, or train one of {', '.join(names_of(trains='loop'))}"
         )
+    if facts.privileged:
+        raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")
+    if config.settings:
+        check_settings(config.agent, config.settings)
     checked_out(config.out, "policy.json", "policy")
     world = World.load(config.world)
     trained = train(world, config)
@@ -130,25 +162,22 @@ def train(world: World, config: TrainConfig) -> Trained:
             steps=config.steps,
             device=config.device,
             progress=config.progress,
-            pessimism=config.pessimism,
+            penalties=config.penalties,
             log=run.log,
-            uncertainty=config.uncertainty,
-            entropy_bonus=config.entropy_bonus,
             checkpoint=config.checkpoint,
             checkpoint_every=config.checkpoint_every,
             compile=config.compile,
+            settings=config.settings,
         )
         policy = make_policy(config.agent, world, options)
-        if policy.privileged:
-            raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")
         seconds = time.monotonic() - started
         save_policy(policy, config.out)
         simulator = "validation" if "validation" in world.simulators else world.training_simulator
         arena = Evaluator(
-            world, simulator, lanes=config.lanes, users="tune", seed=VALIDATION_SEED, device=config.device
+            world, simulator, episodes=config.episodes, users="tune", seed=VALIDATION_SEED, device=config.device
         )
         mine = arena.run(policy)
-        popular = arena.run(make_policy("popularity", world, options))
+        popular = arena.run(make_policy("popularity", world, FitOptions(device=config.device)))
         value = by_user(mine.value, mine.users)
         validation, difference = t_interval(value), t_interval(value - by_user(popular.value, popular.users))
         run.log(Tags.validation_return, validation.mean, run.last_step)

@@ -127,5 +127,5 @@ def _more_users(comparison: Comparison, a: str, b: str, simulator: str, pairs: i
     if needed > SETTLED_BY_USERS:
         return f"a difference this small ({paired.mean():+.4f}) would need more than {SETTLED_BY_USERS:,} users"
     if needed <= len(paired):
-        return "just missed after correction for many pairs: fewer policies or more evaluation users (--lanes)"
+        return "just missed after correction for many pairs: fewer policies or more evaluation users (--episodes)"
     return f"about {needed:,} evaluation users instead of {len(paired):,}, were the difference as large as seen"

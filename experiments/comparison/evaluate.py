@@ -1,7 +1,7 @@
 """One policy in front of one kind of users: every policy meets the same lanes, with the same luck.
 
-from recloop.experiments.comparison.evaluate import rollout
-rollout(policy, world, "judge", lanes=500, seed=0).value.mean()
+from recloop.experiments.comparison.evaluate import evaluate
+rollout(policy, world, "judge", episodes=500, seed=0).value.mean()
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.reward import slate_diversity
 from recloop.envs.interaction.transition import Transition
 from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.rollout import Picked, rollout
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.ignorance import Ignorance
@@ -110,7 +111,7 @@ class Evaluator:
     Args:
         world: the world to act in.
         simulator: name of one of its simulators, or one of your own.
-        lanes: B, at least 2.
+        episodes: B, one a lane, at least 2.
         users: a part of the world's users or rows of the users table.
         seed: of the users' luck.
         slate_size: K; default the world's.
@@ -119,7 +120,7 @@ class Evaluator:
         rules: of the brackets, where the world has a support model.
 
     Raises:
-        RecloopError: for fewer than two lanes or users.
+        RecloopError: for fewer than two episodes or users.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Evaluator:
         world: World,
         simulator: str | UserSimulator,
         *,
-        lanes: int,
+        episodes: int,
         users: str | Sequence[int] = "evaluate",
         seed: int = 0,
         slate_size: int | None = None,
@@ -135,14 +136,14 @@ class Evaluator:
         device: torch.device | str = "cpu",
         rules: BracketRules | None = None,
     ) -> None:
-        if lanes < 2:
-            raise RecloopError(f"lanes={lanes}; an interval needs at least 2")
+        if episodes < 2:
+            raise RecloopError(f"episodes={episodes}; an interval needs at least 2")
         self.world = world
         self.seed = seed
         self.core = Core(
             world,
             simulator,
-            batch=lanes,
+            batch=episodes,
             slate_size=slate_size,
             users=users,
             seed=seed,
@@ -159,7 +160,7 @@ class Evaluator:
             )
         zeros = torch.zeros_like(pool)
         order = torch.argsort(Draw.at(seed, pool, zeros, zeros).bits("evaluation order"), stable=True)
-        self.users = pool[order][torch.arange(lanes) % len(pool)]  # (B,)
+        self.users = pool[order][torch.arange(episodes) % len(pool)]  # (B,)
         counts = world.catalogue.popularity.to(torch.float64)
         relative = counts / counts.mean().clamp_min(1e-12)
         self._popularity = torch.cat([relative, relative.new_zeros(1)]).to(self.core.device)  # (N+1,)
@@ -178,28 +179,22 @@ class Evaluator:
         core.reset(seed=self.seed, users=self.users)
         tally = _Tally(core, self._popularity)
         ignorance = None if self._support is None else Ignorance(core, self._support, self._rules)
-        carry = None
-        for _ in range(core.max_steps):
-            slate, carry = self._slate(policy, carry, policy_seed)
-            past, state = core.past, core.state
-            step = core.step(slate)
+        for step in rollout(core, lambda core, carry: self._picked(policy, carry, policy_seed)):
             if ignorance is not None:
-                ignorance.add(past, state, step, tally.alive)
-            tally.add(step)
-            if not bool(tally.alive.any()):
-                break
-        rollout = tally.rollout()
+                ignorance.add(step)
+            tally.add(step.transition, step.alive)
+        found = tally.result()
         if ignorance is None:
-            return rollout
+            return found
         return replace(
-            rollout,
-            outside=ignorance.outside / np.maximum(rollout.length, 1),
+            found,
+            outside=ignorance.outside / np.maximum(found.length, 1),
             expected=ignorance.expected,
             pessimistic=ignorance.pessimistic,
             optimistic=ignorance.optimistic,
         )
 
-    def _slate(self, policy: Policy, carry: object, policy_seed: int) -> tuple[Tensor, object]:
+    def _picked(self, policy: Policy, carry: object, policy_seed: int) -> Picked:
         core = self.core
         if policy.privileged:
             if not isinstance(policy, ReadsState):
@@ -213,23 +208,23 @@ class Evaluator:
         if not isinstance(slate, Tensor) or tuple(slate.shape) != wanted or slate.is_floating_point():
             got = f"{slate.dtype} {tuple(slate.shape)}" if isinstance(slate, Tensor) else type(slate).__name__
             raise PolicyError(f"policy '{policy.name}' returned {got}; a slate is an int64 tensor {wanted}")
-        return slate, carry
+        return Picked(slate, carry=carry)
 
 
-def rollout(
+def evaluate(
     policy: Policy,
     world: World,
     simulator: str | UserSimulator,
     *,
-    lanes: int = 500,
+    episodes: int = 500,
     users: str | Sequence[int] = "evaluate",
     seed: int = 0,
     policy_seed: int = 0,
     slate_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Rollout:
-    """One episode a lane under one policy; see `Evaluator` for the arguments."""
-    arena = Evaluator(world, simulator, lanes=lanes, users=users, seed=seed, slate_size=slate_size, device=device)
+    """Episodes under one policy; see `Evaluator` for the arguments."""
+    arena = Evaluator(world, simulator, episodes=episodes, users=users, seed=seed, slate_size=slate_size, device=device)
     return arena.run(policy, policy_seed)
 
 
@@ -241,19 +236,17 @@ class _Tally:
         self.popularity_table = popularity
         b, device = core.batch, core.device
         zeros = torch.zeros(b, dtype=torch.float64, device=device)
-        self.alive = torch.ones(b, dtype=torch.bool, device=device)
         self.users = core.users.clone()
         self.value, self.popularity, self.diversity = zeros, zeros, zeros
         self.length = torch.zeros(b, dtype=torch.int64, device=device)
         self.invalid = torch.zeros_like(self.length)
-        self.left = torch.zeros_like(self.alive)
+        self.left = torch.zeros(b, dtype=torch.bool, device=device)
         self.signals = zeros.new_zeros(b, len(core.world.signals))
         self.shown = self.length.new_zeros(core.empty + 1)
         self.history = core.past.history[0].clone()
         self.trace: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, step: Transition) -> None:
-        alive = self.alive
+    def add(self, step: Transition, alive: Tensor) -> None:
         response = step.response
         held = step.slate < self.core.empty  # (B, K)
         popularity = self.popularity_table[step.slate].sum(1) / held.sum(1).clamp_min(1)
@@ -268,9 +261,8 @@ class _Tally:
         self.shown += torch.bincount(step.slate[alive].flatten(), minlength=len(self.shown))
         if bool(alive[0]):
             self.trace.append((step.slate[0], response.signals[0], response.given[0]))
-        self.alive = alive & ~(step.terminated | step.truncated)
 
-    def rollout(self) -> Rollout:
+    def result(self) -> Rollout:
         length = self.length.clamp_min(1).double()
         slates, signals, given = (torch.stack(parts) for parts in zip(*self.trace, strict=True))
         host = {

@@ -12,9 +12,9 @@ from recloop.envs.evidence.support.bracket import BracketRules, BracketTally
 from recloop.envs.evidence.support.model import SupportModel
 from recloop.envs.interaction.response import Past
 from recloop.envs.interaction.reward import WeightedReward
-from recloop.envs.interaction.transition import Transition
 from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.rollout import RolloutStep
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
 
 Floats = npt.NDArray[np.float64]
@@ -32,19 +32,18 @@ class Ignorance:
     def __init__(self, core: Core, support: SupportModel, rules: BracketRules) -> None:
         self.core, self.support = core, support
         self.tally = BracketTally(support, rules, core.batch, core.max_steps, core.device)
-        self.step = 0
         self.asks = True
         self.members: Tensor | None = None
         self.nowhere = torch.zeros(core.batch, device=core.device)
 
-    def add(self, past: Past, state: Any, step: Transition, alive: Tensor) -> None:
-        """One step of the lanes that were `alive` (B,) before it; `past` and `state` are from before it, too."""
+    def add(self, one: RolloutStep) -> None:
+        """One step of the lanes whose first episode was running before it."""
+        past, step, alive = one.past, one.transition, one.alive
         rows = alive.nonzero()[:, 0]
         distance = self.nowhere.clone()
         distance[rows] = self.support.distance(past.rows(rows), step.slate[rows])
-        self.tally.add(distance, step.reward, step.terminated, alive, self.step)
-        self.step += 1
-        expected = self._expected(past, state, step.slate) if self.asks else None
+        self.tally.add(distance, step.reward, step.terminated, alive, one.number)
+        expected = self._expected(past, one.state, step.slate) if self.asks else None
         if expected is not None:
             earned = expected.double() * alive.unsqueeze(1)
             self.members = earned if self.members is None else self.members + earned

@@ -1,7 +1,7 @@
 """What policies are worth in every kind of users of a fitted world: the same people, with the same luck.
 
 from recloop.experiments.comparison.policy_values import value_policies
-value_policies(world, {"greedy": make_policy("greedy", world), ...}, lanes=300, start="cold").judges.mean((0, 2))
+value_policies(world, {"greedy": make_policy("greedy", world), ...}, episodes=300, start="cold").judges.mean((0, 2))
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from recloop.agents.policy import Policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.replay import replay_gate
 from recloop.envs.evidence.support.bracket import Bracket, BracketRules, bracket_of
-from recloop.envs.simulation.recording import Pick
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator, Rollout
@@ -101,7 +101,7 @@ def value_policies(
     policies: Mapping[str, Policy],
     *,
     truth: UserSimulator | None = None,
-    lanes: int = 300,
+    episodes: int = 300,
     start: Literal["history", "cold"] = "history",
     seed: int = 0,
     device: str = "cpu",
@@ -113,7 +113,7 @@ def value_policies(
         world: fitted; its judges are the simulators whose names start with `judge`.
         policies: by name.
         truth: default the world's own simulator `truth`, where it has one.
-        lanes: episodes of each policy in each kind of users.
+        episodes: of each policy in each kind of users.
         start: `history`: warm from the log; `cold`: nothing is known of anybody yet.
         seed: of the users' luck, the same everywhere.
 
@@ -131,7 +131,7 @@ def value_policies(
             rollouts[kind] = []
             place = replace(world, support=None) if kind == "truth" else world  # the truth is nowhere unknown
             for simulator in simulators:
-                arena = Evaluator(place, simulator, lanes=lanes, seed=seed, device=device)
+                arena = Evaluator(place, simulator, episodes=episodes, seed=seed, device=device)
                 row = []
                 for name, policy in policies.items():
                     bar.set_postfix_str(f"{kind} {name}")

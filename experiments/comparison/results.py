@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,12 +57,14 @@ class Entry:
         source: a registered name, a dotted path `module:Class`, or a policy folder.
         retrained: True where every seed is a training of its own.
         privileged: True for a planner that reads the users' true state: a bound, not a competitor.
+        settings: where they differ from the policy's defaults, by name.
     """
 
     label: str
     source: str
     retrained: bool = False
     privileged: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

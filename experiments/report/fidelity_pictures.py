@@ -28,7 +28,7 @@ def _draw_calibration(axis: Any, curve: Curve) -> None:
     low, high = min(*curve.x, *curve.logged), max(*curve.x, *curve.logged)
     axis.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axis.plot(curve.x, curve.logged, "o-", color=COLOURS[0], linewidth=2, markersize=5)
-    axis.set_xlabel("foretold", color=INK)
+    axis.set_xlabel("predicted", color=INK)
     axis.set_ylabel("logged", color=INK)
     axis.set_title(f"calibration: {curve.name}", loc="left", fontsize=10, color=INK)
 

@@ -1,4 +1,4 @@
-"""How well embeddings of a log's knowledge graph foretell triples that they never saw.
+"""How well embeddings of a log's knowledge graph predict triples that they never saw.
 
     python -m recloop.experiments.studies.knowledge_embeddings ml-100k --data ../shared/data --seeds 3
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import make_policy, needs_training
+from recloop.agents.registry import facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.truth.built_in import demo_world
 from recloop.envs.world.world import World
@@ -46,7 +46,7 @@ class MinuteConfig:
     """Environment steps of each training; choose as many as the machine makes in the minute."""
     seeds: int = 3
     """Trainings of every policy that learns with randomness."""
-    lanes: int = 900
+    episodes: int = 900
     """Episodes a policy is evaluated on, going round the evaluation users."""
     evaluation_seed: int = 20_000
     """Of the evaluation users' luck."""
@@ -57,7 +57,7 @@ class MinuteConfig:
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, seeds=self.seeds)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def learn_in_a_minute(world: World, config: MinuteConfig) -> Minute:
     """
     if world.user_model is None:
         raise RecloopError(f"world '{world.name}' has no user model for greedy to plan on; choose another --world")
-    contenders = tuple(Entry(name, name, needs_training(name)) for name in (*BASELINES, LEARNER))
+    contenders = tuple(Entry(name, name, facts_of(name).trains != "no") for name in (*BASELINES, LEARNER))
     simulator = world.training_simulator
-    arena = Evaluator(world, simulator, lanes=config.lanes, seed=config.evaluation_seed)
+    arena = Evaluator(world, simulator, episodes=config.episodes, seed=config.evaluation_seed)
     rollouts: dict[tuple[str, int, str], Rollout] = {}
     seconds = []
     jobs = [(one, seed) for one in contenders for seed in range(config.seeds)]

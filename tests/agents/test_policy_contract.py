@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import recloop.agents
-from recloop.agents import KINDS, POLICIES, FitOptions, Observed, Policy, load_policy, make_policy, save_policy
+from recloop.agents import POLICIES, FitOptions, Observed, Policy, load_policy, make_policy, save_policy
 from recloop.agents.learners.off_policy.proto import ProtoPolicy
+from recloop.agents.registry import KINDS
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
 from recloop.envs.simulation.core import Core
 from recloop.envs.truth.built_in import built_in_world
@@ -137,8 +138,9 @@ def test_every_policy_of_the_package_is_under_contract() -> None:
         importlib.import_module(module.name)
     found = {cls for cls in _below(Policy) if cls.__module__.startswith("recloop.agents.")}
     kept = {cls for cls in found if not inspect.isabstract(cls) and not cls.privileged} - {ProtoPolicy}  # a base
-    kinds = {_class_of(path) for path in KINDS.values()}
-    assert kept == kinds
+    kinds = {cls.kind: _class_of({**POLICIES, **KINDS}[cls.kind]) for cls in kept}
+    assert {cls.kind: cls for cls in kept} == kinds, "its kind leads back to it"
+    assert len(kinds) == len(kept)
     assert {cls.kind for cls in kept} - ELSEWHERE == set(NAMES)
     assert set(NAMES) <= set(POLICIES)
 
@@ -149,4 +151,5 @@ def _below(cls: type[Policy]) -> set[type[Policy]]:
 
 def _class_of(path: str) -> object:
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    return getattr(found, "policy_class", found)

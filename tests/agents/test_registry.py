@@ -4,12 +4,14 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import torch
 
-from recloop.agents import FitOptions, Observed, Policy, load_policy, make_policy, needs_training, save_policy
+from recloop.agents import FitOptions, Observed, Policy, facts_of, load_policy, make_policy, save_policy
+from recloop.agents.registry import ENTRY_POINTS, POLICIES, known_policies, names_of
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.world.world import World
 
@@ -21,6 +23,15 @@ class Newest(Policy):
     def act(self, observation, carry, k, draw):
         rows = torch.arange(observation["action_mask"].shape[1] - 1, -1, -1)
         return rows[:k].expand(len(observation["action_mask"]), -1), None
+
+class Fitted(Newest):
+    @classmethod
+    def fit(cls, world, options):
+        return cls()
+
+class Counted(Fitted):
+    trains = "no"
+    deterministic = True
 
 def make(world, options):
     policy = Newest()
@@ -60,13 +71,52 @@ def test_a_callable_of_ones_own_gets_the_options(own_module: str, tiny_world: Wo
         make_policy(f"{own_module}:wrong", tiny_world)
 
 
-def test_what_needs_training(own_module: str, tmp_path: Path) -> None:
-    assert not needs_training("popularity")
-    assert needs_training("sasrec")
-    assert needs_training("ppo")
-    assert not needs_training(f"{own_module}:Newest")
-    assert needs_training(f"{own_module}:make")
-    assert not needs_training(tmp_path)
+def test_what_is_true_of_a_policy_stands_with_its_class(own_module: str, tmp_path: Path) -> None:
+    trains = {name: facts_of(name).trains for name in POLICIES}
+    assert {name for name, how in trains.items() if how == "log"} == {"sasrec", "dnn", "reinforce-logged"}
+    assert {trains[name] for name in ("ppo", "dqn", "recloop-ppo", "hac")} == {"loop"}
+    assert names_of(deterministic=True) == [
+        "content", "diversified-greedy", "greedy", "instructed", "last-item", "planner", "popularity", "worst-first",
+    ]  # fmt: skip
+    assert names_of(privileged=True) == ["planner"]
+    assert set(names_of(resumable=True)) == {n for n in POLICIES if ".learners." in POLICIES[n]}
+    for name in POLICIES:
+        facts = facts_of(name)
+        assert (facts.config_class is None) == (facts.trains == "no"), name
+        assert not (facts.deterministic and facts.trains != "no"), name
+        assert name in {facts.kind if issubclass(facts, Policy) and not facts.privileged else facts.name}
+
+
+def test_a_class_of_ones_own_says_what_is_true_of_it(own_module: str, tmp_path: Path) -> None:
+    assert facts_of(f"{own_module}:Newest").trains == "no"
+    assert facts_of(f"{own_module}:Fitted").trains == "loop", "it writes `fit` and says nothing"
+    assert facts_of(f"{own_module}:make").trains == "loop"
+    said = facts_of(f"{own_module}:Counted")
+    assert (said.trains, said.deterministic, said.resumable) == ("no", True, False)
+    assert facts_of(tmp_path).trains == "no", "what lies in a folder is trained"
+
+
+def test_installed_packages_offer_policies(
+    own_module: str, tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = EntryPoint("newest", f"{own_module}:Newest", ENTRY_POINTS)
+    asked: list[str] = []
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        asked.append(group)
+        return [offered]
+
+    monkeypatch.setattr("recloop.agents.registry.entry_points", entry_points)
+    assert "newest" in known_policies()
+    assert facts_of("newest").trains == "no"
+    policy = make_policy("newest", tiny_world)
+    assert (type(policy).__name__, policy.name) == ("Newest", "newest")
+    monkeypatch.setattr(type(policy), "kind", "newest")  # a class that says so is read again without trust
+    save_policy(policy, tmp_path / "policy")
+    assert type(load_policy(tmp_path / "policy")) is type(policy)
+    with pytest.raises(PolicyError, match="did you mean 'newest'"):
+        make_policy("newes", tiny_world)
+    assert set(asked) == {"recloop.policies"}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import torch
 from recloop.agents import Observed, Policy, Serving, load_policy, make_policy, save_policy
 from recloop.agents.observed import past_of_people
 from recloop.encoders.base.errors import PolicyError
+from recloop.envs.build.examination import with_patterns
 from recloop.envs.interaction.observation import DEFAULT_KEYS
 from recloop.envs.simulation.core import Core
-from recloop.envs.world.patterns import PatternConfig, with_patterns
+from recloop.envs.world.patterns import PatternConfig
 from recloop.envs.world.world import World
 
 

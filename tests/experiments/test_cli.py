@@ -118,7 +118,7 @@ def test_train_then_recommend_by_external_ids(
     folder: Path, judged: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "policy"
-    main(["train", str(folder), "--agent", "popularity", "--lanes", "20", "--out", str(out), *COMMON])
+    main(["train", str(folder), "--agent", "popularity", "--episodes", "20", "--out", str(out), *COMMON])
     said = capsys.readouterr().out
     assert "validation users: return" in said
     assert (tmp_path / "policy-tensorboard").is_dir()
@@ -147,7 +147,7 @@ def test_inspect_tells_the_card(folder: Path, judged: World, capsys: pytest.Capt
 
 def test_compare_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    arguments = ["--policies", "random", "popularity", "--seeds", "2", "--lanes", "24", "--out", str(out)]
+    arguments = ["--policies", "random", "popularity", "--seeds", "2", "--episodes", "24", "--out", str(out)]
     main(["compare", str(folder), *arguments, *COMMON])
     said = capsys.readouterr().out
     assert "training users: return an episode" in said
@@ -187,7 +187,7 @@ def test_threads_are_set(folder: Path, tmp_path: Path) -> None:
                 "random",
                 "--threads",
                 "1",
-                "--lanes",
+                "--episodes",
                 "8",
                 "--out",
                 str(tmp_path / "p"),

@@ -11,9 +11,9 @@ from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.response import Response
 from recloop.envs.interaction.reward import Outcome
-from recloop.envs.logs.sequences import Floats, Ints, Sequences, rows_of
+from recloop.envs.logs.sequences import Floats, Ints, Sequences
+from recloop.envs.logs.walk import ConsumedBefore, LoggedSteps, every_step, steps_in_session
 from recloop.envs.simulation.actions import Retriever
-from recloop.envs.users.fitted.fitting.windows import ConsumedBefore
 from recloop.envs.world.world import World
 
 _PLACES = 20_000
@@ -44,7 +44,7 @@ class LoggedBatch:
     worth: Tensor
 
 
-class LoggedSteps:
+class LoggedBatches:
     """Every logged step of a world's train users, on a device. Nothing is simulated.
 
     An episode is a session: a log does not say what would have followed another answer to it. Where the log has no
@@ -69,33 +69,31 @@ class LoggedSteps:
     def __init__(self, world: World, retriever: Retriever, gamma: float, device: torch.device | str) -> None:
         self.retriever, self.spec, self.device = retriever, world.spec(), torch.device(device)
         log, users = world.sequences, world.users.rows("train").numpy()
-        counts = np.diff(log.step_offsets)[users]
-        rows, owner = rows_of(log.step_offsets, users), np.repeat(users, counts)
-        begins = np.repeat(np.cumsum(counts) - counts, counts)  # of each step's user, among `rows`
-        place = np.arange(len(rows)) - begins
+        steps = every_step(log, users)
+        owner, place, before = steps.users, steps.step, steps.consumed_before
         usable = np.flatnonzero(place >= log.first_scored[owner])
         if not len(usable):
             raise PolicyError(f"no train user of world '{world.name}' has a logged step; there is nothing to learn")
-        before = place if log.slates is None else log.slates.consumed_before[rows]
-        items, answers, given = _shown(log, rows)
-        number, days = _sessions(log, rows, begins)
-        own, rest = _rewards(world, items, answers, given, _left(log, rows))
+        items, answers = steps.items, steps.answers
+        number = place if log.slates is None else steps_in_session(log.slates)[steps.rows]
+        own, rest = _rewards(world, items, answers, steps.given, steps.left == 1)
         after = returns_after(own.sum(1) + rest, number, gamma)
         self.rows = torch.from_numpy(usable).to(device)
         self._items, self._answers = self._on(items), self._on(answers)
-        self._log_propensity = self._on(_log_propensities(log, rows, items.shape))
+        self._log_propensity = self._on(_log_propensities(log, steps.rows, items.shape))
         worth = own + (rest + after)[:, None]
         held = worth[items < self.spec.catalogue_size]
         self.mean, self.spread = float(held.mean()), max(float(held.std()), 1e-6)
         self._worth = self._on(worth.astype(np.float32))
+        begins = np.arange(len(place)) - place  # of each step's user, among all steps
         self._owner, self._begins, self._before = self._on(owner), self._on(begins), self._on(before)
-        progress = np.zeros(len(rows)) if log.slates is None else np.minimum(number / self.spec.max_steps, 1)
-        self._context = self._on(np.stack([progress, np.log1p(days)], axis=1).astype(np.float32))
+        progress = np.zeros(len(place)) if log.slates is None else np.minimum(number / self.spec.max_steps, 1)
+        self._context = self._on(np.stack([progress, np.log1p(_days_before(steps, number))], axis=1).astype(np.float32))
         self._exposed = log.slates is not None
         self._profile = world.users.profile.to(device)
         self._states, first = _states(world, users)
         self._states = self._states.to(device)
-        self._state_row = self._on(np.repeat(first, counts) + before)
+        self._state_row = self._on(np.repeat(first, np.diff(log.step_offsets)[users]) + before)
         self._catalogue = torch.arange(self.spec.catalogue_size, device=self.device)
         self._consumed = None
         if not world.consumes_twice:
@@ -143,31 +141,13 @@ class LoggedSteps:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
 
-def _shown(log: Sequences, rows: Ints) -> tuple[Ints, Floats, np.ndarray]:
-    """Items (Q, K), answers (Q, K, S) and which are given (Q, K, S)."""
-    if log.slates is None:
-        return log.items[rows][:, None], log.feedback[rows][:, None], log.given[rows][:, None]
-    return log.slates.items[rows], log.slates.answers[rows] * log.slates.given[rows], log.slates.given[rows]
-
-
-def _left(log: Sequences, rows: Ints) -> np.ndarray:
-    """Where the user is known to have left, bool (Q,)."""
-    return np.zeros(len(rows), dtype=bool) if log.slates is None else log.slates.left[rows] == 1
-
-
-def _sessions(log: Sequences, rows: Ints, begins: Ints) -> tuple[Ints, Floats]:
-    """Each step's number in its episode (Q,), and the days before it where it starts a session, else 0."""
-    days = np.zeros(len(rows), dtype=np.float32)
-    places = np.arange(len(rows))
-    if log.slates is None:
-        return places - begins, days
-    session = log.slates.session[rows]
-    new = places == begins
-    new[1:] |= session[1:] != session[:-1]
-    if log.slates.days_away is not None:
-        back = np.flatnonzero(new & (places > begins))
-        days[back] = np.nan_to_num(log.slates.days_away[rows[back - 1]]).clip(0)
-    return places - np.maximum.accumulate(np.where(new, places, 0)), days
+def _days_before(steps: LoggedSteps, number: Ints) -> Floats:
+    """Days before each step (Q,) that starts a later session; 0 elsewhere and where nobody knows."""
+    days = np.zeros(len(number), dtype=np.float32)
+    if steps.sequences.slates is not None:
+        back = np.flatnonzero((number == 0) & (steps.step > 0))
+        days[back] = np.nan_to_num(steps.days_away[back - 1]).clip(0)
+    return days
 
 
 def _log_propensities(log: Sequences, rows: Ints, shape: tuple[int, ...]) -> Floats:

@@ -6,12 +6,13 @@ policy = train_logged(world, FitOptions(seed=0, steps=10), LoggedReinforceConfig
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from recloop.agents.facts import Trains
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.checkpoints import (
     Checkpoint,
@@ -20,12 +21,12 @@ from recloop.agents.learners.checkpoints import (
     restore_module,
     restore_optimizer,
 )
-from recloop.agents.learners.logged.batches import LoggedBatch, LoggedSteps
+from recloop.agents.learners.logged.batches import LoggedBatch, LoggedBatches
 from recloop.agents.learners.top_k import Correction
 from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkConfig
 from recloop.agents.networks.heads import CandidateHead, ValueHead, make_actor
 from recloop.agents.networks.policy import ActorPolicy
-from recloop.agents.policy import FitOptions
+from recloop.agents.policy import FitOptions, Trainer
 from recloop.agents.serving import Serving
 from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.base.errors import PolicyError
@@ -113,9 +114,19 @@ class LoggedNetworks(nn.Module):
         return torch.log_softmax(mine, 1), torch.log_softmax(theirs, 1), self.value(features)
 
 
-def reinforce_logged(world: World, options: FitOptions) -> ActorPolicy:
-    """`reinforce-logged` with its defaults; `options.steps` are passes over the log."""
-    return train_logged(world, options)
+class LoggedReinforce(Trainer):
+    """`train_logged` by name, with its defaults; `options.steps` are passes over the log."""
+
+    name = NAME
+    trains: ClassVar[Trains] = "log"
+    resumable: ClassVar[bool] = True
+    config_class: ClassVar[type[LoggedReinforceConfig]] = LoggedReinforceConfig
+    policy_class = ActorPolicy
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> ActorPolicy:
+        """See `train_logged`."""
+        return train_logged(world, options)
 
 
 def train_logged(world: World, options: FitOptions, config: LoggedReinforceConfig | None = None) -> ActorPolicy:
@@ -131,20 +142,20 @@ def train_logged(world: World, options: FitOptions, config: LoggedReinforceConfi
 
     Args:
         world: whose log.
-        options: `steps` replaces the config's passes. With `checkpoint`, the training is kept after every pass, and an
-            interrupted one goes on from there bit for bit. Penalties do not apply: nothing is simulated.
+        options: `steps` replaces the config's passes, `settings` the rest. With `checkpoint`, the training is kept
+            after every pass, and an interrupted one goes on from there bit for bit. Penalties do not apply: nothing
+            is simulated.
         config: default its defaults.
 
     Raises:
         PolicyError: a log without a step to learn from, a checkpoint of another training, or a loss that is not a
             number.
     """
-    config = config or LoggedReinforceConfig()
-    config = config if options.steps is None else replace(config, passes=options.steps)
+    config = options.over(config or LoggedReinforceConfig(), NAME, "passes")
     device = torch.device(options.device)
     encoder = world.state_encoder.to(device)
     retriever = EncoderRetriever(encoder, config.candidates)
-    steps = LoggedSteps(world, retriever, config.gamma, device)
+    steps = LoggedBatches(world, retriever, config.gamma, device)
     tables = ItemTables.of(encoder, world.catalogue.popularity)
     with isolated_randomness(options.seed):
         networks = LoggedNetworks(tables, world.spec(), config.network).to(device)
@@ -169,7 +180,7 @@ class _Fit:
     def __init__(
         self,
         networks: LoggedNetworks,
-        steps: LoggedSteps,
+        steps: LoggedBatches,
         config: LoggedReinforceConfig,
         options: FitOptions,
         slate_size: int,

@@ -45,7 +45,8 @@ class DoubleDQN(ItemValueLearner):
     """
 
     name: ClassVar[str] = "double-dqn"
-    settings: ClassVar[type[AgentConfig]] = DoubleDQNConfig
+    config_class: ClassVar[type[AgentConfig]] = DoubleDQNConfig
+    policy_class = ActorPolicy
 
     def __init__(self, task: Task, config: DoubleDQNConfig) -> None:
         super().__init__(task, config)

@@ -112,7 +112,7 @@ class HAC(ProtoLearner):
     """
 
     name = "hac"
-    settings: ClassVar[type[AgentConfig]] = HACConfig
+    config_class: ClassVar[type[AgentConfig]] = HACConfig
     policy_class = HACPolicy
 
     def __init__(self, task: Task, config: HACConfig) -> None:

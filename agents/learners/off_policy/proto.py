@@ -20,6 +20,7 @@ from recloop.agents.networks.features import FEATURE_KEYS, ItemTables, SlateMean
 from recloop.agents.networks.heads import Actor
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
+from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.interaction.randomness import Draw
@@ -121,6 +122,10 @@ class ProtoNetworks(nn.Module):
         return shown / shown.sum(1, keepdim=True).clamp_min(1)
 
 
+_NAMED_BEFORE = {"lanes": "num_envs", "validation_lanes": "validation_episodes"}
+"""Settings of older policy folders by their names of today."""
+
+
 class ProtoPolicy(Policy):
     """Shows the k items nearest to a trained direction; deterministic, so without a log-probability.
 
@@ -153,7 +158,8 @@ class ProtoPolicy(Policy):
     @classmethod
     def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Undo `config` and `tensors`; item tables come from `serving`."""
-        settings = cls.config_class.of(config["training"])
+        training = {_NAMED_BEFORE.get(name, name): value for name, value in config["training"].items()}
+        settings = with_settings(cls.config_class(), training, config["name"])
         world = serving.world
         tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
         with isolated_randomness(0):

@@ -92,7 +92,7 @@ class SAC(ProtoLearner):
     """
 
     name = "sac"
-    settings: ClassVar[type[AgentConfig]] = SACConfig
+    config_class: ClassVar[type[AgentConfig]] = SACConfig
     policy_class = SACPolicy
 
     def __init__(self, task: Task, config: SACConfig) -> None:

@@ -199,7 +199,8 @@ class SlateQ(ItemValueLearner):
     """
 
     name: ClassVar[str] = "slateq"
-    settings: ClassVar[type[AgentConfig]] = SlateQConfig
+    config_class: ClassVar[type[AgentConfig]] = SlateQConfig
+    policy_class = SlateQPolicy
     keys: ClassVar[tuple[str, ...]] = (*FEATURE_KEYS, "history", "feedback")
     config: SlateQConfig
     online: SlateValues

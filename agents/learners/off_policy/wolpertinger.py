@@ -119,7 +119,7 @@ class DDPG(ProtoLearner):
     """
 
     name = "ddpg"
-    settings: ClassVar[type[AgentConfig]] = DDPGConfig
+    config_class: ClassVar[type[AgentConfig]] = DDPGConfig
     policy_class = WolpertingerPolicy
 
     def __init__(self, task: Task, config: DDPGConfig) -> None:
@@ -194,4 +194,4 @@ class TD3(DDPG):
     """
 
     name = "td3"
-    settings = TD3Config
+    config_class = TD3Config

@@ -27,7 +27,7 @@ class A2C(ActorCriticLearner):
     """
 
     name = "a2c"
-    settings = A2CConfig
+    config_class = A2CConfig
     config: A2CConfig
 
     def __init__(self, task: Task, config: A2CConfig) -> None:

@@ -11,7 +11,7 @@ from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.checkpoints import flattened, optimizer_state, restore_module, restore_optimizer, within
 from recloop.agents.learners.contract import ActionSample, Learner, Step, Task
 from recloop.agents.learners.on_policy.advantages import estimated_advantages
-from recloop.agents.learners.on_policy.rollouts import RewardScale, Rollout
+from recloop.agents.learners.on_policy.rollouts import RewardScale, RolloutBuffer
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
 from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, ItemTables, NetworkConfig
 from recloop.agents.networks.heads import CandidateHead, ValueHead, admissible, make_actor
@@ -121,6 +121,7 @@ class ActorCriticLearner(Learner):
     CPU of those lanes alone, on a GPU of all lanes, which is cheaper there than asking how many they are.
     """
 
+    policy_class = ActorPolicy
     keys = FEATURE_KEYS
     chooses_candidates = True
     config: ActorCriticConfig
@@ -138,7 +139,7 @@ class ActorCriticLearner(Learner):
         with isolated_randomness(task.seed):
             self.networks = SlateActorCritic(task.tables, task.spec, config.network).to(task.device)
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
-        self.rollout = Rollout(config.rollout)
+        self.rollout = RolloutBuffer(config.rollout)
         self.scale = RewardScale(config.gamma, task.lanes, task.device)
 
     @torch.no_grad()

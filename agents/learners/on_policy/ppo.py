@@ -30,7 +30,7 @@ class PPOConfig(ActorCriticConfig):
             gradient step; None for never.
     """
 
-    lanes: int = 256
+    num_envs: int = 256
     learning_rate: float = 1.5e-3
     rollout: int = 4
     batch_size: int = 256
@@ -64,7 +64,7 @@ class PPO(ActorCriticLearner):
     """
 
     name = "recloop-ppo"
-    settings = PPOConfig
+    config_class = PPOConfig
     config: PPOConfig
 
     def __init__(self, task: Task, config: PPOConfig) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recloop.agents.learners.contract import Step, Task
 from recloop.agents.learners.on_policy.actor_critic import ActorCriticConfig, ActorCriticLearner, RolloutInputs
-from recloop.agents.learners.on_policy.rollouts import Rollout
+from recloop.agents.learners.on_policy.rollouts import RolloutBuffer
 from recloop.agents.learners.returns import earned_by_place, place_weights
 from recloop.agents.learners.top_k import Correction
 from recloop.agents.slates import first_pick_entropy, pick_log_probs
@@ -68,7 +68,7 @@ class Reinforce(ActorCriticLearner):
     """
 
     name = "reinforce"
-    settings = ReinforceConfig
+    config_class = ReinforceConfig
     config: ReinforceConfig
 
     def __init__(self, task: Task, config: ReinforceConfig) -> None:
@@ -76,7 +76,7 @@ class Reinforce(ActorCriticLearner):
         k = task.spec.slate_size
         self.correction = Correction(k if config.top_k else 1, config.cap, config.normalised)
         self.weights = place_weights(task.serving.world).to(task.device)
-        self.own = Rollout(config.rollout)
+        self.own = RolloutBuffer(config.rollout)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
         self._loss = task.compiled(self._loss_of, "the loss of reinforce")
 

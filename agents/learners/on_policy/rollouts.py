@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Rollout:
+class RolloutBuffer:
     """Buffers (T, B, ...) by name, allocated with the first step and written in place ever after.
 
     Args:

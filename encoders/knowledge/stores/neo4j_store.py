@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 from tqdm import tqdm
 
@@ -13,11 +15,12 @@ from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores.contract import checked
 from recloop.encoders.knowledge.stores.cypher import ENTITY, RELATION, TRIPLE, CypherStore
-from recloop.encoders.knowledge.stores.places import ServerPlace
 
 if TYPE_CHECKING:
     from neo4j import Driver, Session
 
+SERVERS = ("bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc")
+"""Schemes of Neo4j's driver: `neo4j` asks a cluster where to go, `+s` is TLS, `+ssc` trusts any certificate."""
 PASSWORD_VARIABLE = "RECLOOP_NEO4J_PASSWORD"
 _BATCH = 10_000
 """Rows a statement: a few megabytes, well under the server's default memory for one transaction."""
@@ -35,6 +38,58 @@ _ADD_TRIPLES = (
 )
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ServerPlace:
+    """A Neo4j server's address, with what its URL says of the login.
+
+    Args:
+        url: scheme, host and port alone.
+        user, password, database: None where the URL does not hold them; the password shows in no repr.
+    """
+
+    url: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: str | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> ServerPlace:
+        """Read `scheme://user:password@host:port/database`; all but scheme and host may be missing.
+
+        A password may hold any character, `/` and `@` among them: the last @ ends it. `urllib` would take part of
+        such a one for the host and name it in its error, as no error of this function does.
+        """
+        scheme, _, rest = url.partition("://")
+        login, at, address = rest.rpartition("@")
+        host, _, database = address.partition("/")
+        name, colon, port = host.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):  # an IPv6 address without a port
+            name, colon, port = host, "", ""
+        if scheme not in SERVERS or not host or (colon and not (name and port.isdecimal() and int(port) < 65_536)):
+            raise EncoderError(
+                f"the address of a graph server must read like bolt://neo4j@localhost:7687/database, with one of "
+                f"{', '.join(SERVERS)} before :// and a port below 65536"
+            )
+        user, colon, password = login.partition(":")
+        return cls(
+            f"{scheme}://{host}",
+            unquote(user) if at and user else None,
+            unquote(password) if colon else None,
+            unquote(database.strip("/")) or None,
+        )
+
+    @property
+    def shown(self) -> str:
+        """The place without its password.
+
+        >>> ServerPlace.parse("bolt://neo4j:secret@localhost:7687/films").shown
+        'bolt://neo4j@localhost:7687/films'
+        """
+        scheme, _, host = self.url.partition("://")
+        login = f"{self.user}@" if self.user else ""
+        return f"{scheme}://{login}{host}" + (f"/{self.database}" if self.database else "")
 
 
 class Neo4jStore(CypherStore):

@@ -1,4 +1,4 @@
-"""Next-answer lines: how well each answer was foretold, the logged answers before it known."""
+"""Next-answer lines: how well each answer was predicted, the logged answers before it known."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from recloop.envs.evidence.fidelity.bootstrap import by_user, interval
 from recloop.envs.evidence.fidelity.lanes import Array, LoggedLanes, Numbers
-from recloop.envs.evidence.fidelity.replaying import Foretold
+from recloop.envs.evidence.fidelity.replaying import TeacherForced
 from recloop.envs.evidence.fidelity.report import Curve, FidelityLine
 from recloop.envs.logs.schema import Signal
 
@@ -32,34 +32,34 @@ class Findings:
 
 @dataclass(frozen=True)
 class Answers:
-    """n answers of one kind: who gave them, what was foretold, what came."""
+    """n answers of one kind: who gave them, what was predicted, what came."""
 
     lane: Numbers
-    foretold: Numbers
+    predicted: Numbers
     actual: Numbers
     users: int
 
 
 def next_answer_lines(
-    signals: tuple[Signal, ...], lanes: LoggedLanes, foretold: Foretold, rng: np.random.Generator, found: Findings
+    signals: tuple[Signal, ...], lanes: LoggedLanes, forecast: TeacherForced, rng: np.random.Generator, found: Findings
 ) -> None:
     """Add the lines of every signal and of leaving to what was found."""
     lane = np.broadcast_to(np.arange(len(lanes.users))[:, None, None], lanes.items.shape)
     for s, signal in enumerate(signals):
         if s == 0 and not lanes.exposures:
-            _preference(signal, foretold, rng, found)
+            _preference(signal, forecast, rng, found)
             continue
         there = lanes.given[..., s]
-        answers = Answers(lane[there], foretold.mean[..., s][there], lanes.answers[..., s][there], len(lanes.users))
+        answers = Answers(lane[there], forecast.mean[..., s][there], lanes.answers[..., s][there], len(lanes.users))
         _signal_lines(signal, answers, s == 0, rng, found)
     told = lanes.left >= 0
     if not told.any():
         found.unsupported.append("The log does not say how sessions ended: leaving is not measured.")
-    elif foretold.leave is None:
+    elif forecast.leave is None:
         found.unsupported.append("The simulator does not say with what probability users leave: it is not measured.")
     else:
         left = Answers(
-            np.nonzero(told)[0], foretold.leave[told], (lanes.left[told] == 1).astype(float), len(lanes.users)
+            np.nonzero(told)[0], forecast.leave[told], (lanes.left[told] == 1).astype(float), len(lanes.users)
         )
         _signal_lines(Signal(LEAVE), left, False, rng, found)
 
@@ -81,7 +81,7 @@ def _signal_lines(signal: Signal, answers: Answers, known: bool, rng: np.random.
         _likelihood(name, answers, base, known, rng, found)
         _auc(name, answers, known, rng, found)
         return
-    mine: Array = (answers.foretold - actual) ** 2
+    mine: Array = (answers.predicted - actual) ** 2
     sums = np.stack([_sums(answers, mine), _sums(answers, (base - actual) ** 2)], axis=1)
     value = interval(sums, lambda t: np.sqrt(t[:, 0] / t[:, 1]), rng)
     found.figures[f"rmse_{name}"] = float(np.sqrt(mine.mean()))
@@ -92,15 +92,15 @@ def _signal_lines(signal: Signal, answers: Answers, known: bool, rng: np.random.
 
 
 def _calibration(name: str, answers: Answers, base: float, rng: np.random.Generator, found: Findings) -> None:
-    """Mean gap of foretold and actual over ten bins, less what chance gives, over the base rate.
+    """Mean gap of predicted and actual over ten bins, less what chance gives, over the base rate.
 
     The squared gap of a bin is lowered by its variance over users (twice for drawn users), so that a calibrated
     simulator is not failed for a small log.
     """
-    order = np.argsort(answers.foretold, kind="stable")
+    order = np.argsort(answers.predicted, kind="stable")
     bins = np.zeros(len(order), dtype=np.int64)
     bins[order] = np.arange(len(order)) * _BINS // len(order)
-    columns = [answers.foretold - answers.actual, np.ones(len(order)), answers.foretold, answers.actual]
+    columns = [answers.predicted - answers.actual, np.ones(len(order)), answers.predicted, answers.actual]
     sums = np.stack([by_user(answers.lane, bins, c, answers.users, _BINS) for c in columns], axis=1)  # (B, 4, bins)
     gap, count = sums[:, 0], sums[:, 1]
     mean = gap.sum(0) / np.maximum(count.sum(0), 1)
@@ -113,7 +113,7 @@ def _calibration(name: str, answers: Answers, base: float, rng: np.random.Genera
         return figure
 
     value = interval(sums, lambda t: error(t, 1), rng, lambda t: error(t, 2))
-    reason = "a gap of a tenth of the base rate between foretold and actual is the most that values may be off by"
+    reason = "a gap of a tenth of the base rate between predicted and actual is the most that values may be off by"
     found.lines.append(_no_more(f"calibration_{name}", value, CALIBRATION_LIMIT, reason))
     total = sums.sum(0)
     x, y = total[2] / np.maximum(total[1], 1), total[3] / np.maximum(total[1], 1)
@@ -124,7 +124,7 @@ def _likelihood(
     name: str, answers: Answers, base: float, known: bool, rng: np.random.Generator, found: Findings
 ) -> None:
     actual = answers.actual
-    chance = np.clip(answers.foretold.astype(np.float64), _TINY, 1 - _TINY)
+    chance = np.clip(answers.predicted.astype(np.float64), _TINY, 1 - _TINY)
     mine = np.log(np.where(actual > 0.5, chance, 1 - chance))
     constant = np.log(np.where(actual > 0.5, base, 1 - base))
     sums = np.stack([_sums(answers, mine - constant), _sums(answers, np.ones(len(mine)))], axis=1)
@@ -136,8 +136,8 @@ def _likelihood(
 
 
 def _auc(name: str, answers: Answers, known: bool, rng: np.random.Generator, found: Findings) -> None:
-    edges = np.unique(np.quantile(answers.foretold, np.arange(1, _GRADES) / _GRADES))
-    grade = np.searchsorted(edges, answers.foretold)
+    edges = np.unique(np.quantile(answers.predicted, np.arange(1, _GRADES) / _GRADES))
+    grade = np.searchsorted(edges, answers.predicted)
     sums = np.stack(
         [
             by_user(answers.lane, grade, (answers.actual > 0.5) == kind, answers.users, _GRADES)
@@ -156,16 +156,16 @@ def _auc(name: str, answers: Answers, known: bool, rng: np.random.Generator, fou
     found.lines.append(_better(f"auc_{name}", value, 0.5, known, "an order that is no better than chance is none"))
 
 
-def _preference(signal: Signal, foretold: Foretold, rng: np.random.Generator, found: Findings) -> None:
+def _preference(signal: Signal, forecast: TeacherForced, rng: np.random.Generator, found: Findings) -> None:
     """Consumption in a log without exposures: consumed items against others as popular."""
     found.unsupported.append(
         f"The log has no exposures: how often a shown item gets '{signal.name}' is not measured, only whether consumed "
         "items are preferred to others as popular; no sessions are simulated."
     )
-    if foretold.wins is None or foretold.pairs is None or not foretold.pairs.sum():
+    if forecast.wins is None or forecast.pairs is None or not forecast.pairs.sum():
         found.unsupported.append("The simulator does not rank items (`utility`): its preferences are not measured.")
         return
-    sums = np.stack([foretold.wins, foretold.pairs], axis=1).astype(np.float64)
+    sums = np.stack([forecast.wins, forecast.pairs], axis=1).astype(np.float64)
     value = interval(sums, lambda t: t[:, 0] / np.maximum(t[:, 1], 1), rng)
     reason = "against items drawn by popularity, so that popularity alone gets one half"
     found.lines.append(_better(f"auc_{signal.name}", value, 0.5, True, reason))

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,7 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import UserSimulator
-
-if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+from recloop.envs.world.data import WorldData
 
 
 class FaultyUsers(UserSimulator):
@@ -30,7 +28,7 @@ class FaultyUsers(UserSimulator):
     def __init__(self, users: UserSimulator) -> None:
         self.users, self.signals = users, users.signals
 
-    def prepare(self, world: "World", device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Prepare the users."""
         self.users.prepare(world, device)
         self.device = self.users.device
@@ -156,7 +154,7 @@ class ShuffledItems(FaultyUsers):
         super().__init__(users)
         self.seed = seed
 
-    def prepare(self, world: "World", device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Draw the permutation."""
         super().prepare(world, device)
         generator = torch.Generator().manual_seed(self.seed)

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recloop.envs.evidence.support.moments import moments_at
 from recloop.envs.interaction.response import Past
 from recloop.envs.interaction.seen import LoggedItems
 from recloop.envs.logs.sequences import Floats, Ints, Sequences
+from recloop.envs.logs.walk import past_before, steps_between
 
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[np.float64]
@@ -92,34 +92,20 @@ def logged_lanes(sequences: Sequences, users: Ints, steps: int) -> LoggedLanes:
 
     Those that users' features tell of (`Sequences.profile_prefix`) are left out.
     """
-    slates, n = sequences.slates, sequences.catalogue_size
-    offsets = sequences.step_offsets[:-1] + sequences.first_scored
-    counts = (sequences.step_offsets[1:] - offsets)[users]
+    first = sequences.first_scored
+    counts = (np.diff(sequences.step_offsets) - first)[users]
     users, counts = users[counts > 0], counts[counts > 0]
-    length = int(min(counts.max(initial=0), steps))
-    step = np.arange(length)
-    held = step < counts[:, None]  # (B, T)
-    rows = offsets[users][:, None] + np.where(held, step, 0)
-    unknown = np.full(held.shape, np.nan, dtype=np.float32)
-    if slates is None:
-        items, answers = sequences.items[rows][..., None], sequences.feedback[rows][..., None, :]
-        given = sequences.given[rows][..., None, :]
-        session, left, days = np.zeros_like(rows), np.full(rows.shape, -1, dtype=np.int8), unknown
-    else:
-        items, answers, given = slates.items[rows], slates.answers[rows], slates.given[rows]
-        session, left = slates.session[rows], np.where(held, slates.left[rows], np.int8(-1))
-        days = unknown if slates.days_away is None else slates.days_away[rows]
-    given = given & held[..., None, None]
+    walked = steps_between(sequences, users, first[users], first[users] + np.minimum(counts, steps))
     return LoggedLanes(
         users=users,
-        items=np.where(held[..., None], items, n),
-        answers=np.where(given, answers, np.float32(0)),
-        given=given,
-        held=held,
-        session=session,
-        left=left,
-        days_away=np.where(held, days, np.float32(np.nan)),
-        exposures=slates is not None,
+        items=walked.items,
+        answers=walked.answers,
+        given=walked.given,
+        held=walked.held,
+        session=walked.session,
+        left=walked.left,
+        days_away=walked.days_away,
+        exposures=sequences.slates is not None,
     )
 
 
@@ -131,23 +117,12 @@ def past_told(sequences: Sequences, users: Ints, history: int, shown: int, twice
         twice: whether items are consumed again; else `seen` holds those consumed.
         more: items that each may consume from here on.
     """
-    n, first = sequences.catalogue_size, sequences.first_scored
-    consumed = sequences.consumed_after(first)[users]
-    if sequences.slates is not None:
-        rows = sequences.slates.offsets[users] + first[users]
-        past = moments_at(sequences, sequences.slates, rows, history, shown).past
-    else:
-        items, feedback = sequences.last(users, history, consumed)
-        past = Past(
-            history=items,
-            feedback=feedback,
-            shown=torch.full((len(users), shown, 1), n),
-            answers=torch.zeros(len(users), shown, 1, feedback.shape[2]),
-            step=torch.zeros(len(users), dtype=torch.int64),
-            days_away=torch.zeros(len(users)),
-        )
+    first = sequences.first_scored[users]
+    past = past_before(sequences, users, first, history, shown)
     if twice:
         return past
+    consumed = sequences.consumed_after(users, first)
     everything, _ = sequences.last(users, int(consumed.max(initial=1)), consumed)
     lane = torch.arange(len(users)).repeat_interleave(everything.shape[1])
-    return replace(past, seen=LoggedItems.of(len(users), n, lane, everything.flatten()).seen(more))
+    consumption = LoggedItems.of(len(users), sequences.catalogue_size, lane, everything.flatten())
+    return replace(past, seen=consumption.seen(more))

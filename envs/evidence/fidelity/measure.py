@@ -12,14 +12,15 @@ from recloop.envs.evidence.fidelity.answers import Findings, next_answer_lines
 from recloop.envs.evidence.fidelity.distances import session_lines
 from recloop.envs.evidence.fidelity.features import Context, session_features
 from recloop.envs.evidence.fidelity.lanes import STRETCH, Array, LoggedLanes, logged_lanes, past_told
-from recloop.envs.evidence.fidelity.replaying import foretell, simulate
+from recloop.envs.evidence.fidelity.replaying import simulate, teacher_forced
 from recloop.envs.evidence.fidelity.report import FidelityLine, FidelityReport
 from recloop.envs.evidence.fidelity.sessions import Sessions, open_loop, whole
 from recloop.envs.evidence.fidelity.two_sample import CLICKS, FEWEST, NAME, TwoSample, bag_size, two_sample_test
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.simulation.core import Core, checked_device
-from recloop.envs.simulation.recording import Pick, record
+from recloop.envs.simulation.recording import record
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
@@ -100,13 +101,13 @@ def fidelity_of(
     if len(lanes.users):
         others = np.setdiff1d(world.users.rows("train").numpy(), measured)
         popularity = np.append(sequences.popularity(others).astype(np.float64), 0.0)
-        foretold = foretell(world, users, lanes, popularity[:-1], config.seed)
-        if foretold is None:
+        forecast = teacher_forced(world, users, lanes, popularity[:-1], config.seed)
+        if forecast is None:
             found.unsupported.append(
                 f"{name} does not say what it expects, or can neither `observe` nor `infer`: next answers not measured."
             )
         else:
-            next_answer_lines(world.signals, lanes, foretold, rng, found)
+            next_answer_lines(world.signals, lanes, forecast, rng, found)
         if lanes.exposures:
             sides = _open(world, users, lanes, config)
             sessions = len(sides[0])

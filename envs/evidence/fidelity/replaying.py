@@ -32,7 +32,7 @@ class Observing(Protocol):
 
 
 @dataclass(frozen=True)
-class Foretold:
+class TeacherForced:
     """What a simulator expected of each logged slate, knowing the logged answers before it.
 
     Args:
@@ -68,9 +68,9 @@ class Simulated:
 
 
 @torch.no_grad()
-def foretell(
+def teacher_forced(
     world: World, simulator: UserSimulator, lanes: LoggedLanes, popularity: Floats, seed: int
-) -> Foretold | None:
+) -> TeacherForced | None:
     """Teacher forcing: every lane starts cold, and its state is advanced along the log.
 
     A simulator advances by `observe`, or by inferring its state from the past anew at every step. None where it can do
@@ -108,7 +108,7 @@ def foretell(
     known = [x for x in leaves if x is not None]
     leave = np.stack(known, axis=1) if len(known) == len(leaves) else None
     paired = (None, None) if lanes.exposures else (wins, pairs)
-    return Foretold(np.stack(means, axis=1), leave, *paired)
+    return TeacherForced(np.stack(means, axis=1), leave, *paired)
 
 
 @torch.no_grad()

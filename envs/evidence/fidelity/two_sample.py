@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from recloop.envs.evidence.fidelity.lanes import Array
 from recloop.envs.logs.sequences import Ints
@@ -71,6 +69,8 @@ def two_sample_test(
     lane = np.concatenate([logged_lane, simulated_lane])
     users = int(lane.max()) + 1
     fold = rng.permutation(np.arange(users) % _FOLDS)[lane]
+    from sklearn.preprocessing import StandardScaler  # slow to load
+
     scaled = np.clip(StandardScaler().fit_transform(features), -_LIMIT, _LIMIT)
     score = np.zeros(len(label))
     for held in range(_FOLDS):
@@ -99,6 +99,8 @@ def _scores(train: Array, label: Ints, test: Array, test_label: Ints) -> Array:
     telling = np.abs(z) > norm.ppf(1 - _LEVEL / (2 * len(z)))
     if not telling.any():
         return np.zeros(len(test))
+    from sklearn.linear_model import LogisticRegression  # slow to load
+
     model = LogisticRegression(C=0.1, max_iter=200).fit(train[:, telling], label)
     found = model.decision_function(test[:, telling])
     middle = np.mean([found[test_label == side].mean() for side in (0, 1) if (test_label == side).any()])

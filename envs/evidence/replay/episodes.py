@@ -1,4 +1,4 @@
-"""Episodes as tables of users and steps, whether logged or simulated, and the world as it was when they began."""
+"""Episodes as tables of users and steps, logged or simulated, what they tell, and the world as it was before them."""
 
 from dataclasses import dataclass, replace
 
@@ -6,19 +6,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recloop.envs.evidence.support.moments import session_starts
 from recloop.envs.interaction.response import Response
 from recloop.envs.interaction.reward import Outcome
 from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
+from recloop.envs.logs.walk import LoggedSteps, past_before, session_starts, steps_between
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import LOGGING_KEYS, Pick
+from recloop.envs.simulation.rollout import Pick, acting, rollout
 from recloop.envs.world.world import World
 
 Table = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Episodes:
+class LoggedEpisodes:
     """One episode of each of B users, over T steps.
 
     Args:
@@ -74,58 +74,45 @@ def choose_episodes(
     return Starts(users, opens[number], np.minimum(lengths[number], steps))
 
 
-def logged_episodes(world: World, slates: Slates, starts: Starts) -> Episodes:
+def logged_episodes(world: World, sequences: Sequences, starts: Starts) -> LoggedEpisodes:
     """What the log says of the episodes; a step's reward is the world's."""
-    places, held = step_rows(starts)
-    items = torch.from_numpy(slates.items[places[held]])
-    left = slates.left[places[held]]
+    steps = episode_steps(sequences, starts)
+    held = steps.held
+    items = torch.from_numpy(steps.items[held])
     response = Response(
-        signals=torch.from_numpy(slates.answers[places[held]]),
-        given=torch.from_numpy(slates.given[places[held]]),
-        left=torch.from_numpy(left == 1),
+        signals=torch.from_numpy(steps.answers[held]),
+        given=torch.from_numpy(steps.given[held]),
+        left=torch.from_numpy(steps.left[held] == 1),
     )
     invalid = (items == len(world.catalogue)).sum(1)
     earned = world.reward(Outcome(items, response, invalid, world.item_vectors, world.signals))
-    reward = np.zeros(places.shape)
+    reward = np.zeros(held.shape)
     reward[held] = earned.numpy()
-    policy = np.full(places.shape, -1, dtype=np.int64)
-    if slates.policy is not None:
-        policy[held] = slates.policy[places[held]]
-    ended = np.where(held, slates.left[places], np.int8(-1))
-    return Episodes(reward, held, ended >= 0, ended == 1, policy)
+    return LoggedEpisodes(reward, held, steps.left >= 0, steps.left == 1, steps.policy)
 
 
-def step_rows(starts: Starts) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Rows of `Slates` by user and step (B, T), and whether there is one; else the first."""
-    step = np.arange(int(starts.lengths.max(initial=1)))
-    held = step < starts.lengths[:, None]
-    rows: Ints = np.where(held, starts.first[:, None] + step, starts.first[:, None])
-    return rows, held
+def episode_steps(sequences: Sequences, starts: Starts) -> LoggedSteps:
+    """The slates of the episodes by user and step, (B, T)."""
+    begin = starts.first - sequences.step_offsets[starts.users]
+    return steps_between(sequences, starts.users, begin, begin + starts.lengths)
 
 
-def world_before(world: World, sequences: Sequences, slates: Slates, starts: Starts) -> World:
+def world_before(world: World, sequences: Sequences, starts: Starts) -> World:
     """The world with its users as they were before these episodes: what they had consumed and been shown by then."""
     table, users = world.users, starts.users
-    counts = slates.consumed_before[starts.first]
-    history, feedback = sequences.last(users, table.history.shape[1], counts)
-    length, width = table.shown.shape[1], slates.items.shape[1]
-    place = starts.first[:, None] - np.arange(length, 0, -1)  # (B, L)
-    held = place >= slates.offsets[users][:, None]
-    place = np.where(held, place, 0)
-    shown = torch.full((len(table), length, width), sequences.catalogue_size)
-    answers = torch.zeros(len(table), length, width, len(world.signals))
-    rows = torch.from_numpy(users)
-    shown[rows] = torch.from_numpy(np.where(held[..., None], slates.items[place], sequences.catalogue_size))
-    answers[rows] = torch.from_numpy(np.where(held[..., None, None], slates.answers[place], np.float32(0)))
+    begin, rows = starts.first - sequences.step_offsets[users], torch.from_numpy(users)
+    past = past_before(sequences, users, begin, table.history.shape[1], table.shown.shape[1])
+    shown = torch.full((len(table), *past.shown.shape[1:]), sequences.catalogue_size)
+    answers = torch.zeros(len(table), *past.answers.shape[1:])
     then = replace(
         table,
-        history=table.history.index_copy(0, rows, history),
-        feedback=table.feedback.index_copy(0, rows, feedback),
-        shown=shown,
-        answers=answers,
+        history=table.history.index_copy(0, rows, past.history),
+        feedback=table.feedback.index_copy(0, rows, past.feedback),
+        shown=shown.index_copy(0, rows, past.shown),
+        answers=answers.index_copy(0, rows, past.answers),
     )
     ends = sequences.lengths.copy()
-    ends[users] = counts
+    ends[users] = sequences.consumed_after(users, begin)
     return replace(world, users=then, sequences=consumed_until(sequences, ends))
 
 
@@ -142,7 +129,7 @@ def consumed_until(sequences: Sequences, ends: Ints) -> Sequences:
     )
 
 
-def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Ints | None) -> Episodes:
+def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Ints | None) -> LoggedEpisodes:
     """One episode of each of the core's lanes under `pick`.
 
     Args:
@@ -153,25 +140,19 @@ def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Int
     shape = (core.batch, core.max_steps)
     reward, policy = np.zeros(shape), np.full(shape, -1, dtype=np.int64)
     alive, left = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    going, carry = np.ones(core.batch, dtype=bool), None
     number = {name: place for place, name in enumerate(names)}
-    for step in range(core.max_steps):
-        if lengths is not None:
-            going = going & (step < lengths)
-        if not going.any():
-            break
-        picked = pick(core.observe(LOGGING_KEYS), carry, core.draw())
-        carry, transition = picked.carry, core.step(picked.slate)
-        alive[:, step] = going
-        reward[:, step] = transition.reward.cpu().numpy() * going
-        left[:, step] = transition.response.left.cpu().numpy() & going
-        if picked.policy is not None:
-            policy[:, step] = [number.get(str(name), -1) for name in picked.policy]
-        going = going & ~(transition.terminated | transition.truncated).cpu().numpy()
-    return Episodes(reward, alive, alive, left, np.where(alive, policy, -1))
+    limits = None if lengths is None else torch.from_numpy(lengths).to(core.device)
+    for step in rollout(core, acting(pick), limits):
+        going, transition = step.alive.cpu().numpy(), step.transition
+        alive[:, step.number] = going
+        reward[:, step.number] = transition.reward.cpu().numpy() * going
+        left[:, step.number] = transition.response.left.cpu().numpy() & going
+        if step.picked.policy is not None:
+            policy[:, step.number] = [number.get(str(name), -1) for name in step.picked.policy]
+    return LoggedEpisodes(reward, alive, alive, left, np.where(alive, policy, -1))
 
 
-def in_both(one: Episodes, other: Episodes) -> tuple[Episodes, Episodes]:
+def in_both(one: LoggedEpisodes, other: LoggedEpisodes) -> tuple[LoggedEpisodes, LoggedEpisodes]:
     """Both, at the steps that both have alone.
 
     Where logged slates are shown again, simulated users are seen only as long as neither they nor the logged ones have
@@ -179,7 +160,53 @@ def in_both(one: Episodes, other: Episodes) -> tuple[Episodes, Episodes]:
     """
     shared = one.alive & other.alive
     first, second = (
-        Episodes(e.reward * shared, shared, e.known & shared, e.left & shared, np.where(shared, e.policy, -1))
+        LoggedEpisodes(e.reward * shared, shared, e.known & shared, e.left & shared, np.where(shared, e.policy, -1))
         for e in (one, other)
     )
     return first, second
+
+
+def measures(
+    episodes: LoggedEpisodes, weights: Table, names: tuple[str, ...], fewest: int, single: bool
+) -> dict[tuple[str, str], Table]:
+    """What episodes tell, by (measure, policy), for each row of users' weights (R, B): (R,).
+
+    Args:
+        fewest: slates that a line takes at least.
+        single: an episode is one session, which leaving ends.
+    """
+
+    def rate(top: Table, bottom: Table) -> Table:
+        return np.asarray((weights @ top) / np.maximum(weights @ bottom, 1e-9))
+
+    alive = episodes.alive.astype(np.float64)
+    found = {("reward a slate", ""): rate(episodes.reward.sum(1), alive.sum(1))}
+    for begin, end in _spans(alive.shape[1]):
+        part = slice(begin, end)
+        if alive[:, part].sum() >= fewest:
+            span = f"slate {begin + 1}" if end == begin + 1 else f"slates {begin + 1} to {end}"
+            found[f"reward, {span}", ""] = rate(episodes.reward[:, part].sum(1), alive[:, part].sum(1))
+    for number, name in enumerate(names):
+        mine = episodes.policy == number
+        if mine.sum() >= fewest and len(names) > 1:
+            found["reward a slate", name] = rate((episodes.reward * mine).sum(1), mine.sum(1).astype(np.float64))
+    known = (episodes.known & episodes.alive).astype(np.float64)
+    left = (episodes.left & episodes.known & episodes.alive).astype(np.float64)
+    if not known.any():
+        return found
+    found["chance to leave after a slate", ""] = rate(left.sum(1), known.sum(1))
+    if single:
+        hazard = rate(left, known)[:, :-1]  # (R, T-1)
+        stayed = np.concatenate([np.ones((len(weights), 1)), np.cumprod(1 - hazard, axis=1)], axis=1)
+        found["slates an episode", ""] = stayed.sum(1)
+        found["return an episode", ""] = (stayed * rate(episodes.reward, alive)).sum(1)
+    return found
+
+
+def _spans(steps: int) -> list[tuple[int, int]]:
+    """Steps in spans that double: 0, 1-2, 3-6, 7-14, ..."""
+    spans, begin, width = [], 0, 1
+    while begin < steps:
+        spans.append((begin, min(begin + width, steps)))
+        begin, width = begin + width, 2 * width
+    return spans

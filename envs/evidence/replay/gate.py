@@ -12,19 +12,19 @@ from scipy import stats
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.storage import json_like
 from recloop.envs.evidence.replay.episodes import (
-    Episodes,
+    LoggedEpisodes,
     Table,
     choose_episodes,
     in_both,
     logged_episodes,
+    measures,
     played_episodes,
     world_before,
 )
-from recloop.envs.evidence.replay.measures import measures
 from recloop.envs.evidence.replay.policies import EstimatedPolicies, LoggedSlates, kinds_in_force
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import Pick
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
@@ -170,7 +170,7 @@ def replay_gate(
         return GateReport(name, "open loop", 0, (), sentence)
     if len(starts.users) == 0:
         raise RecloopError(f"none of the {len(rows)} users to replay has a slate in the log; name others")
-    logged = logged_episodes(world, slates, starts)
+    logged = logged_episodes(world, sequences, starts)
     steps = logged.reward.shape[1]
     names, lengths = sequences.policies, None
     mode: Mode = "closed loop"
@@ -181,9 +181,9 @@ def replay_gate(
         pick = EstimatedPolicies(sequences, rows, world.item_vectors, kinds, shown, seed)
     elif pick is None:
         mode, lengths = "open loop", starts.lengths
-        pick = LoggedSlates(slates, starts, names)
+        pick = LoggedSlates(sequences, starts)
     core = Core(
-        world_before(world, sequences, slates, starts),
+        world_before(world, sequences, starts),
         simulator,
         batch=len(starts.users),
         users="all",
@@ -203,8 +203,8 @@ def replay_gate(
 def _report(
     simulator: str,
     mode: Mode,
-    logged: Episodes,
-    played: Episodes,
+    logged: LoggedEpisodes,
+    played: LoggedEpisodes,
     names: tuple[str, ...],
     rules: GateRules,
     single: bool,

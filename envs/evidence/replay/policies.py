@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
-from recloop.envs.evidence.replay.episodes import Starts, step_rows
-from recloop.envs.evidence.support.moments import moments_at
+from recloop.envs.evidence.replay.episodes import Starts, episode_steps
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
-from recloop.envs.simulation.recording import Picked
+from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+from recloop.envs.logs.walk import steps_at
+from recloop.envs.simulation.rollout import Picked
 
 _RECENT = 10
 """Consumed items that make a situation."""
@@ -25,17 +25,17 @@ class LoggedSlates:
     """Shows every lane what the log showed its user, whatever the lane answers. The carry counts steps.
 
     Args:
-        slates: the log's.
-        starts: the lanes' episodes.
-        names: of the logging policies, if the log says who showed what.
+        sequences: the log.
+        starts: the lanes' episodes; behind an episode's end its first slate is shown.
     """
 
-    def __init__(self, slates: Slates, starts: Starts, names: tuple[str, ...]) -> None:
-        rows, self.held = step_rows(starts)
+    def __init__(self, sequences: Sequences, starts: Starts) -> None:
+        slates, rows = sequences.slates, episode_steps(sequences, starts).rows
+        assert slates is not None
         self.items = torch.from_numpy(slates.items[rows])  # (B, T, K)
         self.names = None
-        if slates.policy is not None and names:
-            self.names = np.array(names)[slates.policy[rows]]  # (B, T)
+        if slates.policy is not None and sequences.policies:
+            self.names = np.array(sequences.policies)[slates.policy[rows]]  # (B, T)
 
     def __call__(self, observation: Observation, carry: int | None, draw: Draw) -> Picked:
         step = min(carry or 0, self.items.shape[1] - 1)
@@ -73,8 +73,9 @@ class EstimatedPolicies:
         self.known: dict[int, tuple[Tensor, Tensor]] = {}
         for kind in np.unique(slates.policy[rows]).tolist():
             mine = generator.permutation(rows[slates.policy[rows] == kind])[:_MOST]
-            moments = moments_at(sequences, slates, mine, _RECENT, shown)
-            self.known[kind] = (self._situation(moments.past.history, moments.past.shown), moments.slate)
+            steps = steps_at(sequences, mine)
+            past = steps.past(_RECENT, shown)
+            self.known[kind] = (self._situation(past.history, past.shown), torch.from_numpy(steps.items))
 
     def __call__(self, observation: Observation, carry: int | None, draw: Draw) -> Picked:
         step = carry or 0

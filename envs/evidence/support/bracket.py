@@ -67,21 +67,21 @@ class BracketTally:
             reward: what the lane earned.
             left: the user left after it.
         """
-        rules, worth = self.rules, self.support.worth
+        rules, logged = self.rules, self.support.reward_range
         unknown = ((distance.double() - 1) / (rules.full_at - 1)).clamp(0, 1)
         earned = reward.double()
-        low = (1 - unknown) * earned + unknown * worth.reward_low
-        high = (1 - unknown) * earned + unknown * worth.reward_high
-        more = unknown * left * max(worth.reward_high, 0.0) * self._more_steps(step)
+        low = (1 - unknown) * earned + unknown * logged.reward_low
+        high = (1 - unknown) * earned + unknown * logged.reward_high
+        more = unknown * left * max(logged.reward_high, 0.0) * self._more_steps(step)
         self.outside = self.outside + (distance > 1).double() * alive
         self.low = self.low + self.staying * low * alive
         self.high = self.high + (high + more) * alive
-        further = max(worth.leave_high - worth.leave_mean, 0.0)
+        further = max(logged.leave_high - logged.leave_mean, 0.0)
         self.staying = torch.where(alive, self.staying * (1 - unknown * further), self.staying)
 
     def _more_steps(self, step: int) -> float:
         """Expected steps after `step` of lanes that leave as seldom as any in the log."""
-        hazard, left = self.support.worth.leave_low, self.max_steps - step - 1
+        hazard, left = self.support.reward_range.leave_low, self.max_steps - step - 1
         return float(left) if hazard <= 0 else (1 - (1 - hazard) ** left) * (1 - hazard) / hazard
 
 

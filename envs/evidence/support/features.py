@@ -18,7 +18,7 @@ _GENERAL = 12
 
 
 @dataclass(frozen=True)
-class ItemFacts:
+class SupportItems:
     """What the features read of items, by row; row N is the empty place.
 
     Args:
@@ -33,9 +33,9 @@ class ItemFacts:
     popularity: Tensor
     familiar: Tensor
 
-    def to(self, device: torch.device | str) -> "ItemFacts":
+    def to(self, device: torch.device | str) -> "SupportItems":
         """The same facts on a device."""
-        return ItemFacts(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return SupportItems(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def familiarity(shown: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def windows(shown: int) -> tuple[int, ...]:
     return tuple(sorted({w for w in (1, 2, shown) if 1 <= w <= shown}))
 
 
-def step_features(past: Past, slate: Tensor, facts: ItemFacts) -> Tensor:
+def step_features(past: Past, slate: Tensor, facts: SupportItems) -> Tensor:
     """Features of B steps, float32 (B, D): exchangeable over the groups of a grouping, most of them shares in [0, 1].
 
     For each grouping: the slate's largest share and number of groups; over windows of recent slates the exposure of
@@ -112,7 +112,7 @@ def _counts(groups: Tensor, weight: Tensor, size: int) -> Tensor:
     return counts.scatter_add(-1, groups, weight)[..., :size]
 
 
-def _general(past: Past, slate: Tensor, facts: ItemFacts) -> Tensor:
+def _general(past: Past, slate: Tensor, facts: SupportItems) -> Tensor:
     """What no grouping is needed for, (B, _GENERAL)."""
     n = len(facts.popularity) - 1
     held = (slate < n).to(torch.float32)

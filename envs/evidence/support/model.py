@@ -1,7 +1,7 @@
 """The support of a log: how far a step lies from anything that was logged, by nearest neighbours."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import WorldError
 from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
-from recloop.envs.evidence.support.features import ItemFacts, familiarity, feature_weights, step_features
-from recloop.envs.evidence.support.moments import moments_at
-from recloop.envs.evidence.support.worth import Worth, worth_of
-from recloop.envs.interaction.response import Past
-from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.evidence.support.features import SupportItems, familiarity, feature_weights, step_features
+from recloop.envs.interaction.response import Past, Response
+from recloop.envs.interaction.reward import Outcome, WeightedReward
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+from recloop.envs.logs.walk import LoggedSteps, steps_at
 
 FORMAT = 1
 _CHUNK = 1024
@@ -52,6 +51,22 @@ class SupportConfig:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class RewardRange:
+    """What logged steps were worth: the ends that an unknown step's mean is taken to lie between.
+
+    Args:
+        reward_low, reward_high: mean reward of a step among steps like it.
+        leave_low, leave_mean, leave_high: probability to leave after it.
+    """
+
+    reward_low: float
+    reward_high: float
+    leave_low: float = 0.0
+    leave_mean: float = 0.0
+    leave_high: float = 1.0
+
+
 class SupportModel:
     """Says of any lane at any step how far (past, slate) lies from the logged ones.
 
@@ -66,24 +81,25 @@ class SupportModel:
         reference: float32 (R, D) standardised features of logged steps; R = 0 is an empty support.
         centre, scale: float32 (D,) of the standardisation; weights are in the scale.
         threshold: distance that held-out logged steps keep within.
-        worth: of logged steps.
+        reward_range: of logged steps.
         neighbours: k.
         reason: why the support is empty; "" where it is not.
     """
 
     def __init__(
         self,
-        facts: ItemFacts,
+        facts: SupportItems,
         reference: Tensor,
         centre: Tensor,
         scale: Tensor,
         threshold: float,
-        worth: Worth,
+        reward_range: RewardRange,
         neighbours: int,
         reason: str = "",
     ) -> None:
         self.facts, self.reference, self.centre, self.scale = facts, reference, centre, scale
-        self.threshold, self.worth, self.neighbours, self.reason = threshold, worth, neighbours, reason
+        self.threshold, self.reward_range = threshold, reward_range
+        self.neighbours, self.reason = neighbours, reason
 
     @classmethod
     @torch.no_grad()
@@ -116,8 +132,8 @@ class SupportModel:
         slates = sequences.slates
         if slates is None:
             reason = "the log has no exposures"
-            return cls._empty(item_facts(sequences, rows, groups, item_vectors), signals, reward, slate_size, reason)
-        facts = item_facts(sequences, rows, groups, item_vectors)
+            return cls._empty(support_items(sequences, rows, groups, item_vectors), signals, reward, slate_size, reason)
+        facts = support_items(sequences, rows, groups, item_vectors)
         generator = np.random.default_rng(config.seed)
         shuffled = generator.permutation(rows)
         cut = max(1, round(config.held_out * len(rows)))
@@ -126,20 +142,21 @@ class SupportModel:
             reason = f"the log holds {sum(map(len, places))} slates of {len(rows)} users, fewer than {_FEWEST}"
             return cls._empty(facts, signals, reward, slate_size, reason)
         sampled = [generator.permutation(some)[: config.reference] for some in places]
-        moments = [moments_at(sequences, slates, np.sort(some), history, shown) for some in sampled]
-        logged, held = (_in_chunks(lambda p, s: step_features(p, s, facts), m.past, m.slate) for m in moments)
+        walked = [steps_at(sequences, np.sort(some)) for some in sampled]
+        met = [(steps.past(history, shown), torch.from_numpy(steps.items)) for steps in walked]
+        logged, held = (_in_chunks(lambda p, s: step_features(p, s, facts), past, slate) for past, slate in met)
         centre = logged.mean(0)
         scale = logged.std(0).clamp_min(_NARROWEST) / feature_weights(logged.shape[1], groups.shape[1])
         neighbours = min(config.neighbours, len(logged))
         reference, held = (logged - centre) / scale, (held - centre) / scale
         threshold = max(float(_kth(held, reference, neighbours).quantile(config.quantile)), 1e-6)
         ends = (config.low, config.high)
-        worth = worth_of(moments[0], reference, signals, reward, item_vectors, config.smoothing, ends)
-        return cls(facts, reference, centre, scale, threshold, worth, neighbours)
+        found = reward_range(walked[0], reference, signals, reward, item_vectors, config.smoothing, ends)
+        return cls(facts, reference, centre, scale, threshold, found, neighbours)
 
     @classmethod
     def _empty(
-        cls, facts: ItemFacts, signals: Sequence[Signal], reward: WeightedReward, slate_size: int, reason: str
+        cls, facts: SupportItems, signals: Sequence[Signal], reward: WeightedReward, slate_size: int, reason: str
     ) -> Self:
         """Nothing is known: every step is infinitely far, and may be worth whatever the reward allows."""
         weighted = [
@@ -151,7 +168,7 @@ class SupportModel:
         low = slate_size * sum(min(0.0, *pair) for pair in weighted)
         high = slate_size * sum(max(0.0, *pair) for pair in weighted)
         none = torch.zeros(0)
-        return cls(facts, torch.zeros(0, 0), none, none, 0.0, Worth(low, high), 0, reason)
+        return cls(facts, torch.zeros(0, 0), none, none, 0.0, RewardRange(low, high), 0, reason)
 
     @property
     def is_empty(self) -> bool:
@@ -166,7 +183,7 @@ class SupportModel:
         return (
             f"Support: a step counts as inside the log where it lies as near to {len(self.reference):,} logged "
             f"steps as 95 % of the logged steps of other users do. Logged steps like one another were worth "
-            f"{self.worth.reward_low:.2f} to {self.worth.reward_high:.2f} a slate."
+            f"{self.reward_range.reward_low:.2f} to {self.reward_range.reward_high:.2f} a slate."
         )
 
     @torch.no_grad()
@@ -187,15 +204,16 @@ class SupportModel:
 
     def to(self, device: torch.device | str) -> "SupportModel":
         """The same model on a device."""
+        facts, rewards = self.facts.to(device), self.reward_range
         tensors = (self.reference.to(device), self.centre.to(device), self.scale.to(device))
-        return SupportModel(self.facts.to(device), *tensors, self.threshold, self.worth, self.neighbours, self.reason)
+        return SupportModel(facts, *tensors, self.threshold, rewards, self.neighbours, self.reason)
 
     def save(self, folder: Path) -> None:
         """Write `support.json` and `support.safetensors` into a folder; item vectors stay with the world."""
         facts = {
             "format": FORMAT,
             "threshold": self.threshold,
-            "worth": asdict(self.worth),
+            "worth": asdict(self.reward_range),
             "neighbours": self.neighbours,
             "reason": self.reason,
         }
@@ -203,7 +221,7 @@ class SupportModel:
             "reference": self.reference,
             "centre": self.centre,
             "scale": self.scale,
-            **{f.name: getattr(self.facts, f.name) for f in fields(ItemFacts) if f.name != "vectors"},
+            **{f.name: getattr(self.facts, f.name) for f in fields(SupportItems) if f.name != "vectors"},
         }
         write_tensors(folder / "support.safetensors", tensors)
         write_json(folder / "support.json", facts)
@@ -218,20 +236,20 @@ class SupportModel:
                 "upgrade recloop"
             )
         tensors = read_tensors(folder / "support.safetensors")
-        facts = ItemFacts(tensors["groups"], _unit_length(item_vectors), tensors["popularity"], tensors["familiar"])
+        facts = SupportItems(tensors["groups"], _unit_length(item_vectors), tensors["popularity"], tensors["familiar"])
         return cls(
             facts,
             tensors["reference"],
             tensors["centre"],
             tensors["scale"],
             float(known["threshold"]),
-            Worth(**known["worth"]),
+            RewardRange(**known["worth"]),
             int(known["neighbours"]),
             str(known["reason"]),
         )
 
 
-def item_facts(sequences: Sequences, rows: Ints, groups: Tensor, item_vectors: Tensor) -> ItemFacts:
+def support_items(sequences: Sequences, rows: Ints, groups: Tensor, item_vectors: Tensor) -> SupportItems:
     """What the features read of items, from the log of the users `rows`."""
     n = sequences.catalogue_size
     consumed = torch.from_numpy(sequences.popularity(rows))
@@ -241,12 +259,48 @@ def item_facts(sequences: Sequences, rows: Ints, groups: Tensor, item_vectors: T
         items = sequences.slates.items[rows_of(sequences.slates.offsets, rows)].ravel()
         shown = torch.from_numpy(np.bincount(items[items < n], minlength=n))
     nothing = torch.zeros(1)
-    return ItemFacts(
+    return SupportItems(
         groups=groups if groups.numel() else torch.zeros(n + 1, 0, dtype=torch.int64),
         vectors=_unit_length(item_vectors),
         popularity=torch.cat([rank, nothing]),
         familiar=torch.cat([familiarity(shown), nothing]),
     )
+
+
+def reward_range(
+    steps: LoggedSteps,
+    reference: Tensor,
+    signals: Sequence[Signal],
+    reward: WeightedReward,
+    item_vectors: Tensor,
+    smoothing: int,
+    ends: tuple[float, float],
+) -> RewardRange:
+    """Quantiles `ends` of what steps were worth among the `smoothing` most like them: one click's luck says little.
+
+    Args:
+        steps: R logged steps, and their `reference` features (R, D).
+    """
+    slate, departed = torch.from_numpy(steps.items), torch.from_numpy(steps.left)
+    left = departed == 1
+    response = Response(torch.from_numpy(steps.answers), torch.from_numpy(steps.given), left)
+    invalid = (slate == len(item_vectors) - 1).sum(1)
+    earned = reward(Outcome(slate, response, invalid, item_vectors, tuple(signals)))  # (R,)
+    like = min(smoothing, len(reference))
+    known = (departed >= 0).to(torch.float32)
+    rewards, leaves = [], []
+    for some in torch.split(reference, _CHUNK):
+        near = torch.cdist(some, reference).topk(like, dim=1, largest=False).indices
+        rewards.append(earned[near].mean(1))
+        leaves.append((left * known)[near].sum(1) / known[near].sum(1).clamp_min(1))
+    quantiles = torch.tensor(ends)
+    low, high = torch.cat(rewards).quantile(quantiles).tolist()
+    found = RewardRange(low, high)
+    if bool(known.any()):
+        leave_low, leave_high = torch.cat(leaves).quantile(quantiles).tolist()
+        mean = float((left * known).sum() / known.sum())
+        found = replace(found, leave_low=leave_low, leave_mean=mean, leave_high=leave_high)
+    return found
 
 
 def _unit_length(vectors: Tensor) -> Tensor:

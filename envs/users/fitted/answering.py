@@ -21,12 +21,12 @@ from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
 from recloop.envs.users.fitted.heads import CONSUME, Heads, chosen, one_of, slate_summary
 from recloop.envs.users.fitted.inputs.groups import Groups
-from recloop.envs.users.fitted.inputs.slate_context import Context, Reading, Recalled
+from recloop.envs.users.fitted.inputs.slate_context import Reading, Recalled, SlateContext
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
 from recloop.envs.users.fitted.scoring import ItemRows, Scoring
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 FORMAT = 2
 _CHUNK = 2048
@@ -59,10 +59,12 @@ class FittedUsers(UserSimulator):
             positions=sizes.positions,
             direct=self.memory.direct,
         )
-        self.context: Context | None = None
+        self.context: SlateContext | None = None
         if sizes.exposures:
             row = sizes.item_dim + sizes.residual
-            self.context = Context(self.groups, self.memory.group_width, self.memory.user_dim, row, len(self.signals))
+            self.context = SlateContext(
+                self.groups, self.memory.group_width, self.memory.user_dim, row, len(self.signals)
+            )
         self._tabled: Scoring | None = None
 
     @abstractmethod
@@ -70,7 +72,7 @@ class FittedUsers(UserSimulator):
         """The family's memory, its weights not set."""
 
     @torch.no_grad()
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Table the items and every user's state at arrival.
 
         Raises:

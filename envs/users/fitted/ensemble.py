@@ -15,12 +15,13 @@ from recloop.encoders.base.storage import read_json, write_json
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.fast import SpreadFreeUsers
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
 from recloop.envs.users.fitted.own_member import OwnMemberUsers, drawn_member
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class EnsembleState(State):
         return cls(torch.cat([part.member for part in parts]), states)
 
 
-class EnsembleUsers(UserSimulator):
+class EnsembleUsers(SpreadFreeUsers):
     """Users fitted several times on bootstrapped users of one log (Efron 1979; Lakshminarayanan et al. 2017).
 
     A lane's user is one of the members for the whole episode, drawn at arrival, so that what the log leaves open is
     met as several worlds rather than as their average. All members follow every answer: `expected` returns the mean
-    over them, and their standard deviation as the spread. Whoever does not need that steps `following(spread=False)`.
+    over them, and their standard deviation as the spread. Whoever does not need that steps `without_spread()`.
 
     Args:
         members: fitted alike, of one log.
@@ -78,15 +79,15 @@ class EnsembleUsers(UserSimulator):
         self.members = tuple(members)
         self.signals = members[0].signals
 
-    def following(self, spread: bool) -> UserSimulator:
-        """The same users with the same answers; without `spread` each lane is followed by its own member alone.
+    def without_spread(self) -> UserSimulator:
+        """The same users with the same answers, each lane followed by its own member alone.
 
         These users are left as they are, so that two cores may step them in two ways.
         """
         alike = len({(member.kind, member.sizes) for member in self.members}) == 1
-        return self if spread or not alike else OwnMemberUsers(self.members)
+        return OwnMemberUsers(self.members) if alike else self
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Prepare every member."""
         self.device = torch.device(device)
         for member in self.members:

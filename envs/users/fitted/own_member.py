@@ -14,12 +14,12 @@ from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.simulation.compiling import Compiled
-from recloop.envs.users.contract import Respond, UserSimulator
+from recloop.envs.users.fast import CompiledUsers, Respond
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 _PIECE = 256
 """Lanes of one member that generated code answers at once: it is made for one size."""
@@ -41,7 +41,7 @@ class OwnMemberState(State):
 
 
 @dataclass(frozen=True)
-class _Asked(TensorStruct):
+class _StepInputs(TensorStruct):
     """What a member is asked in its lanes."""
 
     own: FittedState
@@ -58,10 +58,10 @@ class _Answered(TensorStruct):
     response: Response
 
 
-_Voice = Callable[[_Asked], _Answered]
+_Voice = Callable[[_StepInputs], _Answered]
 
 
-class OwnMemberUsers(UserSimulator):
+class OwnMemberUsers(CompiledUsers):
     """The members of an ensemble, each answering in its lanes and following nothing else.
 
     The answers are those of `EnsembleUsers`; the members' disagreement is not known here. On the CPU the lanes are
@@ -77,7 +77,7 @@ class OwnMemberUsers(UserSimulator):
         self.signals = members[0].signals
         self._alone: list[Respond] = [partial(_alone, member) for member in self.members]
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Prepare every member, and one table of arrivals."""
         self.device = torch.device(device)
         for member in self.members:
@@ -93,7 +93,7 @@ class OwnMemberUsers(UserSimulator):
 
     def respond(self, state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
         """The answer of each lane's member."""
-        asked = _Asked(state.own, replace(past, seen=None), slate, draw.key)
+        asked = _StepInputs(state.own, replace(past, seen=None), slate, draw.key)
         if slate.is_cuda or torch.compiler.is_compiling():
             found = _of_member(state.member, [_answered(member, asked) for member in self.members])
         else:
@@ -107,7 +107,7 @@ class OwnMemberUsers(UserSimulator):
         voices = [Compiled(voice, "a member of the ensemble", self.device) for voice in self._voices]
 
         def respond(state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
-            asked = _Asked(state.own, replace(past, seen=None), slate, draw.key)
+            asked = _StepInputs(state.own, replace(past, seen=None), slate, draw.key)
             piece = min(max(len(slate) // len(self.members), 1), _PIECE)
             found = self._sorted(state.member, asked, voices, piece, filled=True)
             return OwnMemberState(state.member, found.own), found.response
@@ -149,7 +149,7 @@ class OwnMemberUsers(UserSimulator):
         return _tensor_of_member(state.member, [one.chances(state.own, past, items) for one in self.members])
 
     def _sorted(
-        self, member: Tensor, asked: _Asked, voices: Sequence[_Voice], piece: int, filled: bool = False
+        self, member: Tensor, asked: _StepInputs, voices: Sequence[_Voice], piece: int, filled: bool = False
     ) -> _Answered:
         """Every member answers its own lanes alone, at most `piece` at a time; `filled` makes every piece that long."""
         if not self._looks_back:
@@ -186,7 +186,7 @@ def drawn_member(draw: Draw, members: int) -> Tensor:
     return (draw.uniform("member") * members).long().clamp(max=members - 1)
 
 
-def _answered(member: FittedUsers, asked: _Asked) -> _Answered:
+def _answered(member: FittedUsers, asked: _StepInputs) -> _Answered:
     return _Answered(*member.respond(asked.own, asked.past, asked.slate, Draw(asked.luck)))
 
 

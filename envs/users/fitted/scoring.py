@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from recloop.envs.users.fitted.heads import Heads, ItemParts
 from recloop.envs.users.fitted.inputs.in_slate import Decide, InSlate
-from recloop.envs.users.fitted.inputs.slate_context import Context, Reading
+from recloop.envs.users.fitted.inputs.slate_context import Reading, SlateContext
 from recloop.envs.users.fitted.memory import Memory
 
 _PLACES = 64
@@ -40,7 +40,7 @@ class Scoring:
         vectors: float32 (N+1, d) item vectors.
     """
 
-    def __init__(self, heads: Heads, context: Context | None, memory: Memory, vectors: Tensor) -> None:
+    def __init__(self, heads: Heads, context: SlateContext | None, memory: Memory, vectors: Tensor) -> None:
         self.heads, self.memory = heads, memory
         table = heads.items(vectors)
         everything = torch.arange(len(vectors), device=vectors.device)

@@ -22,6 +22,7 @@ from recloop.envs.truth.logging_policies import ScoringFacts
 from recloop.envs.truth.logs import LoggingPolicy
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.language.users import LanguageModelUsers, Persona
+from recloop.envs.world.data import WorldData
 from recloop.envs.world.world import World
 
 SHOWN_BY = ("random", "popularity", "content", "last-item", "worst-first", "one-topic", "least-shown", "blend")
@@ -35,14 +36,14 @@ _LANES = 32
 
 
 @dataclass(frozen=True)
-class Moment:
+class AskedStep:
     """What B users were shown and how the model answered.
 
     Args:
         users: int64 (B,) rows of the users table.
         state, past, slate: what they were asked with; slate (B, K).
         response: the answers.
-        step: slates before it.
+        number: slates before it.
     """
 
     users: Tensor
@@ -50,7 +51,7 @@ class Moment:
     past: Past
     slate: Tensor
     response: Response
-    step: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,20 @@ class Asked:
         log: its answers with exposures, propensities and the names of the logging policies.
         sequences: the same behind each user's history in the world, by row numbers.
         users: int64 rows of the users who were asked, in the order of asking.
-        moments: of all users, in the order of asking; what fidelity is measured on.
+        steps: of all users, in the order of asking; what fidelity is measured on.
         stopped: why fewer users were asked than planned, or None.
     """
 
     log: LoggedBehavior
     sequences: Sequences
     users: Ints
-    moments: tuple[Moment, ...]
+    steps: tuple[AskedStep, ...]
     stopped: str | None = None
 
     @property
     def slates(self) -> int:
         """How many slates were asked about."""
-        return sum(len(moment.users) for moment in self.moments)
+        return sum(len(step.users) for step in self.steps)
 
 
 def ask_users(
@@ -108,7 +109,7 @@ def ask_users(
     policy = LoggingPolicy(_known(world, seed), world.slate_size, SHOWN_BY, _REDRAW)
     name = f"{world.name}-{language.model.name.rstrip('/').rpartition('/')[2]}"
     logs: list[LoggedBehavior] = []
-    moments: list[Moment] = []
+    steps: list[AskedStep] = []
     asked, stopped = 0, None
     for start in range(0, len(users), _LANES):
         lanes = torch.from_numpy(users[start : start + _LANES])
@@ -122,24 +123,24 @@ def ask_users(
                 raise
             stopped = str(error)
             break
-        moments += noted.moments
+        steps += noted.steps
         asked += len(lanes)
         done(len(lanes))
     interactions = pd.concat([log.interactions for log in logs], ignore_index=True)
     if language.leaving is not None:  # sessions were ended by the asking, not by anybody
         interactions = interactions.drop(columns=Columns.session_end)
     log = replace(logs[0], interactions=interactions, source=f"answers of {language.model.name}")
-    return Asked(log, _behind_history(world, log), users[:asked], tuple(moments), stopped)
+    return Asked(log, _behind_history(world, log), users[:asked], tuple(steps), stopped)
 
 
 class _Noted(UserSimulator):
-    """Users played by a language model, with a note of every moment; nobody leaves by a rule."""
+    """Users played by a language model, with a note of every step; nobody leaves by a rule."""
 
     def __init__(self, language: LanguageModelUsers, rows: Tensor) -> None:
         self.language, self.signals, self.rows = language, language.signals, rows
-        self.moments: list[Moment] = []
+        self.steps: list[AskedStep] = []
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         super().prepare(world, device)
         self.language.prepare(world, device)
 
@@ -150,7 +151,7 @@ class _Noted(UserSimulator):
         after, response = self.language.respond(state, past, slate, draw)
         if self.language.leaving is not None:
             response = replace(response, left=torch.zeros_like(response.left))
-        self.moments.append(Moment(self.rows, state, past, slate, response, len(self.moments)))
+        self.steps.append(AskedStep(self.rows, state, past, slate, response, len(self.steps)))
         return after, response
 
 

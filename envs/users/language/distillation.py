@@ -14,7 +14,7 @@ from recloop.envs.logs.sequences import Ints
 from recloop.envs.users.fitted import FitConfig, FitReport, fit_users
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.measures import auc, calibration_error
-from recloop.envs.users.language.asking import Asked, Moment
+from recloop.envs.users.language.asking import Asked, AskedStep
 from recloop.envs.users.language.users import LanguageModelUsers
 from recloop.envs.world.world import Card, World
 
@@ -127,13 +127,13 @@ def fidelity_to_model(
     state: Any = None
     mine, model, answers = [], [], []
     further: dict[int, list[Tensor]] = {s: [] for s in range(1, len(world.signals))}
-    for moment in asked.moments:
-        inside = torch.isin(moment.users, torch.from_numpy(held_out))
-        if moment.step == 0:
-            state = distilled.infer(moment.past, world.users.profile[moment.users])  # exact at the start
-        expected = distilled.expected(state, moment.past, moment.slate).mean
+    for step in asked.steps:
+        inside = torch.isin(step.users, torch.from_numpy(held_out))
+        if step.number == 0:
+            state = distilled.infer(step.past, world.users.profile[step.users])  # exact at the start
+        expected = distilled.expected(state, step.past, step.slate).mean
         if bool(inside.any()):
-            some = _lanes(moment, inside.nonzero()[:, 0])
+            some = _lanes(step, inside.nonzero()[:, 0])
             chance = language.consumption(some.state, some.past, some.slate)
             held = some.response.given[..., 0]
             model.append(chance[held])
@@ -142,7 +142,7 @@ def fidelity_to_model(
             for s, found in further.items():
                 there = some.response.given[..., s]
                 found.append(torch.stack([expected[inside][..., s][there], some.response.signals[..., s][there]]))
-        state = distilled.observe(state, moment.slate, moment.response.signals)
+        state = distilled.observe(state, step.slate, step.response.signals)
     base = _base_rates(asked, held_out, len(world.signals))
     return _measured(
         torch.cat(mine),
@@ -179,20 +179,20 @@ def with_distilled(
     )
 
 
-def _lanes(moment: Moment, index: Tensor) -> Moment:
+def _lanes(step: AskedStep, index: Tensor) -> AskedStep:
     return replace(
-        moment,
-        users=moment.users[index],
-        state=moment.state.rows(index),
-        past=moment.past.rows(index),
-        slate=moment.slate[index],
-        response=moment.response.rows(index),
+        step,
+        users=step.users[index],
+        state=step.state.rows(index),
+        past=step.past.rows(index),
+        slate=step.slate[index],
+        response=step.response.rows(index),
     )
 
 
 def _base_rates(asked: Asked, held_out: Ints, signals: int) -> list[float]:
     """Mean of each signal over what the users who were fitted on answered."""
-    fitted = [_lanes(m, (~torch.isin(m.users, torch.from_numpy(held_out))).nonzero()[:, 0]) for m in asked.moments]
+    fitted = [_lanes(m, (~torch.isin(m.users, torch.from_numpy(held_out))).nonzero()[:, 0]) for m in asked.steps]
     means = []
     for s in range(signals):
         values = torch.cat([m.response.signals[..., s][m.response.given[..., s]] for m in fitted])

@@ -19,7 +19,7 @@ from recloop.envs.users.language.answers import YES_NO, AnswerModel, Prompt
 from recloop.envs.users.language.prompts import PromptWords, PromptWriter, Question, question
 
 if TYPE_CHECKING:
-    from recloop.envs.world.world import World
+    from recloop.envs.world.data import WorldData
 
 _FEW = 20
 """Questions before the share of useless answers is judged."""
@@ -79,7 +79,7 @@ class LanguageModelUsers(UserSimulator):
         self.asked, self.unanswered = 0, 0
         self._writer: PromptWriter | None = None
 
-    def prepare(self, world: World, device: torch.device | str) -> None:
+    def prepare(self, world: WorldData, device: torch.device | str) -> None:
         """Keep the titles and profiles; the model stays where it is."""
         self.device = torch.device(device)
         self._profiles = world.users.profile.to(self.device)

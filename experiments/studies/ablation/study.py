@@ -1,11 +1,11 @@
-"""What is each part of the encoder worth? Next items foretold part by part, also of cold users and about cold items.
+"""What is each part of the encoder worth? Next items predicted part by part, also of cold users and about cold items.
 
     python -m recloop.experiments.studies.ablation.study ml-100k --data ../shared/data --seeds 3 --out runs/ablation
     python -m recloop.experiments.studies.ablation.study ml-1m --data ../shared/data --seeds 3 --out runs/ablation
     python -m recloop.experiments.studies.ablation.study ml-100k --data ../shared/data --pool-only --out runs/ablation
 
 Every encoder is fitted twice a seed (`splits.py`). On all but each user's last item; then the
-last one is foretold (`all`). And without 15 % of the users and 10 % of the items; then it is asked what a cold user
+last one is predicted (`all`). And without 15 % of the users and 10 % of the items; then it is asked what a cold user
 consumes after at most 5 known items (`cold users`), and which cold item a known user consumes, ranked among the cold
 items alone (`cold items`) and in the whole catalogue (`cold items, all ranked`). What a user consumed before is never
 ranked, and a user's several questions are averaged before users are.
@@ -42,7 +42,7 @@ from recloop.experiments.provenance import commit, short_commit
 from recloop.experiments.settings import at_least
 from recloop.experiments.studies.ablation.scorers import ENCODERS, QUICK, Content, scorer
 from recloop.experiments.studies.ablation.splits import SPLITS, Arm, Limits, answer, experiment
-from recloop.experiments.studies.ablation.table import Line, Unit, pool, print_lines, write_lines
+from recloop.experiments.studies.ablation.table import AblationLine, AblationUnit, pool, print_lines, write_lines
 
 LARGE = 300_000
 """Consumptions of a log from which on not all users are asked about by default."""
@@ -50,7 +50,7 @@ LARGE = 300_000
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """Fit the encoder part by part and foretell next items."""
+    """Fit the encoder part by part and predict next items."""
 
     log: tyro.conf.Positional[str]
     """Folder of the log within --data: ml-100k, ml-1m, or another."""
@@ -100,10 +100,10 @@ class AblationConfig:
             if name not in ENCODERS:
                 raise RecloopError(unknown_name("encoder", name, ENCODERS))
 
-    def units(self, large: bool) -> list["UnitConfig"]:
+    def units(self, large: bool) -> list["AblationUnitConfig"]:
         """Every unit, seed by seed, so that a study cut short is balanced over encoders."""
         return [
-            UnitConfig(
+            AblationUnitConfig(
                 str(self.data / self.log), self.log, arm, encoder, seed, self.text,
                 self.epochs,
                 self.visits,
@@ -125,7 +125,7 @@ class AblationConfig:
 
 
 @dataclass(frozen=True)
-class UnitConfig:
+class AblationUnitConfig:
     """One training of one encoder, and how much is asked of it."""
 
     folder: str
@@ -154,7 +154,7 @@ class UnitConfig:
         return NextItemConfig(epochs=self.epochs, visits=self.visits, batch_users=self.batch_users)
 
 
-def main(config: AblationConfig) -> list[Line]:
+def main(config: AblationConfig) -> list[AblationLine]:
     """Run what is missing; pool, print and write all that is finished with these settings, whichever call ran it."""
     sequences = _log(str(config.data / config.log))[1]
     large = len(sequences.items) >= LARGE
@@ -172,7 +172,7 @@ def main(config: AblationConfig) -> list[Line]:
     return lines
 
 
-def run_missing(config: AblationConfig, units: list[UnitConfig]) -> None:
+def run_missing(config: AblationConfig, units: list[AblationUnitConfig]) -> None:
     """Run the units that are not finished with these very settings, `jobs` at a time."""
     config.folder.mkdir(parents=True, exist_ok=True)
     missing = [unit for unit in units if config.fresh or not _finished(config.folder, unit)]
@@ -183,7 +183,7 @@ def run_missing(config: AblationConfig, units: list[UnitConfig]) -> None:
     work_through(missing, partial(_keep, config.out), config.jobs, "ablation", config.progress)
 
 
-def run_unit(unit: UnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def run_unit(unit: AblationUnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Fit one encoder and ask it: facts, and by split the users (C,) asked about with recall and NDCG at 10 (C,)."""
     sequences = _log(unit.folder)[1]
     made = experiment(sequences, unit.arm, unit.seed, Limits(unit.users, unit.targets, unit.history))
@@ -231,20 +231,20 @@ def _log(folder: str) -> tuple[LoggedBehavior, Sequences]:
     return log, compile_sequences(log)[0]
 
 
-def _finished(folder: Path, unit: UnitConfig) -> bool:
+def _finished(folder: Path, unit: AblationUnitConfig) -> bool:
     path = folder / f"{unit.name}.json"
     return path.exists() and read_json(path)["config"] == asdict(unit)
 
 
-def _keep(out: Path, unit: UnitConfig) -> None:
+def _keep(out: Path, unit: AblationUnitConfig) -> None:
     facts, tensors = run_unit(unit, out)
     write_tensors(out / "units" / f"{unit.name}.safetensors", tensors)
     write_json(out / "units" / f"{unit.name}.json", facts)  # last: a unit is finished where this lies
 
 
-def _read(folder: Path, unit: UnitConfig) -> Unit:
+def _read(folder: Path, unit: AblationUnitConfig) -> AblationUnit:
     tensors = {name: values.numpy() for name, values in read_tensors(folder / f"{unit.name}.safetensors").items()}
-    return Unit(
+    return AblationUnit(
         unit.encoder, unit.seed,
         {
             split: {name: tensors[f"{split}/{name}"] for name in ("users", "recall", "ndcg")}
@@ -253,7 +253,7 @@ def _read(folder: Path, unit: UnitConfig) -> Unit:
     )  # fmt: skip
 
 
-def _stated(config: AblationConfig, unit: UnitConfig) -> str:
+def _stated(config: AblationConfig, unit: AblationUnitConfig) -> str:
     """The command with every setting that a default decided."""
     words = [
         "python", "-m", "recloop.experiments.studies.ablation", config.log, "--data", str(config.data),

@@ -48,7 +48,7 @@ COMPARISONS = (*_STEPS, *_DECORATION, *_SIMPLE)
 
 
 @dataclass(frozen=True)
-class Unit:
+class AblationUnit:
     """What one training of an encoder answered: by split, `users` (C,) asked about, `recall` and `ndcg` (C,)."""
 
     encoder: str
@@ -57,7 +57,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Line:
+class AblationLine:
     """A figure, or a difference where `minus` names what is taken off."""
 
     split: str
@@ -71,7 +71,7 @@ class Line:
     def label(self) -> str:
         """The metric as the table names it.
 
-        >>> Line("all", "text + KG", "NDCG@10", Interval(0, 0, 0), 3, "MiniLM cosine (untrained)").label
+        >>> AblationLine("all", "text + KG", "NDCG@10", Interval(0, 0, 0), 3, "MiniLM cosine (untrained)").label
         'NDCG@10 minus MiniLM cosine'
         """
         short = self.minus.removesuffix(" (untrained)").removeprefix(f"{self.encoder}, ").removeprefix("full, ")
@@ -82,9 +82,9 @@ Answers = dict[tuple[str, int], dict[str, Floats]]
 """By encoder and seed: each user's mean recall and ndcg, (U,), and the users (U,), rising."""
 
 
-def pool(units: Sequence[Unit]) -> list[Line]:
+def pool(units: Sequence[AblationUnit]) -> list[AblationLine]:
     """Every figure and difference, split by split."""
-    lines: list[Line] = []
+    lines: list[AblationLine] = []
     for split in (split for splits in SPLITS.values() for split in splits):
         answers: Answers = {
             (unit.encoder, unit.seed): _of_users(unit.answers[split]) for unit in units if split in unit.answers
@@ -117,7 +117,7 @@ def nested_bootstrap(users: Ints, draws: int = _DRAWS, seed: int = 0) -> Floats:
     return weights
 
 
-def write_lines(path: Path, data: str, lines: Sequence[Line], command: str, commit: str) -> None:
+def write_lines(path: Path, data: str, lines: Sequence[AblationLine], command: str, commit: str) -> None:
     """Put the rows of one log into the table; the rows of other logs stay."""
     rows: list[dict[str, object]] = []
     for line in lines:
@@ -127,7 +127,7 @@ def write_lines(path: Path, data: str, lines: Sequence[Line], command: str, comm
     keep_rows(path, COLUMNS, data, rows)
 
 
-def print_lines(data: str, lines: Sequence[Line]) -> None:
+def print_lines(data: str, lines: Sequence[AblationLine]) -> None:
     """Two tables a split: figures, and what each part adds."""
     console = wide_console()
     for split in dict.fromkeys(line.split for line in lines):
@@ -138,7 +138,7 @@ def print_lines(data: str, lines: Sequence[Line]) -> None:
             console.print(_difference_table(data, split, differences))
 
 
-def verdict(line: Line) -> str:
+def verdict(line: AblationLine) -> str:
     """What a difference says, in words."""
     if line.value.sign:
         return "better" if line.value.sign > 0 else "worse"
@@ -152,15 +152,15 @@ def _of_users(answers: dict[str, Floats]) -> dict[str, Floats]:
     return {"users": np.unique(users), **{metric: by_user(answers[metric], users) for metric in METRICS}}
 
 
-def _figures(split: str, name: str, answers: Answers) -> Iterator[Line]:
+def _figures(split: str, name: str, answers: Answers) -> Iterator[AblationLine]:
     for metric, title in METRICS.items():
         means = [float(found[metric].mean()) for (encoder, _), found in answers.items() if encoder == name]
-        yield Line(split, name, title, Interval(float(np.mean(means)), min(means), max(means)), len(means))
+        yield AblationLine(split, name, title, Interval(float(np.mean(means)), min(means), max(means)), len(means))
 
 
 def _differences(
     split: str, name: str, reference: str, answers: Answers, weights: dict[tuple[int, ...], Floats]
-) -> Iterator[Line]:
+) -> Iterator[AblationLine]:
     """Of the seeds that both have; `weights` keeps the bootstrap's between calls."""
     seeds = tuple(seed for encoder, seed in answers if encoder == name and (reference, seed) in answers)
     if not seeds:
@@ -175,10 +175,10 @@ def _differences(
         paired = np.concatenate([answers[name, seed][metric] - answers[reference, seed][metric] for seed in seeds])
         low, high = np.quantile(weights[seeds] @ paired, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         value = Interval(float(paired.mean()), float(low), float(high))
-        yield Line(split, name, title, value, len(seeds), reference)
+        yield AblationLine(split, name, title, value, len(seeds), reference)
 
 
-def _figure_table(data: str, split: str, lines: Sequence[Line]) -> Table:
+def _figure_table(data: str, split: str, lines: Sequence[AblationLine]) -> Table:
     seeds = max(line.seeds for line in lines)
     table = Table(title=f"{data}, {split}: mean of {seeds} seed(s) [lowest, highest]", title_justify="left")
     table.add_column("encoder")
@@ -190,7 +190,7 @@ def _figure_table(data: str, split: str, lines: Sequence[Line]) -> Table:
     return table
 
 
-def _difference_table(data: str, split: str, lines: Sequence[Line]) -> Table:
+def _difference_table(data: str, split: str, lines: Sequence[AblationLine]) -> Table:
     title = f"{data}, {split}: paired differences, 95 % over users; the verdict is on Recall@10"
     table = Table(title=title, title_justify="left")
     for name in ("encoder", "minus"):

@@ -1,13 +1,15 @@
 """Biased matrix factorisation, for ratings and for consumption: what users fitted on logs are held against."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from recloop.encoders.base.fit import FitLoop, fit
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -151,28 +153,27 @@ def fit_choice_factors(
         seed: of the start, the order and the drawn items.
     """
     generator = torch.Generator().manual_seed(seed)
-    sides = [0.1 * torch.randn(count, 1 + rank, generator=generator) for count in shape]
+    sides = nn.ParameterList(0.1 * torch.randn(count, 1 + rank, generator=generator) for count in shape)
     for side in sides:
-        side[:, 0] = 0
-        side.requires_grad_(True)
-    optimiser = torch.optim.Adam(sides, lr=lr)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 - epoch / epochs)
+        side.data[:, 0] = 0
     positives, owners, share = torch.from_numpy(items), torch.from_numpy(users), torch.from_numpy(shown)
     size = min(max(len(positives) // _STEPS, _FEWEST), _MOST)
-    for _ in range(epochs):
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(positives), generator=generator)
         drawn = torch.multinomial(share, len(order) * negatives, True, generator=generator).view(-1, negatives)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            mine = sides[0][owners[rows]].unsqueeze(1)
-            theirs = sides[1][torch.cat([positives[rows].unsqueeze(1), drawn[rows]], dim=1)]  # (b, 1 + C, 1 + r)
-            scores = mine[..., 0] + theirs[..., 0] + (mine[..., 1:] * theirs[..., 1:]).sum(-1)
-            truth = torch.zeros_like(scores)
-            truth[:, 0] = 1
-            squares = (mine**2).sum() + (theirs**2).sum() / (1 + negatives)
-            loss = F.binary_cross_entropy_with_logits(scores, truth) + decay * squares / len(rows)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        falling.step()
+        for rows in torch.split(order, size):
+            yield rows, drawn[rows]
+
+    def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+        rows, drawn = batch
+        mine = sides[0][owners[rows]].unsqueeze(1)
+        theirs = sides[1][torch.cat([positives[rows].unsqueeze(1), drawn], dim=1)]  # (b, 1 + C, 1 + r)
+        scores = mine[..., 0] + theirs[..., 0] + (mine[..., 1:] * theirs[..., 1:]).sum(-1)
+        truth = torch.zeros_like(scores)
+        truth[:, 0] = 1
+        squares = (mine**2).sum() + (theirs**2).sum() / (1 + negatives)
+        return F.binary_cross_entropy_with_logits(scores, truth) + decay * squares / len(rows), len(rows)
+
+    fit(sides, FitLoop(epochs, lr, "adam", schedule="linear"), batches, loss, name="choice factors")
     return Factors(0.0, *(side.detach().double() for side in sides))

@@ -1,4 +1,4 @@
-"""How well ratings and consumption were foretold, user by user, and what propensities weigh."""
+"""How well ratings and consumption were predicted, user by user, and what propensities weigh."""
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ def user_aucs(scores: Floats, positive: npt.NDArray[np.bool_], known: npt.NDArra
 
     Args:
         scores: (U, N).
-        positive: bool (U, N) consumed in the part that is foretold.
+        positive: bool (U, N) consumed in the part that is held out.
         known: bool (U, N) consumed before: neither positive nor negative.
         shown: (N,) weights of the negatives.
 

@@ -1,4 +1,4 @@
-"""A log in what is learned from and what is foretold, and what fitted users foretell."""
+"""A log in what is learned from and what is held out, and what fitted users predict."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,12 +59,12 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Parts:
-    """A log in what is learned from and what is foretold.
+    """A log in what is learned from and what is held out.
 
     Args:
         log: all of it.
         earlier: what is learned from; its users and items have the rows of `log`.
-        learned, foretold: the two parts' ratings as cells, of rows of users and items.
+        learned, held_out: the two parts' ratings as cells, of rows of users and items.
         tuning: int64 places in `learned` on which settings may be chosen: the newest tenth, where there is a newest.
         split: how they were cut, in words.
     """
@@ -72,7 +72,7 @@ class Parts:
     log: LoggedBehavior
     earlier: LoggedBehavior
     learned: Cells
-    foretold: Cells
+    held_out: Cells
     tuning: Ints
     split: str
 
@@ -83,7 +83,7 @@ class Parts:
 
 
 def parts_in_time(log: LoggedBehavior, later: float) -> Parts:
-    """Every user's rows cut in time (ties by the order of the file): the later share is foretold.
+    """Every user's rows cut in time (ties by the order of the file): the later share is held out.
 
     Raises:
         LogError: a log without a signal called rating.
@@ -94,8 +94,8 @@ def parts_in_time(log: LoggedBehavior, later: float) -> Parts:
     earlier = replace(log, interactions=log.interactions.iloc[split["earlier"]].reset_index(drop=True))
     learned, rows = _cells(log, split["earlier"])
     tuning = np.flatnonzero(np.isin(rows, _newest(earlier)))
-    foretold, _ = _cells(log, split["later"])
-    return Parts(log, earlier, learned, foretold, tuning, f"per user in time, last {later:.0%} of the rows")
+    held_out, _ = _cells(log, split["later"])
+    return Parts(log, earlier, learned, held_out, tuning, f"per user in time, last {later:.0%} of the rows")
 
 
 def _newest(log: LoggedBehavior) -> Ints:
@@ -118,14 +118,14 @@ def coat_parts(folder: Path, seed: int) -> Parts:
     if not (chosen.users.index.equals(dealt.users.index) and chosen.items.index.equals(dealt.items.index)):
         raise LogError(f"{folder}: a person of the random part has no self-selected rating; both parts need all people")
     learned, _ = _cells(chosen, np.arange(len(chosen.interactions)))
-    foretold, _ = _cells(dealt, np.arange(len(dealt.interactions)))
+    held_out, _ = _cells(dealt, np.arange(len(dealt.interactions)))
     shuffled = np.random.default_rng(seed).permutation(len(learned.users))
     tuning = np.sort(shuffled[: max(round(_TUNING * len(shuffled)), 1)])
-    return Parts(chosen, chosen, learned, foretold, tuning, "learned from self-selected, tested on random")
+    return Parts(chosen, chosen, learned, held_out, tuning, "learned from self-selected, tested on random")
 
 
 def fitted_answers(parts: Parts, world: World, family: str, fitting: Fitting) -> tuple[Floats, Floats]:
-    """What fitted users, learned from the earlier part, say at its end: ratings (n,) of what is foretold, wants (U, N).
+    """What fitted users, learned from the earlier part, say at its end: ratings (n,) of what is held out, wants (U, N).
 
     They are inductive: each reads its own earlier part as a history. A want is the logit of consumption given that the
     item is shown, under the exposure that the fit assumes.
@@ -154,10 +154,10 @@ def fitted_answers(parts: Parts, world: World, family: str, fitting: Fitting) ->
     print(f"{family}: {report.epochs} epochs, {report.seconds:.0f} s")
     simulator.prepare(world, "cpu")
     column = [signal.name for signal in world.signals].index(RATING)
-    ratings = np.empty(len(parts.foretold.users))
+    ratings = np.empty(len(parts.held_out.users))
     for rows in np.array_split(np.arange(len(ratings)), len(ratings) // 4096 + 1):
-        users = torch.from_numpy(parts.foretold.users[rows])
-        slate = torch.from_numpy(parts.foretold.items[rows]).unsqueeze(1)
+        users = torch.from_numpy(parts.held_out.users[rows])
+        slate = torch.from_numpy(parts.held_out.items[rows]).unsqueeze(1)
         expected = simulator.expected(simulator.arrive(users, _draw(users)), _past(world, users), slate)
         if expected is None:
             raise RecloopError(f"{family} users expect nothing; they cannot be held against ratings")

@@ -1,10 +1,10 @@
-"""Do fitted users foretell ratings and consumption as well as a biased matrix factorisation does?
+"""Do fitted users predict ratings and consumption as well as a biased matrix factorisation does?
 
     python -m recloop.experiments.studies.ratings.study ml-100k --data ../shared/data
     python -m recloop.experiments.studies.ratings.study coat --data ../shared/data
 
 `ml-100k` (or any log with ratings): every user's rows are cut in time; all models learn from the earlier part and
-foretell the later one. `coat`: models learn from self-selected ratings and are tested on randomly dealt ones, with and
+predict the later one. `coat`: models learn from self-selected ratings and are tested on randomly dealt ones, with and
 without propensity weights. Rows go to `experiments/results/ratings.csv`; those of another log in it stay.
 
 Fitted users are inductive: they read a user's earlier part as a history and know no user by name. They, the
@@ -74,7 +74,7 @@ class RatingsConfig:
     families: tuple[str, ...] = ()
     """Families of fitted users; default all."""
     later: float = 0.2
-    """Share of every user's rows that is foretold."""
+    """Share of every user's rows that is held out."""
     text: str = "hashed"
     """Model of the items' text: a name, a folder, or hashed (words, no model)."""
     epochs: int = 12
@@ -129,12 +129,12 @@ def lines_in_time(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
     factors, chosen = choose_rating_factors(parts.learned, parts.tuning, parts.shape, ranks=_RANKS, decays=_DECAYS)
     wants, chosen_too = _choice_wants(parts, beta, config.seed)
     print(f"{FACTORS}: ratings {chosen}; consumption {chosen_too}")
-    errors = _errors(parts, factors.cells(parts.foretold.users, parts.foretold.items))
+    errors = _errors(parts, factors.cells(parts.held_out.users, parts.held_out.items))
     aucs = _aucs(parts, wants, beta)
     popular = np.log(np.bincount(parts.learned.items, minlength=count) + 1.0)
-    yield from _rating_lines("mean", _errors(parts, np.full(len(parts.foretold.users), factors.mean)), None)
+    yield from _rating_lines("mean", _errors(parts, np.full(len(parts.held_out.users), factors.mean)), None)
     yield from _rating_lines(
-        "popularity", _errors(parts, _item_means(parts.learned, count)[parts.foretold.items]), None
+        "popularity", _errors(parts, _item_means(parts.learned, count)[parts.held_out.items]), None
     )
     yield from _auc_lines("popularity", _aucs(parts, np.tile(popular, (parts.shape[0], 1)), beta), None)
     yield from _rating_lines(FACTORS, errors, None)
@@ -158,11 +158,11 @@ def coat_lines(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
     for name, weight in (("", np.ones(len(weights))), (", weighted", weights)):
         cells = replace(parts.learned, weights=weight)
         mean = float(np.average(cells.values, weights=weight))
-        yield from _rating_lines(f"mean{name}", _errors(parts, np.full(len(parts.foretold.users), mean)), None)
+        yield from _rating_lines(f"mean{name}", _errors(parts, np.full(len(parts.held_out.users), mean)), None)
         found = _item_means(cells, parts.shape[1])
-        yield from _rating_lines(f"popularity{name}", _errors(parts, found[parts.foretold.items]), None)
+        yield from _rating_lines(f"popularity{name}", _errors(parts, found[parts.held_out.items]), None)
         factors, chosen = choose_rating_factors(cells, parts.tuning, parts.shape, ranks=_RANKS, decays=_DECAYS)
-        errors = _errors(parts, factors.cells(parts.foretold.users, parts.foretold.items))
+        errors = _errors(parts, factors.cells(parts.held_out.users, parts.held_out.items))
         print(f"{FACTORS}{name}: {chosen}")
         yield from _rating_lines(f"{FACTORS}{name}", errors, reference)
         reference = errors if reference is None else reference
@@ -203,7 +203,7 @@ def _auc_lines(model: str, aucs: dict[str, Floats], reference: dict[str, Floats]
 
 
 def _errors(parts: Parts, ratings: Floats) -> Floats:
-    return squared_errors(ratings - parts.foretold.values, parts.foretold.users, parts.shape[0])
+    return squared_errors(ratings - parts.held_out.values, parts.held_out.users, parts.shape[0])
 
 
 def _item_means(cells: Cells, count: int) -> Floats:
@@ -222,7 +222,7 @@ def _aucs(parts: Parts, wants: Floats, beta: float) -> dict[str, Floats]:
     """
     known, positive = np.zeros(parts.shape, dtype=bool), np.zeros(parts.shape, dtype=bool)
     known[parts.learned.users, parts.learned.items] = True
-    positive[parts.foretold.users, parts.foretold.items] = True
+    positive[parts.held_out.users, parts.held_out.items] = True
     shown = exposure(parts.learned, parts.shape[1], beta)
     both = -np.logaddexp(0, -wants) + np.log(shown)
     return {
@@ -242,7 +242,7 @@ def _choice_wants(parts: Parts, beta: float, seed: int) -> tuple[Floats, str]:
     """Logits (U, N) of the factorisation of consumption, and its decay, chosen on the cells kept for tuning."""
     count = parts.shape[1]
     keep = np.setdiff1d(np.arange(len(parts.learned.users)), parts.tuning)
-    tuning = replace(parts, learned=parts.learned.at(keep), foretold=parts.learned.at(parts.tuning))
+    tuning = replace(parts, learned=parts.learned.at(keep), held_out=parts.learned.at(parts.tuning))
     found = []
     for decay in _CHOICE_DECAYS:
         cells = tuning.learned

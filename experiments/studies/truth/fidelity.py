@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, fidelity_of
-from recloop.envs.simulation.recording import Pick
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 

@@ -28,7 +28,7 @@ _DRAWS = 400
 
 
 @dataclass(frozen=True)
-class Unit:
+class TruthUnit:
     """One (world, log, draw), as its JSON file tells it; P policies, the planner not among them.
 
     Args:
@@ -92,11 +92,11 @@ class Unit:
         return [not abs(ratio - 1) <= OFF for ratio in self.ratios]
 
 
-Units = Sequence[Unit]
+Units = Sequence[TruthUnit]
 Measure = Callable[[Units], float]
 
 
-def _share(kept: Callable[[Unit], Sequence[bool]], among: Callable[[Unit], Sequence[bool]]) -> Measure:
+def _share(kept: Callable[[TruthUnit], Sequence[bool]], among: Callable[[TruthUnit], Sequence[bool]]) -> Measure:
     """Of the policies for which `among` holds, the share for which `kept` does."""
 
     def measure(units: Units) -> float:
@@ -106,7 +106,7 @@ def _share(kept: Callable[[Unit], Sequence[bool]], among: Callable[[Unit], Seque
     return measure
 
 
-def _mean(read: Callable[[Unit], float | None]) -> Measure:
+def _mean(read: Callable[[TruthUnit], float | None]) -> Measure:
     def measure(units: Units) -> float:
         found = [value for value in map(read, units) if value is not None and math.isfinite(value)]
         return float(np.mean(found)) if found else math.nan
@@ -122,7 +122,7 @@ def _fidelity(name: str) -> Measure:
     return _mean(lambda unit: unit.fidelity.get(name))
 
 
-def _ratio(part: Callable[[Unit], int], whole: Callable[[Unit], int]) -> Measure:
+def _ratio(part: Callable[[TruthUnit], int], whole: Callable[[TruthUnit], int]) -> Measure:
     def measure(units: Units) -> float:
         below = sum(map(whole, units))
         return sum(map(part, units)) / below if below else math.nan
@@ -135,7 +135,7 @@ def _unflagged_ratios(units: Units) -> list[float]:
     return [ratio for ratio, flag in pairs if not flag and math.isfinite(ratio)]
 
 
-def _everyone(unit: Unit) -> list[bool]:
+def _everyone(unit: TruthUnit) -> list[bool]:
     return [True] * len(unit.truth)
 
 
@@ -143,15 +143,15 @@ def _not(flags: Sequence[bool]) -> list[bool]:
     return [not flag for flag in flags]
 
 
-def _near(unit: Unit) -> list[bool]:
+def _near(unit: TruthUnit) -> list[bool]:
     return [NEAR[0] <= ratio <= NEAR[1] for ratio in unit.ratios]
 
 
-def _caught(unit: Unit) -> list[bool]:
+def _caught(unit: TruthUnit) -> list[bool]:
     return [flag or unit.held_back for flag in unit.flagged]
 
 
-def _bracketed(unit: Unit) -> list[bool]:
+def _bracketed(unit: TruthUnit) -> list[bool]:
     return [low <= t <= high for (low, high), t in zip(unit.brackets or (), unit.truth, strict=True)]
 
 
@@ -215,7 +215,7 @@ AIMS: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class PooledRow:
     """One row of the table.
 
     Args:
@@ -242,7 +242,7 @@ class Row:
         return self.value >= float(limit) if sign == ">=" else self.value <= float(limit)
 
 
-def pool(units: Units, seed: int = 0) -> list[Row]:
+def pool(units: Units, seed: int = 0) -> list[PooledRow]:
     """All measures over all worlds and by world, log by log; pooled rows first."""
     rows = []
     logs = [log for log in _ALL if any(unit.log == log for unit in units)]
@@ -258,7 +258,7 @@ def pool(units: Units, seed: int = 0) -> list[Row]:
     return rows
 
 
-def write_table(rows: Sequence[Row], path: Path, command: str, commit: str) -> None:
+def write_table(rows: Sequence[PooledRow], path: Path, command: str, commit: str) -> None:
     """Write the CSV; replaced whole. What cannot be said is left empty."""
     with replacing_file(path) as part, part.open("w", encoding="utf-8", newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
@@ -268,7 +268,7 @@ def write_table(rows: Sequence[Row], path: Path, command: str, commit: str) -> N
             writer.writerow([row.world, row.log, row.measure, *numbers, row.aim, command, commit])
 
 
-def _rows(world: str, log: str, units: Units, seed: int) -> list[Row]:
+def _rows(world: str, log: str, units: Units, seed: int) -> list[PooledRow]:
     signals = dict.fromkeys(n for unit in units for n in unit.fidelity if n.startswith("calibration_"))
     measures = {**{name: _fidelity(name) for name in signals}, **MEASURES}
     clusters = _clusters(units)
@@ -283,12 +283,12 @@ def _rows(world: str, log: str, units: Units, seed: int) -> list[Row]:
             if drawn:
                 low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         aim = AIMS.get("calibration" if name in signals else name, {}).get(log, "")
-        rows.append(Row(world, log, name, measure(units), float(low), float(high), aim))
+        rows.append(PooledRow(world, log, name, measure(units), float(low), float(high), aim))
     return rows
 
 
-def _clusters(units: Units) -> list[list[Unit]]:
-    found: dict[tuple[str, int], list[Unit]] = {}
+def _clusters(units: Units) -> list[list[TruthUnit]]:
+    found: dict[tuple[str, int], list[TruthUnit]] = {}
     for unit in units:
         found.setdefault((unit.world, unit.draw), []).append(unit)
     return list(found.values())

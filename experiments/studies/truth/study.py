@@ -27,13 +27,13 @@ from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.provenance import command, commit
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
-from recloop.experiments.studies.truth.pooling import POOLED, Row, Unit, pool, write_table
-from recloop.experiments.studies.truth.unit import UnitConfig, run_unit
+from recloop.experiments.studies.truth.pooling import POOLED, PooledRow, TruthUnit, pool, write_table
+from recloop.experiments.studies.truth.unit import TruthUnitConfig, run_unit
 
 QUICK: dict[str, int] = {
     "users": 160,
     "items": 40,
-    "lanes": 20,
+    "episodes": 20,
     "dim": 8,
     "state_epochs": 1,
     "user_epochs": 1,
@@ -55,7 +55,7 @@ class StudyConfig:
     """Kinds of log."""
     draws: int = 3
     """Draws of each world and log."""
-    lanes: int = 300
+    episodes: int = 300
     """Episodes of each policy in each kind of users."""
     rl_steps: int = 8192
     """Environment steps that the RL agent is trained for; 0 leaves it out."""
@@ -73,7 +73,7 @@ class StudyConfig:
     def __post_init__(self) -> None:
         at_least(1, draws=self.draws, jobs=self.jobs)
         at_least(0, rl_steps=self.rl_steps)
-        at_least(2, lanes=self.lanes)
+        at_least(2, episodes=self.episodes)
         for world in self.worlds:
             if world not in TRUTHS:
                 raise RecloopError(unknown_name("truth world", world, TRUTHS))
@@ -82,11 +82,11 @@ class StudyConfig:
                 raise RecloopError(unknown_name("kind of log", log, LOG_USERS))
 
     @property
-    def units(self) -> list[UnitConfig]:
+    def units(self) -> list[TruthUnitConfig]:
         """Every unit of the study, draw by draw, so that a study cut short is balanced over worlds and logs."""
-        sizes = QUICK if self.quick else {"lanes": self.lanes, "rl_steps": self.rl_steps}
+        sizes = QUICK if self.quick else {"episodes": self.episodes, "rl_steps": self.rl_steps}
         return [
-            UnitConfig(world, log, draw, **sizes)
+            TruthUnitConfig(world, log, draw, **sizes)
             for draw in range(self.draws)
             for world in self.worlds
             for log in self.logs
@@ -98,7 +98,7 @@ class StudyConfig:
         return self.out / "units"
 
 
-def main(config: StudyConfig) -> list[Row]:
+def main(config: StudyConfig) -> list[PooledRow]:
     """Run what is missing, pool, print, write the table."""
     if not config.pool_only:
         run_missing(config)
@@ -122,7 +122,7 @@ def run_missing(config: StudyConfig) -> None:
     work_through(missing, partial(_keep, config.folder), config.jobs, "truth study", progress=True)
 
 
-def finished_units(config: StudyConfig) -> list[Unit]:
+def finished_units(config: StudyConfig) -> list[TruthUnit]:
     """The finished units of the worlds and logs asked for; of the sizes asked for unless only pooling."""
     found = []
     for path in sorted(config.folder.glob("*.json")):
@@ -131,7 +131,7 @@ def finished_units(config: StudyConfig) -> list[Unit]:
             wanted = config.pool_only or facts["config"] in [asdict(unit) for unit in config.units]
             found += [_with_agreement(facts, path.with_suffix(".safetensors"))] if wanted else []
     places = [(config.worlds.index(f["world"]), config.logs.index(f["log"]), f["draw"]) for f in found]
-    return [Unit.of(facts) for _, facts in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
+    return [TruthUnit.of(facts) for _, facts in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
 
 
 def _with_agreement(facts: dict[str, Any], values: Path) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _with_agreement(facts: dict[str, Any], values: Path) -> dict[str, Any]:
     return {**facts, "agreement": agreement_of(found, seed=facts["draw"]).as_dict()}
 
 
-def print_rows(rows: list[Row], units: int) -> None:
+def print_rows(rows: list[PooledRow], units: int) -> None:
     """The pooled measures beside their aims, a column a log; what falls short is marked."""
     pooled = [row for row in rows if row.world == POOLED]
     logs = list(dict.fromkeys(row.log for row in pooled))
@@ -155,19 +155,19 @@ def print_rows(rows: list[Row], units: int) -> None:
     wide_console().print(table)
 
 
-def _cell(row: Row) -> str:
+def _cell(row: PooledRow) -> str:
     value = "not known" if row.value != row.value else f"{row.value:.3f}"
     interval = "" if row.low != row.low else f" [{row.low:.2f}, {row.high:.2f}]"
     met = {True: f" ({row.aim})", False: f" ({row.aim}: NO)", None: ""}[row.met]
     return f"{value}{interval}{met}"
 
 
-def _finished(config: StudyConfig, unit: UnitConfig) -> bool:
+def _finished(config: StudyConfig, unit: TruthUnitConfig) -> bool:
     path = config.folder / f"{unit.name}.json"
     return path.exists() and read_json(path)["config"] == asdict(unit)
 
 
-def _keep(folder: Path, unit: UnitConfig) -> None:
+def _keep(folder: Path, unit: TruthUnitConfig) -> None:
     facts, values = run_unit(unit)
     write_tensors(folder / f"{unit.name}.safetensors", values.tensors())
     write_json(folder / f"{unit.name}.json", facts)  # last: a unit is finished where this lies

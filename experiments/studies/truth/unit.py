@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import make_policy
+from recloop.agents.registry import facts_of, make_policy
 from recloop.agents.sb3.configs import SlatePPOConfig
-from recloop.agents.sb3.training import train_sb3
+from recloop.agents.sb3.training import SlatePPO
 from recloop.encoders.base.errors import PolicyError, WorldError
 from recloop.encoders.state.batches import NextItemConfig
 from recloop.envs.build.encoders import EncoderConfig
@@ -29,14 +29,14 @@ _FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
 
 
 @dataclass(frozen=True)
-class UnitConfig:
+class TruthUnitConfig:
     """Sizes of a unit; two units of one config and place are the same to the bit.
 
     Args:
         world, log, draw: which truth, which kind of log, which draw of both.
         users: U; 0 for what the kind of log asks for.
         items: N.
-        lanes: episodes of each policy in each kind of users, from cold starts.
+        episodes: of each policy in each kind of users, from cold starts.
         dim: d, length of item and user vectors.
         state_epochs: most passes of the state encoder's fit.
         user_epochs: passes of each fit of users.
@@ -49,7 +49,7 @@ class UnitConfig:
     draw: int
     users: int = 0
     items: int = 200
-    lanes: int = 300
+    episodes: int = 300
     dim: int = 32
     state_epochs: int = 2
     user_epochs: int = 6
@@ -62,22 +62,22 @@ class UnitConfig:
         return f"{self.world}-{self.log}-{self.draw}"
 
 
-def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
+def run_unit(config: TruthUnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
     """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from."""
-    clock = _Clock()
+    clock = _UnitClock()
     truth = truth_world(config.world, users=config.users or LOG_USERS[config.log], items=config.items, seed=config.draw)
     log = truth_log(truth, config.log, seed=config.draw)
     clock.lap("truth")
     fitted = as_the_truth(build_world(log, build_config(config, truth), progress=progress), truth)
     clock.lap("build")
     users, pick = truth.simulators["truth"], logging_policy(truth, config.log, config.draw)
-    measures = fidelity_measures(fitted, users, pick, users=config.lanes, seed=config.draw)
+    measures = fidelity_measures(fitted, users, pick, users=config.episodes, seed=config.draw)
     failed = gates_failed(fitted, pick=pick, seed=config.draw)
     clock.lap("fidelity")
     world = cold_world(fitted)
     policies = study_policies(config, world)
     clock.lap("policies")
-    values = value_policies(world, policies, truth=users, lanes=config.lanes, seed=config.draw, progress=progress)
+    values = value_policies(world, policies, truth=users, episodes=config.episodes, seed=config.draw, progress=progress)
     values = replace(values, gates_failed=failed)
     agreement = agreement_of(values, seed=config.draw)
     clock.lap("values")
@@ -95,7 +95,7 @@ def run_unit(config: UnitConfig, progress: bool = False) -> tuple[dict[str, Any]
     return facts, values
 
 
-def build_config(config: UnitConfig, truth: World) -> BuildConfig:
+def build_config(config: TruthUnitConfig, truth: World) -> BuildConfig:
     """How the log becomes a world: hashed words for text, a small encoder, nothing kept between builds."""
     users = FitConfig(epochs=config.user_epochs, patience=config.user_epochs, hidden=32, rank=8, residual=8)
     return BuildConfig(
@@ -134,19 +134,19 @@ def as_the_truth(fitted: World, truth: World) -> World:
     return replace(fitted, **{name: getattr(truth, name) for name in names})
 
 
-def study_policies(config: UnitConfig, world: World) -> Mapping[str, Policy]:
+def study_policies(config: TruthUnitConfig, world: World) -> Mapping[str, Policy]:
     """The policies that are ranked, made in the fitted world alone: none of them meets the judges or the truth."""
     policies = {}
     for name in FIXED_POLICIES:
-        steps = config.sasrec_passes if name == "sasrec" else None
+        steps = config.sasrec_passes if facts_of(name).trains == "log" else None
         policies[name] = make_policy(name, world, FitOptions(seed=config.draw, steps=steps))
     if config.rl_steps:
-        agent = SlatePPOConfig(steps=config.rl_steps, validations=3, validation_lanes=64)
-        policies["ppo"] = train_sb3("ppo", world, FitOptions(seed=config.draw), agent)
+        agent = SlatePPOConfig(steps=config.rl_steps, validations=3, validation_episodes=64)
+        policies["ppo"] = SlatePPO.fit(world, FitOptions(seed=config.draw), agent)
     return policies
 
 
-def planner_value(truth: World, world: World, config: UnitConfig) -> float | None:
+def planner_value(truth: World, world: World, config: TruthUnitConfig) -> float | None:
     """What the planner, who knows the truth, earns in it from the lanes of the others; None where there is none.
 
     It is a bound on every policy and takes part in no order.
@@ -154,13 +154,13 @@ def planner_value(truth: World, world: World, config: UnitConfig) -> float | Non
     try:
         planner = make_policy("planner", truth)
         rows = world.users.rows("evaluate").tolist()
-        arena = Evaluator(truth, "truth", lanes=config.lanes, users=rows, seed=config.draw)
+        arena = Evaluator(truth, "truth", episodes=config.episodes, users=rows, seed=config.draw)
         return float(np.mean(arena.run(planner).value))
     except PolicyError:
         return None
 
 
-class _Clock:
+class _UnitClock:
     """CPU seconds by stage."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from recloop.envs.interaction.observation import DEFAULT_KEYS
 from recloop.envs.simulation.core import Core
 from recloop.envs.world.world import World
 from recloop.experiments.commands.recommend import RecommendConfig, main
-from recloop.experiments.comparison.evaluate import rollout
+from recloop.experiments.comparison.evaluate import evaluate
 
 COLOURS = ("red", "blue")
 ASK_FOR_IT = re.escape("--encoder.instruction")
@@ -114,7 +114,7 @@ def test_instructed_hears_and_otherwise_follows_the_state(world: World, tmp_path
 
 
 def test_a_comparison_lets_policies_hear(world: World) -> None:
-    found = rollout(make_policy("instructed", world), world, "train", lanes=4, seed=0)
+    found = evaluate(make_policy("instructed", world), world, "train", episodes=4, seed=0)
     assert np.isfinite(found.value).all()
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from recloop.agents import FitOptions
 from recloop.agents.baselines.next_item import evaluate_next_item, without_last
-from recloop.agents.baselines.sasrec import SASRec, SASRecConfig
-from recloop.agents.baselines.sasrec_training import _windows, train_sasrec
+from recloop.agents.baselines.sasrec import SASRec, SASRecConfig, _windows, train_sasrec
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.logs.sequences import Sequences
 

@@ -9,7 +9,7 @@ import torch
 
 from recloop.agents import FitOptions
 from recloop.agents.baselines.next_item import evaluate_next_item, without_last
-from recloop.agents.baselines.sasrec_training import train_sasrec
+from recloop.agents.baselines.sasrec import train_sasrec
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.readers import read_log
 from recloop.envs.logs.sequences import Sequences

@@ -17,7 +17,7 @@ from recloop.envs.world.world import World
 
 def _small() -> dict[str, Any]:
     return {
-        "lanes": 6,
+        "num_envs": 6,
         "buffer_size": 600,
         "learning_starts": 12,
         "batch_size": 16,

@@ -25,10 +25,10 @@ from recloop.envs.world.world import World
 
 CONFIG = PPOConfig(
     steps=256,
-    lanes=8,
+    num_envs=8,
     rollout=8,
     validations=1,
-    validation_lanes=4,
+    validation_episodes=4,
     network=NetworkConfig(hidden=8, slate_dim=4, layers=1),
 )
 """Four updates."""
@@ -95,7 +95,7 @@ def test_another_training_is_refused_in_one_line_that_names_both(tiny_world: Wor
         (lambda: learn(PPO, tiny_world, here, larger), "its config.network.hidden is 8, here it is 16"),
         (lambda: learn(PPO, tiny_world, FitOptions(seed=1, checkpoint=kept), CONFIG), "its seed is 0, here it is 1"),
         (lambda: learn(PPO, elsewhere, here, CONFIG), f"its world is {tiny_world.fingerprint[:60]}, here it is"),
-        (lambda: learn(A2C, tiny_world, here, A2CConfig(lanes=8)), "another training: its"),
+        (lambda: learn(A2C, tiny_world, here, A2CConfig(num_envs=8)), "another training: its"),
     ]
     for attempt, message in attempts:
         with pytest.raises(PolicyError, match=message) as refusal:
@@ -137,7 +137,7 @@ def test_a_broken_loss_leaves_the_last_good_checkpoint(tiny_world: World, tmp_pa
     class Bursting(WeightedReward):
         def __call__(self, outcome: Outcome) -> Tensor:
             calls.append(len(outcome.slate))
-            training_steps = sum(lanes == CONFIG.lanes for lanes in calls)
+            training_steps = sum(lanes == CONFIG.num_envs for lanes in calls)
             return super().__call__(outcome) * (1e30 if training_steps > 2 * CONFIG.rollout else 1.0)
 
     world = replace(tiny_world, reward=Bursting({"click": 1.0}))

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from recloop.agents.configs import AgentConfig
-from recloop.agents.learners import LEARNERS
 from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import VALIDATION_TAG, learn
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.observed import Observed
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import POLICIES, load_policy, make_policy, needs_training, save_policy
-from recloop.agents.validation import Validation
+from recloop.agents.registry import POLICIES, facts_of, load_policy, make_policy, save_policy
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import read_tensors
 from recloop.envs.interaction.observation import DEFAULT_KEYS
@@ -40,11 +39,11 @@ class Strict(WeightedReward):
         return super().__call__(outcome)
 
 
-NAMES = sorted(LEARNERS)
+NAMES = sorted(name for name in POLICIES if issubclass(facts_of(name), Learner))
 SHARED = {
-    "lanes": 16,
+    "num_envs": 16,
     "validations": 2,
-    "validation_lanes": 12,
+    "validation_episodes": 12,
     "learning_rate": 3e-3,
     "network": NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.0),
 }
@@ -73,12 +72,13 @@ SHORT: dict[str, dict[str, Any]] = {
 
 
 def kind_of(name: str) -> type[Learner]:
-    module, _, cls = LEARNERS[name].partition(":")
-    return getattr(importlib.import_module(module), cls)
+    kind = facts_of(name)
+    assert issubclass(kind, Learner)
+    return kind
 
 
 def settings(name: str, steps: int, **changes: Any) -> AgentConfig:
-    return kind_of(name).settings(**{**SHARED, **SHORT.get(name, {}), "steps": steps, **changes})
+    return kind_of(name).config_class(**{**SHARED, **SHORT.get(name, {}), "steps": steps, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def obvious(tiny_world: World) -> World:
 def updates_of(name: str, count: int, world: World) -> int:
     """Steps in so many updates."""
     config = settings(name, 1)
-    return count * config.lanes * _horizon(name, world)
+    return count * config.num_envs * _horizon(name, world)
 
 
 def _horizon(name: str, world: World) -> int:
@@ -102,8 +102,8 @@ def _horizon(name: str, world: World) -> int:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_registered_under_its_own_name_as_something_to_train(name: str) -> None:
     assert kind_of(name).name == name
-    assert POLICIES[name] == LEARNERS[name]
-    assert needs_training(name)
+    assert kind_of(name).trains == "loop"
+    assert kind_of(name).resumable
 
 
 @pytest.mark.slow
@@ -115,9 +115,9 @@ def test_it_learns_the_obvious_which_others_miss(obvious: World, name: str) -> N
         if tag == VALIDATION_TAG:
             curve.append((value, step))
 
-    config = kind_of(name).settings(**{**SHARED, **QUICK.get(name, {"steps": 6_000})})
+    config = kind_of(name).config_class(**{**SHARED, **QUICK.get(name, {"steps": 6_000})})
     policy = learn(kind_of(name), obvious, FitOptions(seed=0, log=log), config)
-    tried = Validation(obvious, 100, "cpu")
+    tried = PolicyValidation(obvious, 100, "cpu")
     for other in ("random", "popularity"):
         assert tried.mean_return(make_policy(other, obvious)) < 8
     assert tried.mean_return(policy) > 10.5, curve
@@ -285,7 +285,9 @@ def test_a_loss_that_is_no_number_stops_training_in_one_line(obvious: World, nam
     def huge(outcome: Outcome) -> Tensor:
         return torch.full((len(outcome.slate),), 3e38)
 
-    changes = {"scale_rewards": False} if "scale_rewards" in {f.name for f in fields(kind_of(name).settings)} else {}
+    changes = (
+        {"scale_rewards": False} if "scale_rewards" in {f.name for f in fields(kind_of(name).config_class)} else {}
+    )
     world = replace(obvious, reward=huge)  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match=rf"{name}: .* no longer a finite number after update \d+, step \d+; lower"):
         learn(kind_of(name), world, FitOptions(), settings(name, updates_of(name, 4, world), **changes))
@@ -293,7 +295,7 @@ def test_a_loss_that_is_no_number_stops_training_in_one_line(obvious: World, nam
 
 @pytest.mark.parametrize("name", ["double-dqn", "sac"])
 def test_too_few_steps_to_learn_anything_are_refused(obvious: World, name: str) -> None:
-    config = kind_of(name).settings(learning_starts=500)
+    config = kind_of(name).config_class(learning_starts=500)
     with pytest.raises(PolicyError, match=f"{name} learns after learning_starts=500 steps, and steps=400 end before"):
         learn(kind_of(name), obvious, FitOptions(steps=400), config)
 

@@ -128,7 +128,7 @@ def test_a_graph_of_one_entity_is_fitted_and_ranked_first() -> None:
 
 
 @pytest.mark.parametrize("model", ["transe", "distmult", "complex", "rotate"])
-def test_fitted_vectors_foretell_a_rule(model: str) -> None:
+def test_fitted_vectors_predict_a_rule(model: str) -> None:
     """Two directors, each of whom makes one genre alone: a held-out genre follows from the director."""
     films = [f"film {i:02d}" for i in range(40)]
     heads = films * 2

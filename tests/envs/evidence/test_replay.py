@@ -10,8 +10,7 @@ import torch
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.replay import GateReport, GateRules, replay_gate
-from recloop.envs.evidence.replay.episodes import Episodes, choose_episodes, in_both, world_before
-from recloop.envs.evidence.replay.measures import measures
+from recloop.envs.evidence.replay.episodes import LoggedEpisodes, choose_episodes, in_both, measures, world_before
 from recloop.envs.evidence.replay.policies import EstimatedPolicies
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
@@ -102,7 +101,7 @@ def test_without_exposures_there_is_no_gate(world: World) -> None:
 def test_measures_by_hand() -> None:
     """Two users, three steps: the first leaves after two, the second is cut after two."""
     alive = np.array([[1, 1, 0], [1, 1, 0]], dtype=bool)
-    episodes = Episodes(
+    episodes = LoggedEpisodes(
         reward=np.array([[1.0, 3.0, 0.0], [2.0, 0.0, 0.0]]),
         alive=alive,
         known=np.array([[1, 1, 0], [1, 0, 0]], dtype=bool),
@@ -122,7 +121,8 @@ def test_measures_by_hand() -> None:
 
 def test_open_loop_counts_what_both_have() -> None:
     ones = np.ones((1, 3), dtype=bool)
-    one = Episodes(np.array([[1.0, 1.0, 1.0]]), ones, ones, np.array([[0, 0, 1]], dtype=bool), np.zeros((1, 3), int))
+    left = np.array([[0, 0, 1]], dtype=bool)
+    one = LoggedEpisodes(np.array([[1.0, 1.0, 1.0]]), ones, ones, left, np.zeros((1, 3), int))
     short = replace(one, alive=np.array([[1, 1, 0]], dtype=bool), reward=np.array([[2.0, 2.0, 0.0]]))
     first, second = in_both(one, short)
     assert first.reward.tolist() == [[1, 1, 0]]
@@ -149,7 +149,7 @@ def test_users_stand_as_they_stood_before_the_episode(world: World) -> None:
     seed = next(s for s in range(20) if choose_episodes(slates, np.array([0]), 5, 20, False, s).first[0] == 1)
     starts = choose_episodes(slates, np.array([0]), 5, 20, False, seed)
     assert starts.lengths.tolist() == [2]
-    then = world_before(replace(world, consumes_twice=False), log, slates, starts)
+    then = world_before(replace(world, consumes_twice=False), log, starts)
     assert then.users.history[0, -2:].tolist() == [80, 0]
     assert then.users.shown[0, -2:].tolist() == [[80, 80], [0, 5]]
     assert then.users.answers[0, -1, :, 1].tolist() == [4, 0]

@@ -10,18 +10,19 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import WorldError
 from recloop.encoders.base.storage import read_json, write_json
-from recloop.envs.build.support import with_support
+from recloop.envs.build.examination import with_support
 from recloop.envs.evidence.support import BracketRules, SupportModel, bracket_of
 from recloop.envs.evidence.support.bracket import BracketTally
-from recloop.envs.evidence.support.features import ItemFacts, feature_weights, step_features, windows
-from recloop.envs.evidence.support.moments import moments_at, session_starts, steps_in_session
-from recloop.envs.evidence.support.worth import Worth
+from recloop.envs.evidence.support.features import SupportItems, feature_weights, step_features, windows
+from recloop.envs.evidence.support.model import RewardRange
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past
 from recloop.envs.logs.compile import compile_sequences
-from recloop.envs.logs.sequences import Sequences, Slates
+from recloop.envs.logs.sequences import Sequences
+from recloop.envs.logs.walk import steps_at
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import Picked, record
+from recloop.envs.simulation.recording import record
+from recloop.envs.simulation.rollout import Picked
 from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.world.world import World
@@ -76,22 +77,27 @@ def test_random_is_inside_a_random_log_and_one_topic_is_outside(world: World) ->
     assert outside(world, truth.traits["quality"].topk(8).indices) > 0.6
 
 
+def steps_of(sequences: Sequences, count: int) -> tuple[Past, Tensor]:
+    """The first slates of a log and what had happened before each."""
+    steps = steps_at(sequences, np.arange(count))
+    return steps.past(50, 5), torch.from_numpy(steps.items)
+
+
 def test_groups_are_exchangeable(world: World) -> None:
     """Relabelling the topics changes nothing: what counts is how often, not which."""
     assert world.support is not None
     sequences = world.sequences
-    assert sequences.slates is not None
-    moments = moments_at(sequences, sequences.slates, np.arange(40), 50, 5)
+    past, slate = steps_of(sequences, 40)
     facts = world.support.facts
     relabelled = torch.tensor([2, 0, 3, 1, 4])[facts.groups]
-    plain = step_features(moments.past, moments.slate, facts)
-    other = step_features(moments.past, moments.slate, replace(facts, groups=relabelled))
+    plain = step_features(past, slate, facts)
+    other = step_features(past, slate, replace(facts, groups=relabelled))
     torch.testing.assert_close(plain, other)
 
 
 def test_features_of_one_step_by_hand() -> None:
     """Items 0, 1 of group 0, item 2 of group 1, row 3 empty; two slates of two before."""
-    facts = ItemFacts(
+    facts = SupportItems(
         groups=torch.tensor([[0], [0], [1], [2]]),
         vectors=torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
         popularity=torch.tensor([1.0, 0.5, 0.0, 0.0]),
@@ -123,52 +129,25 @@ def test_features_of_one_step_by_hand() -> None:
     assert feature_weights(len(found), 4)[[0, 12]].tolist() == [1.0, 0.5]
 
 
-def test_moments_are_the_past_before_a_slate() -> None:
-    """User 0 has two sessions of two and one slates, user 1 has one slate."""
-    slates = Slates(
-        offsets=np.array([0, 3, 4]),
-        items=np.array([[0, 1], [2, 9], [1, 0], [2, 0]]),
-        answers=np.array([[[1], [0]], [[0], [0]], [[1], [1]], [[0], [0]]], dtype=np.float32),
-        given=np.ones((4, 2, 1), dtype=bool),
-        consumed_before=np.array([0, 1, 1, 0]),
-        session=np.array([0, 0, 1, 0]),
-        left=np.array([0, 1, 0, -1], dtype=np.int8),
-    )
-    consumed = np.ones((3, 1), dtype=np.float32)
-    log = Sequences(9, np.array([0, 3, 3]), np.array([0, 1, 0]), consumed, consumed > 0, slates)
-    moments = moments_at(log, slates, np.array([0, 2, 3]), history=2, shown=2)
-    assert moments.owner.tolist() == [0, 0, 1]
-    assert moments.past.history.tolist() == [[9, 9], [9, 0], [9, 9]]
-    assert moments.past.shown.tolist() == [[[9, 9], [9, 9]], [[0, 1], [2, 9]], [[9, 9], [9, 9]]]
-    assert moments.past.answers[1, :, :, 0].tolist() == [[1, 0], [0, 0]]
-    assert moments.past.step.tolist() == [0, 0, 0]
-    assert steps_in_session(slates).tolist() == [0, 1, 0, 0]
-    assert session_starts(slates).tolist() == [0, 2, 3]
-
-
 def test_chunks_and_single_lanes_agree(world: World) -> None:
     assert world.support is not None
-    slates = world.sequences.slates
-    assert slates is not None
-    moments = moments_at(world.sequences, slates, np.arange(30), 50, 5)
-    together = world.support.distance(moments.past, moments.slate)
+    past, slate = steps_of(world.sequences, 30)
+    together = world.support.distance(past, slate)
     for lane in (0, 7, 29):
         row = torch.tensor([lane])
-        alone = world.support.distance(moments.past.rows(row), moments.slate[row])
+        alone = world.support.distance(past.rows(row), slate[row])
         torch.testing.assert_close(alone, together[row], rtol=1e-4, atol=1e-4)
 
 
 def test_a_world_keeps_its_support(world: World, tmp_path: Path) -> None:
     world.save(tmp_path / "world")
     again = World.load(tmp_path / "world")
-    slates = world.sequences.slates
     assert world.support is not None
     assert again.support is not None
-    assert slates is not None
-    moments = moments_at(world.sequences, slates, np.arange(20), 50, 5)
-    first, second = (s.distance(moments.past, moments.slate) for s in (world.support, again.support))
+    past, slate = steps_of(world.sequences, 20)
+    first, second = (s.distance(past, slate) for s in (world.support, again.support))
     torch.testing.assert_close(first, second)
-    assert again.support.worth == world.support.worth
+    assert again.support.reward_range == world.support.reward_range
     replace(world, support=None).save(tmp_path / "old")
     assert World.load(tmp_path / "old").support is None
     facts = read_json(tmp_path / "world" / "support" / "support.json")
@@ -186,7 +165,7 @@ def test_a_log_without_exposures_has_an_empty_support(world: World) -> None:
     assert "no exposures" in bare.sentence
     core = Core(world, "truth", batch=3, users="all", seed=0)
     assert bare.distance(core.past, torch.zeros(3, 5, dtype=torch.int64)).isinf().all()
-    assert (bare.worth.reward_low, bare.worth.reward_high) == (0.0, 5.0)
+    assert (bare.reward_range.reward_low, bare.reward_range.reward_high) == (0.0, 5.0)
 
 
 def test_few_slates_are_no_support(world: World) -> None:
@@ -208,7 +187,7 @@ def tallied(world: World, distances: list[float], left: bool = False) -> Bracket
     assert world.support is not None
     support = SupportModel(
         world.support.facts, world.support.reference, world.support.centre, world.support.scale,
-        1.0, Worth(0.2, 3.0, leave_low=0.0, leave_mean=0.1, leave_high=0.3), 1,
+        1.0, RewardRange(0.2, 3.0, leave_low=0.0, leave_mean=0.1, leave_high=0.3), 1,
     )  # fmt: skip
     tally = BracketTally(support, BracketRules(full_at=2.0), 2, 4, torch.device("cpu"))
     alive = torch.tensor([True, True])

@@ -13,8 +13,7 @@ from recloop.envs.interaction.reward import Outcome, WeightedReward
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.logged_entropy import LoggedEntropy
-from recloop.envs.simulation.penalties import PenalisedReward, PenaltyConfig, training_reward
+from recloop.envs.simulation.penalties import LoggedEntropy, PenalisedReward, PenaltyConfig, training_reward
 from recloop.envs.world.world import World
 
 N = 4

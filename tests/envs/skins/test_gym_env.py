@@ -241,3 +241,8 @@ class _Silent(UserSimulator):
     def respond(self, state: _Nothing, past: Past, slate: torch.Tensor, draw: Draw) -> tuple[_Nothing, Response]:
         zeros = torch.zeros(*slate.shape, 2)
         return state, Response(zeros, zeros == 1, torch.zeros(len(slate), dtype=torch.bool))
+
+
+def test_an_unknown_option_is_named(world: World) -> None:
+    with pytest.raises(RecloopError, match="unknown option of an environment 'slatesize'; did you mean 'slate_size'"):
+        make_driver(world, 2, slatesize=3)

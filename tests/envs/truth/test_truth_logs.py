@@ -14,7 +14,7 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, SessionEnd
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.recording import LOGGING_KEYS, Picked
+from recloop.envs.simulation.rollout import LOGGING_KEYS, Picked
 from recloop.envs.truth import POLICIES, logging_policy, truth_log, truth_world
 from recloop.envs.truth.logging_policies import KINDS
 from recloop.envs.world.world import World

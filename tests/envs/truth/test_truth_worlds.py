@@ -239,7 +239,7 @@ def _clicks(core: Core, slate: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["boredom", "clickbait", "retention"])
 def test_greedy_on_the_truth_loses_to_planning(name: str) -> None:
     world = truth_world(name, users=220, topics=4)
-    arena = Evaluator(world, "truth", lanes=220, users="all", seed=5, start="cold")
+    arena = Evaluator(world, "truth", episodes=220, users="all", seed=5, start="cold")
     planned = arena.run(make_policy("planner", world)).value
     greedy = arena.run(PlannerPolicy(farsighted=False)).value
     gain = planned - greedy

@@ -3,7 +3,7 @@
 import torch
 
 from recloop.envs.users.fitted.inputs.groups import Groups, group_sizes
-from recloop.envs.users.fitted.inputs.slate_context import Context, Reading
+from recloop.envs.users.fitted.inputs.slate_context import Reading, SlateContext
 from recloop.envs.users.fitted.layers import start_weights
 
 EMPTY = 6
@@ -16,19 +16,19 @@ def groups() -> Groups:
     return made
 
 
-def context(made: Groups) -> Context:
-    heads = Context(made, width=4, user_dim=3, item_dim=2, signals=2)
+def context(made: Groups) -> SlateContext:
+    heads = SlateContext(made, width=4, user_dim=3, item_dim=2, signals=2)
     start_weights(heads, torch.Generator().manual_seed(0))
     return heads
 
 
-def reading(heads: Context, lanes: int = 2) -> Reading:
+def reading(heads: SlateContext, lanes: int = 2) -> Reading:
     generator = torch.Generator().manual_seed(1)
     rows = torch.rand(lanes, heads.groups.count, 4, generator=generator)
     return Reading(torch.rand(lanes, 3, generator=generator), groups=rows)
 
 
-def blind(heads: Context, read: Reading, characters: torch.Tensor, slate: torch.Tensor) -> torch.Tensor:
+def blind(heads: SlateContext, read: Reading, characters: torch.Tensor, slate: torch.Tensor) -> torch.Tensor:
     return heads.answered(heads.look_at(read, characters, slate), torch.zeros(slate.shape))
 
 

@@ -14,7 +14,7 @@ from recloop.envs.users.fitted.fitting.fit import FAMILIES
 from recloop.envs.users.fitted.heads import start_heads
 from recloop.envs.users.fitted.inputs.groups import Groups, group_sizes
 from recloop.envs.users.fitted.inputs.in_slate import InSlate
-from recloop.envs.users.fitted.inputs.slate_context import Context, Reading
+from recloop.envs.users.fitted.inputs.slate_context import Reading, SlateContext
 from recloop.envs.users.fitted.layers import gru_cell, moved, start_weights
 from recloop.envs.users.fitted.memory import Sizes
 from tests.envs.users.conftest import DIM, ITEMS, Case, consumption_log, past_at_arrival, slate_log, world_of
@@ -42,17 +42,17 @@ def untrained(kind: str, family: str, seed: int = 0) -> tuple[FittedUsers, Case]
 
 
 @pytest.fixture
-def context() -> Context:
+def context() -> SlateContext:
     groups = Groups(EMPTY, group_sizes(COLUMNS))
     groups.fill(COLUMNS)
-    made = Context(groups, width=4, user_dim=3, item_dim=2, signals=2)
+    made = SlateContext(groups, width=4, user_dim=3, item_dim=2, signals=2)
     start_weights(made, torch.Generator().manual_seed(0))
     for bias in (made.common.bias, made.first.bias, made.second.bias, made.last.bias):
         bias.data.normal_(generator=torch.Generator().manual_seed(1))
     return made.requires_grad_(False)
 
 
-def reading(context: Context, lanes: int) -> Reading:
+def reading(context: SlateContext, lanes: int) -> Reading:
     generator = torch.Generator().manual_seed(1)
     rows = torch.rand(lanes, context.groups.count, 4, generator=generator)
     return Reading(torch.rand(lanes, 3, generator=generator), groups=rows)
@@ -66,7 +66,7 @@ def slates(lanes: int, places: int) -> Tensor:
 
 
 @pytest.mark.parametrize("places", [1, 2, 5, 70])
-def test_the_folded_context_is_the_context_place_by_place(context: Context, places: int) -> None:
+def test_the_folded_context_is_the_context_place_by_place(context: SlateContext, places: int) -> None:
     lanes, wall = 9, 0.2
     read, slate = reading(context, lanes), slates(lanes, places)
     table = torch.rand(EMPTY + 1, 2, generator=torch.Generator().manual_seed(2))

@@ -17,7 +17,7 @@ from tests.envs.users.test_ensemble import ensemble, lanes
 
 def both(count: int) -> tuple[EnsembleUsers, OwnMemberUsers, Any]:
     users, _, case = ensemble()
-    own = users.following(spread=False)
+    own = users.without_spread()
     assert isinstance(own, OwnMemberUsers)
     world = world_of(case)
     users.prepare(world, "cpu")
@@ -62,7 +62,6 @@ def test_what_is_expected_is_the_own_members_and_its_spread_is_not_known() -> No
 
 def test_the_ensemble_itself_stays_as_it_was() -> None:
     users, own, past = both(5)
-    assert users.following(spread=True) is users
     state = users.arrive(torch.arange(5), lanes(5))
     assert isinstance(state, EnsembleState)
     assert len(state.states) == 2
@@ -74,12 +73,12 @@ def test_members_of_two_sizes_all_follow() -> None:
     users, _, _ = ensemble()
     other = type(users.members[0])(users.signals, replace(users.members[0].sizes, hidden=4), None)
     mixed = EnsembleUsers([users.members[0], other])
-    assert mixed.following(spread=False) is mixed
+    assert mixed.without_spread() is mixed
 
 
 def test_the_conformance_kit_passes() -> None:
     users, _, case = ensemble()
-    check_users(users.following(spread=False), world_of(case))
+    check_users(users.without_spread(), world_of(case))
 
 
 @pytest.mark.slow

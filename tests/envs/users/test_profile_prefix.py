@@ -39,11 +39,12 @@ def told(sequences: Sequences) -> Sequences:
 def test_the_first_part_is_half_of_the_slates_and_one_at_least() -> None:
     log = two_users()
     assert first_part(log).tolist() == [2, 1]
-    assert log.consumed_after(np.array([2, 1])).tolist() == [1, 0]
-    assert log.consumed_after(np.array([5, 0])).tolist() == [3, 0]
+    users = np.arange(2)
+    assert log.consumed_after(users, np.array([2, 1])).tolist() == [1, 0]
+    assert log.consumed_after(users, np.array([5, 0])).tolist() == [3, 0]
     alone = replace(log, slates=None)
     assert first_part(alone).tolist() == [1, 0]
-    assert alone.consumed_after(np.array([2, 9])).tolist() == [2, 0]
+    assert alone.consumed_after(users, np.array([2, 9])).tolist() == [2, 0]
 
 
 def test_they_go_with_their_users() -> None:

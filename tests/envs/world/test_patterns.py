@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.envs.build.examination import with_patterns
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.world.patterns import (
@@ -17,7 +18,6 @@ from recloop.envs.world.patterns import (
     first_part,
     fit_patterns,
     item_attributes,
-    with_patterns,
 )
 from recloop.envs.world.world import World
 

@@ -15,7 +15,7 @@ from recloop.experiments.bench.bench import BenchCommand, main
 from recloop.experiments.bench.bounds import Cost, Machine, cost, numpy_loop, tensor_bytes
 from recloop.experiments.bench.env import BenchEnvConfig, _plan, bench_env
 from recloop.experiments.bench.pictures import growth_picture
-from recloop.experiments.bench.steps import Task, paced
+from recloop.experiments.bench.steps import StepSubject, paced
 from recloop.experiments.bench.text import BenchTextConfig
 from recloop.experiments.bench.timing import COLUMNS, Pace, Paced, Row, against, keep
 from recloop.experiments.bench.worlds import bench_world, stretched
@@ -111,7 +111,7 @@ def test_the_numpy_loop_answers_every_place() -> None:
 
 @pytest.mark.parametrize("skin", ["core", "single", "vector", "tensors", "sb3"])
 def test_every_skin_steps(truth: World, skin: Any) -> None:
-    subject = paced(Task(truth, 1 if skin == "single" else 3, observation="no state"), skin, skin)
+    subject = paced(StepSubject(truth, 1 if skin == "single" else 3, observation="no state"), skin, skin)
     for _ in range(25):  # past the end of an episode
         subject.step()
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from recloop.encoders.base.errors import RecloopError
-from recloop.experiments.bench.train import BenchTrainConfig, Training, bench_train
+from recloop.experiments.bench.train import BenchTrainConfig, TrainingBench, bench_train
 
 
 def test_a_return_is_reached_where_three_validations_in_a_row_have_it_in_the_mean() -> None:
-    run = Training([(1.0, 2.0), (2.0, 6.0), (3.0, 4.0), (4.0, 5.0)], seconds=4.5, steps=100)
+    run = TrainingBench([(1.0, 2.0), (2.0, 6.0), (3.0, 4.0), (4.0, 5.0)], seconds=4.5, steps=100)
     assert run.final == 5.0
     assert run.reaches(4.0) == 3.0
     assert run.reaches(5.0) == 4.0

@@ -84,7 +84,7 @@ def test_a_simulator_that_is_the_truth_agrees_with_it_lane_by_lane(judged: World
     ensemble = ThreeVoices((users, users, users))
     world = judged.with_simulators(train=ensemble, judge=users, truth=users)
     policies = {name: make_policy(name, world) for name in ("random", "popularity", "content", "worst-first")}
-    found = value_policies(world, policies, lanes=24, start="cold")
+    found = value_policies(world, policies, episodes=24, start="cold")
     assert found.train.shape == (3, 4, len(judged.users.rows("evaluate")))
     assert found.truth is not None
     assert all((member == found.truth).all() for member in found.train)
@@ -98,11 +98,11 @@ def test_a_world_without_histories_is_a_cold_start(truth: World) -> None:
     assert truth.user_model is not None
     policy = make_policy("popularity", truth)
     world = truth.with_simulators(fitted=truth.user_model)
-    cold = Evaluator(world, "fitted", lanes=100, start="cold").run(policy)
-    emptied = Evaluator(cold_world(world), "fitted", lanes=100).run(policy)
+    cold = Evaluator(world, "fitted", episodes=100, start="cold").run(policy)
+    emptied = Evaluator(cold_world(world), "fitted", episodes=100).run(policy)
     assert (cold.value == emptied.value).all()
     assert (cold.length == emptied.length).all()
-    assert (cold.value != Evaluator(world, "fitted", lanes=100).run(policy).value).any()
+    assert (cold.value != Evaluator(world, "fitted", episodes=100).run(policy).value).any()
 
 
 def test_a_world_without_training_users_or_judges_is_refused(truth: World, judged: World) -> None:
@@ -117,7 +117,7 @@ def test_the_command_prints_and_keeps_what_it_found(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = AgreementConfig(
-        folder, policies=("random", "popularity", "greedy"), lanes=20, out=tmp_path / "out", progress=False
+        folder, policies=("random", "popularity", "greedy"), episodes=20, out=tmp_path / "out", progress=False
     )
     main(config)
     said = capsys.readouterr().out

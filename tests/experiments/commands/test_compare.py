@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.agents.learners import LEARNERS
+from recloop.agents.baselines.sasrec import SASRecConfig
 from recloop.agents.policy import Carry, FitOptions, Policy
-from recloop.agents.registry import IN_LOOP, POLICIES, load_policy
+from recloop.agents.registry import load_policy
+from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
@@ -22,7 +23,7 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
-from recloop.experiments.commands.compare import PASSES, CompareConfig, compare
+from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.comparison.intervals import t_interval
 from recloop.experiments.settings import read_settings
 
@@ -105,7 +106,7 @@ def config_in(folder: Path, **changes: object) -> CompareConfig:
         policies=("random", "popularity", LEARNER),
         seeds=2,
         out=folder,
-        lanes=24,
+        episodes=24,
         progress=False,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -144,7 +145,8 @@ def test_the_run_folder_holds_what_is_promised(judged: World, tmp_path: Path) ->
     facts = json.loads((tmp_path / "run.json").read_text())
     assert facts["state"] == "finished"
     assert {"command", "commit", "versions", "device", "seeds", "seconds", "seconds_by_policy"} <= set(facts)
-    assert read_settings(CompareConfig, tmp_path / "config.yaml") == config_in(tmp_path)
+    settings = read_settings(tmp_path / "config.yaml")
+    assert with_settings(CompareConfig(Path("other")), settings, "compare") == config_in(tmp_path)
     assert {p.name for p in (tmp_path / "policies").iterdir()} == {
         "random", "popularity", "Learner-seed0", "Learner-seed1",
     }  # fmt: skip
@@ -169,7 +171,7 @@ def test_trainings_side_by_side_give_the_results_of_one_after_the_other(folder: 
     for jobs in (1, 2, 2):
         out = tmp_path / f"jobs-{jobs}"
         config = CompareConfig(
-            folder, ("popularity", "a2c", "recloop-ppo"), 2, out, steps=600, lanes=4, jobs=jobs, progress=False
+            folder, ("popularity", "a2c", "recloop-ppo"), 2, out, steps=600, episodes=4, jobs=jobs, progress=False
         )
         compare(World.load(folder), config, world_folder=folder)
         rows.append((out / "results.csv").read_bytes())
@@ -185,9 +187,9 @@ def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: P
     compare(judged, config_in(tmp_path, seeds=3))
     assert Learner.trainings == [0, 1, 2]
     assert len(rows_of(tmp_path)) == 3 * 3 * 2
-    compare(judged, config_in(tmp_path, seeds=1, lanes=26))
+    compare(judged, config_in(tmp_path, seeds=1, episodes=26))
     assert Learner.trainings == [0, 1, 2, 0], "other lanes are another result"
-    compare(judged, config_in(tmp_path, seeds=1, lanes=26, fresh=True))
+    compare(judged, config_in(tmp_path, seeds=1, episodes=26, fresh=True))
     assert Learner.trainings == [0, 1, 2, 0, 0]
 
 
@@ -223,6 +225,33 @@ def test_a_saved_policy_joins_under_its_folders_name(judged: World, tmp_path: Pa
         compare(judged, replace(config, trust=False))
 
 
+class Wide(Learner):
+    """As many items along as its settings say."""
+
+    config_class = SASRecConfig
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Wide":
+        return cls(options.over(SASRecConfig(), "Wide", "epochs").length)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_settings_reach_the_policy_they_name(judged: World, tmp_path: Path) -> None:
+    wide = f"{__name__}:Wide"
+    (tmp_path / "wide.yaml").write_text("Wide:\n  length: 3\n  epochs: 7\n")
+    config = config_in(
+        tmp_path / "run", policies=("random", wide, wide), seeds=1, config=tmp_path / "wide.yaml",
+        set=("Wide-2.length=5",),
+    )  # fmt: skip
+    compare(judged, config)
+    kept = tmp_path / "run" / "policies"
+    firsts = [load_policy(kept / f"{label}-seed0", trust=True).config() for label in ("Wide", "Wide-2")]
+    assert firsts == [{"first": 3}, {"first": 5}]
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["settings"] == {"Wide": {"length": 3, "epochs": 7}, "Wide-2": {"length": "5"}}
+    assert read_settings(tmp_path / "run" / "config.yaml")["set"] == ["Wide-2.length=5"]
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_one_class_twice_has_two_labels(judged: World, tmp_path: Path) -> None:
     comparison = compare(judged, config_in(tmp_path, policies=(LEARNER, LEARNER), seeds=1))
@@ -247,6 +276,11 @@ def test_own_users_are_evaluated_in_too(judged: World, tmp_path: Path) -> None:
         ({"policies": ("planner", "random")}, "needs a world whose users are written down"),
         ({"policies": ("policies/none-there",)}, "policies/none-there"),
         ({"policies": ("no_such_module:Mine",)}, "cannot import no_such_module:Mine"),
+        ({"set": ("sasrec.rollout=16",)}, "unknown policy 'sasrec'"),
+        ({"set": ("random",)}, "--set random names no value; write it as name=value"),
+        ({"set": ("random.gamma=1",)}, "policy 'random' has no settings, not even gamma"),
+        ({"policies": ("a2c",), "set": ("a2c.rolout=1",)}, "unknown setting of a2c 'rolout'; did you mean 'rollout'"),
+        ({"policies": ("a2c",), "set": ("a2c=1",)}, "write policy.setting=value"),
         ({"reference": "greedy"}, "unknown reference policy 'greedy'"),
         ({"slate_size": 400}, "slate_size=400 does not fit a catalogue of 40 items"),
         ({"device": "cuda:7"}, "device 'cuda:7' is not usable"),
@@ -267,7 +301,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
     ("changes", "says"),
     [
         ({"seeds": 0}, "--seeds 0 is too few; it must be at least 1"),
-        ({"lanes": 1}, "--lanes 1 is too few; it must be at least 2"),
+        ({"episodes": 1}, "--episodes 1 is too few; it must be at least 2"),
         ({"steps": 0}, "--steps 0"),
         ({"threads": 0}, "--threads 0"),
         ({"policies": ()}, "no policies to compare"),
@@ -276,9 +310,3 @@ def test_bad_settings_are_refused_before_anything_is_written(
 def test_numbers_out_of_range(tmp_path: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(RecloopError, match=says):
         config_in(tmp_path, **changes)
-
-
-def test_steps_are_for_agents_that_learn_in_the_loop_alone() -> None:
-    """What learns from the log counts passes: 50,000 of them would never end."""
-    assert {"sasrec", "dnn", "reinforce-logged"} == PASSES
-    assert {name for name in IN_LOOP if ".sb3" not in POLICIES[name]} == set(LEARNERS)

@@ -18,7 +18,7 @@ def comparison(truth: World, tmp_path_factory: pytest.TempPathFactory) -> Compar
         world=Path("w"),
         policies=("random", "popularity", "planner"),
         seeds=1,
-        lanes=40,
+        episodes=40,
         out=tmp_path_factory.mktemp("demo"),
         progress=False,
     )

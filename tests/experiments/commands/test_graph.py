@@ -8,7 +8,7 @@ import pytest
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.sources import read_triples
 from recloop.encoders.knowledge.stores import open_store
-from recloop.envs.world.files import save_knowledge
+from recloop.envs.world.world import save_knowledge
 from recloop.experiments.cli import main
 from recloop.experiments.provenance import command
 

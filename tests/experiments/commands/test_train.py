@@ -7,11 +7,12 @@ import torch
 
 from recloop.agents.learners.on_policy.a2c import A2C
 from recloop.agents.registry import load_policy
+from recloop.encoders.base.storage import read_json
 from recloop.experiments.cli import main
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return ["train", str(folder), "--out", str(out), "--lanes", "4", "--no-progress", *more]
+    return ["train", str(folder), "--out", str(out), "--episodes", "4", "--no-progress", *more]
 
 
 def test_an_interrupted_training_goes_on_when_the_same_command_is_run_again(
@@ -57,3 +58,44 @@ def test_agents_that_learn_from_the_log_alone_are_charged_nothing_and_say_so(
     said = capsys.readouterr().err
     assert "'reinforce-logged' learns nothing in the loop, where penalties are charged; leave --pessimism and" in said
     assert len(said.splitlines()) == 1
+
+
+def test_settings_of_an_agent_are_set_and_kept(folder: Path, tmp_path: Path) -> None:
+    """From YAML and from the command line, whose word is the last; sizes of the network within."""
+    (tmp_path / "a2c.yaml").write_text("rollout: 2\ngamma: 0.5\nnetwork:\n  hidden: 8\n")
+    given = ["--config", str(tmp_path / "a2c.yaml"), "--set", "gamma=0.25", "network.layers=1", "steps=128"]
+    main(command(folder, tmp_path / "policy", "--agent", "a2c", *given))
+    kept = read_json(tmp_path / "policy" / "policy.json")["config"]["training"]
+    assert (kept["rollout"], kept["gamma"], kept["steps"]) == (2, 0.25, 128)
+    assert (kept["network"]["hidden"], kept["network"]["layers"]) == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ("agent", "given", "says"),
+    [
+        (
+            "recloop-ppo",
+            "learning_rat=1",
+            "setting of recloop-ppo 'learning_rat'; did you mean 'learning_rate'",
+        ),
+        ("sasrec", "dim=wide", "dim=wide of sasrec does not fit: it takes int, not the str 'wide'"),
+        ("sasrec", "dim=33", "dim=33 of SASRec is no multiple of heads=2"),
+        ("popularity", "gamma=1", "policy 'popularity' has no settings"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_in_one_line(
+    folder: Path, tmp_path: Path, agent: str, given: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(command(folder, tmp_path / "policy", "--agent", agent, "--set", given))
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(("agent", "tells"), [("slateq", "network.hidden (int, default 64): units"), ("random", "no")])
+def test_help_tells_the_settings_of_the_agent(agent: str, tells: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--agent", agent, "--help"])
+    assert tells in capsys.readouterr().out

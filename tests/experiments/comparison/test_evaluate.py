@@ -14,7 +14,7 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.core import Core
 from recloop.envs.world.world import World
-from recloop.experiments.comparison.evaluate import EVALUATION_KEYS, Evaluator, Rollout, rollout
+from recloop.experiments.comparison.evaluate import EVALUATION_KEYS, Evaluator, Rollout, evaluate
 
 
 class Fixed(Policy):
@@ -32,7 +32,7 @@ class Fixed(Policy):
 
 
 def test_totals_equal_a_plain_loop_over_one_lane(truth: World) -> None:
-    found = rollout(Fixed([0, 1, 2]), truth, "truth", lanes=5, seed=3)
+    found = evaluate(Fixed([0, 1, 2]), truth, "truth", episodes=5, seed=3)
     for lane in range(5):
         core = Core(truth, "truth", batch=1, seed=3)
         core.reset(lanes=torch.tensor([lane]), users=torch.tensor([int(found.users[lane])]))
@@ -52,7 +52,7 @@ def test_totals_equal_a_plain_loop_over_one_lane(truth: World) -> None:
 
 def test_every_policy_meets_the_same_users_of_the_evaluate_part(judged: World) -> None:
     lanes = [
-        rollout(Fixed(items), judged, simulator, lanes=30, seed=1).users
+        evaluate(Fixed(items), judged, simulator, episodes=30, seed=1).users
         for items in ([0, 1, 2], [9, 8, 7])
         for simulator in ("train", "judge")
     ]
@@ -64,22 +64,22 @@ def test_every_policy_meets_the_same_users_of_the_evaluate_part(judged: World) -
 
 
 def test_a_lane_does_not_depend_on_how_many_there_are(truth: World) -> None:
-    few = rollout(Fixed([0, 1, 2]), truth, "truth", lanes=4, seed=2)
-    many = rollout(Fixed([0, 1, 2]), truth, "truth", lanes=40, seed=2)
+    few = evaluate(Fixed([0, 1, 2]), truth, "truth", episodes=4, seed=2)
+    many = evaluate(Fixed([0, 1, 2]), truth, "truth", episodes=40, seed=2)
     assert (few.users == many.users[:4]).all()
     np.testing.assert_allclose(few.value, many.value[:4])
 
 
 def test_a_policy_sees_the_evaluation_keys_and_starts_without_carry(truth: World) -> None:
     policy = Fixed([0, 1, 2])
-    rollout(policy, truth, "truth", lanes=3, seed=0)
+    evaluate(policy, truth, "truth", episodes=3, seed=0)
     assert policy.keys == set(EVALUATION_KEYS)
     assert policy.carries[0] is None
     assert policy.carries[1:] == list(range(1, len(policy.carries)))
 
 
 def test_what_is_shown_is_counted_and_struck_places_are_not(truth: World) -> None:
-    found = rollout(Fixed([4, 4, 5]), truth, "truth", lanes=6, seed=0)
+    found = evaluate(Fixed([4, 4, 5]), truth, "truth", episodes=6, seed=0)
     slates = int(found.length.sum())
     assert found.shown[4] == found.shown[5] == slates
     assert found.shown.sum() == 2 * slates
@@ -91,7 +91,7 @@ def test_what_is_shown_is_counted_and_struck_places_are_not(truth: World) -> Non
 
 
 def test_the_trace_is_the_first_lane(truth: World) -> None:
-    found = rollout(Fixed([0, 1, 2]), truth, "truth", lanes=4, seed=5)
+    found = evaluate(Fixed([0, 1, 2]), truth, "truth", episodes=4, seed=5)
     assert found.trace_slate.tolist() == [[0, 1, 2]] * int(found.length[0])
     total = (found.trace_signals * found.trace_given).sum((0, 1))
     np.testing.assert_allclose(total, found.signals[0], rtol=1e-6)
@@ -100,7 +100,7 @@ def test_the_trace_is_the_first_lane(truth: World) -> None:
 
 def test_a_policys_draws_are_its_own(truth: World) -> None:
     policy = make_policy("random", truth)
-    arena = Evaluator(truth, "truth", lanes=8, seed=0)
+    arena = Evaluator(truth, "truth", episodes=8, seed=0)
     first, again, other = arena.run(policy, 0), arena.run(policy, 0), arena.run(policy, 1)
     assert (first.trace_slate == again.trace_slate).all()
     assert first.trace_slate[0].tolist() != other.trace_slate[0].tolist()
@@ -118,14 +118,14 @@ def test_a_policys_draws_are_its_own(truth: World) -> None:
 
 
 def test_a_planner_reads_the_state_and_nobody_beats_it(truth: World) -> None:
-    arena = Evaluator(truth, "truth", lanes=60, seed=0)
+    arena = Evaluator(truth, "truth", episodes=60, seed=0)
     planner = arena.run(make_policy("planner", truth))
     popular = arena.run(make_policy("popularity", truth))
     assert planner.value.mean() > popular.value.mean()
 
 
 def test_a_rollout_survives_the_disk(truth: World) -> None:
-    found = rollout(Fixed([0, 1, 2]), truth, "truth", lanes=4, seed=5)
+    found = evaluate(Fixed([0, 1, 2]), truth, "truth", episodes=4, seed=5)
     back = Rollout.of(found.tensors())
     for name, tensor in found.tensors().items():
         assert (getattr(back, name) == tensor.numpy()).all()
@@ -140,21 +140,21 @@ def test_a_slate_of_the_wrong_kind_names_the_policy(truth: World, slate: object)
             return slate, None  # type: ignore[return-value]
 
     with pytest.raises(PolicyError, match=r"policy 'wrong' returned .* a slate is an int64 tensor"):
-        rollout(Wrong([]), truth, "truth", lanes=4)
+        evaluate(Wrong([]), truth, "truth", episodes=4)
 
 
 def test_one_lane_or_one_user_is_too_few(truth: World) -> None:
-    with pytest.raises(RecloopError, match="lanes=1; an interval needs at least 2"):
-        rollout(Fixed([0, 1, 2]), truth, "truth", lanes=1)
+    with pytest.raises(RecloopError, match="episodes=1; an interval needs at least 2"):
+        evaluate(Fixed([0, 1, 2]), truth, "truth", episodes=1)
     lonely = replace(truth, users=replace(truth.users, part=torch.zeros(60, dtype=torch.int64)))
     lonely.users.part[0] = 3
     with pytest.raises(RecloopError, match=r"1 user\(s\) to evaluate on"):
-        rollout(Fixed([0, 1, 2]), lonely, "truth", lanes=4)
+        evaluate(Fixed([0, 1, 2]), lonely, "truth", episodes=4)
 
 
 def test_a_cold_start_shows_no_history_and_meets_the_same_users(truth: World) -> None:
-    warm = rollout(Fixed([0, 1, 2]), truth, "truth", lanes=8, seed=3)
-    cold = Evaluator(truth, "truth", lanes=8, seed=3, start="cold").run(Fixed([0, 1, 2]))
+    warm = evaluate(Fixed([0, 1, 2]), truth, "truth", episodes=8, seed=3)
+    cold = Evaluator(truth, "truth", episodes=8, seed=3, start="cold").run(Fixed([0, 1, 2]))
     assert (warm.users == cold.users).all()
     assert (warm.trace_history < len(truth.catalogue)).any()
     assert (cold.trace_history == len(truth.catalogue)).all()

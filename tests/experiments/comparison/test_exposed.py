@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.registry import make_policy
-from recloop.envs.build.support import with_support
+from recloop.envs.build.examination import with_support
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past
@@ -21,7 +21,7 @@ from recloop.envs.truth.logs import truth_log
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.claims import Level, claims_of
-from recloop.experiments.comparison.evaluate import Evaluator, rollout
+from recloop.experiments.comparison.evaluate import Evaluator, evaluate
 from recloop.experiments.comparison.ignorance import expected_reward
 from recloop.experiments.comparison.results import Comparison, Entry, bracket_over
 from recloop.experiments.report.report import html
@@ -70,7 +70,7 @@ def comparison(world: World) -> Comparison:
     """`tuned` shows the topic that earns most in the training users, found by trying them all."""
     truth = world.simulators["judge"]
     assert isinstance(truth, BoredomUsers)
-    arenas = {name: Evaluator(world, name, lanes=120, seed=9) for name in ("train", "judge")}
+    arenas = {name: Evaluator(world, name, episodes=120, seed=9) for name in ("train", "judge")}
     by_topic = [arenas["train"].run(FromGroup(truth.topic, g)).value.mean() for g in range(truth.topics)]
     assert int(np.argmax(by_topic)) == POOR
     policies = {"any": FromGroup(truth.topic, None), "tuned": FromGroup(truth.topic, POOR)}
@@ -124,7 +124,7 @@ def test_table_report_and_rows_carry_bracket_and_flag(comparison: Comparison) ->
 
 def test_a_world_without_support_has_empty_cells(world: World) -> None:
     bare = replace(world, support=None)
-    found = rollout(make_policy("random", bare), bare, "judge", lanes=10)
+    found = evaluate(make_policy("random", bare), bare, "judge", episodes=10)
     assert (found.outside, found.pessimistic) == (None, None)
     comparison = Comparison(
         bare, (Entry("random", "random"),), (0,), ("judge",), "random", {("random", 0, "judge"): found}
@@ -136,7 +136,7 @@ def test_a_world_without_support_has_empty_cells(world: World) -> None:
 
 
 def test_the_ensembles_disagreement_widens_the_bracket(world: World) -> None:
-    found = rollout(make_policy("random", world), world, "judge", lanes=20, seed=3)
+    found = evaluate(make_policy("random", world), world, "judge", episodes=20, seed=3)
     assert found.expected is not None
     low, high = found.expected.T
     np.testing.assert_allclose(high - low, 0.1 * world.slate_size * found.length, rtol=1e-4)
@@ -147,7 +147,7 @@ def test_the_ensembles_disagreement_widens_the_bracket(world: World) -> None:
     off = 2 * 0.05 * world.slate_size * found.length.mean()
     assert wide.optimistic - narrow.optimistic == pytest.approx(off, rel=1e-4)
     assert narrow.pessimistic - wide.pessimistic == pytest.approx(off, rel=1e-4)
-    assert rollout(make_policy("random", world), world, "train", lanes=20, seed=3).expected is None
+    assert evaluate(make_policy("random", world), world, "train", episodes=20, seed=3).expected is None
 
 
 def test_members_are_asked_one_by_one() -> None:
@@ -159,6 +159,6 @@ def test_members_are_asked_one_by_one() -> None:
 
 
 def test_watching_changes_no_value(world: World) -> None:
-    watched = rollout(make_policy("random", world), world, "judge", lanes=20, seed=3)
-    bare = rollout(make_policy("random", world), replace(world, support=None), "judge", lanes=20, seed=3)
+    watched = evaluate(make_policy("random", world), world, "judge", episodes=20, seed=3)
+    bare = evaluate(make_policy("random", world), replace(world, support=None), "judge", episodes=20, seed=3)
     np.testing.assert_array_equal(watched.value, bare.value)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recloop.envs.world.patterns import PatternConfig, with_patterns
+from recloop.envs.build.examination import with_patterns
+from recloop.envs.world.patterns import PatternConfig
 from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.commands.inspect import print_world
@@ -36,7 +37,12 @@ def comparison(segmented: World, folder: Path) -> Comparison:
         for name in ("write_report", "write_evaluations", "picture"):
             patch.setattr(f"recloop.experiments.commands.compare.{name}", lambda *arguments: b"")
         config = CompareConfig(
-            world=Path("w"), policies=("random", "popularity", "content"), seeds=2, out=folder, lanes=24, progress=False
+            world=Path("w"),
+            policies=("random", "popularity", "content"),
+            seeds=2,
+            out=folder,
+            episodes=24,
+            progress=False,
         )
         return compare(segmented, config)
 

@@ -50,7 +50,7 @@ def test_a_run_writes_and_keeps_its_curves(tmp_path: Path) -> None:
 
 
 def test_a_comparison_writes_one_run_a_policy_and_seed(judged: World, tmp_path: Path) -> None:
-    config = CompareConfig(Path("w"), ("random", "popularity"), seeds=2, lanes=24, out=tmp_path, progress=False)
+    config = CompareConfig(Path("w"), ("random", "popularity"), seeds=2, episodes=24, out=tmp_path, progress=False)
     comparison = compare(judged, config)
     compare(judged, config)
     runs = {p.name: written(p) for p in (tmp_path / "tensorboard").iterdir()}

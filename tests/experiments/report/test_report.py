@@ -25,7 +25,7 @@ def comparison(judged: World, tmp_path_factory: pytest.TempPathFactory) -> Compa
         world=Path("w"),
         policies=("random", "popularity"),
         seeds=1,
-        lanes=24,
+        episodes=24,
         out=tmp_path_factory.mktemp("run"),
         progress=False,
     )

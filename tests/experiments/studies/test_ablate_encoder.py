@@ -29,8 +29,16 @@ from recloop.experiments.studies.ablation.splits import (
     questions,
     without_items,
 )
-from recloop.experiments.studies.ablation.study import AblationConfig, UnitConfig, main
-from recloop.experiments.studies.ablation.table import COLUMNS, Line, Unit, nested_bootstrap, pool, verdict, write_lines
+from recloop.experiments.studies.ablation.study import AblationConfig, AblationUnitConfig, main
+from recloop.experiments.studies.ablation.table import (
+    COLUMNS,
+    AblationLine,
+    AblationUnit,
+    nested_bootstrap,
+    pool,
+    verdict,
+    write_lines,
+)
 
 SHORT = NextItemConfig(epochs=6, batch_users=16, window=20, group_sizes=(1,))
 
@@ -198,9 +206,11 @@ def test_the_popular_and_the_alike_need_no_training() -> None:
         scorer("KG onyl", content, made.train, 0, SHORT)
 
 
-def unit_of(encoder: str, seed: int, recall: list[float]) -> Unit:
+def unit_of(encoder: str, seed: int, recall: list[float]) -> AblationUnit:
     users = np.array([4, 4, 9])
-    return Unit(encoder, seed, {"all": {"users": users, "recall": np.array(recall), "ndcg": np.array(recall) / 2}})
+    return AblationUnit(
+        encoder, seed, {"all": {"users": users, "recall": np.array(recall), "ndcg": np.array(recall) / 2}}
+    )
 
 
 def test_figures_are_means_of_users_and_their_spread_over_seeds() -> None:
@@ -227,7 +237,7 @@ def test_figures_are_means_of_users_and_their_spread_over_seeds() -> None:
 
 
 def test_a_part_whose_interval_holds_zero_adds_nothing() -> None:
-    line = Line("all", "+ LSTM", "Recall@10", Interval(0.01, -0.01, 0.03), 3, "+ patterns")
+    line = AblationLine("all", "+ LSTM", "Recall@10", Interval(0.01, -0.01, 0.03), 3, "+ patterns")
     assert verdict(line) == "adds nothing here (interval holds 0)"
     assert verdict(replace(line, value=Interval(-0.02, -0.03, -0.01))) == "worse"
     line = replace(line, encoder="+ fusion", minus="full, KG scrambled")
@@ -255,7 +265,7 @@ def test_the_bootstrap_draws_users_with_their_seeds() -> None:
 
 def test_rows_of_other_data_stay(tmp_path: Path) -> None:
     path = tmp_path / "results" / "table.csv"
-    line = Line("all", "ids only", "Recall@10", Interval(0.1, 0.05, 0.2), 3)
+    line = AblationLine("all", "ids only", "Recall@10", Interval(0.1, 0.05, 0.2), 3)
     write_lines(path, "ml-100k", [line], "first", "abc")
     write_lines(path, "ml-1m", [line], "second", "abc")
     write_lines(path, "ml-100k", [replace(line, seeds=4)], "third", "def")
@@ -305,7 +315,7 @@ def test_a_study_from_the_log_to_the_table(tmp_path: Path, monkeypatch: pytest.M
 
     ran: list[str] = []
 
-    def run(unit: UnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def run(unit: AblationUnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ran.append(unit.name)
         raise KeyboardInterrupt
 

@@ -18,7 +18,7 @@ from recloop.experiments.studies.learn_in_a_minute import (
 @pytest.mark.slow
 def test_everybody_meets_the_same_lanes_and_the_nearest_baseline_makes_the_row() -> None:
     world = built_in_world()
-    found = learn_in_a_minute(world, MinuteConfig(steps=2_000, seeds=1, lanes=60, progress=False))
+    found = learn_in_a_minute(world, MinuteConfig(steps=2_000, seeds=1, episodes=60, progress=False))
     lanes = {tuple(rollout.users) for rollout in found.comparison.rollouts.values()}
     assert len(lanes) == 1
     assert len(found.seconds) == 1

@@ -79,7 +79,7 @@ def test_clipping_raises_the_effective_sample_size() -> None:
 
 
 def _planted(users: int = 60, items: int = 30) -> tuple[np.ndarray, Cells, Cells]:
-    """Ratings of biases and one taste; 60 % of the cells are known, the others are foretold."""
+    """Ratings of biases and one taste; 60 % of the cells are known, the others are held out."""
     random = np.random.default_rng(0)
     table = 3 + random.normal(size=(users, 1)) * 0.5 + random.normal(size=items) * 0.5
     table = table + random.choice([-1, 1], (users, 1)) * random.choice([-1, 1], items)
@@ -92,11 +92,11 @@ def _planted(users: int = 60, items: int = 30) -> tuple[np.ndarray, Cells, Cells
 
 
 def test_ratings_of_biases_and_one_taste_are_learned() -> None:
-    table, learned, foretold = _planted()
+    table, learned, held_out = _planted()
     wrong = {}
     for rank in (0, 2):
         found = fit_rating_factors(learned, table.shape, rank=rank, decay=0.1)
-        wrong[rank] = float(np.sqrt(np.mean((found.cells(foretold.users, foretold.items) - foretold.values) ** 2)))
+        wrong[rank] = float(np.sqrt(np.mean((found.cells(held_out.users, held_out.items) - held_out.values) ** 2)))
     assert wrong[0] > 0.8
     assert wrong[2] < 0.15
 
@@ -152,12 +152,12 @@ def _log(folder: Path, users: int = 24, items: int = 16) -> Path:
 
 def test_parts_in_time_share_nothing_and_know_their_newest(tmp_path: Path) -> None:
     parts = parts_in_time(read_log(_log(tmp_path)), 0.25)
-    assert (len(parts.learned.users), len(parts.foretold.users), len(parts.tuning)) == (24 * 9, 24 * 3, 24)
+    assert (len(parts.learned.users), len(parts.held_out.users), len(parts.tuning)) == (24 * 9, 24 * 3, 24)
     rows = parts.earlier.interactions
     newest = rows.groupby("user")["time"].idxmax().sort_values()
     assert parts.tuning.tolist() == newest.tolist()
     mine = set(zip(parts.learned.users.tolist(), parts.learned.items.tolist(), strict=True))
-    assert not mine & set(zip(parts.foretold.users.tolist(), parts.foretold.items.tolist(), strict=True))
+    assert not mine & set(zip(parts.held_out.users.tolist(), parts.held_out.items.tolist(), strict=True))
 
 
 def test_a_log_without_ratings_is_refused(tmp_path: Path) -> None:
@@ -196,8 +196,8 @@ def test_a_run_from_log_to_table(tmp_path: Path) -> None:
 @pytest.mark.skipif("RECLOOP_DATA" not in os.environ, reason="RECLOOP_DATA names no folder with the real logs")
 def test_coat_weights_undo_self_selection() -> None:
     parts = coat_parts(Path(os.environ["RECLOOP_DATA"]) / "coat", seed=0)
-    assert (len(parts.learned.users), len(parts.foretold.users)) == (6_960, 4_640)
+    assert (len(parts.learned.users), len(parts.held_out.users)) == (6_960, 4_640)
     weights = propensity_weights(parts.log.interactions["propensity"].to_numpy(), 0.02)
     plain, weighted = parts.learned.values.mean(), np.average(parts.learned.values, weights=weights)
-    truth = parts.foretold.values.mean()
+    truth = parts.held_out.values.mean()
     assert abs(weighted - truth) < abs(plain - truth)

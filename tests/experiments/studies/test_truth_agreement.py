@@ -17,10 +17,10 @@ from recloop.experiments.comparison.pairwise import ClaimRules
 from recloop.experiments.comparison.policy_values import PolicyValues
 from recloop.experiments.studies.truth import study as truth_agreement
 from recloop.experiments.studies.truth.study import QUICK, StudyConfig, main
-from recloop.experiments.studies.truth.unit import UnitConfig, as_the_truth, run_unit
+from recloop.experiments.studies.truth.unit import TruthUnitConfig, as_the_truth, run_unit
 
 
-def made_up(unit: UnitConfig) -> tuple[dict[str, Any], PolicyValues]:
+def made_up(unit: TruthUnitConfig) -> tuple[dict[str, Any], PolicyValues]:
     """A unit without the work."""
     worth = np.array([2.0, 1.0])[:, None] + np.random.default_rng(unit.draw).normal(size=(2, 30)) * 0.01
     values = PolicyValues(("a", "b"), worth[None], worth[None], worth)
@@ -39,7 +39,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the units that were run, in order."""
     names: list[str] = []
 
-    def run(unit: UnitConfig) -> tuple[dict[str, Any], PolicyValues]:
+    def run(unit: TruthUnitConfig) -> tuple[dict[str, Any], PolicyValues]:
         if unit.draw == 2:
             raise KeyboardInterrupt
         names.append(unit.name)
@@ -68,10 +68,10 @@ def test_a_study_goes_on_where_it_was(ran: list[str], tmp_path: Path, capsys: py
 def test_units_of_other_sizes_are_run_again(ran: list[str], tmp_path: Path) -> None:
     study = StudyConfig(tmp_path, worlds=("boredom",), logs=("narrow",), draws=1)
     main(study)
-    main(replace(study, lanes=100))
+    main(replace(study, episodes=100))
     assert ran == ["boredom-narrow-0"] * 2
     main(replace(study, pool_only=True))  # pools what is there, whatever its sizes
-    main(replace(study, lanes=100, fresh=True))
+    main(replace(study, episodes=100, fresh=True))
     assert len(ran) == 3
 
 
@@ -108,7 +108,7 @@ def test_a_world_with_other_rows_is_no_match_for_the_truth() -> None:
 @pytest.mark.slow
 def test_a_unit_fits_ranks_and_can_be_run_again_to_the_bit() -> None:
     before = torch.random.get_rng_state()
-    unit = UnitConfig("boredom", "mixed", 1, **{**QUICK, "rl_steps": 128})
+    unit = TruthUnitConfig("boredom", "mixed", 1, **{**QUICK, "rl_steps": 128})
     facts, values = run_unit(unit)
     json.dumps(facts, allow_nan=False)
     found = facts["agreement"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recloop.experiments.studies.truth.pooling import COLUMNS, Row, Unit, pool, write_table
+from recloop.experiments.studies.truth.pooling import COLUMNS, PooledRow, TruthUnit, pool, write_table
 
 FACTS = {
     "world": "boredom",
@@ -29,10 +29,10 @@ FACTS = {
         "counted": {"pairs": 1, "made": 1, "right": 1, "on_ties": 0},
     },
 }
-UNIT = Unit.of(FACTS)
+UNIT = TruthUnit.of(FACTS)
 
 
-def found(units: list[Unit], world: str = "pooled", log: str = "mixed") -> dict[str, Row]:
+def found(units: list[TruthUnit], world: str = "pooled", log: str = "mixed") -> dict[str, PooledRow]:
     return {row.measure: row for row in pool(units) if (row.world, row.log) == (world, log)}
 
 

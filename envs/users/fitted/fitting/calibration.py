@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.encoders.base.fit import minimise
+from recloop.envs.logs.walk import ConsumedBefore
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.losses import follow, leave_parts, step_scores
-from recloop.envs.users.fitted.fitting.windows import ConsumedBefore, WindowMaker
+from recloop.envs.users.fitted.fitting.windows import WindowMaker
 from recloop.envs.users.fitted.heads import chosen
 
 NEGATIVES = 10
@@ -247,20 +249,10 @@ def _calibrate_signal(fitted: FittedUsers, s: int, scores: Tensor, values: Tenso
 
 
 def _minimise(loss: Callable[..., Tensor], shape: Tensor, count: int) -> tuple[float, float, Tensor]:
-    """L-BFGS over a positive scale (by its logarithm), a shift, and a shape where there is one."""
-    with torch.enable_grad():
-        slope = shape.new_zeros((), requires_grad=True)
-        shift = shape.new_zeros((), requires_grad=True)
-        free = shape.clone().requires_grad_(len(shape) > 0)
-        wanted = [slope, shift, free] if len(shape) else [slope, shift]
-        search = torch.optim.LBFGS(wanted, max_iter=60, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
-            search.zero_grad()
-            arguments = (slope.exp(), shift, free) if len(shape) else (slope.exp(), shift)
-            value: Tensor = loss(*arguments) + (slope**2 + shift**2) / (10 * count)
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        search.step(closure)  # type: ignore[no-untyped-call]
+    """A positive scale (moved by its logarithm), a shift, and a shape where there is one, all at least loss."""
+    slope = shape.new_zeros((), requires_grad=True)
+    shift = shape.new_zeros((), requires_grad=True)
+    free = shape.clone().requires_grad_(len(shape) > 0)
+    shapes = [free] if len(shape) else []
+    minimise(lambda: loss(slope.exp(), shift, *shapes) + (slope**2 + shift**2) / (10 * count), [slope, shift, *shapes])
     return float(slope.detach().exp()), float(shift.detach()), free.detach()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Never
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recloop.encoders.base.errors import UserSimulatorError, unknown_name
+from recloop.encoders.base.fit import FitLoop, fit
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+from recloop.envs.logs.walk import ConsumedBefore
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.attentive import AttentiveUsers
@@ -39,7 +39,7 @@ from recloop.envs.users.fitted.fitting.losses import (
 )
 from recloop.envs.users.fitted.fitting.propensities import effective_sample_size, propensity_weights
 from recloop.envs.users.fitted.fitting.report import Fit, logged_values, report_on
-from recloop.envs.users.fitted.fitting.windows import ConsumedBefore, WindowMaker, Windows
+from recloop.envs.users.fitted.fitting.windows import WindowMaker, Windows
 from recloop.envs.users.fitted.heads import start_heads
 from recloop.envs.users.fitted.inputs.groups import group_sizes
 from recloop.envs.users.fitted.layers import start_weights
@@ -117,10 +117,9 @@ def fit_users(
     training = _Training(
         family, sequences, rows, item_vectors, profile, tuple(signals), groups, config, member, torch.device(device)
     )
-    with tqdm(total=config.epochs, desc=f"fit {family} users", disable=not progress, unit="epoch") as bar:
-        fit = training.run(bar)
+    found = training.run(progress)
     fitted = training.fitted
-    report = report_on(fitted, fit, time.perf_counter() - begin)
+    report = report_on(fitted, found, time.perf_counter() - begin)
     fitted.parts().to("cpu").requires_grad_(False)
     return fitted, report
 
@@ -192,47 +191,43 @@ class _Training:
             self.exposure = Exposure(assumed / assumed.sum(), config.base_rate, before)
             self.fitted.heads.offset[:-1] = torch.log(counts + 1).to(device)
 
-    def run(self, bar: tqdm[Never]) -> Fit:
-        """Epochs until the held-out loss rises, then calibration and figures."""
-        parts = self.fitted.parts()
+    def run(self, progress: bool) -> Fit:
+        """Passes until the held-out loss rises, then calibration and figures."""
+        parts, config = self.fitted.parts(), self.config
         heads = self.fitted.heads
         tabled = [heads.residual, heads.item_bias]
         rest = [weight for weight in parts.parameters() if all(weight is not t for t in tabled)]
-        optimiser = torch.optim.AdamW(
-            [
-                {"params": rest, "weight_decay": self.config.decay},
-                {"params": tabled, "weight_decay": self.config.item_decay},
-            ],
-            lr=self.config.lr,
+        loop = FitLoop(
+            passes=config.epochs,
+            learning_rate=config.lr,
+            schedule="linear",
+            clip=5.0,
+            patience=config.patience,
+            margin=1e-4,
         )
-        steady = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 - epoch / self.config.epochs)
-        best, kept, kept_epoch = float("inf"), None, 0
-        for epoch in range(self.config.epochs):
-            moments = self.maker.moments(self.users, self.generator)
-            order = torch.randperm(len(moments), generator=self.generator)[: self.config.windows_per_epoch]
-            size = min(self.config.batch, max(_STEPS, len(order) // _STEPS))
-            for start in range(0, len(order), size):
-                batch = moments[order[start : start + size].numpy()]
-                loss = self._loss(self.maker.cut(batch), self.generator, learning=True)
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(parts.parameters(), 5.0)
-                optimiser.step()
-            steady.step()
-            held_out = self._held_out_loss()
-            bar.update()
-            bar.set_postfix(held_out=f"{held_out:.4f}")
-            if held_out < best - 1e-4:
-                best, kept_epoch = held_out, epoch + 1
-                kept = {name: tensor.clone() for name, tensor in parts.state_dict().items()}
-            elif epoch + 1 - kept_epoch >= self.config.patience:
-                break
-        if kept is None:
-            raise UserSimulatorError(
-                f"the held-out loss of the {self.fitted.kind} users is {held_out}; lower lr={self.config.lr}"
-            )
-        parts.load_state_dict(kept)
-        return self._finish(kept_epoch)
+        history = fit(
+            parts,
+            loop,
+            self._batches,
+            lambda batch: (self._loss(self.maker.cut(batch), self.generator, learning=True), len(batch)),
+            self._held_out_loss,
+            groups=[
+                {"params": rest, "weight_decay": config.decay},
+                {"params": tabled, "weight_decay": config.item_decay},
+            ],
+            name=f"fit {self.fitted.kind} users",
+            progress=progress,
+            error=UserSimulatorError,
+        )
+        return self._finish(history.best + 1)
+
+    def _batches(self) -> Iterator[Ints]:
+        """Some of the users' moments in a new order, batch by batch."""
+        moments = self.maker.moments(self.users, self.generator)
+        order = torch.randperm(len(moments), generator=self.generator)[: self.config.windows_per_epoch]
+        size = min(self.config.batch, max(_STEPS, len(order) // _STEPS))
+        for some in torch.split(order, size):
+            yield moments[some.numpy()]
 
     def _finish(self, epochs: int) -> Fit:
         """Calibrate on the tune users, look at the test users once."""
@@ -299,7 +294,6 @@ class _Training:
             losses += [] if away is None else [0.2 * away]
         return torch.stack(losses).sum()
 
-    @torch.no_grad()
     def _held_out_loss(self) -> float:
         """Mean loss of the tune users' windows, on the same sampled items every time."""
         generator = torch.Generator().manual_seed(_TUNE_SEED)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.envs.logs.walk import ConsumedBefore
 from recloop.envs.users.fitted.answering import FittedUsers
-from recloop.envs.users.fitted.fitting.windows import ConsumedBefore, Windows
+from recloop.envs.users.fitted.fitting.windows import Windows
 from recloop.envs.users.fitted.heads import UserParts, slate_summary
 from recloop.envs.users.fitted.inputs.slate_context import Reading
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recloop.envs.logs.sequences import Floats, Ints, Sequences, rows_of
+from recloop.envs.logs.sequences import Floats, Ints, Sequences
+from recloop.envs.logs.walk import steps_between, steps_in_session
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
 
 
@@ -80,8 +81,7 @@ class WindowMaker:
         slates = sequences.slates
         self.lead = lead if slates is not None else 0
         self.offsets, self.first_scored = sequences.step_offsets, sequences.first_scored
-        if slates is not None:
-            self.session_step = _steps_in_session(slates.offsets, slates.session)
+        self.session_step = None if slates is None else steps_in_session(slates)
 
     def moments(self, users: Ints, generator: torch.Generator | None = None) -> npt.NDArray[np.int64]:
         """Moments (W, 3) of (user, first scored step, lead) that cover the users' steps which may be scored.
@@ -112,44 +112,26 @@ class WindowMaker:
         users, starts, lead = moments.T
         begin = np.maximum(starts - lead, 0)
         end = np.minimum(starts + self.window, np.diff(self.offsets)[users])
-        step = begin[:, None] + np.arange(max(int((end - begin).max(initial=1)), 1))  # (B, T)
-        held = step < end[:, None]
-        rows = np.where(held, self.offsets[users][:, None] + step, self.offsets[users][:, None])
-        scored = held & (step >= np.maximum(starts, self.first_scored[users])[:, None])
-        slates, n = self.sequences.slates, self.sequences.catalogue_size
-        if slates is None:
-            place = step
-            items, signals = self.sequences.items[rows][..., None], self.sequences.feedback[rows][..., None, :]
-            given = self.sequences.given[rows][..., None, :]
-            left = np.full(rows.shape, -1, dtype=np.int8)
-            session_step: Floats = np.zeros(rows.shape, dtype=np.float32)
-        else:
-            place = slates.consumed_before[rows]
-            items, signals, given = slates.items[rows], slates.answers[rows], slates.given[rows]
-            left = np.where(held, slates.left[rows], np.int8(-1))
-            session_step = self.session_step[rows]
-        items = np.where(held[..., None], items, n)
-        given = given & held[..., None, None]
+        steps = steps_between(self.sequences, users, begin, end)
+        items, signals, place, rows = steps.items, steps.answers, steps.consumed_before, steps.rows
+        scored = steps.held & (steps.step >= np.maximum(starts, self.first_scored[users])[:, None])
         length = int(np.clip(place[:, 0].max(initial=1), 1, self.history))
         history, feedback = self.sequences.last(users, length, place[:, 0])
-        days = np.full(rows.shape, np.nan, dtype=np.float32)
-        if slates is not None and slates.days_away is not None:
-            days = np.where(held, slates.days_away[rows], np.float32(np.nan))
+        in_session = np.zeros_like(rows) if self.session_step is None else self.session_step[rows]
         weight = np.ones(items.shape, dtype=np.float32) if self.weight is None else self.weight[rows]
-        signals = np.where(given, signals, np.float32(0))
         return Windows(
             users=torch.from_numpy(users.copy()),
             history=history,
             feedback=feedback,
             items=torch.from_numpy(items),
             signals=torch.from_numpy(signals),
-            given=torch.from_numpy(given),
+            given=torch.from_numpy(steps.given),
             scored=torch.from_numpy(scored),
-            left=torch.from_numpy(left),
-            session_step=torch.from_numpy(session_step),
+            left=torch.from_numpy(steps.left),
+            session_step=torch.from_numpy(in_session.astype(np.float32)),
             place=torch.from_numpy(place.astype(np.int64)),
             past=self._past(users, place, items, signals) if self.memory else None,
-            days_away=torch.from_numpy(days),
+            days_away=torch.from_numpy(steps.days_away),
             weight=torch.from_numpy(weight),
         )
 
@@ -166,39 +148,3 @@ class WindowMaker:
             shown=torch.from_numpy(padded[:, back]),
             answers=torch.from_numpy(answers[:, back]),
         )
-
-
-class ConsumedBefore:
-    """Whether a user had consumed an item before a moment, by binary search over (user, item) pairs."""
-
-    def __init__(self, sequences: Sequences, users: Ints) -> None:
-        n = sequences.catalogue_size + 1  # the empty place is nobody's
-        owner = np.repeat(users, sequences.lengths[users])
-        rows = rows_of(sequences.offsets, users)
-        keys, first = np.unique(owner * n + sequences.items[rows], return_index=True)
-        self.n, self.keys = n, torch.from_numpy(keys)
-        self.place = torch.from_numpy(rows[first] - sequences.offsets[owner[first]])
-
-    def __call__(self, users: Tensor, items: Tensor, place: Tensor) -> Tensor:
-        """Users (B,), items (B, ..., C) or (C,), moments (B, T) -> bool (B, T, C)."""
-        if items.dim() == 1:
-            items = items.expand(len(users), -1)
-        wanted = users.view(-1, *[1] * (items.dim() - 1)) * self.n + items
-        if len(self.keys) == 0:
-            first = torch.full_like(wanted, torch.iinfo(torch.int64).max)
-        else:
-            at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-            first = torch.where(self.keys[at] == wanted, self.place[at], torch.iinfo(torch.int64).max)
-        first = first.unsqueeze(1) if items.dim() == 2 else first
-        return first < place.unsqueeze(-1)
-
-
-def _steps_in_session(offsets: Ints, session: Ints) -> Floats:
-    """Slates before each one in its session (Q,), where a session's slates stand together."""
-    count = len(session)
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    begins = np.ones(count, dtype=bool)
-    begins[1:] = (session[1:] != session[:-1]) | (owner[1:] != owner[:-1])
-    starts = np.flatnonzero(begins)
-    steps: Floats = (np.arange(count) - starts[np.cumsum(begins) - 1] if count else np.zeros(0)).astype(np.float32)
-    return steps

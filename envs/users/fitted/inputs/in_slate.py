@@ -1,4 +1,4 @@
-"""`Context` in the loop: what the slate adds, place by place from the top, with all folded that weights allow."""
+"""`SlateContext` in the loop: what the slate adds, place by place from the top, with all folded that weights allow."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recloop.envs.users.fitted.inputs.slate_context import Context, Reading, groups_of, place_features
+from recloop.envs.users.fitted.inputs.slate_context import Reading, SlateContext, groups_of, place_features
 
 Decide = Callable[[Tensor, int], Tensor]
 """Calibrated consumption scores (B,) of a place, counted from the top -> float (B,) what is consumed there."""
@@ -17,7 +17,7 @@ _PLACES = 64
 
 
 class InSlate:
-    """What a `Context` adds to the scores of slates, the same numbers within rounding, at a third of the cost.
+    """What a `SlateContext` adds to the scores of slates, the same numbers within rounding, at a third of the cost.
 
     The first layer is linear, so its parts are worked out where they belong: once a group and user (their states, the
     user, which grouping it is), once a place (where it stands, what surrounds it), and in the loop over places only
@@ -29,7 +29,7 @@ class InSlate:
         scale: float32 (S,) what calibration makes of the raw scores: the additions are to calibrated ones.
     """
 
-    def __init__(self, context: Context, scale: Tensor) -> None:
+    def __init__(self, context: SlateContext, scale: Tensor) -> None:
         first, width, kinds = context.first.weight, context.width, len(context.groups.sizes)
         own, hidden = 1 + context.RANK, context.HIDDEN
         parts = first.split_with_sizes([width, kinds, 2, 3, own, own, context.COMMON], dim=1)

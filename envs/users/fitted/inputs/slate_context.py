@@ -57,7 +57,7 @@ class Slate:
     same: Tensor
 
 
-class Context(nn.Module):
+class SlateContext(nn.Module):
     """Adds to an item's scores what depends on its groups' past and on the slate around it.
 
     Every grouping of the item gives `2 + rank` coefficients a signal through one small network: of its group's

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recloop.agents.learners.logged.batches import LoggedSteps
+from recloop.agents.learners.logged.batches import LoggedBatches
 from recloop.agents.learners.returns import returns_after
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import WeightedReward
@@ -66,8 +66,8 @@ def world(tiny_world: World) -> World:
     return replace(tiny_world, sequences=log_of(), reward=reward, consumes_twice=True)
 
 
-def steps_of(world: World, gamma: float = 0.5, candidates: int = N) -> LoggedSteps:
-    return LoggedSteps(world, EncoderRetriever(world.state_encoder, candidates), gamma, "cpu")
+def steps_of(world: World, gamma: float = 0.5, candidates: int = N) -> LoggedBatches:
+    return LoggedBatches(world, EncoderRetriever(world.state_encoder, candidates), gamma, "cpu")
 
 
 def test_returns_against_a_plain_loop():

@@ -26,7 +26,7 @@ SMALL = NetworkConfig(hidden=16, slate_dim=4, layers=1, prior=0.3, state_gain=3.
 
 def collected(world: World, rounds: int, **changes: int | float) -> tuple[DoubleDQN, Training]:
     """A learner with `rounds` x 4 steps of 16 lanes in its replay, target unlike online."""
-    config = DoubleDQNConfig(lanes=16, network=SMALL, learning_starts=10**6, buffer_size=4_000, **changes)
+    config = DoubleDQNConfig(num_envs=16, network=SMALL, learning_starts=10**6, buffer_size=4_000, **changes)
     training = Training(DoubleDQN, world, FitOptions(seed=1), config)
     seen = training._observed()
     for _ in range(rounds):
@@ -156,7 +156,7 @@ def test_epsilon_falls_over_its_share_of_training(tiny_world: World) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", [DoubleDQN, SlateQ])
 def test_on_a_gpu_acting_keeping_and_learning_never_wait_for_the_device(kind: type[ItemValueLearner]) -> None:
-    config = kind.settings(lanes=16, network=SMALL, learning_starts=32, batch_size=32, buffer_size=4_000)
+    config = kind.config_class(num_envs=16, network=SMALL, learning_starts=32, batch_size=32, buffer_size=4_000)
     training = Training(kind, built_in_world(), FitOptions(device="cuda"), config)
     learner, core = training.learner, training.core
     for _ in range(4):

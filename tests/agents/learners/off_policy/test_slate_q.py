@@ -23,7 +23,7 @@ from recloop.agents.learners.off_policy.slate_q import SlateQ, SlateQConfig, Sla
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.slates import FORBIDDEN
-from recloop.agents.validation import Validation
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.users.contract import UserSimulator
@@ -40,7 +40,7 @@ def obvious(tiny_world: World) -> World:
 
 def collected(world: World, **changes: Any) -> SlateQ:
     """A learner with 12 steps of 16 lanes in its replay, all networks unlike each other."""
-    config = SlateQConfig(lanes=16, network=SMALL, learning_starts=10**6, buffer_size=4_000, **changes)
+    config = SlateQConfig(num_envs=16, network=SMALL, learning_starts=10**6, buffer_size=4_000, **changes)
     training = Training(SlateQ, world, FitOptions(seed=1), config)
     seen = training._observed()
     for _ in range(3):
@@ -207,7 +207,7 @@ def test_what_was_consumed_stands_in_for_the_chances(obvious: World) -> None:
 def test_the_users_choice_is_what_their_model_expects(obvious: World) -> None:
     """TwoTastes consume their half for certain; the policy keeps their model and shows that half from the start."""
     config = SlateQConfig(
-        lanes=16, network=SMALL, steps=640, learning_starts=64, batch_size=32, choice="users", validation_lanes=12
+        num_envs=16, network=SMALL, steps=640, learning_starts=64, batch_size=32, choice="users", validation_episodes=12
     )
     training = Training(SlateQ, obvious, FitOptions(), config)
     seen = training._observed()
@@ -219,7 +219,7 @@ def test_the_users_choice_is_what_their_model_expects(obvious: World) -> None:
     policy = learn(SlateQ, obvious, FitOptions(), config)
     assert policy.serving is not None
     restored = SlateQPolicy.restore(policy.serving, policy.config(), policy.tensors())
-    tried = Validation(obvious, 24, "cpu")
+    tried = PolicyValidation(obvious, 24, "cpu")
     assert tried.mean_return(restored) == tried.mean_return(policy) == 12.0
 
 

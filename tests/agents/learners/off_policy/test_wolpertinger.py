@@ -63,7 +63,7 @@ def test_td3_takes_the_smaller_critic_after_the_step(rig: Any) -> None:
 
 @pytest.mark.parametrize("kind", [DDPG, TD3])
 def test_td3s_actor_moves_at_every_other_gradient_step_and_ddpgs_at_each(rig: Any, kind: type[ProtoLearner]) -> None:
-    learner, moved = rig.filled(kind, kind.settings(**{**rig.small, "updates": 1})), []
+    learner, moved = rig.filled(kind, kind.config_class(**{**rig.small, "updates": 1})), []
     for _ in range(4):
         before = [p.detach().clone() for p in learner.networks.actor.parameters()]
         learner.update(0.0)

@@ -20,7 +20,7 @@ SMALL = NetworkConfig(hidden=16, slate_dim=4, layers=1)
 
 
 def training(world: World, **changes: object) -> Training:
-    config = PPOConfig(**{"lanes": 6, "validation_lanes": 4, "network": SMALL, "steps": 96, **changes})  # type: ignore[arg-type]
+    config = PPOConfig(**{"num_envs": 6, "validation_episodes": 4, "network": SMALL, "steps": 96, **changes})  # type: ignore[arg-type]
     return Training(PPO, world, FitOptions(seed=1), config)
 
 
@@ -110,10 +110,10 @@ def test_an_update_stops_early_where_the_policy_moved_too_far(tiny_world: World)
 
 
 def test_settings_equal_to_those_of_stable_baselines() -> None:
-    theirs = SlatePPOConfig(lanes=32, epochs=3)
+    theirs = SlatePPOConfig(num_envs=32, epochs=3)
     mine = PPOConfig.equal_to(theirs)
     shared = {f.name for f in fields(PPOConfig)} & {f.name for f in fields(SlatePPOConfig)}
-    assert {"lanes", "rollout", "batch_size", "epochs", "clip", "network", "learning_rate"} <= shared
+    assert {"num_envs", "rollout", "batch_size", "epochs", "clip", "network", "learning_rate"} <= shared
     assert all(getattr(mine, name) == getattr(theirs, name) for name in shared)
 
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_is_refused_in_one_line(tiny_world: World) -> None:
 
 
 def test_a2c_takes_one_step_of_the_size_that_its_schedule_says(tiny_world: World) -> None:
-    config = A2CConfig(lanes=6, validation_lanes=4, network=SMALL, steps=96)
+    config = A2CConfig(num_envs=6, validation_episodes=4, network=SMALL, steps=96)
     run = Training(A2C, tiny_world, FitOptions(seed=1), config)
     run._collect(run._observed())
     before = run.learner.networks.value.layers[2].bias.clone()
@@ -144,7 +144,7 @@ def test_without_a_compiler_training_goes_on_as_it_is(
     def broken(*arguments: object) -> object:
         raise RuntimeError("no compiler")
 
-    settings = config(lanes=6, validation_lanes=4, network=SMALL, steps=96)
+    settings = config(num_envs=6, validation_episodes=4, network=SMALL, steps=96)
     plain = learn(learner, tiny_world, FitOptions(seed=1), settings)
     monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
     with pytest.warns(RuntimeWarning, match=r"runs as it is \(RuntimeError: no compiler\)") as told:

@@ -14,8 +14,8 @@ from recloop.agents.learners.on_policy.reinforce import ReinforceConfig
 from recloop.agents.learners.top_k import Correction, top_k_factor
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
-from recloop.agents.registry import load_policy, make_policy, needs_training
-from recloop.agents.validation import Validation
+from recloop.agents.registry import facts_of, load_policy, make_policy
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.sequences import Sequences, Slates
@@ -180,7 +180,7 @@ QUICK = LoggedReinforceConfig(
 @pytest.mark.parametrize("propensity", ["logged", "estimated"])
 def test_it_learns_the_obvious_from_a_log_of_random_slates(logged: World, propensity: str):
     policy = train_logged(logged, FitOptions(seed=0), replace(QUICK, propensity=propensity))
-    tried = Validation(logged, 100, "cpu")
+    tried = PolicyValidation(logged, 100, "cpu")
     for other in ("random", "popularity"):
         assert tried.mean_return(make_policy(other, logged)) < 8
     assert tried.mean_return(policy) > 10.5
@@ -194,7 +194,7 @@ def test_trained_twice_from_a_log_gives_equal_weights_and_is_read_again(short_lo
     assert all(torch.equal(weights[name], value) for name, value in second.tensors().items())
     assert any(not torch.equal(weights[name], value) for name, value in other.tensors().items())
     first.save(tmp_path / "policy")
-    tried = Validation(short_log, 20, "cpu")
+    tried = PolicyValidation(short_log, 20, "cpu")
     assert tried.mean_return(load_policy(tmp_path / "policy")) == tried.mean_return(first)
 
 
@@ -218,7 +218,7 @@ def test_an_interrupted_training_from_a_log_goes_on_bit_for_bit(short_log: World
 
 
 def test_from_logs_it_is_registered_as_something_to_train(short_log: World):
-    assert needs_training("reinforce-logged")
+    assert facts_of("reinforce-logged").trains == "log"
     curve = []
     policy = make_policy("reinforce-logged", short_log, FitOptions(steps=1, log=lambda *point: curve.append(point)))
     assert policy.name == "reinforce-logged"

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-from recloop.agents.learners.on_policy.rollouts import RewardScale, Rollout
+from recloop.agents.learners.on_policy.rollouts import RewardScale, RolloutBuffer
 
 
 def test_steps_are_copied_to_their_places_and_the_first_follows_the_last() -> None:
-    rollout, step = Rollout(2), torch.tensor([1.0, 2.0])
+    rollout, step = RolloutBuffer(2), torch.tensor([1.0, 2.0])
     rollout.put({"reward": step})
     assert rollout.at_last
     step += 10  # the buffer holds a copy

@@ -1,0 +1,28 @@
+"""What is true of a policy before it is made: each class says it of itself, and nobody keeps a list."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+Trains = Literal["loop", "log", "no"]
+"""How a policy is trained: among simulated users, from the log, or not at all."""
+
+
+class PolicyFacts:
+    """What `Policy` and every class that trains one share; a class of your own says what differs from the defaults.
+
+    Attributes:
+        trains: `loop`: in the loop, so a budget is environment steps and penalties are charged; `log`: from the log, so
+            a budget is passes over it; `no`: making it takes no time and does not depend on the seed.
+        deterministic: neither its making nor its slates depend on a seed: what it earns is worked out once.
+        resumable: its training keeps checkpoints and goes on from them.
+        privileged: it is handed the users' true state instead of an observation; only for truth worlds, never a
+            competitor.
+        config_class: the frozen dataclass of its settings, whose docstring tells each under `Args:`; None without any.
+    """
+
+    trains: ClassVar[Trains] = "no"
+    deterministic: ClassVar[bool] = False
+    resumable: ClassVar[bool] = False
+    privileged: ClassVar[bool] = False
+    config_class: ClassVar[type[Any] | None] = None

@@ -1,0 +1,124 @@
+"""What was learned from one log, without the simulated users."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.instruction.encoder import InstructionEncoder
+from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.encoders.state.config import EncoderState
+from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.evidence.support.model import SupportModel
+from recloop.envs.interaction.observation import ObservationSpec
+from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.logs.schema import Signal
+from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.world.patterns import Patterns
+from recloop.envs.world.tables import Card, Catalogue, UserTable
+from recloop.envs.world.warm_states import warm_states
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldData:
+    """Everything learned from one log but its simulated users: what users and policies may read of a world.
+
+    Args:
+        name: what people call it.
+        signals: what an answer carries; the first is the binary consumption.
+        catalogue, users: the two tables.
+        sequences: every user's behaviour by row numbers; fits read the part they are allowed to.
+        state_encoder: shared by policies, training users and judges; holds the item vectors (N+1, d).
+        slate_size: K, items shown at once.
+        max_steps: time limit of an episode in slates.
+        consumes_twice: False where nobody consumes an item again; such items are masked.
+        reward: the default reward.
+        card: what to know before believing it.
+        knowledge: the graph, or None.
+        support: how far a step lies from anything logged; None where nobody measured it, as in a truth world.
+        instruction: what reads a user's words; None where none was built.
+        patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
+        sessions: most sessions of an episode; after the last one the user has left for good.
+        max_days: days away that an episode holds, None without limit: shorter gaps mean more sessions.
+    """
+
+    name: str
+    signals: tuple[Signal, ...]
+    catalogue: Catalogue
+    users: UserTable
+    sequences: Sequences
+    state_encoder: StateEncoder
+    slate_size: int
+    max_steps: int
+    consumes_twice: bool
+    reward: WeightedReward
+    card: Card
+    knowledge: KnowledgeGraph | None = None
+    support: SupportModel | None = None
+    patterns: Patterns | None = None
+    instruction: InstructionEncoder | None = None
+    sessions: int = 1
+    max_days: float | None = None
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """float32 (N+1, d); row N, the empty place, is zero."""
+        return self.state_encoder.item_vectors
+
+    @cached_property
+    def entity_rows(self) -> Ints:
+        """int64 (N,) each item's position among `knowledge.entities`; -1 without a graph or a link."""
+        if self.knowledge is None or not self.catalogue.entities:
+            return np.full(len(self.catalogue), -1, dtype=np.int64)
+        return self.knowledge.entity_rows(self.catalogue.entities)
+
+    def spec(self, slate_size: int | None = None, max_steps: int | None = None) -> ObservationSpec:
+        """Sizes of an observation in this world."""
+        slate_size = slate_size or self.slate_size
+        if not 1 <= slate_size <= len(self.catalogue):
+            raise RecloopError(
+                f"slate_size={slate_size} does not fit a catalogue of {len(self.catalogue)} items; "
+                f"choose 1 to {len(self.catalogue)}"
+            )
+        return ObservationSpec(
+            catalogue_size=len(self.catalogue),
+            state_dim=self.state_encoder.dim,
+            history_length=self.users.history.shape[1],
+            shown_length=self.users.shown.shape[1],
+            slate_size=slate_size,
+            profile_dim=self.users.profile.shape[1],
+            signals=self.signals,
+            max_steps=max_steps or self.max_steps,
+            instruction_dim=self.instruction.dim if self.instruction is not None else 0,
+        )
+
+    @cached_property
+    def warm_states(self) -> EncoderState:
+        """Where the state encoder is after each user's logged history, U lanes on the CPU; computed once."""
+        users = self.users
+        states = warm_states(self.state_encoder, users.profile, users.history, users.feedback, self.sequences)
+        return states.to(torch.device("cpu"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the tables and the encoder: two worlds with one fingerprint give equal observations."""
+        digest = hashlib.sha256()
+        for fact in (self.name, self.catalogue.ids, self.users.ids, [s.as_dict() for s in self.signals]):
+            digest.update(json.dumps(fact).encode())
+        tensors = {**self.users.tensors(), **self.state_encoder.state_dict()}
+        if self.instruction is not None:
+            tensors.update(instruction=self.instruction.table, instruction_head=self.instruction.weight)
+        for name in sorted(tensors):
+            digest.update(name.encode())
+            digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WorldData":
+        """A world is immutable, and Gymnasium copies the arguments of every environment it makes."""
+        return self
