@@ -7,7 +7,7 @@ policy = learn(PPO, world, FitOptions(steps=200_000, checkpoint=Path("checkpoint
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +19,6 @@ from tqdm import tqdm
 from recloop.agents.configs import AgentConfig
 from recloop.agents.learners.checkpoints import Checkpoint, flattened, load_checkpoint, rebuilt
 from recloop.agents.learners.contract import Learner, Step, Task
-from recloop.agents.learners.episodes import Episodes
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.serving import Serving
@@ -329,3 +328,40 @@ def _too_many_lanes(name: str, lanes: int, device: torch.device) -> PolicyError:
     return PolicyError(
         f"{name}: {lanes} lanes do not fit into the memory of {device}{room}; try {fits} lanes, or fewer candidates"
     )
+
+
+class Episodes:
+    """Sums of rewards and steps of the running episodes, and of those that ended since somebody last asked.
+
+    Args:
+        lanes: B.
+        device: of the lanes.
+    """
+
+    def __init__(self, lanes: int, device: torch.device) -> None:
+        self.running = torch.zeros(2, lanes, dtype=torch.float64, device=device)  # rewards and steps
+        self.ended = torch.zeros(3, dtype=torch.float64, device=device)  # rewards, steps, episodes
+
+    def add(self, reward: Tensor, done: Tensor) -> None:
+        """Count one step of every lane: reward and whether its episode ended, (B,)."""
+        self.running[0] += reward
+        self.running[1] += 1
+        over = self.running * done
+        self.ended[:2] += over.sum(1)
+        self.ended[2] += done.sum()
+        self.running -= over
+
+    def means(self) -> dict[str, Tensor]:
+        """Mean return and length by tag, NaN where no episode ended; starts counting anew."""
+        rewards, steps, count = self.ended.clone()
+        self.ended.zero_()
+        return {"rollout/ep_rew_mean": rewards / count, "rollout/ep_len_mean": steps / count}
+
+    def state(self) -> dict[str, Tensor]:
+        """See `restore`."""
+        return {"running": self.running, "ended": self.ended}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Undo `state`."""
+        self.running.copy_(state["running"])
+        self.ended.copy_(state["ended"])

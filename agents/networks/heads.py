@@ -4,14 +4,13 @@ An actor is `LoopFeatures` and one of the heads below; it alone is what a saved 
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.agents.networks.features import ANCHORS, ItemTables, LoopFeatures, NetworkConfig
-from recloop.agents.networks.products import gathered_products
 from recloop.agents.slates import FORBIDDEN
 from recloop.envs.interaction.observation import Observation
 
@@ -292,3 +291,25 @@ def _times(shown: Tensor, items: Tensor, empty: int) -> Tensor:
     ordered = shown.sort(1).values
     right = torch.searchsorted(ordered, items, right=True)
     return (right - torch.searchsorted(ordered, items)).to(torch.float32)
+
+
+def gathered_products(query: Tensor, table: Tensor, items: Tensor) -> Tensor:
+    """Inner products (B, C) of queries (B, d) with the rows `items` (B, C) of a frozen table (N+1, d).
+
+    Differentiable in the queries. The gathered rows (B, C, d) are not kept for the way back, where a weighted sum of
+    rows needs no copy of them.
+    """
+    products: Tensor = _Gathered.apply(query, table, items)  # type: ignore[no-untyped-call]
+    return products
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, table: Tensor, items: Tensor) -> Tensor:
+        ctx.save_for_backward(table, items)
+        return (query.unsqueeze(1) @ F.embedding(items, table).transpose(1, 2))[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        table, items = ctx.saved_tensors
+        return F.embedding_bag(items, table, per_sample_weights=gradient.contiguous(), mode="sum"), None, None

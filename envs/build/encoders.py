@@ -22,8 +22,7 @@ from recloop.encoders.state.encoder import StateEncoder
 from recloop.encoders.state.fitting import fit_state_encoder
 from recloop.encoders.text.encoder import Pooling, TextVectors
 from recloop.encoders.text.models import DEFAULT_MODEL
-from recloop.envs.build.graph_report import GraphReport, graph_report
-from recloop.envs.build.knowledge import SourceReport, with_knowledge_source
+from recloop.envs.build.knowledge import GraphReport, SourceReport, graph_report, with_knowledge_source
 from recloop.envs.build.stages import StageCache
 from recloop.envs.build.text import NumberType, TextModel, history_reader, item_text_vectors, reader_facts
 from recloop.envs.logs.schema import Columns, LoggedBehavior

@@ -109,7 +109,7 @@ class TasteUsers(UserSimulator):
     def promise(self, state: Any, items: Tensor) -> Tensor | None:
         """What looking at each item (B, C) is expected to do for later slates, up to a factor; None where nothing does.
 
-        For planners alone: `recloop.agents.baselines.lookahead`.
+        For planners alone: `recloop.agents.baselines.planner`.
         """
         return None
 

@@ -22,7 +22,9 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.world.patterns import Patterns
 from recloop.envs.world.tables import Card, Catalogue, UserTable
-from recloop.envs.world.warm_states import warm_states
+
+_PLACES = 100_000
+"""Items encoded at once: users times the longest history among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +124,38 @@ class WorldData:
     def __deepcopy__(self, memo: dict[int, Any]) -> "WorldData":
         """A world is immutable, and Gymnasium copies the arguments of every environment it makes."""
         return self
+
+
+@torch.no_grad()
+def warm_states(
+    encoder: StateEncoder, profile: Tensor, history: Tensor, feedback: Tensor, sequences: Sequences
+) -> EncoderState:
+    """The states of U users after their whole logged histories, of which an observation holds the newest items.
+
+    Args:
+        encoder: on any device.
+        profile: float32 (U, p).
+        history: int64 (U, H) the newest items of each.
+        feedback: float32 (U, H, S).
+        sequences: of the same users; read for those who consumed more than H.
+
+    Returns:
+        U lanes on the encoder's device.
+    """
+    device = encoder.item_vectors.device
+    lengths = np.full(len(history), history.shape[1])
+    if sequences.users == len(history):
+        lengths = np.maximum(lengths, sequences.lengths)
+    order = np.argsort(-lengths, kind="stable")
+    parts, first = [], 0
+    while first < len(order):
+        longest = int(lengths[order[first]])
+        users = order[first : first + max(1, _PLACES // max(longest, 1))]
+        first += len(users)
+        rows = torch.from_numpy(users)
+        items, signals = history[rows], feedback[rows]
+        if longest > history.shape[1]:
+            items, signals = sequences.last(users, longest)
+        parts.append(encoder.start(profile[rows].to(device), items.to(device), signals.to(device), keep=True))
+    back = torch.from_numpy(np.argsort(order, kind="stable")).to(device)
+    return EncoderState.concatenate(parts).rows(back) if parts else encoder.blank(profile.to(device))

@@ -18,8 +18,7 @@ from recloop.envs.evidence.fidelity import reports_on
 from recloop.envs.logs.schema import Signal
 from recloop.envs.world.user_context import newest_items, user_paths, user_row
 from recloop.envs.world.world import PARTS, World
-from recloop.experiments.report.patterns_tables import pattern_tables
-from recloop.experiments.report.tables import fit_rows, flat_figures, plain_figures, wide_console
+from recloop.experiments.report.tables import fit_rows, flat_figures, pattern_tables, plain_figures, wide_console
 from recloop.experiments.settings import at_least
 
 

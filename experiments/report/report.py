@@ -14,9 +14,8 @@ from recloop.experiments.comparison.claims import Claim, Level
 from recloop.experiments.comparison.evaluate import Rollout
 from recloop.experiments.comparison.intervals import SEEDS_FOR_INTERVAL, Interval
 from recloop.experiments.comparison.results import Comparison, Entry, Headline
-from recloop.experiments.report.fidelity_section import failure_notice, fidelity_section
 from recloop.experiments.report.pictures import differences_picture, picture, returns_picture, training_picture
-from recloop.experiments.report.segments_section import segments_section
+from recloop.experiments.report.sections import failure_notice, fidelity_section, segments_section
 from recloop.experiments.report.style import CSS
 from recloop.experiments.report.tables import (
     bracket_cells,

@@ -7,9 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from recloop.encoders.patterns import Portrait
 from recloop.envs.build.examination import GATES
 from recloop.envs.evidence.fidelity import failures
 from recloop.envs.evidence.fidelity.report import FIGURE as FIDELITY
+from recloop.envs.world.world import World
 from recloop.experiments.comparison.intervals import Interval
 from recloop.experiments.comparison.results import Comparison, Headline
 
@@ -19,6 +21,8 @@ FLAGGED = "(!) flagged: the log does not back this value; it may be far off, eit
 
 REPORTS = (FIDELITY, GATES)
 """Figures of a card that are whole reports: they are told in sentences and tables of their own."""
+Rows = tuple[str, list[str], list[list[str]]]
+"""Title, heads and rows of a table."""
 
 
 def print_comparison(comparison: Comparison, out: Path, console: Console | None = None) -> None:
@@ -143,3 +147,38 @@ def plain_figures(figures: Mapping[str, Any]) -> dict[str, str]:
     """The figures that `fit_rows` does not take, as text on one level, without reports."""
     shown = {row[0] for row in fit_rows(figures)[1]}
     return flat_figures({name: value for name, value in figures.items() if name not in (*shown, *REPORTS)})
+
+
+def pattern_tables(world: World) -> list[Table]:
+    """For the terminal; nothing where nobody looked for patterns."""
+    tables = []
+    for title, head, rows in pattern_rows(world):
+        table = Table(title=title, title_justify="left")
+        for place, name in enumerate(head):
+            table.add_column(name, justify="right" if place < 2 else "left")
+        for row in rows:
+            table.add_row(*row)
+        tables.append(table)
+    return tables
+
+
+def pattern_rows(world: World) -> list[Rows]:
+    """Number, size, most telling attributes and items of every segment and topic."""
+    patterns, found = world.patterns, []
+    if patterns is not None and patterns.segments is not None:
+        counts = patterns.segment.bincount(minlength=patterns.segments.dim).tolist()
+        drawn = (*patterns.segments.portraits, Portrait((patterns.segments.names[-1],)))
+        rows = [_row(place, f"{counts[place]:,}", portrait) for place, portrait in enumerate(drawn)]
+        title = f"segments of users; {patterns.silhouettes}"
+        found.append((title, ["segment", "users", "more than others", "most telling items"], rows))
+    if patterns is not None and patterns.topics is not None:
+        shares = patterns.mix.mean(0).tolist()
+        rows = [_row(place, f"{shares[place]:.0%}", p) for place, p in enumerate(patterns.topics.portraits)]
+        heads = ["topic", "share", "more than others", "most telling items"]
+        found.append(("topics of behaviour; share of the mean user", heads, rows))
+    return found
+
+
+def _row(place: int, size: str, portrait: Portrait) -> list[str]:
+    nothing = "" if portrait.attributes or portrait.items else portrait.name
+    return [str(place), size, ", ".join(portrait.attributes) or nothing, ", ".join(portrait.items)]

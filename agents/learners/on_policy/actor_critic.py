@@ -10,7 +10,6 @@ from recloop.agents.configs import AgentConfig
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.checkpoints import flattened, optimizer_state, restore_module, restore_optimizer, within
 from recloop.agents.learners.contract import ActionSample, Learner, Step, Task
-from recloop.agents.learners.on_policy.advantages import estimated_advantages
 from recloop.agents.learners.on_policy.rollouts import RewardScale, RolloutBuffer
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
 from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, ItemTables, NetworkConfig
@@ -225,3 +224,33 @@ class ActorCriticLearner(Learner):
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_grad_norm, foreach=True)
         self.optimizer.step()
+
+
+@torch.no_grad()
+def estimated_advantages(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    gamma: float,
+    trace: float,
+) -> Tensor:
+    """Generalised advantages (T, B), Schulman et al. 2016; `advantage + value` is what the value net learns.
+
+    Args:
+        reward: float32 (T, B).
+        value: float32 (T, B) of the observations acted on.
+        next_value: float32 (T, B) of what the same user's observation was after the step. Counts nothing where
+            the user left for good; where the time limit came first it is still owed.
+        terminated, truncated: bool (T, B).
+        gamma: discount in [0, 1].
+        trace: lambda in [0, 1]; 1 gives n-step returns that reach as far as the rollout does, 0 one-step ones.
+    """
+    surprise = reward + gamma * next_value * ~terminated - value  # (T, B)
+    decay = gamma * trace * ~(terminated | truncated)
+    advantage = torch.empty_like(surprise)
+    after = torch.zeros_like(surprise[0])
+    for step in range(len(surprise) - 1, -1, -1):
+        after = torch.addcmul(surprise[step], decay[step], after, out=advantage[step])
+    return advantage

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.envs.users.fitted.heads import Heads, ItemParts
-from recloop.envs.users.fitted.inputs.in_slate import Decide, InSlate
-from recloop.envs.users.fitted.inputs.slate_context import Reading, SlateContext
+from recloop.envs.users.fitted.inputs.slate_context import Decide, InSlate, Reading, SlateContext
 from recloop.envs.users.fitted.memory import Memory
 
 _PLACES = 64

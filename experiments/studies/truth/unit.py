@@ -1,7 +1,7 @@
 """One unit of the truth study: a truth writes a log, users are fitted on it, and policies are ranked by both."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,17 +15,22 @@ from recloop.encoders.base.errors import PolicyError, WorldError
 from recloop.encoders.state.batches import NextItemConfig
 from recloop.envs.build.encoders import EncoderConfig
 from recloop.envs.build.pipeline import BuildConfig, build_world
+from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, fidelity_of
+from recloop.envs.simulation.rollout import Pick
 from recloop.envs.truth import LOG_USERS, logging_policy, truth_log, truth_world
+from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted import FitConfig
 from recloop.envs.world.world import World
 from recloop.experiments.commands.agreement import FIXED_POLICIES, agreement_of
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.policy_values import PolicyValues, cold_world, gates_failed, value_policies
 from recloop.experiments.provenance import commit
-from recloop.experiments.studies.truth.fidelity import fidelity_measures
 
 _FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
 """Shares of the users: whom policies are valued on, the rest, start cold, so that few are enough."""
+CALIBRATION = "calibration_"
+WORST = ("two_sample_auc", "session_length_ks")
+"""Lines of which the largest over simulators and loops counts."""
 
 
 @dataclass(frozen=True)
@@ -171,3 +176,38 @@ class _UnitClock:
         now = time.process_time()
         self.laps[name] = round(now - self._last, 2)
         self._last = now
+
+
+def fidelity_measures(
+    fitted: World, truth: UserSimulator, pick: Pick, *, users: int = 400, seed: int = 0
+) -> dict[str, float | None]:
+    """Measures by name: the worse of training users and judges, on users that nothing was fitted on.
+
+    `calibration_SIGNAL` relative to its base rate; `likelihood_gain`, what the consumption's log-likelihood gains over
+    the base rate, as a share of what the truth itself gains on the same answers (None where the truth gains nothing);
+    `two_sample_auc` and `session_length_ks`, the larger of open and closed loop.
+
+    Args:
+        fitted: with users fitted on the log that `truth` wrote.
+        truth: the users who wrote it.
+        pick: the policy that it was written under.
+        users: most users measured on.
+        seed: of all draws.
+    """
+    config = FidelityConfig(users=users, seed=seed)
+    names = [name for name in fitted.simulators if name == "train" or name.startswith("judge")]
+    reports = [fidelity_of(fitted, name, pick=pick, config=config) for name in names]
+    reference = fidelity_of(fitted, truth, config=config)
+    found: dict[str, float | None] = {}
+    calibrations = dict.fromkeys(x.name for r in reports for x in r.lines if x.name.startswith(CALIBRATION))
+    for name in (*calibrations, *WORST):
+        found[name] = max(_values(reports, name), default=None)
+    line = f"likelihood_gain_{fitted.signals[0].name}"
+    most = _values([reference], line)
+    gains = _values(reports, line)
+    found["likelihood_gain"] = min(gains) / most[0] if gains and most and most[0] > 0 else None
+    return found
+
+
+def _values(reports: Sequence[FidelityReport], name: str) -> list[float]:
+    return [line.value for report in reports for line in report.lines if line.name == name]

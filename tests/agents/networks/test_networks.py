@@ -6,8 +6,7 @@ from torch import Tensor
 
 from recloop.agents.networks import heads as networks
 from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkConfig, SlateMeans
-from recloop.agents.networks.heads import admissible, make_actor
-from recloop.agents.networks.products import gathered_products
+from recloop.agents.networks.heads import admissible, gathered_products, make_actor
 from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation

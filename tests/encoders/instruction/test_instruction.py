@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.instruction.encoder import LONGEST, InstructionEncoder, InstructionWarning
+from recloop.encoders.instruction.encoder import LONGEST, InstructionEncoder, InstructionWarning, other_language
 from recloop.encoders.instruction.facts import ItemFacts, consumed_together, item_facts
 from recloop.encoders.instruction.fit import InstructionConfig, fit_instruction_encoder
-from recloop.encoders.instruction.language import other_language
 from recloop.encoders.instruction.pairs import draw_instructions
 from recloop.encoders.instruction.phrases import PLAIN, TRAINING
 from recloop.encoders.knowledge.graph import KnowledgeGraph

@@ -9,9 +9,8 @@ import pytest
 
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.encoders.knowledge.linking import Links, link_items, years_of
+from recloop.encoders.knowledge.linking import Links, link_items, title_key, years_of
 from recloop.encoders.knowledge.sources import read_triples
-from recloop.encoders.knowledge.title_keys import title_key
 
 SAME = [
     ("Usual Suspects, The (1995)", "film:The Usual Suspects (1995)"),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from recloop.envs.logs.readers.interactions import DAY, TimesEvidence, decide_times, measure_times
 from recloop.envs.logs.schema import Times
-from recloop.envs.logs.times import DAY, TimesEvidence, decide_times, measure_times
 
 
 def test_ties_and_days_by_hand() -> None:

@@ -13,8 +13,7 @@ from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.fit import FAMILIES
 from recloop.envs.users.fitted.heads import start_heads
 from recloop.envs.users.fitted.inputs.groups import Groups, group_sizes
-from recloop.envs.users.fitted.inputs.in_slate import InSlate
-from recloop.envs.users.fitted.inputs.slate_context import Reading, SlateContext
+from recloop.envs.users.fitted.inputs.slate_context import InSlate, Reading, SlateContext
 from recloop.envs.users.fitted.layers import gru_cell, moved, start_weights
 from recloop.envs.users.fitted.memory import Sizes
 from tests.envs.users.conftest import DIM, ITEMS, Case, consumption_log, past_at_arrival, slate_log, world_of

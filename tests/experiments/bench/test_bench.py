@@ -11,10 +11,9 @@ from recloop.encoders.base.errors import DeviceError, RecloopError
 from recloop.envs.simulation.core import Core
 from recloop.envs.world.world import World
 from recloop.experiments.bench import timing as bench_timing
-from recloop.experiments.bench.bench import BenchCommand, main
+from recloop.experiments.bench.bench import BenchCommand, growth_picture, main
 from recloop.experiments.bench.bounds import Cost, Machine, cost, numpy_loop, tensor_bytes
 from recloop.experiments.bench.env import BenchEnvConfig, _plan, bench_env
-from recloop.experiments.bench.pictures import growth_picture
 from recloop.experiments.bench.steps import StepSubject, paced
 from recloop.experiments.bench.text import BenchTextConfig
 from recloop.experiments.bench.timing import COLUMNS, Pace, Paced, Row, against, keep

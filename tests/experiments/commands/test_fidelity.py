@@ -12,7 +12,7 @@ from recloop.envs.evidence.fidelity.faults import second_sigmoid
 from recloop.envs.world.world import World
 from recloop.experiments.commands.fidelity import FidelityCommand, main
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
-from recloop.experiments.report.fidelity_section import failure_notice, fidelity_section
+from recloop.experiments.report.sections import failure_notice, fidelity_section
 from recloop.experiments.report.tables import fit_rows, plain_figures
 
 PNG = b"\x89PNG"

@@ -17,7 +17,7 @@ from recloop.experiments.commands.inspect import print_world
 from recloop.experiments.comparison.intervals import holm, t_interval
 from recloop.experiments.comparison.results import Comparison
 from recloop.experiments.comparison.segments import segment_lines, segment_table
-from recloop.experiments.report.segments_section import segments_section
+from recloop.experiments.report.sections import segments_section
 
 
 @pytest.fixture(scope="module")

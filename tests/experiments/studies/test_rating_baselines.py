@@ -16,16 +16,20 @@ from recloop.experiments.studies.ratings.matrix_factorisation import (
     fit_choice_factors,
     fit_rating_factors,
 )
-from recloop.experiments.studies.ratings.measures import (
+from recloop.experiments.studies.ratings.parts import coat_parts, parts_in_time
+from recloop.experiments.studies.ratings.study import (
+    COLUMNS,
+    Line,
+    RatingsConfig,
     effective_sample_size,
+    main,
     propensity_weights,
     rmse,
     rmse_difference,
     squared_errors,
     user_aucs,
+    write_rows,
 )
-from recloop.experiments.studies.ratings.parts import coat_parts, parts_in_time
-from recloop.experiments.studies.ratings.study import COLUMNS, Line, RatingsConfig, main, write_rows
 
 
 def test_squared_errors_are_summed_by_user() -> None:

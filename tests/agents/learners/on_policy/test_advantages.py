@@ -2,7 +2,7 @@
 
 import torch
 
-from recloop.agents.learners.on_policy.advantages import estimated_advantages
+from recloop.agents.learners.on_policy.actor_critic import estimated_advantages
 
 
 def plain(reward, value, next_value, terminated, truncated, gamma, trace):  # type: ignore[no-untyped-def]

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from recloop.encoders.items.cold_start import RIDGES, fit_ridge, popularity_of_unseen
+from recloop.encoders.state.next_item import RIDGES, fit_ridge, popularity_of_unseen
 
 
 def _planted(noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
