@@ -1,6 +1,7 @@
 # make demo   installs recloop into .venv and runs the built-in ground-truth world
 # make test   installs recloop into .venv and runs the tests
 # make check  lint, format and types
+# make docs   the pages, into docs/_build/html
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check docs clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/recloop demo
@@ -29,6 +30,9 @@ check: $(VENV)/installed
 	cp -r experiments/studies experiments/bench build/types/recloop/experiments/
 	$(RUN) mypy -p recloop
 
+docs: $(VENV)/installed
+	$(RUN) sphinx -W -q -b html docs docs/_build/html
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recloop needs Python 3.11 or newer, %s is %s; run make PYTHON=/path/to/python3.11" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv $(VENV)
@@ -37,4 +41,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build *.egg-info

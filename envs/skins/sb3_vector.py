@@ -33,7 +33,7 @@ class SB3VecEnv(VecEnv):
 
     Args:
         world: a `World`, its folder, or None for the built-in truth world.
-        lanes: B.
+        num_envs: B, parallel users.
         seed: of the first `reset()`; later ones go on to the next episodes unless `seed(...)` was called.
         action_mode: default `proto`.
         observation: `state` for the flat Box (default), `dict`, or a tuple of keys for a Dict.
@@ -44,7 +44,7 @@ class SB3VecEnv(VecEnv):
     def __init__(
         self,
         world: World | Path | str | None = None,
-        lanes: int = 1,
+        num_envs: int = 1,
         *,
         seed: int = 0,
         render_mode: str | None = None,
@@ -53,12 +53,12 @@ class SB3VecEnv(VecEnv):
         self.render_mode = checked_render_mode(render_mode)
         options.setdefault("action_mode", "proto")
         options.setdefault("observation", "state")
-        self.driver = make_driver(world, lanes, seed=seed, watched=render_mode is not None, **options)
+        self.driver = make_driver(world, num_envs, seed=seed, watched=render_mode is not None, **options)
         self._seed: int | None = seed
         self._lane_options: dict[str, Any] = {}
         self._actions: npt.NDArray[Any] | None = None
         self._started = perf_counter()
-        super().__init__(lanes, self.driver.observation_space, self.driver.action_space)
+        super().__init__(num_envs, self.driver.observation_space, self.driver.action_space)
 
     def reset(self) -> Any:
         """Start an episode in every lane: observations (B, ...)."""

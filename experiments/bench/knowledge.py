@@ -1,7 +1,7 @@
 """How long a knowledge graph of 300,000 triples takes: to import, to store, to be asked hops, and for paths.
 
-    python experiments/bench/knowledge.py
-    python experiments/bench/knowledge.py --triples 30000 --questions 20 --buffer-mib 64
+    python -m recloop.experiments.bench.knowledge
+    python -m recloop.experiments.bench.knowledge --triples 30000 --questions 20 --buffer-mib 64
 
 The graph is made up: films with directors, actors, genres, countries and years, a few of each in most films' reach, so
 that two hops from a film pass through genres of thousands. Questions start at films drawn at random; warm-up is

@@ -46,7 +46,7 @@ def main(config: UsersConfig) -> None:
         console.print(f"\nNo installed package offers any (entry points in {ENTRY_POINTS}).", highlight=False)
     console.print(
         "\nYour own: --users my_module:MyUsers wherever a command takes users; start from "
-        "experiments/template_users.py, then recloop check-users my_module:MyUsers",
+        "examples/own_users.py, then recloop check-users my_module:MyUsers",
         highlight=False,
         soft_wrap=True,
     )

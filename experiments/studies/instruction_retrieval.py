@@ -1,7 +1,7 @@
 """Do instructions about held-out films retrieve what is meant? The fitted head beside the language model's cosine.
 
-python experiments/studies/instruction_retrieval.py --log ../shared/data/ml-100k
-python experiments/studies/instruction_retrieval.py --log ../shared/data/ml-1m
+python -m recloop.experiments.studies.instruction_retrieval --log ../shared/data/ml-100k
+python -m recloop.experiments.studies.instruction_retrieval --log ../shared/data/ml-1m
 
 A fifth of the items is held out: no instruction in training is about them, and they stand in no softmax. The 200
 instructions are each made from a held-out item, in frames, phrases and synonyms that training never used

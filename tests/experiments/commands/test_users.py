@@ -1,4 +1,4 @@
-"""Plugging in: what is there is listed, and the template passes its check and trains PPO."""
+"""Plugging in: what is there is listed."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,20 +6,19 @@ from types import SimpleNamespace
 import pytest
 
 from recloop.envs.users import registry
-from recloop.envs.users.checks import check_users
-from recloop.envs.world.world import World
+from recloop.envs.users.per_user import PerUserSimulator
 from recloop.experiments.cli import main
-from recloop.experiments.template_users import MoodyUsers, TemplateConfig
-from recloop.experiments.template_users import main as run_template
 
-TEMPLATE = "recloop.experiments.template_users:MoodyUsers"
+
+class MoodyUsers(PerUserSimulator):
+    """Stands for what an installed package offers."""
 
 
 def test_everything_there_is_listed(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered = [
-        _point("moody", TEMPLATE, MoodyUsers),
+        _point("moody", "own_users:MoodyUsers", MoodyUsers),
         _point("torn", "gone:Users", ImportError("No module named 'gone'")),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: offered)
@@ -34,16 +33,6 @@ def test_everything_there_is_listed(
 def test_without_entry_points_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     main(["users"])
     assert "No installed package offers any (entry points in recloop.users)" in capsys.readouterr().out
-
-
-def test_the_template_keeps_the_contract(truth: World) -> None:
-    check_users(MoodyUsers(), truth)
-
-
-@pytest.mark.slow
-def test_the_template_trains_ppo() -> None:
-    values = run_template(TemplateConfig())
-    assert values["ppo"] > 1.2 * values["random"]
 
 
 def _point(name: str, path: str, found: object) -> SimpleNamespace:
