@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from recloop.encoders.base.errors import EncoderError, RecloopError
+from recloop.encoders.base.errors import RecloopError
 
 
 @contextmanager
@@ -66,17 +66,6 @@ def read_json(path: Path) -> Any:
         raise RecloopError(f"{path} is missing; the folder is incomplete, make it anew") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecloopError(f"{path} is not valid JSON ({error}); make the folder anew") from None
-
-
-def read_format(path: Path, version: int) -> Any:
-    """Read a JSON file that says `"format": version`; `EncoderError` for another version."""
-    facts = read_json(path)
-    if facts.get("format") != version:
-        raise EncoderError(
-            f"{path} has format {facts.get('format')}; this version reads {version}, "
-            "build the folder anew or update recloop"
-        )
-    return facts
 
 
 def json_like(facts: Any) -> Any:

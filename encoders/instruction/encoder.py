@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError, unknown_name
-from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.text.encoder import HashedText, TextEncoder, TextVectors
 
-FORMAT = 1
 LONGEST = 100
 """Words of an instruction that are read; the rest is cut off and counted."""
 _LOADERS: Mapping[str, Any] = {"TextEncoder": TextEncoder, "HashedText": HashedText}
@@ -50,7 +49,7 @@ class InstructionWarning(UserWarning):
     """An instruction was answered, but perhaps not understood."""
 
 
-class InstructionEncoder:
+class InstructionEncoder(Artifact):
     """Free text as a vector u = phi^T h + b, near (by inner product) the content vectors of the items meant.
 
     h (t,) is the frozen language model's vector of the text; phi (t, d) and b (d,) are a head trained alone, and
@@ -74,6 +73,8 @@ class InstructionEncoder:
     Raises:
         EncoderError: where tensors do not fit each other or hold NaN.
     """
+
+    artifact_file = "instruction"
 
     def __init__(
         self,
@@ -138,42 +139,33 @@ class InstructionEncoder:
         """The same from what `encode` gave, (B, d), on its device."""
         return vectors @ self.table[:-1].to(vectors.device).T
 
-    def save(self, folder: Path | str) -> None:
-        """Write head and table, and how the language model is found; the folder is replaced whole.
-
-        Raises:
-            EncoderError: where the language model is not there, or of a class that cannot be read back.
-        """
+    def stored_facts(self) -> dict[str, Any]:
+        """How the language model is found; `EncoderError` where it is not there, or cannot be read back."""
         kind = type(self.text).__name__
         if isinstance(self.text, _Absent):
             raise EncoderError(f"instructions cannot be saved: {self.text.error}")
         if not isinstance(self.text, TextEncoder | HashedText):
             raise EncoderError(f"text vectors of class {kind} cannot be saved; use {' or '.join(_LOADERS)}")
-        with replacing_folder(Path(folder)) as part:
-            self.text.save(part)
-            tensors = {"weight": self.weight, "bias": self.bias, "table": self.table}
-            write_tensors(part / "instruction.safetensors", tensors)
-            write_json(part / "instruction.json", {"format": FORMAT, "text": kind, "facts": self.facts})
+        return {"text": kind, "facts": self.facts}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Head and table."""
+        return {"weight": self.weight, "bias": self.bias, "table": self.table}
+
+    def write(self, folder: Path) -> None:
+        """Write the settings of the language model beside."""
+        super().write(folder)
+        self.text.save(folder)  # type: ignore[attr-defined]
 
     @classmethod
-    def load(cls, folder: Path | str) -> InstructionEncoder:
-        """Read what `save` wrote, onto the CPU.
-
-        Where the language model is not there the encoder still loads, and `encode` says so.
-
-        Raises:
-            EncoderError: for another format, or tensors that do not fit.
-        """
-        folder = Path(folder)
-        facts = read_format(folder / "instruction.json", FORMAT)
-        tensors = read_tensors(folder / "instruction.safetensors")
+    def restored(
+        cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any
+    ) -> InstructionEncoder:
+        """Where the language model is not there the encoder still loads, and `encode` says so."""
         if facts["text"] not in _LOADERS:
             raise EncoderError(
                 f"{folder / 'instruction.json'}: {unknown_name('text encoder', facts['text'], _LOADERS)}"
             )
-        missing = {"weight", "bias", "table"} - tensors.keys()
-        if missing:
-            raise EncoderError(f"{folder / 'instruction.safetensors'} lacks {', '.join(sorted(missing))}; fit it anew")
         text: TextVectors
         try:
             text = _LOADERS[facts["text"]].load(folder)

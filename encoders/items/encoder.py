@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recloop.encoders.base.artifact import Artifact, fitted_module
 from recloop.encoders.base.errors import EncoderError, unknown_name
-from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.items.fusion import FUSIONS
-
-FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class ItemKnowledge:
         return self.tables[:-1].flatten(1)
 
 
-class ItemEncoder(nn.Module):
+class ItemEncoder(nn.Module, Artifact):
     """N items as vectors of length 1, from any number of sources: text, neighbours in the graph, images, sound.
 
     Fitted jointly with the user's state (`fit_state_encoder`), then frozen into a table. Every source is centred and
@@ -56,6 +55,9 @@ class ItemEncoder(nn.Module):
     Raises:
         EncoderError: where rows do not fit the catalogue or hold NaN, or a name is unknown or unfit.
     """
+
+    artifact_file = "items"
+    artifact_format = 2
 
     def __init__(
         self,
@@ -109,30 +111,21 @@ class ItemEncoder(nn.Module):
         """All item vectors and the zero row of an empty place, (N+1, d)."""
         return torch.cat([self(), self.weight.new_zeros(1, self.dim)])
 
-    def save(self, folder: Path | str) -> None:
-        """Write `items.json` and `items.safetensors`; the folder is replaced whole."""
-        facts = {"format": FORMAT, "catalogue_size": self.catalogue_size, "dim": self.dim}
-        with replacing_folder(Path(folder)) as part:
-            write_tensors(part / "items.safetensors", self.state_dict())
-            write_json(part / "items.json", {**facts, "sources": list(self.sources), "fusion": self.fusion})
+    def stored_facts(self) -> dict[str, Any]:
+        """Sizes and sources."""
+        facts = {"catalogue_size": self.catalogue_size, "dim": self.dim}
+        return {**facts, "sources": list(self.sources), "fusion": self.fusion}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The weights and the sources' rows."""
+        return self.state_dict()
 
     @classmethod
-    def load(cls, folder: Path | str) -> ItemEncoder:
-        """Read what `save` wrote, onto the CPU.
-
-        Raises:
-            EncoderError: for another format, or tensors that do not fit.
-        """
-        folder = Path(folder)
-        facts = read_format(folder / "items.json", FORMAT)
-        tensors = read_tensors(folder / "items.safetensors")
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> ItemEncoder:
+        """See `Artifact`."""
         sources = {name: tensors[f"{name}_rows"] for name in facts["sources"] if f"{name}_rows" in tensors}
         encoder = cls(facts["catalogue_size"], facts["dim"], sources, fusion=facts["fusion"])
-        try:
-            encoder.load_state_dict(tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise EncoderError(f"{folder / 'items.safetensors'} does not fit: {reason}") from None
+        fitted_module(encoder, tensors)
         return encoder
 
 

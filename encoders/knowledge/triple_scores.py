@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError, unknown_name
-from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 
-FORMAT = 1
 Model = Literal["transe", "distmult", "complex", "rotate"]
 HALVED: tuple[Model, ...] = ("complex", "rotate")
 """Models whose entities are complex numbers: the first half of a row is real, the second imaginary."""
 
 
-class Embeddings:
+class Embeddings(Artifact):
     """Entities and relations of a knowledge graph as vectors that score triples.
 
     | kind | score of (h, r, t) | paper |
@@ -42,6 +41,8 @@ class Embeddings:
     Raises:
         EncoderError: for an unknown kind, shapes that do not fit it, or numbers that are not finite.
     """
+
+    artifact_file = "embeddings"
 
     def __init__(self, kind: Model, entities: Tensor, relations: Tensor) -> None:
         if kind not in get_args(Model):
@@ -84,20 +85,17 @@ class Embeddings:
         """The same on another device."""
         return Embeddings(self.kind, self.entities.to(device), self.relations.to(device))
 
-    def save(self, folder: Path | str) -> None:
-        """Write `embeddings.json` and `embeddings.safetensors`; the folder is replaced whole."""
-        with replacing_folder(Path(folder)) as part:
-            write_tensors(part / "embeddings.safetensors", {"entities": self.entities, "relations": self.relations})
-            write_json(part / "embeddings.json", {"format": FORMAT, "kind": self.kind})
+    def stored_facts(self) -> dict[str, Any]:
+        """The kind of model."""
+        return {"kind": self.kind}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Both tables."""
+        return {"entities": self.entities, "relations": self.relations}
 
     @classmethod
-    def load(cls, folder: Path | str) -> Embeddings:
-        """Read what `save` wrote, onto the CPU; `EncoderError` for another format or tensors that do not fit."""
-        folder = Path(folder)
-        facts = read_format(folder / "embeddings.json", FORMAT)
-        tensors = read_tensors(folder / "embeddings.safetensors")
-        if {"entities", "relations"} - tensors.keys():
-            raise EncoderError(f"{folder / 'embeddings.safetensors'} lacks entities or relations; fit them anew")
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Embeddings:
+        """See `Artifact`."""
         return cls(facts["kind"], tensors["entities"], tensors["relations"])
 
     @property

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.patterns.portraits import Portrait
 
-FORMAT = 1
 TRIED = range(2, 11)
 """Numbers of segments that the silhouette chooses from."""
 NO_HISTORY = "no history"
@@ -25,7 +24,7 @@ _STARTS = 4
 """K-means runs from so many starting points, and the best is kept."""
 
 
-class UserSegments:
+class UserSegments(Artifact):
     """K segments of users by the direction in which their behaviour differs from the average, and one for the rest.
 
     Vectors are centred on the fitted users' mean and scaled to length 1 before K-means (scikit-learn's, Lloyd 1982
@@ -47,6 +46,8 @@ class UserSegments:
     Attributes:
         dim: K + 1.
     """
+
+    artifact_file = "segments"
 
     def __init__(
         self,
@@ -148,26 +149,21 @@ class UserSegments:
         """The segment of each user as float32 (B, K+1) with one 1 a row."""
         return F.one_hot(self.assign(vectors), self.dim).float()
 
-    def save(self, folder: Path | str) -> None:
-        """Write `segments.json` and `segments.safetensors`; the folder is replaced whole."""
-        facts = {
-            "format": FORMAT,
-            "silhouettes": {str(number): value for number, value in self.silhouettes.items()},
-            "portraits": [portrait.as_dict() for portrait in self.portraits],
-        }
-        with replacing_folder(Path(folder)) as part:
-            write_tensors(part / "segments.safetensors", {"origin": self.origin, "centres": self.centres})
-            write_json(part / "segments.json", facts)
+    def stored_facts(self) -> dict[str, Any]:
+        """How their number was chosen, and their portraits."""
+        silhouettes = {str(number): value for number, value in self.silhouettes.items()}
+        return {"silhouettes": silhouettes, "portraits": [portrait.as_dict() for portrait in self.portraits]}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Where they lie."""
+        return {"origin": self.origin, "centres": self.centres}
 
     @classmethod
-    def load(cls, folder: Path | str) -> UserSegments:
-        """Read what `save` wrote; `EncoderError` for another format."""
-        facts = read_format(Path(folder) / "segments.json", FORMAT)
-        tensors = read_tensors(Path(folder) / "segments.safetensors")
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> UserSegments:
+        """See `Artifact`."""
         silhouettes = {number: facts["silhouettes"][str(number)] for number in sorted(map(int, facts["silhouettes"]))}
-        return cls(
-            tensors["origin"], tensors["centres"], silhouettes, [Portrait.of(each) for each in facts["portraits"]]
-        )
+        drawn = [Portrait.of(each) for each in facts["portraits"]]
+        return cls(tensors["origin"], tensors["centres"], silhouettes, drawn)
 
 
 def _checked(vectors: Tensor, width: int | None) -> Tensor:

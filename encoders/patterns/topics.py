@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,10 @@ from scipy.sparse import csr_array
 from scipy.special import psi
 from torch import Tensor
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.patterns.portraits import Portrait
 
-FORMAT = 1
 Floats = npt.NDArray[np.float64]
 Counts: TypeAlias = csr_array | Floats
 
@@ -30,7 +29,7 @@ _CHUNK = 256
 """Users that are worked on at once."""
 
 
-class BehaviorTopics:
+class BehaviorTopics(Artifact):
     """T topics over V terms; a user is a mix of them.
 
     LDA (Blei, Ng and Jordan 2003) fitted by scikit-learn's batch variational Bayes (Hoffman et al. 2010), with a
@@ -51,6 +50,8 @@ class BehaviorTopics:
     Attributes:
         dim: T.
     """
+
+    artifact_file = "topics"
 
     def __init__(
         self, vocabulary: Sequence[str], components: Floats, prior: float, portraits: Sequence[Portrait] = ()
@@ -149,22 +150,19 @@ class BehaviorTopics:
                 break
         return np.asarray(weights / weights.sum(1, keepdims=True), dtype=np.float64)
 
-    def save(self, folder: Path | str) -> None:
-        """Write `topics.json` and `topics.safetensors`; the folder is replaced whole."""
-        facts = {
-            "format": FORMAT,
-            "vocabulary": self.vocabulary,
-            "prior": self.prior,
-            "portraits": [portrait.as_dict() for portrait in self.portraits],
-        }
-        with replacing_folder(Path(folder)) as part:
-            write_tensors(part / "topics.safetensors", {"components": torch.from_numpy(self.components)})
-            write_json(part / "topics.json", facts)
+    def stored_facts(self) -> dict[str, Any]:
+        """Terms, prior and portraits."""
+        drawn = [portrait.as_dict() for portrait in self.portraits]
+        return {"vocabulary": self.vocabulary, "prior": self.prior, "portraits": drawn}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """How topics use terms."""
+        return {"components": torch.from_numpy(self.components)}
 
     @classmethod
-    def load(cls, folder: Path | str) -> BehaviorTopics:
-        """Read what `save` wrote; `EncoderError` for another format."""
-        facts = read_format(Path(folder) / "topics.json", FORMAT)
-        components = read_tensors(Path(folder) / "topics.safetensors")["components"].numpy()
+    def restored(
+        cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any
+    ) -> BehaviorTopics:
+        """See `Artifact`."""
         drawn = [Portrait.of(each) for each in facts["portraits"]]
-        return cls(facts["vocabulary"], components, facts["prior"], drawn)
+        return cls(facts["vocabulary"], tensors["components"].numpy(), facts["prior"], drawn)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+from recloop.encoders.base.storage import read_json
 from recloop.encoders.text.cache import Key, text_key
 from recloop.encoders.text.encoder import HashedText, TextEncoder, TextVectors
 from recloop.encoders.text.history import HistoryTemplate
@@ -97,7 +98,7 @@ class BehaviorEncoder(Protocol):
         return vectors, torch.from_numpy(newest)
 
 
-class ItemBehavior(BehaviorEncoder):
+class ItemBehavior(Artifact, BehaviorEncoder):
     """The cheap form: vectors of items, computed once, pooled over the newest of a history.
 
     What an item's vector does not know (a zero row: an item without text) takes no part in the mean. Feedback is not
@@ -112,6 +113,8 @@ class ItemBehavior(BehaviorEncoder):
     Raises:
         EncoderError: for a table with NaN, or settings outside their limits.
     """
+
+    artifact_file = "behavior"
 
     refresh = 0
 
@@ -141,21 +144,22 @@ class ItemBehavior(BehaviorEncoder):
         total = torch.einsum("bh,bhw->bw", weight, self.table[history])
         return total / weight.sum(1, keepdim=True).clamp_min(1e-9)
 
-    def save(self, folder: Path | str) -> None:
-        """Write `behavior.json` and `behavior.safetensors`; the folder is replaced whole."""
-        facts = {"kind": "items", "pooling": self.pooling, "window": self.window, "decay": self.decay}
-        with replacing_folder(Path(folder)) as part:
-            write_tensors(part / "behavior.safetensors", {"table": self.table[:-1]})
-            write_json(part / "behavior.json", facts)
+    def stored_facts(self) -> dict[str, Any]:
+        """The settings."""
+        return {"kind": "items", "pooling": self.pooling, "window": self.window, "decay": self.decay}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The items' vectors."""
+        return {"table": self.table[:-1]}
 
     @classmethod
-    def load(cls, folder: Path | str) -> ItemBehavior:
-        """Read what `save` wrote, onto the CPU."""
-        facts = _facts(Path(folder), "items")
-        return cls(read_tensors(Path(folder) / "behavior.safetensors")["table"], **facts)
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> ItemBehavior:
+        """See `Artifact`."""
+        settings = _checked_kind(facts, "items", folder)
+        return cls(tensors["table"], **settings)
 
 
-class TextBehavior(BehaviorEncoder):
+class TextBehavior(Artifact, BehaviorEncoder):
     """V = LM(X): the whole history as one text through a language model.
 
     Made at the start of a session and every `refresh` steps. Equal histories are encoded once a batch, and the newest
@@ -176,6 +180,8 @@ class TextBehavior(BehaviorEncoder):
         EncoderError: for a model that would cut the newest, or settings outside their limits.
         LogError: for a template with a field that is no signal.
     """
+
+    artifact_file = "behavior"
 
     def __init__(
         self,
@@ -227,33 +233,25 @@ class TextBehavior(BehaviorEncoder):
             self._recent.popitem(last=False)
         return vectors.to(history.device)
 
-    def save(self, folder: Path | str) -> None:
-        """Write `behavior.json` and the text encoder's `text.json`; the folder is replaced whole."""
+    def stored_facts(self) -> dict[str, Any]:
+        """The settings, and which kind of text encoder reads; `EncoderError` for one that cannot be read back."""
         if not isinstance(self.text, TextEncoder | HashedText):
             raise EncoderError(f"behaviour read by {type(self.text).__name__} cannot be saved; take a TextEncoder")
-        facts = {
-            "kind": "text",
-            "text": "hashed" if isinstance(self.text, HashedText) else "model",
-            "titles": self.titles,
-            "signals": self.signals,
-            "template": asdict(self.template),
-            "window": self.window,
-            "refresh": self.refresh,
-        }
-        with replacing_folder(Path(folder)) as part:
-            self.text.save(part)
-            write_json(part / "behavior.json", facts)
+        text = "hashed" if isinstance(self.text, HashedText) else "model"
+        settings = {"titles": self.titles, "signals": self.signals, "window": self.window, "refresh": self.refresh}
+        return {"kind": "text", "text": text, "template": asdict(self.template), **settings}
+
+    def write(self, folder: Path) -> None:
+        """Write the settings of the text encoder beside."""
+        super().write(folder)
+        self.text.save(folder)  # type: ignore[attr-defined]
 
     @classmethod
-    def load(cls, folder: Path | str, **settings: Any) -> TextBehavior:
-        """Read what `save` wrote; `settings` of the text encoder (device, cache, ...) win over it.
-
-        Raises:
-            EncoderError: where the language model cannot be had, or has changed since.
-        """
-        facts = _facts(Path(folder), "text")
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> TextBehavior:
+        """Context: settings of the text encoder (device, cache, ...), which win over those that were stored."""
+        facts = _checked_kind(facts, "text", folder)
         hashed = facts.pop("text") == "hashed"
-        text = HashedText.load(folder) if hashed else TextEncoder.load(folder, **settings)
+        text = HashedText.load(folder) if hashed else TextEncoder.load(folder, **context)
         template = facts.pop("template")
         return cls(text, template=HistoryTemplate(**{**template, "lines": tuple(template["lines"])}), **facts)
 
@@ -262,9 +260,8 @@ class TextBehavior(BehaviorEncoder):
         return {name: value for (name, low, high), value in pairs if value != 0 or low <= 0 <= high}
 
 
-def _facts(folder: Path, kind: str) -> dict[str, Any]:
-    """The settings of `behavior.json`; `EncoderError` where it is of another kind."""
-    facts: dict[str, Any] = read_json(folder / "behavior.json")
+def _checked_kind(facts: dict[str, Any], kind: str, folder: Path) -> dict[str, Any]:
+    """The settings without their kind; `EncoderError` where it is another."""
     found = facts.pop("kind", None)
     if found != kind:
         raise EncoderError(f"{folder / 'behavior.json'} holds behaviour of kind '{found}', not '{kind}'; build it anew")

@@ -13,26 +13,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from recloop.encoders.base.artifact import Artifact, fitted_module
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.base.fit_report import EncoderFitReport
-from recloop.encoders.base.storage import read_format, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.state.behavior import BehaviorEncoder, load_behavior
 from recloop.encoders.state.config import EncoderState, StateEncoderConfig
 from recloop.encoders.state.layers import StateLayers
 from recloop.encoders.state.running_sums import running_sums
 
-FORMAT = 3
-"""Version of the folder's layout."""
 _CELL = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
-class StateEncoder(StateLayers):
+class StateEncoder(StateLayers, Artifact):
     """Users' behaviour as vectors, one step at a time.
 
     | table | shape | what |
@@ -68,6 +67,9 @@ class StateEncoder(StateLayers):
     Raises:
         EncoderError: where the shapes do not fit each other.
     """
+
+    artifact_file = "encoder"
+    artifact_format = 3
 
     item_vectors: Tensor
     out_items: Tensor
@@ -250,10 +252,9 @@ class StateEncoder(StateLayers):
 
     # ---- on disk
 
-    def save(self, folder: Path | str) -> None:
-        """Write `encoder.json`, `encoder.safetensors` and the folder `behavior`; the folder is replaced whole."""
-        facts = {
-            "format": FORMAT,
+    def stored_facts(self) -> dict[str, Any]:
+        """Config, sizes, and how the fit went."""
+        return {
             "config": asdict(self.config),
             "catalogue_size": self.catalogue_size,
             "signal_bounds": self.signal_bounds,
@@ -263,21 +264,18 @@ class StateEncoder(StateLayers):
             "report": asdict(self.report) if self.report else None,
             "behavior": self.behavior is not None,
         }
-        with replacing_folder(Path(folder)) as part:
-            write_tensors(part / "encoder.safetensors", self.state_dict())
-            if self.behavior is not None:
-                self.behavior.save(part / "behavior")
-            write_json(part / "encoder.json", facts)
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Weights and tables."""
+        return self.state_dict()
+
+    def stored_children(self) -> dict[str, Any]:
+        """What reads whole histories, where something does."""
+        return {} if self.behavior is None else {"behavior": self.behavior}
 
     @classmethod
-    def load(cls, folder: Path | str) -> StateEncoder:
-        """Read what `save` wrote, onto the CPU.
-
-        Raises:
-            EncoderError: for another format, or tensors that do not fit.
-        """
-        folder = Path(folder)
-        facts = read_format(folder / "encoder.json", FORMAT)
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> StateEncoder:
+        """See `Artifact`."""
         config = StateEncoderConfig(**facts["config"])
         n, r = facts["catalogue_size"], len(facts["relations"])
         encoder = cls(
@@ -289,11 +287,7 @@ class StateEncoder(StateLayers):
             config,
             behavior=load_behavior(folder / "behavior") if facts["behavior"] else None,
         )
-        try:
-            encoder.load_state_dict(read_tensors(folder / "encoder.safetensors"))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise EncoderError(f"{folder / 'encoder.safetensors'} does not fit: {reason}") from None
+        fitted_module(encoder, tensors)
         encoder.report = EncoderFitReport.from_facts(facts["report"]) if facts["report"] else None
         return encoder
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -131,10 +131,11 @@ class BoredomUsers(TasteUsers):
         return 1 + 4 * self.liking(state.preference, slate) * self.trait("quality", slate)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str, **context: Any) -> Self:
         """Undo `save`; reads the older folders of the kind `topics` too."""
+        folder = Path(folder)
         if not (folder / _OLD_FILE).exists():
-            return super().load(folder)
+            return super().load(folder, **context)
         tensors = read_tensors(folder / _OLD_FILE)
         rules = cls.rules_class(**read_json(folder / "rules.json"))
         return cls(tensors["preference"], tensors["topic"], {"quality": tensors["quality"]}, rules)

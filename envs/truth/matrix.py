@@ -3,13 +3,13 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import UserSimulatorError
-from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.logs.schema import Signal
@@ -55,7 +55,7 @@ class MatrixState(State):
     user: Tensor
 
 
-class MatrixUsers(UserSimulator):
+class MatrixUsers(UserSimulator, Artifact):
     """Users whose watch ratio of every item stands in a table.
 
     The watch ratio of item i by user u is normal around table[u, i] with standard deviation `noise`, kept within
@@ -70,6 +70,10 @@ class MatrixUsers(UserSimulator):
     Raises:
         UserSimulatorError: a table with holes or outside [0, top].
     """
+
+    artifact_file = "rules"
+    artifact_error = UserSimulatorError
+    artifact_tensors = "matrix"
 
     kind = "matrix"
 
@@ -147,16 +151,18 @@ class MatrixUsers(UserSimulator):
         above = _tail((self.rules.threshold - self._mean(state, items)) / self.rules.noise)
         return above * (items < self.items)
 
-    def save(self, folder: Path) -> None:
-        """Write into an existing folder."""
-        write_json(folder / "rules.json", asdict(self.rules))
-        write_tensors(folder / "matrix.safetensors", {"table": self.table})
+    def stored_facts(self) -> dict[str, Any]:
+        """The rules."""
+        return asdict(self.rules)
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The table."""
+        return {"table": self.table}
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Undo `save`."""
-        rules = MatrixRules(**read_json(folder / "rules.json"))
-        return cls(read_tensors(folder / "matrix.safetensors")["table"], rules)
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
+        """See `Artifact`."""
+        return cls(tensors["table"], MatrixRules(**facts))
 
     def _mean(self, state: MatrixState, items: Tensor) -> Tensor:
         return self._table[state.user.unsqueeze(1), items]

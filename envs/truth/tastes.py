@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import UserSimulatorError
-from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.schema import Signal
@@ -21,7 +21,7 @@ CLICK = Signal("click")
 LIKE = Signal("like", given_on="click")
 
 
-class TasteUsers(UserSimulator):
+class TasteUsers(UserSimulator, Artifact):
     """Base of users with a preference for each topic. A world states its laws in a frozen dataclass of rules.
 
     `respond` draws the answers (`_answer`), draws whether the user leaves (`_leaving`, given the answers), and moves
@@ -37,6 +37,10 @@ class TasteUsers(UserSimulator):
     Raises:
         UserSimulatorError: a preference or trait outside (0, 1], a topic that no preference speaks of, a missing trait.
     """
+
+    artifact_file = "rules"
+    artifact_error = UserSimulatorError
+    artifact_tensors = "tastes"
 
     kind: ClassVar[str]
     rules_class: ClassVar[type]
@@ -136,19 +140,20 @@ class TasteUsers(UserSimulator):
         """Yes or no, float32 (B, K), by chances (B, K): luck belongs to the item, not to its place."""
         return (draw.uniform(purpose, slate) < chance).to(torch.float32)
 
-    def save(self, folder: Path) -> None:
-        """Write into an existing folder."""
-        write_json(folder / "rules.json", asdict(self.rules))
+    def stored_facts(self) -> dict[str, Any]:
+        """The rules."""
+        return asdict(self.rules)
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Tastes, and what the items are like."""
         traits = {f"trait.{name}": values for name, values in self.traits.items()}
-        write_tensors(folder / "tastes.safetensors", {"preference": self.preference, "topic": self.topic, **traits})
+        return {"preference": self.preference, "topic": self.topic, **traits}
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Undo `save`."""
-        rules = cls.rules_class(**read_json(folder / "rules.json"))
-        tensors = read_tensors(folder / "tastes.safetensors")
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
+        """See `Artifact`."""
         traits = {n.removeprefix("trait."): v for n, v in tensors.items() if n.startswith("trait.")}
-        return cls(tensors["preference"], tensors["topic"], traits, rules)
+        return cls(tensors["preference"], tensors["topic"], traits, cls.rules_class(**facts))
 
 
 def shares(rules: Any, *names: str) -> None:

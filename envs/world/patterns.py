@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.patterns import BehaviorTopics, ItemTerms, Portrait, UserSegments, item_terms, portraits
 from recloop.envs.logs.sequences import Ints, Sequences
@@ -60,7 +61,7 @@ class PatternConfig:
 
 
 @dataclass(frozen=True)
-class Patterns:
+class Patterns(Artifact):
     """Segments and topics, fitted on the train users, and where every user stands by their logged history.
 
     Args:
@@ -70,6 +71,8 @@ class Patterns:
         segment: int64 (U,) each user's segment; K (the last) without a history; empty without segments.
         mix: float32 (U, T) each user's mix of topics; (U, 0) without topics.
     """
+
+    artifact_file = "patterns"
 
     segments: UserSegments | None
     topics: BehaviorTopics | None
@@ -126,26 +129,23 @@ class Patterns:
             return "their number was given"
         return "silhouettes " + ", ".join(f"{k}: {value:.3f}" for k, value in tried.items())
 
-    def save(self, folder: Path) -> None:
-        """Write into an existing folder."""
-        facts = {
-            "segments": self.segments is not None,
-            "topics": self.topics is not None,
-            "attributes": self.terms.attributes,
-            "words": self.terms.words,
-        }
-        if self.segments is not None:
-            self.segments.save(folder / "segments")
-        if self.topics is not None:
-            self.topics.save(folder / "topics")
-        tables = {**self.terms.tensors(), "segment": self.segment, "mix": self.mix}
-        write_tensors(folder / "patterns.safetensors", tables)
-        write_json(folder / "patterns.json", facts)
+    def stored_facts(self) -> dict[str, Any]:
+        """What there is, and the terms."""
+        there = {"segments": self.segments is not None, "topics": self.topics is not None}
+        return {**there, "attributes": self.terms.attributes, "words": self.terms.words}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """What items say, and where users stand."""
+        return {**self.terms.tensors(), "segment": self.segment, "mix": self.mix}
+
+    def stored_children(self) -> dict[str, Artifact]:
+        """Segments and topics, where there are any."""
+        parts = {"segments": self.segments, "topics": self.topics}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @classmethod
-    def load(cls, folder: Path) -> Patterns:
-        """Read what `save` wrote."""
-        facts, tensors = read_json(folder / "patterns.json"), read_tensors(folder / "patterns.safetensors")
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Patterns:
+        """See `Artifact`."""
         return cls(
             segments=UserSegments.load(folder / "segments") if facts["segments"] else None,
             topics=BehaviorTopics.load(folder / "topics") if facts["topics"] else None,

@@ -188,7 +188,7 @@ def _read(folder: Path) -> World:
             cleaning=facts["card"]["cleaning"],
         ),
         knowledge=load_knowledge(folder / "knowledge.parquet"),
-        support=SupportModel.load(folder / "support", encoder.item_vectors) if measured else None,
+        support=SupportModel.load(folder / "support", item_vectors=encoder.item_vectors) if measured else None,
         instruction=InstructionEncoder.load(folder / "instruction") if (folder / "instruction").exists() else None,
         patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
     )

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import WorldError
-from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.evidence.support.features import SupportItems, familiarity, feature_weights, step_features
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.interaction.reward import Outcome, WeightedReward
@@ -18,7 +18,6 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.logs.walk import LoggedSteps, steps_at
 
-FORMAT = 1
 _CHUNK = 1024
 """Steps whose distances are computed at once."""
 _FEWEST = 100
@@ -67,7 +66,7 @@ class RewardRange:
     leave_high: float = 1.0
 
 
-class SupportModel:
+class SupportModel(Artifact):
     """Says of any lane at any step how far (past, slate) lies from the logged ones.
 
     Distances are Euclidean between standardised features (`evidence.support.features`), to the k-th nearest of a
@@ -85,6 +84,9 @@ class SupportModel:
         neighbours: k.
         reason: why the support is empty; "" where it is not.
     """
+
+    artifact_file = "support"
+    artifact_error = WorldError
 
     def __init__(
         self,
@@ -208,45 +210,23 @@ class SupportModel:
         tensors = (self.reference.to(device), self.centre.to(device), self.scale.to(device))
         return SupportModel(facts, *tensors, self.threshold, rewards, self.neighbours, self.reason)
 
-    def save(self, folder: Path) -> None:
-        """Write `support.json` and `support.safetensors` into a folder; item vectors stay with the world."""
-        facts = {
-            "format": FORMAT,
-            "threshold": self.threshold,
-            "worth": asdict(self.reward_range),
-            "neighbours": self.neighbours,
-            "reason": self.reason,
-        }
-        tensors = {
-            "reference": self.reference,
-            "centre": self.centre,
-            "scale": self.scale,
-            **{f.name: getattr(self.facts, f.name) for f in fields(SupportItems) if f.name != "vectors"},
-        }
-        write_tensors(folder / "support.safetensors", tensors)
-        write_json(folder / "support.json", facts)
+    def stored_facts(self) -> dict[str, Any]:
+        """Numbers; `worth` is the reward range's name on disk since format 1."""
+        numbers = {"threshold": self.threshold, "neighbours": self.neighbours, "reason": self.reason}
+        return {**numbers, "worth": asdict(self.reward_range)}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The reference steps; item vectors stay with the world."""
+        items = {f.name: getattr(self.facts, f.name) for f in fields(SupportItems) if f.name != "vectors"}
+        return {"reference": self.reference, "centre": self.centre, "scale": self.scale, **items}
 
     @classmethod
-    def load(cls, folder: Path, item_vectors: Tensor) -> Self:
-        """Undo `save`; `WorldError` where it is from a newer format."""
-        known = read_json(folder / "support.json")
-        if known["format"] > FORMAT:
-            raise WorldError(
-                f"{folder / 'support.json'} has format {known['format']}, this recloop reads up to {FORMAT}; "
-                "upgrade recloop"
-            )
-        tensors = read_tensors(folder / "support.safetensors")
-        facts = SupportItems(tensors["groups"], _unit_length(item_vectors), tensors["popularity"], tensors["familiar"])
-        return cls(
-            facts,
-            tensors["reference"],
-            tensors["centre"],
-            tensors["scale"],
-            float(known["threshold"]),
-            RewardRange(**known["worth"]),
-            int(known["neighbours"]),
-            str(known["reason"]),
-        )
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
+        """Context: `item_vectors`, float32 (N+1, d) of the world."""
+        vectors = _unit_length(context["item_vectors"])
+        items = SupportItems(tensors["groups"], vectors, tensors["popularity"], tensors["familiar"])
+        steps = (tensors["reference"], tensors["centre"], tensors["scale"], float(facts["threshold"]))
+        return cls(items, *steps, RewardRange(**facts["worth"]), int(facts["neighbours"]), str(facts["reason"]))
 
 
 def support_items(sequences: Sequences, rows: Ints, groups: Tensor, item_vectors: Tensor) -> SupportItems:

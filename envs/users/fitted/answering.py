@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recloop.encoders.base.artifact import Artifact, fitted_module
 from recloop.encoders.base.errors import UserSimulatorError
-from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
@@ -28,12 +28,11 @@ from recloop.envs.users.fitted.scoring import ItemRows, Scoring
 if TYPE_CHECKING:
     from recloop.envs.world.data import WorldData
 
-FORMAT = 2
 _CHUNK = 2048
 """Users whose arrival is computed at once."""
 
 
-class FittedUsers(UserSimulator):
+class FittedUsers(UserSimulator, Artifact):
     """Users fitted on a log, of one family.
 
     Args:
@@ -41,6 +40,10 @@ class FittedUsers(UserSimulator):
         sizes: what they are built for.
         leaving: the assumed leaving, or None where it was learned.
     """
+
+    artifact_file = "users"
+    artifact_format = 2
+    artifact_error = UserSimulatorError
 
     kind: ClassVar[str]
 
@@ -200,32 +203,22 @@ class FittedUsers(UserSimulator):
         """Probability that each item is consumed if it is shown alone: items (B, C) or (C,) -> (B, C)."""
         return torch.sigmoid(self.utility(state, past, items))
 
-    def save(self, folder: Path) -> None:
-        """Write `users.json` and `users.safetensors` into an existing folder."""
-        facts = {
-            "format": FORMAT,
-            "signals": [signal.as_dict() for signal in self.signals],
-            "sizes": asdict(self.sizes),
-            "leaving": None if self.leaving is None else asdict(self.leaving),
-        }
-        write_tensors(folder / "users.safetensors", self.parts().state_dict())
-        write_json(folder / "users.json", facts)
+    def stored_facts(self) -> dict[str, Any]:
+        """Signals, sizes, and what leaving was assumed."""
+        leaving = None if self.leaving is None else asdict(self.leaving)
+        return {"signals": [s.as_dict() for s in self.signals], "sizes": asdict(self.sizes), "leaving": leaving}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The weights."""
+        return self.parts().state_dict()
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Undo `save`; `UserSimulatorError` where the folder is from a newer format or does not fit."""
-        facts = read_json(folder / "users.json")
-        if facts["format"] != FORMAT:
-            way = "upgrade recloop" if facts["format"] > FORMAT else "build the world anew"
-            raise UserSimulatorError(f"{folder} has format {facts['format']}, this recloop reads {FORMAT}; {way}")
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
+        """See `Artifact`."""
         leaving = None if facts["leaving"] is None else AssumedLeaving(**facts["leaving"])
         sizes = Sizes(**{**facts["sizes"], "groups": tuple(facts["sizes"]["groups"])})
         users = cls([Signal.of(signal) for signal in facts["signals"]], sizes, leaving)
-        try:
-            users.parts().load_state_dict(read_tensors(folder / "users.safetensors"))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise UserSimulatorError(f"{folder / 'users.safetensors'} does not fit: {reason}") from None
+        fitted_module(users.parts(), tensors)
         users.parts().requires_grad_(False)
         return users
 

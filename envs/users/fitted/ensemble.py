@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import UserSimulatorError
-from recloop.encoders.base.storage import read_json, write_json
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.users.contract import UserSimulator
@@ -58,7 +58,7 @@ class EnsembleState(State):
         return cls(torch.cat([part.member for part in parts]), states)
 
 
-class EnsembleUsers(SpreadFreeUsers):
+class EnsembleUsers(SpreadFreeUsers, Artifact):
     """Users fitted several times on bootstrapped users of one log (Efron 1979; Lakshminarayanan et al. 2017).
 
     A lane's user is one of the members for the whole episode, drawn at arrival, so that what the log leaves open is
@@ -68,6 +68,9 @@ class EnsembleUsers(SpreadFreeUsers):
     Args:
         members: fitted alike, of one log.
     """
+
+    artifact_file = "ensemble"
+    artifact_error = UserSimulatorError
 
     kind: ClassVar[str] = "ensemble"
 
@@ -140,17 +143,17 @@ class EnsembleUsers(SpreadFreeUsers):
         found = [m.chances(s, past, items) for m, s in zip(self.members, state.states, strict=True)]
         return torch.stack(found).mean(0)
 
-    def save(self, folder: Path) -> None:
-        """Write one folder a member into an existing folder."""
-        write_json(folder / "ensemble.json", {"kinds": [member.kind for member in self.members]})
-        for number, member in enumerate(self.members):
-            (folder / f"member-{number}").mkdir(exist_ok=True)
-            member.save(folder / f"member-{number}")
+    def stored_facts(self) -> dict[str, Any]:
+        """The members' kinds."""
+        return {"kinds": [member.kind for member in self.members]}
+
+    def stored_children(self) -> dict[str, Artifact]:
+        """The members."""
+        return {f"member-{number}": member for number, member in enumerate(self.members)}
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Undo `save`."""
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
+        """See `Artifact`."""
         from recloop.envs.users.fitted.fitting.fit import FAMILIES
 
-        kinds = read_json(folder / "ensemble.json")["kinds"]
-        return cls([FAMILIES[kind].load(folder / f"member-{number}") for number, kind in enumerate(kinds)])
+        return cls([FAMILIES[kind].load(folder / f"member-{n}") for n, kind in enumerate(facts["kinds"])])

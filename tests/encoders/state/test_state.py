@@ -257,7 +257,7 @@ def test_broken_folders_are_named(encoder: StateEncoder, tmp_path: Path) -> None
     encoder.save(folder)
     facts = json.loads((folder / "encoder.json").read_text())
     (folder / "encoder.json").write_text(json.dumps({**facts, "format": 99}))
-    with pytest.raises(EncoderError, match="has format 99; this version reads 3"):
+    with pytest.raises(EncoderError, match="has format 99, this recloop reads up to 3"):
         StateEncoder.load(folder)
     (folder / "encoder.json").write_text(json.dumps({**facts, "catalogue_size": 12}))
     with pytest.raises(EncoderError, match=r"encoder\.safetensors does not fit") as error:

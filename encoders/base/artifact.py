@@ -1,0 +1,107 @@
+"""One way to disk: facts as JSON and tensors as safetensors, in a folder that is replaced whole; no pickle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from recloop.encoders.base.errors import EncoderError, RecloopError
+from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+
+
+class Artifact:
+    """What is kept as a folder: `FILE.json`, `FILE.safetensors` where there are tensors, and folders of its children.
+
+    A subclass names its file and format and writes `stored_facts`, `stored_tensors`, `stored_children` and `restored`;
+    `save` and `load` are written here once. A folder without a format is of format 1.
+
+    Attributes:
+        artifact_file: FILE.
+        artifact_format: version of the layout. A newer one is refused; an older one goes through `migrated`.
+        artifact_error: the error of a folder that cannot be read.
+        artifact_tensors: name of the tensors' file where it is not FILE.
+    """
+
+    artifact_file: ClassVar[str]
+    artifact_format: ClassVar[int] = 1
+    artifact_error: ClassVar[type[RecloopError]] = EncoderError
+    artifact_tensors: ClassVar[str] = ""
+
+    def stored_facts(self) -> Mapping[str, Any]:
+        """What the JSON file holds."""
+        return {}
+
+    def stored_tensors(self) -> Mapping[str, Tensor]:
+        """What the safetensors file holds; none, no file."""
+        return {}
+
+    def stored_children(self) -> Mapping[str, "Artifact"]:
+        """Artifacts of its own, by the name of their folder."""
+        return {}
+
+    @classmethod
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
+        """Made again from what was stored; children are loaded from `folder`."""
+        raise NotImplementedError(f"{cls.__name__} does not say how it is read back")
+
+    @classmethod
+    def migrated(
+        cls, facts: dict[str, Any], tensors: dict[str, Tensor], found: int
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What was stored under the older format `found`, as the present one has it; the default refuses it."""
+        raise cls.artifact_error(f"format {found} is no longer read, this recloop reads {cls.artifact_format}")
+
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder that is there."""
+        for name, child in self.stored_children().items():
+            child.save(folder / name)
+        tensors = self.stored_tensors()
+        if tensors:
+            write_tensors(folder / f"{self.artifact_tensors or self.artifact_file}.safetensors", tensors)
+        write_json(folder / f"{self.artifact_file}.json", {**self.stored_facts(), "format": self.artifact_format})
+
+    def save(self, folder: Path | str) -> None:
+        """Write the folder; it is replaced whole or not at all."""
+        with replacing_folder(Path(folder)) as part:
+            self.write(part)
+
+    @classmethod
+    def load(cls, folder: Path | str, **context: Any) -> Self:
+        """Read what `save` wrote, onto the CPU.
+
+        Args:
+            context: what lies elsewhere, or settings that win over what was stored; see the class.
+
+        Raises:
+            RecloopError: of the class's kind, in one line, for a newer format or what does not fit.
+        """
+        path = Path(folder) / f"{cls.artifact_file}.json"
+        facts = read_json(path)
+        found = facts.pop("format", 1)
+        if found > cls.artifact_format:
+            raise cls.artifact_error(
+                f"{path} has format {found}, this recloop reads up to {cls.artifact_format}; upgrade recloop"
+            )
+        stored = path.with_name(f"{cls.artifact_tensors or cls.artifact_file}.safetensors")
+        tensors = read_tensors(stored) if stored.exists() else {}
+        try:
+            if found < cls.artifact_format:
+                facts, tensors = cls.migrated(facts, tensors, found)
+            return cls.restored(facts, tensors, Path(folder), **context)
+        except KeyError as missing:
+            raise cls.artifact_error(f"{path} or its tensors lack {missing}; make the folder anew") from None
+        except Unfitting as error:
+            raise cls.artifact_error(f"{stored} does not fit: {error}; make the folder anew") from None
+
+
+class Unfitting(Exception):
+    """Stored tensors that do not fit the module they belong to."""
+
+
+def fitted_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load tensors into a module; `Unfitting` says in one line what does not fit."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise Unfitting(" ".join(str(error).split())) from None
