@@ -52,10 +52,10 @@ class InstructedPolicy(ScoringPolicy):
     def scores(self, observation: Observation) -> Tensor:
         """Both scores as one, (B, N)."""
         scores = _standardised(self.state_encoder.scores(observation["state"]))
-        wish = observation.get("instruction")
-        if wish is None:
+        instruction = observation.get("instruction")
+        if instruction is None:
             return scores
-        return scores + self.weight * _standardised(self.instruction.scores_of(wish))
+        return scores + self.weight * _standardised(self.instruction.scores_of(instruction))
 
     def config(self) -> dict[str, Any]:
         """The weight; both encoders are served with the world."""

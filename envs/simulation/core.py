@@ -110,7 +110,7 @@ class Core:
         most = self.slate_size * self.max_steps
         self._arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
         self._keys, self._compile, self._stale = tuple(keys), compile, False
-        self._turn = self._turn_for("state" in self._keys)
+        self._kernel = self._kernel_for("state" in self._keys)
         self._faults = DeferredChecks(self.device)
         self._room = MemoryGuard(batch, self._arrivals.lane_bytes(), self.device)
         with self._room:
@@ -176,10 +176,10 @@ class Core:
 
     def _step(self, slate: Tensor) -> Transition:
         state, past = self.state, self.past
-        turned = self._turn(state, past, self.encoded, self.vector, self._checked(slate), self._luck.key)
-        self.past, self.encoded, self.vector = turned.past, turned.encoded, turned.vector
-        self._stale = not self._turn.encodes
-        slate, invalid, response = turned.slate, turned.invalid, turned.response
+        moved = self._kernel(state, past, self.encoded, self.vector, self._checked(slate), self._luck.key)
+        self.past, self.encoded, self.vector = moved.past, moved.encoded, moved.vector
+        self._stale = not self._kernel.encodes
+        slate, invalid, response = moved.slate, moved.invalid, moved.response
         unsure = self._unsure(state, past, slate)
         outcome = Outcome(
             slate, response, invalid, self.encoder.item_vectors, self.world.signals, *unsure, past=self.past
@@ -187,7 +187,7 @@ class Core:
         reward = checked_reward(self.reward(outcome), self.lanes, self._faults)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
-        self.state, terminated = self._leave_or_return(turned.state, response, past.step)
+        self.state, terminated = self._leave_or_return(moved.state, response, past.step)
         over = self.past.step >= self.max_steps
         if self.max_days is not None:
             over = over | (self.days > self.max_days)
@@ -218,10 +218,10 @@ class Core:
     @keys.setter
     def keys(self, keys: Sequence[str]) -> None:
         self._keys = tuple(keys)
-        if self._turn.encodes != ("state" in self._keys):
-            self._turn = self._turn_for("state" in self._keys)
+        if self._kernel.encodes != ("state" in self._keys):
+            self._kernel = self._kernel_for("state" in self._keys)
 
-    def _turn_for(self, encodes: bool) -> StepKernel:
+    def _kernel_for(self, encodes: bool) -> StepKernel:
         return StepKernel(self.simulator, self.encoder, self.empty, encodes, self.batch if self._compile else None)
 
     def _unsure(self, state: Any, past: Past, slate: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -173,7 +173,7 @@ class Driver:
         self._picks.append(self.codec.decode(action, self._full))
         self.lengths = self.lengths + 1
         if sum(pick.shape[1] for pick in self._picks) < self.core.slate_size:
-            return self._micro_turn()
+            return self._micro_step()
         slate = self._picks[0] if len(self._picks) == 1 else torch.cat(self._picks, dim=1)
         self._picks = []
         users = self.core.users
@@ -222,7 +222,7 @@ class Driver:
         self._full = self._completed(self.core.observe())
         return self.observation
 
-    def _micro_turn(self) -> AgentStep:
+    def _micro_step(self) -> AgentStep:
         """A pick that leaves the slate incomplete: nothing happens in the core."""
         core = self.core
         places = sum(pick.shape[1] for pick in self._picks)

@@ -78,15 +78,15 @@ class StepKernel:
     ) -> KernelResult:
         """Lanes as they are, slates (B, K) of rows 0 to N, and the key of each episode's draws, int64 (B,)."""
         if self._whole is None:
-            return self._turned(self._respond, state, past, encoded, vector, slate, luck)
+            return self._moved(self._respond, state, past, encoded, vector, slate, luck)
         users = self.simulator
         respond = users.answering(state) if isinstance(users, CompiledUsers) else users.respond
         if respond not in self._whole:
-            self._whole[respond] = Compiled(partial(self._turned, respond), "the step", self.simulator.device)
-        turned: KernelResult = self._whole[respond](state, past, encoded, vector, slate, luck)
-        return turned
+            self._whole[respond] = Compiled(partial(self._moved, respond), "the step", self.simulator.device)
+        moved: KernelResult = self._whole[respond](state, past, encoded, vector, slate, luck)
+        return moved
 
-    def _turned(
+    def _moved(
         self,
         respond: Respond,
         state: Any,

@@ -115,17 +115,17 @@ class RecommendEnv(gym.Env[Observed, Any]):
         """Act once; after the last step of an episode comes `reset`."""
         if self._over:
             raise RecloopError("the episode is over; call reset() before the next step")
-        turn = self.driver.step(torch.as_tensor(np.asarray(action)).unsqueeze(0))
-        self._over = len(turn.finished) > 0
-        observation = turn.observation if turn.final is None else turn.final
+        agent_step = self.driver.step(torch.as_tensor(np.asarray(action)).unsqueeze(0))
+        self._over = len(agent_step.finished) > 0
+        observation = agent_step.observation if agent_step.final is None else agent_step.final
         info: dict[str, Any] = {}
-        if turn.transition is not None:
-            info = first_lane(answers(self.driver, turn.transition))
+        if agent_step.transition is not None:
+            info = first_lane(answers(self.driver, agent_step.transition))
         return (
             arrays(self.driver, observation, 0),
-            turn.reward.item(),
-            bool(turn.terminated.item()),
-            bool(turn.truncated.item()),
+            agent_step.reward.item(),
+            bool(agent_step.terminated.item()),
+            bool(agent_step.truncated.item()),
             info,
         )
 

@@ -76,16 +76,16 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Act in every lane; see the class."""
-        turn = self.driver.step(torch.as_tensor(actions))
-        observation = self._handed_out(turn.observation)
-        info = self._info(turn)
+        agent_step = self.driver.step(torch.as_tensor(actions))
+        observation = self._handed_out(agent_step.observation)
+        info = self._info(agent_step)
         if self.tensors:
-            return observation, turn.reward, turn.terminated, turn.truncated, info
+            return observation, agent_step.reward, agent_step.terminated, agent_step.truncated, info
         return (
             observation,
-            turn.reward.cpu().numpy().astype(np.float64),
-            turn.terminated.cpu().numpy(),
-            turn.truncated.cpu().numpy(),
+            agent_step.reward.cpu().numpy().astype(np.float64),
+            agent_step.terminated.cpu().numpy(),
+            agent_step.truncated.cpu().numpy(),
             info,
         )
 
@@ -109,27 +109,27 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         facts = {"user": core.users, "lane": core.lanes, "episode_number": core.episode}
         return _masked({name: np.where(where, _numpy(value), 0) for name, value in facts.items()}, where)
 
-    def _info(self, turn: AgentStep) -> dict[str, Any]:
-        if turn.transition is None:
+    def _info(self, agent_step: AgentStep) -> dict[str, Any]:
+        if agent_step.transition is None:
             return {}
         if self.tensors:
-            return self._tensor_info(turn)
-        facts = answers(self.driver, turn.transition)
+            return self._tensor_info(agent_step)
+        facts = answers(self.driver, agent_step.transition)
         over = np.zeros(self.num_envs, dtype=np.bool_)
-        over[_numpy(turn.finished)] = True
+        over[_numpy(agent_step.finished)] = True
         info = _masked(facts, ~over)
-        if turn.final is None:
+        if agent_step.final is None:
             return info
         final = np.full(self.num_envs, None, dtype=object)
-        for place, lane in enumerate(turn.finished.tolist()):
-            final[lane] = arrays(self.driver, turn.final, place)
+        for place, lane in enumerate(agent_step.finished.tolist()):
+            final[lane] = arrays(self.driver, agent_step.final, place)
         info.update(final_obs=final, _final_obs=over.copy())
         info.update(final_info=_masked(facts, over), _final_info=over.copy())
         return {**info, **self._arrivals(over)}
 
-    def _tensor_info(self, turn: AgentStep) -> dict[str, Any]:
+    def _tensor_info(self, agent_step: AgentStep) -> dict[str, Any]:
         """The same without a copy: tensors, nothing masked, the finished lanes named."""
-        step = turn.transition
+        step = agent_step.transition
         if step is None:
             return {}
         names = [signal.name for signal in self.driver.core.world.signals]
@@ -141,9 +141,9 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             "response": {name: signals[..., i] for i, name in enumerate(names)},
             "given": {name: given[..., i] for i, name in enumerate(names)},
         }
-        if turn.final is not None:
-            info["final_obs"] = turn.final["state"] if self.driver.flat else turn.final
-            info["finished"] = turn.finished
+        if agent_step.final is not None:
+            info["final_obs"] = agent_step.final["state"] if self.driver.flat else agent_step.final
+            info["finished"] = agent_step.finished
         return info
 
 

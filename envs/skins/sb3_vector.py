@@ -83,25 +83,25 @@ class SB3VecEnv(VecEnv):
         """Act: observations, rewards (B,), dones (B,), infos."""
         if self._actions is None:
             raise RecloopError("step_wait() without step_async(); call step(actions)")
-        turn = self.driver.step(torch.as_tensor(self._actions))
+        agent_step = self.driver.step(torch.as_tensor(self._actions))
         self._actions = None
         infos: list[dict[str, Any]] = [{}] * self.num_envs
-        if turn.final is not None and turn.transition is not None:
-            facts = answers(self.driver, turn.transition)
+        if agent_step.final is not None and agent_step.transition is not None:
+            facts = answers(self.driver, agent_step.transition)
             now = perf_counter()
-            for place, lane in enumerate(turn.finished.tolist()):
+            for place, lane in enumerate(agent_step.finished.tolist()):
                 infos[lane] = {
-                    "terminal_observation": arrays(self.driver, turn.final, place),
-                    "TimeLimit.truncated": bool(turn.truncated[lane]),
+                    "terminal_observation": arrays(self.driver, agent_step.final, place),
+                    "TimeLimit.truncated": bool(agent_step.truncated[lane]),
                     "episode": {
-                        "r": float(turn.returns[lane]),
-                        "l": int(turn.lengths[lane]),
+                        "r": float(agent_step.returns[lane]),
+                        "l": int(agent_step.lengths[lane]),
                         "t": round(now - self._started, 6),
                     },
                     **_lane(facts, lane),
                 }
-        dones = (turn.terminated | turn.truncated).cpu().numpy()
-        return arrays(self.driver, turn.observation), turn.reward.cpu().numpy(), dones, infos
+        dones = (agent_step.terminated | agent_step.truncated).cpu().numpy()
+        return arrays(self.driver, agent_step.observation), agent_step.reward.cpu().numpy(), dones, infos
 
     def close(self) -> None:
         """Nothing to release."""

@@ -25,7 +25,7 @@ from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.intervals import Interval, ratio_interval
 from recloop.experiments.comparison.pairwise import ClaimCount, ClaimRules, PairClaim, count, pair_claims
-from recloop.experiments.comparison.policy_values import PolicyValues, gates_failed, value_policies, voices_of
+from recloop.experiments.comparison.policy_values import PolicyValues, gates_failed, simulators_of, value_policies
 from recloop.experiments.comparison.ranking import Floats, tau_over_users
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.tables import interval_text, wide_console
@@ -109,14 +109,14 @@ def agreement_of(values: PolicyValues, rules: ClaimRules | None = None, seed: in
         if len(inner) > 1:
             taus["judges-truth-without-extremes"] = tau_over_users(judges[inner], truth[inner], seed)
         ratios = {name: ratio_interval(judges[i], truth[i]) for i, name in enumerate(values.policies)}
-    voices = np.concatenate([values.train, values.judges])
-    claims = pair_claims(values.policies, voices, values.flags, values.gates_failed, truth, rules)
+    simulators = np.concatenate([values.train, values.judges])
+    claims = pair_claims(values.policies, simulators, values.flags, values.gates_failed, truth, rules)
     return Agreement(values, taus, ratios, claims, count(claims), rules)
 
 
 @dataclass(frozen=True)
 class AgreementConfig:
-    """Rank policies in the training users, the judges and the truth, and claim what every voice bears."""
+    """Rank policies in the training users, the judges and the truth, and claim what every simulator bears."""
 
     world: tyro.conf.Positional[Path]
     """World folder."""
@@ -154,7 +154,7 @@ def main(config: AgreementConfig) -> Agreement:
     use_threads(config.threads)
     checked_device(config.device)
     world = World.load(config.world)
-    voices_of(world)
+    simulators_of(world)
     policies = {}
     for name in config.policies:
         steps = config.steps if facts_of(name).trains == "loop" else None

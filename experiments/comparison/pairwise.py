@@ -1,6 +1,6 @@
-"""Pairwise claims in a fitted world: "A beats B" where every voice agrees, beyond a margin, and nothing stands against.
+"""Pairwise claims in a world: "A beats B" where all simulators agree beyond a margin and nothing is against it.
 
-The voices are the members of the training ensemble, one by one, and the judges. All value the same users with the
+The simulators are the members of the training ensemble, one by one, and the judges. All value the same users with the
 same luck, so that a difference is paired. What a claim is worth is counted where there is a truth.
 """
 
@@ -21,7 +21,7 @@ class ClaimRules:
     The constants were set on the truth worlds that `FIXED_ON` names; the others only test them.
 
     Args:
-        margin: share of the larger of the two values that the difference must exceed, in every voice.
+        margin: share of the larger of the two values that the difference must exceed, in every simulator.
         errors: standard errors of the paired difference that are asked for on top.
         ties: standard errors within which two policies tie in the truth; such a pair counts for nothing.
     """
@@ -40,7 +40,7 @@ class PairClaim:
     """What is claimed of two policies.
 
     Args:
-        better, worse: the two; where nothing is claimed, the one with the higher mean over voices first.
+        better, worse: the two; where nothing is claimed, the one with the higher mean over simulators first.
         made: whether it is claimed.
         against: why it is not claimed; empty where it is.
         truth: 1 where the truth says so too, -1 where it says the opposite, 0 where they tie in the truth; None
@@ -81,7 +81,7 @@ class ClaimCount:
 
 def pair_claims(
     policies: Sequence[str],
-    voices: Floats,
+    simulators: Floats,
     flagged: Sequence[bool],
     gates_failed: Sequence[str] = (),
     truth: Floats | None = None,
@@ -91,7 +91,7 @@ def pair_claims(
 
     Args:
         policies: names, P.
-        voices: (V, P, U) value of each policy for each user, by ensemble member and judge.
+        simulators: (V, P, U) value of each policy for each user, by ensemble member and judge.
         flagged: (P,) whether a policy goes beyond what the log supports.
         gates_failed: names of the gates that failed; any of them forbids every claim.
         truth: (P, U), or None.
@@ -100,9 +100,9 @@ def pair_claims(
     rules = rules or ClaimRules()
     found = []
     for a, b in combinations(range(len(policies)), 2):
-        if voices[:, a].mean() < voices[:, b].mean():
+        if simulators[:, a].mean() < simulators[:, b].mean():
             a, b = b, a
-        against = _against(policies, voices, a, b, flagged, gates_failed, rules)
+        against = _against(policies, simulators, a, b, flagged, gates_failed, rules)
         borne = None if truth is None else _in_truth(truth[a] - truth[b], rules.ties)
         found.append(PairClaim(policies[a], policies[b], not against, against, borne))
     return tuple(found)
@@ -122,7 +122,7 @@ def count(claims: Sequence[PairClaim]) -> ClaimCount:
 
 def _against(
     policies: Sequence[str],
-    voices: Floats,
+    simulators: Floats,
     a: int,
     b: int,
     flagged: Sequence[bool],
@@ -134,14 +134,14 @@ def _against(
     beyond = [policies[i] for i in (a, b) if flagged[i]]
     if beyond:
         return f"{' and '.join(beyond)} beyond the support of the log"
-    difference = voices[:, a] - voices[:, b]  # (V, U)
+    difference = simulators[:, a] - simulators[:, b]  # (V, U)
     mean = difference.mean(1)
     if (mean <= 0).any():
-        return f"{int((mean <= 0).sum())} of {len(mean)} voices say the opposite"
-    larger = np.maximum(np.abs(voices[:, a].mean(1)), np.abs(voices[:, b].mean(1)))
+        return f"{int((mean <= 0).sum())} of {len(mean)} simulators say the opposite"
+    larger = np.maximum(np.abs(simulators[:, a].mean(1)), np.abs(simulators[:, b].mean(1)))
     asked = rules.margin * larger + rules.errors * _errors(difference)
     short = int((mean < asked).sum())
-    return f"the difference is within the margin for {short} of {len(mean)} voices" if short else ""
+    return f"the difference is within the margin for {short} of {len(mean)} simulators" if short else ""
 
 
 def _in_truth(difference: Floats, ties: float) -> int:

@@ -27,7 +27,7 @@ from recloop.experiments.comparison.ranking import Floats
 from recloop.experiments.comparison.results import bracket_over
 
 _NO_MARGIN = BracketRules(model_error=0.0)
-"""Of a single voice nothing is added; the margin comes on top of all voices together."""
+"""Of a single simulator nothing is added; the margin comes on top of all simulators together."""
 
 
 @runtime_checkable
@@ -46,8 +46,8 @@ class PolicyValues:
         train: float64 (M, P, U) return by member of the training ensemble.
         judges: float64 (J, P, U) return by judge.
         truth: float64 (P, U), or None.
-        voices: float64 (P, V, 4) of each policy in each of the V judges and members, judges first: mean return, mean of
-            the episodes at worst and at best, share of steps outside the log's support; None without a support model.
+        simulators: float64 (P, V, 4) of each policy in each of the V judges and members, judges first: mean return,
+            mean of the episodes at worst and at best, share of steps outside the support; None without a support model.
         gates_failed: names of the gates that the world failed.
     """
 
@@ -55,7 +55,7 @@ class PolicyValues:
     train: Floats
     judges: Floats
     truth: Floats | None = None
-    voices: Floats | None = None
+    simulators: Floats | None = None
     gates_failed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -64,15 +64,17 @@ class PolicyValues:
         for name, values in parts.items():
             if values is not None and values.shape != wanted:
                 raise RecloopError(f"{name} holds values of shape {values.shape}; {wanted} (policies, users) is meant")
-        if self.voices is not None and len(self.voices) != wanted[0]:
-            raise RecloopError(f"voices speak of {len(self.voices)} policies, not of {wanted[0]}; give one a policy")
+        if self.simulators is not None and len(self.simulators) != wanted[0]:
+            raise RecloopError(
+                f"simulators tell of {len(self.simulators)} policies, not of {wanted[0]}; give one a policy"
+            )
 
     @cached_property
     def brackets(self) -> tuple[Bracket, ...]:
         """What is not known of each policy's value, (P,); empty without a support model."""
-        if self.voices is None:
+        if self.simulators is None:
             return ()
-        return tuple(bracket_of(*voices.T.tolist()) for voices in self.voices)
+        return tuple(bracket_of(*simulators.T.tolist()) for simulators in self.simulators)
 
     @property
     def flags(self) -> tuple[bool, ...]:
@@ -86,7 +88,7 @@ class PolicyValues:
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays, for safetensors."""
-        arrays = {"train": self.train, "judges": self.judges, "truth": self.truth, "voices": self.voices}
+        arrays = {"train": self.train, "judges": self.judges, "truth": self.truth, "simulators": self.simulators}
         return {n: torch.from_numpy(np.ascontiguousarray(values)) for n, values in arrays.items() if values is not None}
 
     @classmethod
@@ -120,7 +122,7 @@ def value_policies(
     Raises:
         RecloopError: a world without training users or judges.
     """
-    members, judges = voices_of(world)
+    members, judges = simulators_of(world)
     truth = truth or world.simulators.get("truth")
     world = cold_world(world) if start == "cold" else world
     rollouts: dict[str, list[list[Rollout]]] = {}  # by kind of users, simulator, policy
@@ -139,15 +141,15 @@ def value_policies(
                     bar.update()
                 rollouts[kind].append(row)
     tables = {kind: np.array([[_by_user(r) for r in row] for row in rows]) for kind, rows in rollouts.items()}
-    voices = [*rollouts["judges"], *rollouts["train"]]
+    simulators = [*rollouts["judges"], *rollouts["train"]]
     return PolicyValues(
         policies=tuple(policies),
         train=tables["train"],
         judges=tables["judges"],
         truth=tables["truth"][0] if truth is not None else None,
-        voices=None
+        simulators=None
         if world.support is None
-        else np.array([[_voice(row[i]) for row in voices] for i in range(len(policies))]),
+        else np.array([[_outcome(row[i]) for row in simulators] for i in range(len(policies))]),
     )
 
 
@@ -183,7 +185,7 @@ def cold_world(world: World) -> World:
     )
 
 
-def voices_of(world: World) -> tuple[list[UserSimulator], list[UserSimulator]]:
+def simulators_of(world: World) -> tuple[list[UserSimulator], list[UserSimulator]]:
     """The members of the training users, one by one, and the judges."""
     if "train" not in world.simulators:
         raise RecloopError(
@@ -202,7 +204,7 @@ def _by_user(rollout: Rollout) -> Floats:
     return by_user(rollout.value, rollout.users)
 
 
-def _voice(rollout: Rollout) -> list[float]:
+def _outcome(rollout: Rollout) -> list[float]:
     """Mean return, at worst, at best, and the share of steps outside the support."""
     bracket = bracket_over([[rollout]], _NO_MARGIN)
     if bracket is None:

@@ -58,7 +58,7 @@ class _Answered(TensorStruct):
     response: Response
 
 
-_Voice = Callable[[_StepInputs], _Answered]
+_Answerer = Callable[[_StepInputs], _Answered]
 
 
 class OwnMemberUsers(CompiledUsers):
@@ -97,19 +97,19 @@ class OwnMemberUsers(CompiledUsers):
         if slate.is_cuda or torch.compiler.is_compiling():
             found = _of_member(state.member, [_answered(member, asked) for member in self.members])
         else:
-            found = self._sorted(state.member, asked, self._voices, _LANES)
+            found = self._sorted(state.member, asked, self._answerers, _LANES)
         return OwnMemberState(state.member, found.own), found.response
 
     def compiled(self) -> Respond | None:
         """On the CPU each member is compiled for pieces of one size, and lanes are sorted as ever."""
         if self.device.type != "cpu":
             return None
-        voices = [Compiled(voice, "a member of the ensemble", self.device) for voice in self._voices]
+        answerers = [Compiled(answer, "a member of the ensemble", self.device) for answer in self._answerers]
 
         def respond(state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
             asked = _StepInputs(state.own, replace(past, seen=None), slate, draw.key)
             piece = min(max(len(slate) // len(self.members), 1), _PIECE)
-            found = self._sorted(state.member, asked, voices, piece, filled=True)
+            found = self._sorted(state.member, asked, answerers, piece, filled=True)
             return OwnMemberState(state.member, found.own), found.response
 
         return respond
@@ -149,31 +149,31 @@ class OwnMemberUsers(CompiledUsers):
         return _tensor_of_member(state.member, [one.chances(state.own, past, items) for one in self.members])
 
     def _sorted(
-        self, member: Tensor, asked: _StepInputs, voices: Sequence[_Voice], piece: int, filled: bool = False
+        self, member: Tensor, asked: _StepInputs, answerers: Sequence[_Answerer], piece: int, filled: bool = False
     ) -> _Answered:
         """Every member answers its own lanes alone, at most `piece` at a time; `filled` makes every piece that long."""
         if not self._looks_back:
             nothing = asked.past.step.new_zeros(len(member), 0)  # nobody reads it: not worth sorting
             asked = replace(asked, past=Past(nothing, nothing, nothing, nothing, nothing, nothing))
         if len(member) == 1:
-            return voices[int(member)](asked)
+            return answerers[int(member)](asked)
         order = torch.argsort(member, stable=True)
         counts = torch.bincount(member, minlength=len(self.members)).tolist()
         found = []
-        for voice, mine in zip(voices, torch.split(order, counts), strict=True):
+        for answer, mine in zip(answerers, torch.split(order, counts), strict=True):
             for lanes in torch.split(mine, piece):
                 if len(lanes) == piece or (len(lanes) and not filled):
-                    found.append(voice(asked.rows(lanes)))
+                    found.append(answer(asked.rows(lanes)))
                 elif len(lanes):
                     more = lanes[:1].expand(piece - len(lanes))
-                    answered = voice(asked.rows(torch.cat([lanes, more])))
+                    answered = answer(asked.rows(torch.cat([lanes, more])))
                     found.append(answered.rows(torch.arange(len(lanes))))
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order))
         return found[0].concatenate(found).rows(place)
 
     @property
-    def _voices(self) -> list[_Voice]:
+    def _answerers(self) -> list[_Answerer]:
         return [partial(_answered, member) for member in self.members]
 
     @property

@@ -37,7 +37,7 @@ class TruthUnit:
         flagged: whether each is said to go beyond the log.
         held_back: a gate failed, so that nothing is claimed of any.
         brackets: pessimistic and optimistic value of each, or None without a support model.
-        taus: Kendall's tau by pair of voices.
+        taus: Kendall's tau by pair of simulators.
         pairs, made, right: pairs that do not tie in the truth, claims made of them, claims borne out.
         fidelity: by measure; a measure that a unit does not have is missing.
         commit: of the code that ran it.

@@ -19,7 +19,7 @@ from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.commands.agreement import AgreementConfig, agreement_of, main
 from recloop.experiments.comparison.evaluate import Evaluator
-from recloop.experiments.comparison.policy_values import PolicyValues, cold_world, value_policies, voices_of
+from recloop.experiments.comparison.policy_values import PolicyValues, cold_world, simulators_of, value_policies
 
 NAMES = ("random", "popularity", "greedy", "worst-first")
 
@@ -31,7 +31,7 @@ def values(*means: float) -> np.ndarray:
 
 
 @dataclass
-class ThreeVoices(UserSimulator):
+class ThreeMembers(UserSimulator):
     """Stands for an ensemble: its members are other simulators."""
 
     members: tuple[UserSimulator, ...]
@@ -61,14 +61,14 @@ def test_taus_ratios_and_claims_of_hand_made_values() -> None:
 def test_values_of_other_shapes_are_refused() -> None:
     with pytest.raises(RecloopError, match=r"judges holds values of shape \(3, 50\)"):
         PolicyValues(NAMES, values(1, 2, 3, 4)[None], values(1, 2, 3)[None])
-    with pytest.raises(RecloopError, match="voices speak of 2 policies, not of 4"):
-        PolicyValues(NAMES, values(1, 2, 3, 4)[None], values(1, 2, 3, 4)[None], voices=np.ones((2, 2, 4)))
+    with pytest.raises(RecloopError, match="simulators tell of 2 policies, not of 4"):
+        PolicyValues(NAMES, values(1, 2, 3, 4)[None], values(1, 2, 3, 4)[None], simulators=np.ones((2, 2, 4)))
 
 
-def test_what_voices_leave_open_flags_a_policy_and_forbids_its_claims() -> None:
+def test_what_simulators_leave_open_flags_a_policy_and_forbids_its_claims() -> None:
     inside, outside = [[2.0, 1.9, 2.1, 0.1]] * 2, [[2.0, 1.9, 2.1, 0.1], [2.0, 1.9, 2.1, 0.97]]
-    voices = np.array([inside, outside, inside, inside])  # one voice says popularity leaves the log
-    found = PolicyValues(NAMES, values(2, 3, 4, 1)[None], values(2, 3, 4, 1)[None], voices=voices)
+    simulators = np.array([inside, outside, inside, inside])  # one simulator says popularity leaves the log
+    found = PolicyValues(NAMES, values(2, 3, 4, 1)[None], values(2, 3, 4, 1)[None], simulators=simulators)
     assert found.flags == (False, True, False, False)
     assert found.brackets[0].pessimistic == pytest.approx(1.9 - 0.2)
     agreement = agreement_of(found)
@@ -81,7 +81,7 @@ def test_what_voices_leave_open_flags_a_policy_and_forbids_its_claims() -> None:
 def test_a_simulator_that_is_the_truth_agrees_with_it_lane_by_lane(judged: World) -> None:
     users = judged.simulators["train"]
     assert isinstance(users, BoredomUsers)
-    ensemble = ThreeVoices((users, users, users))
+    ensemble = ThreeMembers((users, users, users))
     world = judged.with_simulators(train=ensemble, judge=users, truth=users)
     policies = {name: make_policy(name, world) for name in ("random", "popularity", "content", "worst-first")}
     found = value_policies(world, policies, episodes=24, start="cold")
@@ -107,10 +107,10 @@ def test_a_world_without_histories_is_a_cold_start(truth: World) -> None:
 
 def test_a_world_without_training_users_or_judges_is_refused(truth: World, judged: World) -> None:
     with pytest.raises(RecloopError, match=r"no training users \(truth\)"):
-        voices_of(truth)
+        simulators_of(truth)
     bare = replace(judged, simulators={"train": judged.simulators["train"]})
     with pytest.raises(RecloopError, match="has no judge"):
-        voices_of(bare)
+        simulators_of(bare)
 
 
 def test_the_command_prints_and_keeps_what_it_found(

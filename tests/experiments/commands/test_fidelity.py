@@ -8,12 +8,12 @@ import pytest
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.fidelity import FidelityLine, FidelityReport, failures, fidelity_of, marked, reports_on
-from recloop.envs.evidence.fidelity.faults import second_sigmoid
 from recloop.envs.world.world import World
 from recloop.experiments.commands.fidelity import FidelityCommand, main
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
 from recloop.experiments.report.sections import failure_notice, fidelity_section
 from recloop.experiments.report.tables import fit_rows, plain_figures
+from tests.envs.evidence.fidelity.planted_faults import second_sigmoid
 
 PNG = b"\x89PNG"
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, failures, fidelity_of, marked, reports_on
-from recloop.envs.evidence.fidelity.faults import FAULTS, FrozenUsers, NobodyLeaves, second_sigmoid
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from tests.envs.evidence.fidelity.conftest import Case, all_equal, spoiled
+from tests.envs.evidence.fidelity.planted_faults import FAULTS, FrozenUsers, NobodyLeaves, second_sigmoid
 
 
 @pytest.fixture(scope="module")
