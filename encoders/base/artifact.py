@@ -78,7 +78,9 @@ class Artifact:
         """
         path = Path(folder) / f"{cls.artifact_file}.json"
         facts = read_json(path)
-        found = facts.pop("format", 1)
+        found = facts.pop("format", 1) if isinstance(facts, dict) else None
+        if not isinstance(found, int):
+            raise cls.artifact_error(f"{path} does not hold the facts of {cls.__name__}; make the folder anew")
         if found > cls.artifact_format:
             raise cls.artifact_error(
                 f"{path} has format {found}, this recloop reads up to {cls.artifact_format}; upgrade recloop"
@@ -93,6 +95,9 @@ class Artifact:
             raise cls.artifact_error(f"{path} or its tensors lack {missing}; make the folder anew") from None
         except Unfitting as error:
             raise cls.artifact_error(f"{stored} does not fit: {error}; make the folder anew") from None
+        except (AttributeError, TypeError, ValueError) as error:  # facts of another shape than those that were stored
+            reason = " ".join(str(error).split())
+            raise cls.artifact_error(f"{path} or its tensors do not fit: {reason}; make the folder anew") from error
 
 
 class Unfitting(Exception):

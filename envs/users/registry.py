@@ -38,7 +38,7 @@ class StoredSimulator(Protocol):
     """Its key in `KINDS`."""
 
     def save(self, folder: Path) -> None:
-        """Write parameters as safetensors and JSON into an existing folder."""
+        """Write parameters as safetensors and JSON; the folder is replaced whole."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
