@@ -22,11 +22,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from recloop.encoders.base.artifact import Artifact, fitted_module
 from recloop.encoders.base.errors import EncoderError
-from recloop.encoders.base.fit_report import EncoderFitReport
 from recloop.encoders.state.behavior import BehaviorEncoder, load_behavior
-from recloop.encoders.state.config import EncoderState, StateEncoderConfig
-from recloop.encoders.state.layers import StateLayers
-from recloop.encoders.state.running_sums import running_sums
+from recloop.encoders.state.config import EncoderFitReport, EncoderState, StateEncoderConfig
+from recloop.encoders.state.layers import StateLayers, running_sums
 
 _CELL = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 

@@ -13,12 +13,11 @@ from torch.nn import functional as F
 
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.base.fit import FitLoop, fit
-from recloop.encoders.base.fit_report import EncoderFitReport
 from recloop.encoders.items.encoder import ItemEncoder, ItemKnowledge
 from recloop.encoders.items.fusion import Fusion
 from recloop.encoders.state.batches import Batch, Floats, Ints, Log, NextItemConfig, batches
 from recloop.encoders.state.behavior import BehaviorEncoder
-from recloop.encoders.state.config import StateEncoderConfig
+from recloop.encoders.state.config import EncoderFitReport, StateEncoderConfig
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.encoders.state.next_item import NextItemModel
 

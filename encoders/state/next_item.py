@@ -13,7 +13,7 @@ from recloop.encoders.items.encoder import ItemEncoder, ItemKnowledge
 from recloop.encoders.state.batches import Batch, NextItemConfig
 from recloop.encoders.state.config import EncoderState
 from recloop.encoders.state.encoder import StateEncoder
-from recloop.encoders.state.running_sums import running_sums
+from recloop.encoders.state.layers import running_sums
 
 RIDGES = tuple(10.0 ** (k / 2) for k in range(-4, 9))
 _FEWEST_SEEN = 20

@@ -21,10 +21,9 @@ from recloop.envs.logs.readers.published.kuairec import WatchTable
 from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
-from recloop.envs.truth.cascade import CascadeRules, CascadeUsers
 from recloop.envs.truth.catalogue import QualityLaw, TruthCatalogue, truth_catalogue
 from recloop.envs.truth.clickbait import ClickbaitRules, ClickbaitUsers
-from recloop.envs.truth.clicks import ClickRules, ClickUsers
+from recloop.envs.truth.clicks import CascadeRules, CascadeUsers, ClickRules, ClickUsers
 from recloop.envs.truth.drift import DriftRules, DriftUsers
 from recloop.envs.truth.matrix import MatrixRules, MatrixUsers, matrix_table
 from recloop.envs.truth.retention import RetentionRules, RetentionUsers

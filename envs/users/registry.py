@@ -16,7 +16,7 @@ KINDS = {
     "ensemble": "recloop.envs.users.fitted.ensemble:EnsembleUsers",
     "boredom": "recloop.envs.truth.boredom:BoredomUsers",
     "clicks": "recloop.envs.truth.clicks:ClickUsers",
-    "cascade": "recloop.envs.truth.cascade:CascadeUsers",
+    "cascade": "recloop.envs.truth.clicks:CascadeUsers",
     "clickbait": "recloop.envs.truth.clickbait:ClickbaitUsers",
     "drift": "recloop.envs.truth.drift:DriftUsers",
     "retention": "recloop.envs.truth.retention:RetentionUsers",

@@ -141,7 +141,7 @@ def value_policies(
                     bar.update()
                 rollouts[kind].append(row)
     tables = {kind: np.array([[_by_user(r) for r in row] for row in rows]) for kind, rows in rollouts.items()}
-    simulators = [*rollouts["judges"], *rollouts["train"]]
+    everyone = [*rollouts["judges"], *rollouts["train"]]
     return PolicyValues(
         policies=tuple(policies),
         train=tables["train"],
@@ -149,7 +149,7 @@ def value_policies(
         truth=tables["truth"][0] if truth is not None else None,
         simulators=None
         if world.support is None
-        else np.array([[_outcome(row[i]) for row in simulators] for i in range(len(policies))]),
+        else np.array([[_outcome(row[i]) for row in everyone] for i in range(len(policies))]),
     )
 
 

@@ -16,8 +16,7 @@ from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import facts_of, names_of
 from recloop.agents.sb3.configs import AgentConfig, DQNConfig, SB3PPOConfig
-from recloop.agents.sb3.monitoring import VALIDATION_TAG
-from recloop.agents.sb3.training import SB3Agent, SlatePPO
+from recloop.agents.sb3.training import VALIDATION_TAG, SB3Agent, SlatePPO
 from recloop.agents.settings import with_settings
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError

@@ -19,10 +19,9 @@ from recloop.envs.logs.readers.published.kuairec import WatchTable
 from recloop.envs.logs.schema import Columns
 from recloop.envs.simulation.core import Core
 from recloop.envs.truth import TRUTHS, matrix_world, truth_log, truth_world
-from recloop.envs.truth.cascade import CascadeRules, CascadeUsers
 from recloop.envs.truth.catalogue import truth_catalogue
 from recloop.envs.truth.clickbait import ClickbaitRules, ClickbaitState, ClickbaitUsers
-from recloop.envs.truth.clicks import ClickRules, ClickUsers, TasteState
+from recloop.envs.truth.clicks import CascadeRules, CascadeUsers, ClickRules, ClickUsers, TasteState
 from recloop.envs.truth.drift import DriftRules, DriftUsers
 from recloop.envs.truth.matrix import MatrixRules, MatrixState, MatrixUsers
 from recloop.envs.truth.retention import RetentionRules, RetentionUsers

@@ -21,8 +21,7 @@ from recloop.envs.truth.logs import truth_log
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.claims import Level, claims_of
-from recloop.experiments.comparison.evaluate import Evaluator, evaluate
-from recloop.experiments.comparison.ignorance import expected_reward
+from recloop.experiments.comparison.evaluate import Evaluator, evaluate, expected_reward
 from recloop.experiments.comparison.results import Comparison, Entry, bracket_over
 from recloop.experiments.report.report import html
 from recloop.experiments.report.tables import headline_table

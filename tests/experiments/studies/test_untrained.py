@@ -6,7 +6,7 @@ import torch
 
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.experiments.studies.ablation.untrained import CosineScorer, NeighbourScorer
+from recloop.experiments.studies.ablation.scorers import CosineScorer, NeighbourScorer
 
 
 def test_cosine_to_the_mean_of_the_history() -> None:
