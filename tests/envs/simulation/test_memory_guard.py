@@ -60,7 +60,7 @@ def test_memory_that_runs_out_in_a_step_is_told(
     def full(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(core, "_turn", full)
+    monkeypatch.setattr(core, "_kernel", full)
     with pytest.raises(RecloopError, match=r"^batch=6 lanes .* choose 3 or fewer$") as raised:
         core.step(torch.zeros(6, core.slate_size, dtype=torch.int64))
     assert raised.value.__cause__ is error
