@@ -10,9 +10,9 @@ import pyarrow.parquet
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.atomic import known_entry_times
 from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions, guess_mapping
-from recloop.envs.logs.readers.item_text import is_title, is_year, texts, titles
 from recloop.envs.logs.readers.side_files import no_items, no_users, with_missing
-from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, as_numbers, read_text_table
+from recloop.envs.logs.readers.side_tables import items_of, users_of
+from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, read_text_table
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -60,14 +60,20 @@ def read_table_log(
         exposures=exposures,
         entry_because=known_entry_times(path.stem),
     )
-    item_table = no_items() if items is None else _items(Path(items), mapping.item, text_columns, bad_rows)
-    user_table = no_users() if users is None else _features(Path(users), mapping.user, bad_rows)
+    item_table = (
+        no_items()
+        if items is None
+        else items_of(_read(Path(items), bad_rows), mapping.item, text_columns=text_columns, bad_rows=bad_rows).frame
+    )
+    user_table = (
+        no_users() if users is None else users_of(_read(Path(users), bad_rows), mapping.user, bad_rows=bad_rows).frame
+    )
     without_texts = ("The log has no texts of items: an item's id stands for its title.",)
     return LoggedBehavior(
         name=path.stem,
         interactions=found.frame,
-        users=with_missing(user_table.rename_axis(Columns.user), found.frame[Columns.user]),
-        items=with_missing(item_table.rename_axis(Columns.item), found.frame[Columns.item]),
+        users=with_missing(user_table, found.frame[Columns.user]),
+        items=with_missing(item_table, found.frame[Columns.item]),
         signals=found.signals,
         times=found.times,
         has_exposures=found.has_exposures,
@@ -101,29 +107,3 @@ def _read_parquet(path: Path) -> TextTable:
         if not (moment or pd.api.types.is_numeric_dtype(kind)):
             frame[name] = frame[name].astype("str").where(frame[name].notna(), "")
     return TextTable(path, frame, np.arange(1, len(frame) + 1), unit="row")
-
-
-def _features(path: Path, key: str, bad_rows: BadRows) -> pd.DataFrame:
-    """A table indexed by its ids; columns of numbers are numbers, the rest strings."""
-    frame = _read(path, bad_rows).with_ids(key, bad_rows, unique=True).frame.set_index(key)
-    for name in frame.columns:
-        numbers = as_numbers(frame[name])
-        if len(numbers) and np.isfinite(numbers).all():
-            frame[name] = numbers
-    return frame
-
-
-def _items(path: Path, key: str, text_columns: tuple[str, ...] | None, bad_rows: BadRows) -> pd.DataFrame:
-    table = _read(path, bad_rows).with_ids(key, bad_rows, unique=True)
-    if text_columns is not None:
-        table.require(*text_columns)
-    words = table.frame.set_index(key).astype("str")
-    names = [str(name) for name in words.columns]
-    title = next((name for name in names if is_title(name)), None)
-    year = next((name for name in names if is_year(name)), None)
-    if text_columns is None:
-        text_columns = tuple(
-            name for name in names if name not in (title, year) and not np.isfinite(as_numbers(words[name])).any()
-        )
-    heads = titles(words, title, year)
-    return words.assign(**{Columns.title: heads, Columns.text: texts(words, heads, text_columns)})
