@@ -68,6 +68,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `recloop` command."""
+    _replace_what_cannot_be_shown()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_script(settings: type[Config], command: Callable[[Config], Any]) -> None:
     """What a script of this room does when it is run by itself: the same as its command."""
+    _replace_what_cannot_be_shown()
     guarded(lambda: _parse_and_run(settings, command, None, None))
 
 
@@ -115,7 +117,7 @@ def guarded(run: Callable[[], None]) -> None:
     except RecloopError as error:
         _fail(str(error))
     except KeyboardInterrupt as stop:
-        print(f"recloop: {str(stop) or 'interrupted; nothing half-written was left'}", file=sys.stderr)
+        _say(str(stop) or "interrupted; nothing half-written was left")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -156,8 +158,22 @@ def _one_line(box: str) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"recloop: {' '.join(message.split())}", file=sys.stderr)
+    _say(message)
     sys.exit(2)
+
+
+def _say(message: str) -> None:
+    """One line on stderr, whatever stands in it."""
+    from recloop.encoders.base.names import visible
+
+    print(f"recloop: {visible(' '.join(message.split()))}", file=sys.stderr)
+
+
+def _replace_what_cannot_be_shown() -> None:
+    """A file or pipe may take fewer characters than a title has (cp1252 on Windows); the rest becomes `?`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _overview() -> str:

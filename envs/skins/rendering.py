@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.encoders.base.names import visible
 from recloop.envs.logs.schema import Signal
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def scene_of(driver: "Driver", lane: int) -> Scene:
         slate = [_short(titles[row]) if row < core.empty else "" for row in observation["picked"][0].tolist()]
         given, consumed = [""] * len(slate), [False] * len(slate)
     return Scene(
-        heading=f"{core.world.name}: user {core.world.users.ids[user]}, lane {int(core.lanes[lane])}",
+        heading=visible(f"{core.world.name}: user {core.world.users.ids[user]}, lane {int(core.lanes[lane])}"),
         progress=f"action {length}, at most {core.max_steps} slates, return {total:.2f}{ended}",
         recent=tuple(_short(titles[row]) for row in rows[-_RECENT:]),
         slate=tuple(slate),
@@ -142,14 +143,15 @@ def render_rgb(scene: Scene) -> npt.NDArray[np.uint8]:
 
 
 def _answer(signal: Signal, value: float) -> str:
+    name = visible(signal.name)
     if signal.kind == "binary":
-        return signal.name if value > 0.5 else f"no {signal.name}"
-    return f"{signal.name} {value:g}"
+        return name if value > 0.5 else f"no {name}"
+    return f"{name} {value:g}"
 
 
 def _short(title: str) -> str:
-    """A title on one line; control characters would move the cursor."""
-    clean = "".join(letter if letter.isprintable() else " " for letter in title)
+    """A title on one line."""
+    clean = visible(title)
     return clean if len(clean) <= _TITLE else clean[: _TITLE - 3] + "..."
 
 

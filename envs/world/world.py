@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError, WorldError, unknown_name
+from recloop.encoders.base.names import file_name
 from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -125,7 +126,7 @@ def _write(world: World, folder: Path) -> None:
         write_tensors(part / "items.safetensors", {"popularity": items.popularity, "groups": items.groups})
         world.state_encoder.save(part / "state_encoder")
         for name, simulator in world.simulators.items():
-            save_simulator(simulator, part / "simulators" / name)
+            save_simulator(simulator, part / "simulators" / file_name(name, "a simulator"))
         if world.user_model is not None and model == "user_model":
             save_simulator(world.user_model, part / "simulators" / "user_model")
         if world.knowledge is not None:
@@ -146,11 +147,12 @@ def _read(folder: Path) -> World:
         raise WorldError(f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop")
     items = pd.read_parquet(folder / "items.parquet")
     users = pd.read_parquet(folder / "users.parquet")
-    simulators = {name: load_simulator(folder / "simulators" / name) for name in facts["simulators"]}
+    kept = {name: folder / "simulators" / file_name(name, "a simulator") for name in facts["simulators"]}
+    simulators = {name: load_simulator(place) for name, place in kept.items()}
     model = facts["user_model"]
     user_model = simulators.get(model) if model else None
     if model and user_model is None:
-        user_model = load_simulator(folder / "simulators" / model)
+        user_model = load_simulator(folder / "simulators" / file_name(model, "the user model"))
     encoder = StateEncoder.load(folder / "state_encoder")
     measured = (folder / "support").exists()
     world = World(

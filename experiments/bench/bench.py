@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 from rich.box import MARKDOWN
-from rich.console import Console
 from rich.table import Table
 
 from recloop.encoders.base.storage import replacing_file
@@ -31,6 +30,7 @@ from recloop.experiments.bench.timing import Row, keep, write_rows
 from recloop.experiments.bench.train import BenchTrainConfig, bench_train
 from recloop.experiments.provenance import provenance
 from recloop.experiments.report.pictures import COLOURS, GREY, INK, new_figure, png_of
+from recloop.experiments.report.tables import PlainConsole, wide_console
 from recloop.experiments.settings import checked_out
 
 _WIDTH = 200
@@ -68,10 +68,9 @@ def main(command: BenchCommand) -> list[Row]:
     return rows
 
 
-def _console() -> Console:
+def _console() -> PlainConsole:
     """The terminal, or lines as long as they need to be where the output goes to a file: a table there is Markdown."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH)
+    return wide_console(_WIDTH)
 
 
 def _told(rows: list[Row], facts: dict[str, Any], out: Path | None, kept: Path | None, device: str) -> list[Row]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.markup import escape
 
 from recloop.encoders.base.errors import LogError, unknown_name
 from recloop.envs.build.pipeline import BuildConfig, build_world
@@ -67,11 +66,11 @@ def main(config: BuildCommand) -> World:
     console = wide_console()
 
     def say(line: str) -> None:
-        console.print(f"[bold]{escape(line)}[/bold]", highlight=False, soft_wrap=True)
+        console.print(line, style="bold", soft_wrap=True)
 
     say(f"reading {config.log}")
     log, report = clean(_read(config), config.clean)
-    console.print(str(report), highlight=False, markup=False)
+    console.print(str(report))
     world = build_world(log, config.settings, cleaning=report.as_dict(), progress=config.progress, say=say)
     world.save(config.out)
     print_world(world, 5, console)

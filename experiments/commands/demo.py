@@ -10,8 +10,6 @@ planner that knows the truth, and says what share of the gap between greedy and 
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.truth.built_in import demo_world
 from recloop.experiments.commands.compare import CompareConfig, compare
@@ -54,8 +52,8 @@ def main(config: DemoConfig) -> Comparison:
     """Make the world, compare, print the table and the verdicts."""
     use_threads(config.threads)
     checked_device(config.device)
-    console, notes = wide_console(), Console(stderr=True)
-    world = demo_world(progress=config.progress, say=lambda line: notes.print(f"[bold]{line}[/bold]", highlight=False))
+    console, notes = wide_console(), wide_console(stderr=True)
+    world = demo_world(progress=config.progress, say=lambda line: notes.print(line, style="bold"))
     folder = config.out / "world"
     world.save(folder)
     comparison = compare(
@@ -75,7 +73,7 @@ def main(config: DemoConfig) -> Comparison:
     )
     print_comparison(comparison, config.out, console)
     for line in verdicts(comparison):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return comparison
 
 

@@ -146,7 +146,7 @@ def main(config: DistillConfig) -> Distilled:
     made.world.save(config.out)
     console = wide_console()
     for line in _report(made, store, config):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     store.close()
     return made
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from recloop.encoders.base.storage import replacing_file
 from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, fidelity_of, marked
 from recloop.envs.world.world import World
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
-from recloop.experiments.report.tables import wide_console
+from recloop.experiments.report.tables import PlainConsole, wide_console
 from recloop.experiments.settings import at_least
 
 
@@ -68,15 +67,15 @@ def main(config: FidelityCommand) -> None:
     print_report(report, out, wide_console())
 
 
-def print_report(report: FidelityReport, out: Path, console: Console) -> None:
+def print_report(report: FidelityReport, out: Path, console: PlainConsole) -> None:
     """Print the table, what is not supported, the verdict, and where the files are."""
     console.print(fidelity_table(report))
     if report.told_by:
         told = "; ".join(f"{name} {value:+.2f}" for name, value in report.told_by)
-        console.print(f"sessions differ most in (standard deviations): {told}", highlight=False)
+        console.print(f"sessions differ most in (standard deviations): {told}")
     for sentence in report.unsupported:
-        console.print(f"  - {sentence}", markup=False, highlight=False)
-    console.print(report.verdict, style="bold green" if report.passed else "bold red", highlight=False)
+        console.print(f"  - {sentence}")
+    console.print(report.verdict, style="bold green" if report.passed else "bold red")
     console.print(f"report       {out / 'fidelity.json'}", soft_wrap=True)
 
 

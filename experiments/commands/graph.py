@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -23,7 +22,7 @@ from recloop.encoders.knowledge.sources import read_triples
 from recloop.encoders.knowledge.stores import open_store
 from recloop.encoders.knowledge.stores.places import is_store
 from recloop.envs.world.world import load_knowledge
-from recloop.experiments.report.tables import wide_console
+from recloop.experiments.report.tables import PlainConsole, wide_console
 
 Store = Annotated[str, tyro.conf.arg(metavar="ladybug:PATH|URL")]
 
@@ -118,7 +117,7 @@ def graph_from(source: str) -> KnowledgeGraph:
     return read_triples(path)[0]
 
 
-def _build(config: BuildGraph, console: Console) -> None:
+def _build(config: BuildGraph, console: PlainConsole) -> None:
     with open_store(config.store) as store:
         graph = graph_from(config.source)
         store.build(graph, progress=config.progress)
@@ -133,9 +132,9 @@ def _sentences(graph: KnowledgeGraph) -> list[str]:
     ]
 
 
-def _print(console: Console, lines: Sequence[str]) -> None:
+def _print(console: PlainConsole, lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 if __name__ == "__main__":

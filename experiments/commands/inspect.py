@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -18,7 +16,14 @@ from recloop.envs.evidence.fidelity import reports_on
 from recloop.envs.logs.schema import Signal
 from recloop.envs.world.user_context import newest_items, user_paths, user_row
 from recloop.envs.world.world import PARTS, World
-from recloop.experiments.report.tables import fit_rows, flat_figures, pattern_tables, plain_figures, wide_console
+from recloop.experiments.report.tables import (
+    PlainConsole,
+    fit_rows,
+    flat_figures,
+    pattern_tables,
+    plain_figures,
+    wide_console,
+)
 from recloop.experiments.settings import at_least
 
 
@@ -48,21 +53,21 @@ def main(config: InspectConfig) -> None:
         print_user(world, config.user, config.top, config.paths, console)
 
 
-def print_world(world: World, top: int, console: Console) -> None:
+def print_world(world: World, top: int, console: PlainConsole) -> None:
     """Print a world's card, counts, simulators, figures and `top` most popular items."""
-    console.print(f"[bold]{world.name}[/bold]  {world.fingerprint[:12]}", highlight=False)
+    console.print(f"{world.name}  {world.fingerprint[:12]}", style="bold")
     console.print(_pairs("what it holds", _holdings(world)))
     for title, lines in (
         ("learned", world.card.learned),
         ("assumed", world.card.assumed),
         ("not claimed", world.card.not_claimed),
     ):
-        console.print(f"\n[bold]{title}[/bold]")
+        console.print(f"\n{title}", style="bold")
         for line in lines or ("nothing recorded",):
-            console.print(f"  - {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  - {line}", soft_wrap=True)
     console.print()
     for report in reports_on(world.card):
-        console.print(f"[bold]fidelity[/bold]  {report.verdict}", highlight=False, soft_wrap=True)
+        console.print(f"fidelity  {report.verdict}", style="bold", soft_wrap=True)
     console.print(_pairs("figures", plain_figures(world.card.figures)))
     columns, rows = fit_rows(world.card.figures)
     if rows:
@@ -75,7 +80,7 @@ def print_world(world: World, top: int, console: Console) -> None:
         console.print(_popular(world, top))
 
 
-def print_user(world: World, name: str, newest: int, paths: int, console: Console) -> None:
+def print_user(world: World, name: str, newest: int, paths: int, console: PlainConsole) -> None:
     """Print what a world knows of a user: part, segment, `newest` items, and `paths` through the knowledge graph."""
     row, titles = user_row(world, name), world.catalogue.titles
     facts = {"part": PARTS[int(world.users.part[row])], "consumptions": f"{_consumed(world, row):,}"}
@@ -105,7 +110,7 @@ def print_user(world: World, name: str, newest: int, paths: int, console: Consol
 def _lines(title: str, lines: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", show_header=False)
     for line in lines:
-        table.add_row(escape(line))
+        table.add_row(line)
     return table
 
 

@@ -3,6 +3,8 @@
 recloop recommend policies/ppo --history 50,181,258 --k 10
 recloop recommend policies/ppo --instruction "a funny film from the nineties" --k 10
 recloop recommend policies/ppo --history 50,181,258 --feedback rating=5,4,5 --candidates 1,2,3,4 --k 2
+recloop recommend policies/ppo --history '"Cafe, noir",50'          an id with a comma: quotes as in CSV
+recloop recommend policies/ppo --history "Cafe, noir" --history 50  or an option an id
 """
 
 import sys
@@ -17,10 +19,14 @@ from recloop.agents.observed import Observed
 from recloop.agents.policy import SHORTLIST
 from recloop.agents.registry import load_policy
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.names import separated, visible
 from recloop.encoders.instruction.encoder import InstructionWarning
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
+
+Ids = tyro.conf.UseAppendAction[tuple[str, ...]]
+"""Item ids of an option that may be given more than once."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +35,21 @@ class RecommendConfig:
 
     policy: tyro.conf.Positional[Path]
     """Policy folder."""
-    history: str = ""
-    """External item ids that the person consumed, oldest first, separated by commas."""
+    history: Ids = ()
+    """External item ids that the person consumed, oldest first: separated by commas, with quotes as in CSV; given more
+    than once, an id each time, as it is."""
     feedback: tuple[str, ...] = ()
     """Signals of the history, such as rating=5,4,5; a value an item, empty where not given."""
     k: int = 10
     """How many items."""
-    candidates: str = ""
-    """External item ids to choose from, separated by commas; default the whole catalogue."""
+    candidates: Ids = ()
+    """External item ids to choose from, written like the history; default the whole catalogue."""
     instruction: str = ""
     """What the person says they want, in words."""
     shortlist: int = SHORTLIST
     """Items nearest to the instruction that a policy which does not read instructions chooses among."""
-    exclude: str = "seen"
-    """What to leave out: seen, nothing, or external item ids separated by commas."""
+    exclude: Ids = ()
+    """What to leave out: seen (default), nothing, or external item ids, written like the history."""
     seed: int = 0
     """Of policies that draw."""
     trust: bool = False
@@ -66,12 +73,12 @@ def main(config: RecommendConfig) -> list[str]:
             observed,
             config.k,
             candidates=_ids(config.candidates) or None,
-            exclude=config.exclude if config.exclude in ("seen", "nothing") else _ids(config.exclude),
+            exclude=_excluded(config.exclude),
             shortlist=config.shortlist,
             seed=config.seed,
         )
     for warning in caught:
-        print(f"recloop: {warning.message}", file=sys.stderr)
+        print(f"recloop: {visible(str(warning.message))}", file=sys.stderr)
     asked = f", asked for '{config.instruction}'" if config.instruction.strip() else ""
     table = Table(title=f"{policy.name}: after {len(history)} item(s){asked}", title_justify="left")
     for name in ("rank", "id"):
@@ -85,8 +92,13 @@ def main(config: RecommendConfig) -> list[str]:
     return found
 
 
-def _ids(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _ids(given: tuple[str, ...]) -> list[str]:
+    """One option holds ids as a line of CSV does; several hold one each."""
+    return separated(given[0]) if len(given) == 1 else list(given)
+
+
+def _excluded(given: tuple[str, ...]) -> str | list[str]:
+    return (given or ("seen",))[0] if given in ((), ("seen",), ("nothing",)) else _ids(given)
 
 
 def _feedback(given: tuple[str, ...]) -> dict[str, list[float | None]] | None:

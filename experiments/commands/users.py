@@ -43,11 +43,10 @@ def main(config: UsersConfig) -> None:
         rows = [(name, *_installed(name, path, config.imports)) for name, path in installed.items()]
         console.print(_table(f"installed (entry points in {ENTRY_POINTS})", rows))
     else:
-        console.print(f"\nNo installed package offers any (entry points in {ENTRY_POINTS}).", highlight=False)
+        console.print(f"\nNo installed package offers any (entry points in {ENTRY_POINTS}).")
     console.print(
         "\nYour own: --users my_module:MyUsers wherever a command takes users; start from "
         "examples/own_users.py, then recloop check-users my_module:MyUsers",
-        highlight=False,
         soft_wrap=True,
     )
 

@@ -1,7 +1,5 @@
 """What came out of a comparison: rows by policy, seed and simulator, and the headline over the seeds."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.storage import replacing_file
 from recloop.envs.evidence.support.bracket import Bracket, BracketRules, bracket_of
 from recloop.envs.world.world import World
@@ -248,11 +247,7 @@ class Comparison:
     def csv(self) -> str:
         """`results.csv` as text: equal runs give equal bytes."""
         names = [*COLUMNS, *(f"signal:{s.name}" for s in self.world.signals)]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        return text.getvalue()
+        return csv_text([names, *([row.get(name, "") for name in names] for row in self.rows())])
 
     def write_csv(self, path: Path) -> None:
         """Write `results.csv`; replaced whole."""

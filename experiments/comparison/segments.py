@@ -4,8 +4,6 @@ from recloop.experiments.comparison.segments import segment_lines
 segment_lines(comparison)
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.storage import replacing_file
 from recloop.experiments.comparison.evaluate import Ints
 from recloop.experiments.comparison.intervals import Interval, holm, t_interval
@@ -69,16 +68,14 @@ def segment_lines(comparison: Comparison) -> tuple[SegmentLine, ...]:
 
 def write_segments(path: Path, comparison: Comparison, lines: Sequence[SegmentLine]) -> None:
     """Write `segments.csv`; replaced whole. Equal runs give equal bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[object]] = [COLUMNS]
     for line in lines:
         place = [line.simulator, line.segment, line.name, line.users, line.policy, comparison.reference]
         value, difference = _ends(line.value), _ends(line.difference)
         p = "" if line.p is None else f"{line.p:.6g}"
-        writer.writerow([*place, f"{line.mean:.6f}", *value[1:], *difference, p])
+        rows.append([*place, f"{line.mean:.6f}", *value[1:], *difference, p])
     with replacing_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+        part.write_text(csv_text(rows), encoding="utf-8")
 
 
 def segment_table(comparison: Comparison, lines: Sequence[SegmentLine], simulator: str) -> Table:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from recloop.encoders.base.names import visible
 from recloop.experiments.comparison.results import Comparison, Curve
 from recloop.experiments.comparison.tracking import Tags
 from recloop.experiments.report.tables import simulator_in_words
@@ -147,7 +148,13 @@ def new_figure(panels: int, height: float, rows: int = 1) -> tuple[Any, list[Any
 
 
 def png_of(figure: Any) -> bytes:
-    """A figure as PNG."""
+    """A figure as PNG; a name with dollars in it is no formula, the numbers of an axis may be one."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if text.get_text():  # what axes count by is written when the figure is drawn
+            text.set_parse_math(False)
+            text.set_text(visible(text.get_text(), keep="\n"))
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()

@@ -5,10 +5,10 @@ from recloop.experiments.report.report import write_report
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from recloop.encoders.base.names import html_escape as escape
 from recloop.encoders.base.storage import replacing_file
 from recloop.experiments.comparison.claims import Claim, Level
 from recloop.experiments.comparison.evaluate import Rollout
@@ -247,7 +247,7 @@ def _card(comparison: Comparison) -> str:
             ("Not claimed", card.not_claimed),
         )
     )
-    reward = ", ".join(f"{name} &times; {weight:g}" for name, weight in comparison.world.reward.signals.items())
+    reward = ", ".join(f"{escape(name)} &times; {weight:g}" for name, weight in comparison.world.reward.signals.items())
     further = [
         f"{name} {value:+g}" for name, value in comparison.world.reward.as_dict().items() if name != "signals" and value
     ]

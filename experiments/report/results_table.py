@@ -1,11 +1,10 @@
 """Tables of measured figures: each row with the command and the commit it comes from."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recloop.encoders.base.names import csv_rows, csv_text
 from recloop.encoders.base.storage import replacing_file
 
 DATA = "data"
@@ -33,13 +32,11 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        names, *rows = csv_rows(file.read())
+    return [dict(zip(names, row, strict=False)) for row in rows]
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     with replacing_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+        cells = ([row.get(name, "") for name in columns] for row in rows)
+        part.write_text(csv_text([columns, *cells]), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Parts of a comparison's report: how far the world's users can be believed, who they are, how each segment fares."""
 
-from html import escape
-
+from recloop.encoders.base.names import html_escape as escape
 from recloop.envs.evidence.fidelity import FidelityReport, failures, reports_on
 from recloop.envs.world.world import Card, World
 from recloop.experiments.comparison.results import Comparison

@@ -6,7 +6,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from recloop.encoders.base.names import visible
 from recloop.encoders.patterns import Portrait
 from recloop.envs.build.examination import GATES
 from recloop.envs.evidence.fidelity import failures
@@ -25,21 +27,32 @@ Rows = tuple[str, list[str], list[list[str]]]
 """Title, heads and rows of a table."""
 
 
-def print_comparison(comparison: Comparison, out: Path, console: Console | None = None) -> None:
+def print_comparison(comparison: Comparison, out: Path, console: "PlainConsole | None" = None) -> None:
     """Print one table a simulator, and where the report is."""
     console = console or wide_console()
     for simulator in comparison.simulators:
         console.print(headline_table(comparison, simulator))
     for sentence in failures(comparison.world.card):
-        console.print(f"[bold red]this world failed its fidelity report:[/bold red] {sentence}", highlight=False)
+        console.print(f"this world failed its fidelity report: {sentence}", style="red")
     console.print(f"report       {out / 'report.html'}", soft_wrap=True)
     console.print(f"tensorboard  tensorboard --logdir {out / 'tensorboard'}", soft_wrap=True)
 
 
-def wide_console() -> Console:
-    """The terminal, or 118 columns where the output goes to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=118)
+class PlainConsole(Console):
+    """A terminal that shows every text as it is: no markup, no emoji codes, nothing that moves the cursor."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text, or a cell of a table, for the screen."""
+        return super().render_str(visible(text, keep="\n\t"), **options)
+
+
+def wide_console(width: int = 118, **options: Any) -> PlainConsole:
+    """The terminal, or `width` columns where the output goes to a file."""
+    console = PlainConsole(**options)
+    return console if console.is_terminal else PlainConsole(width=width, **options)
 
 
 def headline_table(comparison: Comparison, simulator: str) -> Table:

@@ -5,11 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from recloop.agents.policy import FitOptions
+from recloop.agents.registry import make_policy, save_policy
+from recloop.encoders.base.errors import RecloopError
 from recloop.envs.world.world import FORMAT, World
 from recloop.experiments.cli import COMMANDS, guarded, main
 
@@ -216,3 +220,60 @@ def test_check_users_names_each_broken_promise(
     said = fails(capsys, "check-users", "users_of_mine:Nothing", "--world", folder)
     assert "breaks its contract: (1) `signals` is no tuple of Signal" in said
     assert "cannot import users_of_mine:Missing" in fails(capsys, "check-users", "users_of_mine:Missing")
+
+
+def test_what_an_output_cannot_show_is_replaced(folder: Path, judged: World, tmp_path: Path) -> None:
+    """As on Windows, where a file takes the characters of cp1252 alone."""
+    titles = tuple(f"日本 {row} \x1b[2J" for row in range(len(judged.catalogue)))
+    world = replace(judged, name="Ёлки", catalogue=replace(judged.catalogue, titles=titles))
+    world.save(tmp_path / "w")
+    command = [sys.executable, "-m", "recloop.experiments.cli", "inspect", str(tmp_path / "w")]
+    surroundings = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, env=surroundings, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert b"?? 2 \\x1b[2J" in done.stdout
+    done = subprocess.run([*command, "--user", "日本"], capture_output=True, env=surroundings, timeout=120)
+    assert done.returncode == 2
+    assert b"'??'" in done.stderr
+
+
+def test_ids_with_commas_are_quoted_or_given_one_by_one(
+    judged: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = ("Cafe, noir", '12" single', "seen", *judged.catalogue.ids[3:])
+    world = replace(judged, catalogue=replace(judged.catalogue, ids=ids))
+    policy = str(tmp_path / "policy")
+    save_policy(make_policy("popularity", world, FitOptions()), Path(policy))
+    asked = ["recommend", policy, "--k", str(len(ids) - 2)]
+    for history in (
+        ["--history", '"Cafe, noir", "12"" single"'],
+        ["--history", "Cafe, noir", "--history", '12" single'],
+        ["--exclude", '"Cafe, noir","12"" single"'],
+    ):
+        main([*asked, *history])
+        table = capsys.readouterr().out
+        assert "Cafe, noir" not in table
+        assert '12" single' not in table
+        assert "seen" in table
+    main(["recommend", policy, "--exclude", '"seen"', "--k", "1", "--candidates", "seen", "--candidates", "Cafe, noir"])
+    assert "Cafe, noir" in capsys.readouterr().out
+    assert "into double quotes" in fails(capsys, "recommend", policy, "--history", '"Cafe, noir')
+    assert "holds item 'Cafe'" in fails(capsys, "recommend", policy, "--history", "Cafe, noir")
+    assert "holds item '\\x1b[2J'" in fails(capsys, "recommend", policy, "--history", "\x1b[2J")
+
+
+def test_simulators_that_are_called_like_paths_are_refused(
+    folder: Path, judged: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    moved = shutil.copytree(folder, tmp_path / "worlds" / "moved")
+    shutil.copytree(folder / "simulators" / "judge", tmp_path / "worlds" / "outside")
+    facts = json.loads((moved / "world.json").read_text())
+    facts["simulators"] = ["../../outside" if name == "judge" else name for name in facts["simulators"]]
+    (moved / "world.json").write_text(json.dumps(facts))
+    assert "the name '../../outside' of a simulator cannot be a file's" in fails(capsys, "inspect", moved)
+    wild = judged.with_simulators(**{"../../outside": judged.simulators["judge"]})
+    with pytest.raises(RecloopError, match=r"the name '\.\./\.\./outside' of a simulator"):
+        wild.save(tmp_path / "a" / "wild")
+    assert not list((tmp_path / "a").iterdir())

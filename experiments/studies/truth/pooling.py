@@ -4,7 +4,6 @@ A unit is one (world, log, draw). Intervals are a bootstrap over clusters (world
 users and items in common, so its policies are no independent witnesses.
 """
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.storage import replacing_file
 from recloop.experiments.comparison.intervals import LEVEL
 from recloop.experiments.comparison.pairwise import FIXED_ON
@@ -260,12 +260,12 @@ def pool(units: Units, seed: int = 0) -> list[PooledRow]:
 
 def write_table(rows: Sequence[PooledRow], path: Path, command: str, commit: str) -> None:
     """Write the CSV; replaced whole. What cannot be said is left empty."""
-    with replacing_file(path) as part, part.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            numbers = [f"{x:.4f}" if math.isfinite(x) else "" for x in (row.value, row.low, row.high)]
-            writer.writerow([row.world, row.log, row.measure, *numbers, row.aim, command, commit])
+    table: list[Sequence[str]] = [COLUMNS]
+    for row in rows:
+        numbers = [f"{x:.4f}" if math.isfinite(x) else "" for x in (row.value, row.low, row.high)]
+        table.append([row.world, row.log, row.measure, *numbers, row.aim, command, commit])
+    with replacing_file(path) as part:
+        part.write_text(csv_text(table), encoding="utf-8")
 
 
 def _rows(world: str, log: str, units: Units, seed: int) -> list[PooledRow]:

@@ -111,7 +111,7 @@ def test_titles_with_control_characters_and_formulas_do_no_harm() -> None:
 def test_titles_are_one_short_line(world: World) -> None:
     from recloop.envs.skins.rendering import _short
 
-    assert _short("a\x1b[31m\nb") == "a [31m b"
+    assert _short("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
     assert len(_short("long " * 1000)) == 44
 
 
