@@ -70,12 +70,15 @@ __all__ = [
 
 
 def make(**options: Any) -> Any:
-    """`gymnasium.make("recloop/Recommend-v0", **options)`: one user at a time; without `world` the built-in one."""
+    """`gymnasium.make("recloop/Recommend-v0", **options)`: one user at a time; without `world` the built-in one.
+
+    With `num_envs` it is `gymnasium.make_vec`: so many users at once.
+    """
     import gymnasium
 
     from recloop.envs import ENV_ID
 
-    return gymnasium.make(ENV_ID, **options)
+    return gymnasium.make_vec(ENV_ID, **options) if "num_envs" in options else gymnasium.make(ENV_ID, **options)
 
 
 def __getattr__(name: str) -> Any:

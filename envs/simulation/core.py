@@ -206,6 +206,11 @@ class Core:
             setattr(self, name, snapshot[name])
         self._luck = Draw.of_episode(self.seed, self.lanes, self.episode)
 
+    def put_back(self, lanes: Tensor, snapshot: Mapping[str, Any]) -> None:
+        """Let the lanes, bool (B,), stand where they stood at a `snapshot`; the others stay where they are."""
+        now = self.snapshot()
+        self.resume({name: _where(lanes, now[name], snapshot[name]) for name in now})
+
     def draw(self) -> Draw:
         """This step's draws."""
         return self._luck.at_step(self.past.step)

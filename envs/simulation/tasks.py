@@ -62,13 +62,21 @@ class TaskOptions:
 
 
 def make_driver(
-    world: World | Path | str | None, lanes: int, *, seed: int = 0, watched: bool = False, **options: Any
+    world: World | Path | str | None,
+    lanes: int,
+    *,
+    seed: int = 0,
+    watched: bool = False,
+    own: Sequence[str] = (),
+    kind: type[Driver] = Driver,
+    **options: Any,
 ) -> Driver:
     """A driver over a new core of `lanes` lanes, which keeps what rendering needs where it is `watched`.
 
-    `options` are those of `TaskOptions`; a name that is none of them is a `RecloopError`.
+    `options` are those of `TaskOptions`; a name that is none of them is a `RecloopError`, which suggests the nearest of
+    these and of the skin's `own`.
     """
-    known = [option.name for option in fields(TaskOptions)]
+    known = [*own, *(option.name for option in fields(TaskOptions))]
     for name in options:
         if name not in known:
             raise RecloopError(unknown_name("option of an environment", name, known))
@@ -103,7 +111,7 @@ def make_driver(
         one_at_a_time=asked.one_at_a_time,
         search=ItemIndex(core.encoder.item_vectors[:-1], index).nearest if index and mode == "proto" else None,
     )
-    return Driver(core, codec, asked.observation, retriever, watched)
+    return kind(core, codec, asked.observation, retriever, watched)
 
 
 def open_world(world: World | Path | str | None) -> World:

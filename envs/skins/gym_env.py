@@ -78,7 +78,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
     ## Arguments
 
     `world`: a `World`, its folder, or None for the built-in truth world. `render_mode`: None, `ansi` or `rgb_array`.
-    The others are in `recloop.envs.simulation.tasks.TaskOptions`.
+    `num_envs`: 1; more are made by `gymnasium.make_vec`. The others are in `recloop.envs.simulation.tasks.TaskOptions`.
 
     Raises:
         RecloopError: for arguments and actions that do not fit, in one line.
@@ -91,10 +91,17 @@ class RecommendEnv(gym.Env[Observed, Any]):
         world: World | Path | str | None = None,
         *,
         render_mode: str | None = None,
+        num_envs: int = 1,
         **options: Any,
     ) -> None:
+        if num_envs != 1:
+            raise RecloopError(
+                f"num_envs={num_envs}: this is one user at a time; make several with recloop.make(num_envs=...), "
+                "gymnasium.make_vec or SB3VecEnv"
+            )
         self.render_mode = checked_render_mode(render_mode)
-        self.driver = make_driver(world, 1, watched=render_mode is not None, **options)
+        own = ("world", "render_mode", "num_envs")
+        self.driver = make_driver(world, 1, watched=render_mode is not None, own=own, **options)
         self.observation_space = self.driver.observation_space
         self.action_space = self.driver.action_space
         self._over = True

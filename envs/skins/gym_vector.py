@@ -11,9 +11,11 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.observation import Observation
-from recloop.envs.simulation.driver import AgentStep, answers, arrays
+from recloop.envs.simulation.driver import AgentStep, Driver, answers, arrays
 from recloop.envs.simulation.tasks import make_driver
+from recloop.envs.skins.autoreset import WaitingDriver, autoreset_mode_of
 from recloop.envs.skins.rendering import RENDER_MODES, RENDERED_LANES, checked_render_mode, draw_lane
 from recloop.envs.world.world import World
 
@@ -21,19 +23,26 @@ from recloop.envs.world.world import World
 class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """`RecommendEnv` for B users at once, computed as one batch.
 
-    Spaces, reward and ends are those of `RecommendEnv`, with a leading dimension B. A lane that
-    ends starts its next episode in the same step (`AutoresetMode.SAME_STEP`): the step returns the first observation
-    of that episode; the last one of the old is `info["final_obs"][lane]`, and its answers are in
-    `info["final_info"]`. Lane 0 of a seed is the single environment of that seed.
+    Spaces, reward and ends are those of `RecommendEnv`, with a leading dimension B. Lane 0 of a seed is the single
+    environment of that seed. A lane that ends starts its next episode as `autoreset_mode` says:
+
+    | mode | the step that ends an episode returns | the next episode starts |
+    |---|---|---|
+    | `SAME_STEP` | the first observation of the next; the last one is `info["final_obs"][lane]` | in the same step |
+    | `NEXT_STEP` | the last observation | in the next step, which ignores the lane's action; its reward is 0 |
+    | `DISABLED` | the last observation | by `reset(options={"reset_mask": mask})`, before the next step |
+
+    The episodes are the same in all modes. Gymnasium's and TorchRL's wrappers each want one of them.
 
     Info, each key with its mask `_key` (B,): `slate` (B, K), `invalid`, `left`, `response` and `given` by signal name
-    for lanes that go on, the same in `final_info` for lanes that ended; for those, as after `reset`, `user`, `lane` and
-    `episode_number` of the episode that starts.
+    for lanes that acted, with SAME_STEP for those that ended in `final_info`; for lanes that start an episode, as after
+    `reset`, its `user`, `lane` and `episode_number`.
 
     Args:
         num_envs: B, lanes.
         world: a `World`, its folder, or None for the built-in truth world.
         render_mode: None, `ansi` or `rgb_array`; the first 16 lanes are rendered.
+        autoreset_mode: a mode of `gymnasium.vector.AutoresetMode`, or its name.
         tensors: hand out torch tensors on the device, shared with the simulation without a copy and not to be
             changed. Actions may be tensors or arrays either way; `final_obs` is then one observation of the finished
             lanes, in rising order.
@@ -53,12 +62,17 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         *,
         render_mode: str | None = None,
         tensors: bool = False,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         **options: Any,
     ) -> None:
         self.render_mode = checked_render_mode(render_mode)
         self.num_envs = num_envs
         self.tensors = tensors
-        self.driver = make_driver(world, num_envs, watched=render_mode is not None, **options)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        own = ("num_envs", "world", "render_mode", "tensors", "autoreset_mode")
+        kind = Driver if self.autoreset_mode is AutoresetMode.SAME_STEP else WaitingDriver
+        self.driver = make_driver(world, num_envs, watched=render_mode is not None, own=own, kind=kind, **options)
         self.single_observation_space = self.driver.observation_space
         self.single_action_space = self.driver.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -67,8 +81,11 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every lane: with `seed` episode 0, without it each lane's next one.
 
-        `options` may hold `users` and `lanes`, (B,) each, and `instruction`, one text or B of them.
+        `options` may hold `users` and `lanes`, (B,) each, and `instruction`, one text or B of them; or, in modes other
+        than SAME_STEP, `reset_mask`, bool (B,): the lanes that start their next episode, while the others go on.
         """
+        if options is not None and "reset_mask" in options:
+            return self._reset_some(seed, dict(options))
         anew = seed is not None or self._np_random is None or bool(options)
         super().reset(seed=seed)
         observation = self.driver.restart(self.np_random if anew else None, options)
@@ -76,9 +93,15 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Act in every lane; see the class."""
+        waited = self._waiting
+        if self.autoreset_mode is AutoresetMode.DISABLED and waited.any():
+            raise RecloopError(
+                f"the episode of lane {int(waited.argmax())} is over; start the next one with "
+                "reset(options={'reset_mask': terminated | truncated}) before the next step"
+            )
         agent_step = self.driver.step(torch.as_tensor(actions))
         observation = self._handed_out(agent_step.observation)
-        info = self._info(agent_step)
+        info = self._info(agent_step, waited)
         if self.tensors:
             return observation, agent_step.reward, agent_step.terminated, agent_step.truncated, info
         return (
@@ -99,6 +122,31 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         lanes = range(min(self.num_envs, RENDERED_LANES))
         return tuple(draw_lane(self.driver, lane, self.render_mode) for lane in lanes)
 
+    @property
+    def _waiting(self) -> npt.NDArray[np.bool_]:
+        """Lanes whose episode is over, bool (B,), and whose next one nobody saw yet; none in mode SAME_STEP."""
+        if isinstance(self.driver, WaitingDriver):
+            return _numpy(self.driver.waiting)
+        return np.zeros(self.num_envs, dtype=np.bool_)
+
+    def _reset_some(self, seed: int | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        mask = np.asarray(options.pop("reset_mask"))
+        if not isinstance(self.driver, WaitingDriver):
+            raise RecloopError(
+                "reset_mask needs autoreset_mode='DISABLED' (or 'NEXT_STEP'); pass it to the environment"
+            )
+        if seed is not None or options:
+            raise RecloopError(
+                "reset_mask goes with no seed and no other option: these are for all lanes; reset() them all"
+            )
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise RecloopError(
+                f"reset_mask is {mask.dtype} of shape {mask.shape} with {int(mask.sum())} lanes; give bool "
+                f"({self.num_envs},), True in one lane at least"
+            )
+        observation = self.driver.restart_lanes(torch.from_numpy(mask).to(self.driver.core.device))
+        return self._handed_out(observation), self._arrivals(mask)
+
     def _handed_out(self, observation: Observation) -> Any:
         if self.tensors:
             return observation["state"] if self.driver.flat else observation
@@ -109,12 +157,14 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         facts = {"user": core.users, "lane": core.lanes, "episode_number": core.episode}
         return _masked({name: np.where(where, _numpy(value), 0) for name, value in facts.items()}, where)
 
-    def _info(self, agent_step: AgentStep) -> dict[str, Any]:
+    def _info(self, agent_step: AgentStep, waited: npt.NDArray[np.bool_]) -> dict[str, Any]:
         if agent_step.transition is None:
             return {}
         if self.tensors:
             return self._tensor_info(agent_step)
         facts = answers(self.driver, agent_step.transition)
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            return {**_masked(facts, ~waited), **(self._arrivals(waited) if waited.any() else {})}
         over = np.zeros(self.num_envs, dtype=np.bool_)
         over[_numpy(agent_step.finished)] = True
         info = _masked(facts, ~over)
@@ -142,8 +192,9 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             "given": {name: given[..., i] for i, name in enumerate(names)},
         }
         if agent_step.final is not None:
-            info["final_obs"] = agent_step.final["state"] if self.driver.flat else agent_step.final
             info["finished"] = agent_step.finished
+            if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                info["final_obs"] = agent_step.final["state"] if self.driver.flat else agent_step.final
         return info
 
 

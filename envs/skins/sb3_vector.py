@@ -53,7 +53,8 @@ class SB3VecEnv(VecEnv):
         self.render_mode = checked_render_mode(render_mode)
         options.setdefault("action_mode", "proto")
         options.setdefault("observation", "state")
-        self.driver = make_driver(world, num_envs, seed=seed, watched=render_mode is not None, **options)
+        own = ("world", "num_envs", "seed", "render_mode")
+        self.driver = make_driver(world, num_envs, seed=seed, watched=render_mode is not None, own=own, **options)
         self._seed: int | None = seed
         self._lane_options: dict[str, Any] = {}
         self._actions: npt.NDArray[Any] | None = None
