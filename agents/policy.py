@@ -16,6 +16,7 @@ from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
 from recloop.agents.settings import Config, with_settings
 from recloop.agents.slates import action_mask, best_slate
+from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
 from recloop.envs.interaction.observation import Observation
@@ -80,7 +81,7 @@ class FitOptions:
         return with_settings(config, self.settings, of)
 
 
-class Policy(PolicyFacts, ABC):
+class Policy(PolicyFacts, Described, ABC):
     """Picks slates from observations.
 
     Only `act` must be written. Batched, on the device of the observation. A policy that learns from the world writes

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recloop.agents.configs import AgentConfig
 from recloop.agents.learners.checkpoints import Checkpoint, flattened, load_checkpoint, rebuilt
@@ -24,6 +23,7 @@ from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import json_like
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
@@ -120,7 +120,9 @@ class Training:
     def run(self) -> Policy:
         """Train to the end; the policy with the best weights."""
         name, options = self.learner.name, self.options
-        bar = tqdm(total=self.total, initial=self.updates, desc=name, unit="update", disable=not options.progress)
+        bar = progress_bar(
+            total=self.total, initial=self.updates, desc=name, unit="update", disable=not options.progress
+        )
         look = max(self.total // _LOOKS, 1)
         seen = self._observed()
         with self._told_of_interruption(), bar:

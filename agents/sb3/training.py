@@ -22,7 +22,6 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
-from tqdm import tqdm
 
 from recloop.agents.configs import AgentConfig
 from recloop.agents.facts import Trains
@@ -49,6 +48,7 @@ from recloop.agents.sb3.configs import (
 from recloop.agents.serving import Serving
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import json_like
 from recloop.envs.simulation.penalties import training_reward
 from recloop.envs.skins.sb3_vector import SB3VecEnv
@@ -102,7 +102,7 @@ class Watch(BaseCallback):
         self.best_return, self.best_step = -math.inf, 0
         self.best_weights: dict[str, Tensor] = {}
         self.steps, self._next = steps, 0
-        self._bar = tqdm(total=steps, desc=policy.name, unit="step", disable=not progress)
+        self._bar = progress_bar(total=steps, desc=policy.name, unit="step", disable=not progress)
 
     def _on_rollout_start(self) -> None:
         self._check_numbers()

@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import EncoderError, RecloopError
 from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 
 
-class Artifact:
+class Artifact(Described):
     """What is kept as a folder: `FILE.json`, `FILE.safetensors` where there are tensors, and folders of its children.
 
     A subclass names its file and format and writes `stored_facts`, `stored_tensors`, `stored_children` and `restored`;

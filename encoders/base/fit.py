@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
-from tqdm import tqdm
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.progress import progress_bar
 
 Batch = TypeVar("Batch")
 Schedule = Literal["constant", "linear", "cosine", "warm-cosine"]
@@ -138,7 +138,7 @@ def fit(
     scheduler = _scheduler(optimizer, loop, spent)
     passes: list[Pass] = []
     best, best_loss, kept = 0, math.inf, None
-    bar = tqdm(range(loop.passes), desc=name, unit="pass", disable=not progress)
+    bar = progress_bar(range(loop.passes), desc=name, unit="pass", disable=not progress)
     for number in bar:
         losses, counts = [], []
         for batch in batches():

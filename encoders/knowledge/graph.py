@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow
 
+from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import EncoderError, unknown_name
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class KnowledgeGraph:
+class KnowledgeGraph(Described):
     """Triples over named entities and relations.
 
     Args:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import read_json
 from recloop.encoders.text.cache import Key, text_key
 from recloop.encoders.text.encoder import HashedText, TextEncoder, TextVectors
@@ -85,7 +85,7 @@ class BehaviorEncoder(Protocol):
         user = np.repeat(np.arange(len(cuts)), cuts)
         ends = offsets[:-1][user] + every * (np.arange(len(user)) - first[user] + 1)
         vectors = torch.zeros(len(ends), self.dim)
-        bar = tqdm(total=len(ends), desc="histories", unit="history", disable=not progress)
+        bar = progress_bar(total=len(ends), desc="histories", unit="history", disable=not progress)
         for start in range(0, len(ends), _AT_ONCE):
             chunk = slice(start, start + _AT_ONCE)
             rows = ends[chunk, None] - self.window + np.arange(self.window)  # (c, window), newest last

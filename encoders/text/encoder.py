@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from recloop.encoders.base.errors import DeviceError, EncoderError
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import read_json, write_json
 from recloop.encoders.text.cache import VectorCache, text_key
 from recloop.encoders.text.models import (
@@ -204,7 +205,7 @@ class TextEncoder:
         order = sorted(new, key=lambda key: (-len(new[key]), key))
         done: dict[bytes, Tensor] = {}
         cuts = [torch.zeros(0, dtype=torch.bool)]
-        bar = tqdm(total=len(order), desc="texts", unit="text", disable=not progress or not order)
+        bar = progress_bar(total=len(order), desc="texts", unit="text", disable=not progress or not order)
         span = self.batch_size * 64
         for start in range(0, len(order), span):
             keys = order[start : start + span]
@@ -275,7 +276,7 @@ class HashedText:
         rows: list[int] = []
         words: list[int] = []
         counts: list[int] = []
-        for row, text in enumerate(tqdm(texts, desc="texts", unit="text", disable=not progress)):
+        for row, text in enumerate(progress_bar(texts, desc="texts", unit="text", disable=not progress)):
             for word, count in Counter(self._WORDS.findall(text.lower())).items():
                 if word not in codes:
                     digest = hashlib.blake2b(word.encode(), digest_size=8).digest()

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pooch
-from tqdm import tqdm
 
 from recloop.encoders.base.errors import LogError, unknown_name
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import replacing_folder
 
 TIMEOUT = 30.0
@@ -185,7 +185,7 @@ class _Resuming:
             total = carried_on + int(length) if length else None
             with (
                 self.part.open("ab" if carried_on else "wb") as file,
-                tqdm(
+                progress_bar(
                     total=total,
                     initial=carried_on,
                     unit="B",

@@ -7,6 +7,7 @@ from typing import Any, Literal, NewType, Self
 
 import pandas as pd
 
+from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 
@@ -115,7 +116,7 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class LoggedBehavior:
+class LoggedBehavior(Described):
     """A log of behaviour: immutable, complete, and silent about what it does not hold.
 
     Args:

@@ -8,12 +8,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.described import Described
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Slates:
+class Slates(Described):
     """What was shown, in order, Q slates over all users.
 
     Args:
@@ -48,7 +50,7 @@ class Slates:
 
 
 @dataclass(frozen=True)
-class Sequences:
+class Sequences(Described):
     """Every user's consumption in order, oldest first, and the slates where the log has them.
 
     Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.described import Described
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from recloop.envs.world.data import WorldData
 
 
-class UserSimulator(ABC):
+class UserSimulator(Described, ABC):
     """Simulated users, batched, on `self.device`.
 
     Pure at the contract: what comes back depends on the arguments alone, nothing passed in is changed. Draw all

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -28,7 +29,7 @@ _PLACES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldData:
+class WorldData(Described):
     """Everything learned from one log but its simulated users: what users and policies may read of a world.
 
     Args:
@@ -67,6 +68,18 @@ class WorldData:
     instruction: InstructionEncoder | None = None
     sessions: int = 1
     max_days: float | None = None
+
+    def described(self) -> dict[str, Any]:
+        """What a person looks for first; the card says what to believe of it."""
+        return {
+            "name": self.name,
+            "items, users": f"{len(self.catalogue):,}, {len(self.users):,}",
+            "signals": self.signals,
+            "slates": f"{self.slate_size} items, at most {self.max_steps} an episode",
+            "state encoder": self.state_encoder,
+            "knowledge": "none" if self.knowledge is None else self.knowledge,
+            "not claimed": self.card.not_claimed,
+        }
 
     @property
     def item_vectors(self) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import RecloopError, unknown_name
 
 Part = Literal["train", "fit", "tune", "judge", "evaluate", "all"]
@@ -16,7 +17,7 @@ PARTS = ("fit", "tune", "judge", "evaluate")
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalogue(Described):
     """The items, by row.
 
     Args:
@@ -49,7 +50,7 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class UserTable:
+class UserTable(Described):
     """The users, by row, as they arrive.
 
     Args:
@@ -95,7 +96,7 @@ class UserTable:
 
 
 @dataclass(frozen=True)
-class Card:
+class Card(Described):
     """What a person must know before believing a world.
 
     Args:

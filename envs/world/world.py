@@ -50,6 +50,10 @@ class World(WorldData):
     simulators: Mapping[str, UserSimulator]
     user_model: UserSimulator | None
 
+    def described(self) -> dict[str, Any]:
+        """The data, and who answers."""
+        return {**super().described(), "simulators": self.simulators}
+
     @property
     def is_truth(self) -> bool:
         """True where the users are written down, so that what is best is known."""

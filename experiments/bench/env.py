@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.encoders.base.progress import progress_bar
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.item_index import IndexKind
 from recloop.envs.world.world import World
@@ -149,7 +149,7 @@ def bench_env(config: BenchEnvConfig) -> EnvFigures:
     bench = _Bench(config)
     rows: list[Row] = []
     bounds: list[Bound] = []
-    with tqdm(plan, desc="bench env", unit="row", disable=not config.progress) as bar:
+    with progress_bar(plan, desc="bench env", unit="row", disable=not config.progress) as bar:
         for point in bar:
             bar.set_postfix_str(f"{point.what}, {point.batch:,} x {point.items:,}")
             row, bound = bench.measured(point)

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from recloop.agents.learners.loop import Training, learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
@@ -24,6 +23,7 @@ from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.agents.sb3.training import SlatePPO
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.progress import progress_bar
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.world import World
 from recloop.experiments.bench.bounds import Machine, cost, machine_paces
@@ -121,7 +121,9 @@ def bench_train(config: BenchTrainConfig) -> list[Row]:
         )
     agents = _agents(config, world)
     found: dict[str, list[TrainingBench]] = {name: [] for name in agents}
-    with tqdm(total=config.seeds * len(agents), desc="bench train", unit="run", disable=not config.progress) as bar:
+    with progress_bar(
+        total=config.seeds * len(agents), desc="bench train", unit="run", disable=not config.progress
+    ) as bar:
         for seed in range(1, config.seeds + 1):  # 0 is what our own settings were chosen on
             for name, train in agents.items():
                 bar.set_postfix_str(name)

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import check_settings, facts_of, known_policies, load_policy, make_policy, save_policy
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import replacing_file, write_json
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.penalties import PenaltyConfig
@@ -159,7 +159,7 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     finished: dict[tuple[str, int], Finished] = {}
     jobs = [(c, seed) for c in contenders for seed in range(config.seeds)]
     with _saying_what_is_kept(finished, len(jobs), config.out):
-        bar = tqdm(jobs, desc="compare", unit="policy", disable=not config.progress)
+        bar = progress_bar(jobs, desc="compare", unit="policy", disable=not config.progress)
         for contender, seed in bar:
             bar.set_postfix_str(f"{contender.label} seed {seed}")
             same = seed > 0 and facts_of(contender.source).deterministic

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import make_policy
 from recloop.encoders.base.errors import BudgetError, RecloopError
+from recloop.encoders.base.progress import progress_bar
 from recloop.envs.logs.sequences import Ints
 from recloop.envs.simulation.core import Core, checked_device
 from recloop.envs.simulation.rollout import Picked, steps
@@ -179,7 +179,7 @@ def distill(world: World, model: AnswerModel, store: AnswerStore, config: Distil
     leaving: dict[str, Any] = {"leaving": None} if config.ask_leaving else {}
     language = LanguageModelUsers(world.signals, model, words=PromptWords(most_items=config.most_items), **leaving)
     users, lanes = planned(world, language, config)
-    with tqdm(total=len(users), desc="the model answers", disable=not config.progress, unit="user") as bar:
+    with progress_bar(total=len(users), desc="the model answers", disable=not config.progress, unit="user") as bar:
         asked = ask_users(world, language, users, slates=config.slates, seed=config.seed, done=bar.update)
     fast, report, held_out = fit_to_answers(
         world,

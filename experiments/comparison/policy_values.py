@@ -12,10 +12,10 @@ from typing import Literal, Protocol, Self, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recloop.agents.policy import Policy
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.progress import progress_bar
 from recloop.envs.evidence.replay import replay_gate
 from recloop.envs.evidence.support.bracket import Bracket, BracketRules, bracket_of
 from recloop.envs.simulation.rollout import Pick
@@ -127,7 +127,7 @@ def value_policies(
     world = cold_world(world) if start == "cold" else world
     rollouts: dict[str, list[list[Rollout]]] = {}  # by kind of users, simulator, policy
     groups = {"train": members, "judges": judges, "truth": [] if truth is None else [truth]}
-    bar = tqdm(total=len(policies) * sum(map(len, groups.values())), unit="rollout", disable=not progress)
+    bar = progress_bar(total=len(policies) * sum(map(len, groups.values())), unit="rollout", disable=not progress)
     with bar:
         for kind, simulators in groups.items():
             rollouts[kind] = []

@@ -6,8 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from tqdm import tqdm
-
+from recloop.encoders.base.progress import progress_bar
 from recloop.experiments.provenance import use_threads
 
 
@@ -25,7 +24,7 @@ Unit = TypeVar("Unit", bound=Named)
 
 def work_through(units: Sequence[Unit], work: Callable[[Unit], None], jobs: int, label: str, progress: bool) -> None:
     """Do `work` on every unit, `jobs` at a time, under a progress bar; for several it must be a module's own."""
-    with tqdm(total=len(units), desc=label, unit="unit", disable=not progress) as bar:
+    with progress_bar(total=len(units), desc=label, unit="unit", disable=not progress) as bar:
         if jobs == 1:
             use_threads(1)
             for unit in units:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.table import Table
-from tqdm import tqdm
 
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.progress import progress_bar
 from recloop.envs.truth.built_in import demo_world
 from recloop.envs.world.world import World
 from recloop.experiments.bench.timing import Row, keep
@@ -113,7 +113,7 @@ def learn_in_a_minute(world: World, config: MinuteConfig) -> Minute:
     rollouts: dict[tuple[str, int, str], Rollout] = {}
     seconds = []
     jobs = [(one, seed) for one in contenders for seed in range(config.seeds)]
-    for one, seed in tqdm(jobs, desc="learn in a minute", unit="policy", disable=not config.progress):
+    for one, seed in progress_bar(jobs, desc="learn in a minute", unit="policy", disable=not config.progress):
         begin = time.process_time()
         policy = _made(one, world, seed, config.steps)
         if one.label == LEARNER:

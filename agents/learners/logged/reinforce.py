@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from recloop.agents.facts import Trains
 from recloop.agents.isolation import isolated_randomness
@@ -30,6 +29,7 @@ from recloop.agents.policy import FitOptions, Trainer
 from recloop.agents.serving import Serving
 from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.progress import progress_bar
 from recloop.envs.interaction.observation import ObservationSpec
 from recloop.envs.simulation.actions import EncoderRetriever
 from recloop.envs.world.world import World
@@ -209,7 +209,7 @@ class _Fit:
         batches = -(-len(rows) // config.batch_size)
         done, total = self.passes * batches, config.passes * batches
         left = range(self.passes, config.passes)
-        for number in tqdm(left, desc=NAME, unit="pass", disable=not self.options.progress):
+        for number in progress_bar(left, desc=NAME, unit="pass", disable=not self.options.progress):
             order = rows[torch.randperm(len(rows), generator=self.generator, device=rows.device)]
             told = []
             for some in torch.split(order, config.batch_size):

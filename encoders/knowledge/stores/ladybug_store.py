@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from recloop.encoders.base.errors import EncoderError
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores.contract import checked
 from recloop.encoders.knowledge.stores.cypher import ENTITY, RELATION, TRIPLE, CypherStore
@@ -68,7 +68,7 @@ class LadybugStore(CypherStore):
             try:
                 for statement in SCHEMA:
                     connection.execute(statement)
-                for name, table in tqdm(_tables(graph), desc="graph store", unit="table", disable=not progress):
+                for name, table in progress_bar(_tables(graph), desc="graph store", unit="table", disable=not progress):
                     connection.execute(f"COPY {name} FROM $rows", {"rows": table})
                 connection.execute("CHECKPOINT")
             except RuntimeError as error:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
-from tqdm import tqdm
-
 from recloop.encoders.base.errors import EncoderError
+from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.stores.contract import checked
 from recloop.encoders.knowledge.stores.cypher import ENTITY, RELATION, TRIPLE, CypherStore
@@ -161,7 +160,7 @@ class Neo4jStore(CypherStore):
         with self._session() as session:
             for statement in _CONSTRAINTS:
                 session.run(statement).consume()
-            bar = tqdm(total=len(graph.triples), desc="graph store", unit="triple", disable=not progress)
+            bar = progress_bar(total=len(graph.triples), desc="graph store", unit="triple", disable=not progress)
             with bar, session.begin_transaction(timeout=self._build_timeout) as transaction:
                 for statement in _CLEAR:
                     transaction.run(statement).consume()
