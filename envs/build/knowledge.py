@@ -20,7 +20,7 @@ from recloop.encoders.knowledge.sources import read_triples
 from recloop.encoders.knowledge.stores.places import is_store, open_store, without_password
 from recloop.encoders.knowledge.triple_report import OnBadLines
 from recloop.encoders.knowledge.triple_scores import Model
-from recloop.envs.logs.readers.side_files import LINKED
+from recloop.envs.logs.readers.side_tables import LINKED
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.world.world import Card
 

@@ -131,7 +131,7 @@ def build_world(
     part = split_users(sequences.users, (config.fit, config.tune, config.judge), config.seed)
     rows = {name: (part == i).nonzero()[:, 0].numpy() for i, name in enumerate(PARTS)}
     train = np.sort(np.concatenate([rows["fit"], rows["tune"]]))
-    profile, profile_names = profile_features(log.users, train)
+    profile, profile_names, left_out = profile_features(log.users, train)
 
     carried, coverage = carried_vectors(log, config.encoder)
     say("item texts")
@@ -165,6 +165,9 @@ def build_world(
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
     repeats = sequences.repeat_rate(train)
     card = card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows)
+    if left_out:
+        unused = f"Columns of the users table that tell users apart one by one, or nothing: {', '.join(left_out)}."
+        card = replace(card, not_claimed=(*card.not_claimed, f"{unused} They are no features of users."))
     if source is not None:
         card = source.on_card(card)
     if graph is not None:

@@ -1,42 +1,56 @@
 """Users' features as numbers: what the log's users table says, coded by what the train users show."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from recloop.envs.logs.readers.columns.kinds import MANY_VALUES
+from recloop.envs.logs.readers.columns.labels import NOT_GIVEN
 from recloop.envs.logs.sequences import Ints
 
 MOST_CATEGORIES = 24
 """Of a categorical column, at most so many values get a feature of their own."""
-_MANY_VALUES = 0.5
-"""A text column with more distinct values than this share of the users (a zip code) is left out."""
 
 
-def profile_features(users: pd.DataFrame, train: Ints) -> tuple[Tensor, tuple[str, ...]]:
-    """Features of all users: float32 (U, p), and their names.
+class ProfileFeatures(NamedTuple):
+    """Features of all users: float32 (U, p), their names, and columns of the users table that gave none."""
 
-    Numeric columns are standardised by the train users, missing ones are 0. Text columns become one feature a
-    value, for the values most common among the train users.
+    values: Tensor
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def profile_features(users: pd.DataFrame, train: Ints) -> ProfileFeatures:
+    """Users' columns as features.
+
+    Columns of numbers are standardised by the train users, missing ones are 0. Columns of words become one feature a
+    value, for the values most common among the train users; one that has more than half as many different values as
+    train users (a zip code) is left out.
     """
     columns: list[np.ndarray] = []
     names: list[str] = []
+    left_out: list[str] = []
     for column in users.columns:
-        numbers = pd.to_numeric(users[column], errors="coerce").to_numpy(dtype=np.float64)
-        known = users[column].notna().to_numpy()
-        if known[train].any() and np.isfinite(numbers[known]).all() and len(np.unique(numbers[known])) > 2:
+        cells = users[column]
+        values = cells.astype(str).str.strip()
+        known = (cells.notna() & ~values.str.lower().isin(NOT_GIVEN)).to_numpy(dtype=bool)
+        if pd.api.types.is_numeric_dtype(cells.dtype) and known[train].any() and cells[known].nunique() > 2:
+            numbers = cells.to_numpy(dtype=np.float64, na_value=np.nan)
             mine = numbers[train][known[train]]
             scaled = (numbers - mine.mean()) / max(float(mine.std()), 1e-6)
             columns.append(np.where(known, scaled.clip(-5, 5), 0.0))
             names.append(str(column))
             continue
-        values = users[column].astype(str).to_numpy()
-        counts = pd.Series(values[train][known[train]]).value_counts(sort=False)
-        if len(counts) > _MANY_VALUES * len(train):
+        words = values.to_numpy()
+        counts = pd.Series(words[train][known[train]]).value_counts(sort=False)
+        if not len(counts) or len(counts) > MANY_VALUES * len(train):
+            left_out.append(str(column))
             continue
         common = sorted(counts.index, key=lambda value: (-counts[value], value))[:MOST_CATEGORIES]
-        columns += [(values == value) & known for value in common]
+        columns += [(words == value) & known for value in common]
         names += [f"{column}={value}" for value in common]
-    if not columns:
-        return torch.zeros(len(users), 0), ()
-    return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)), tuple(names)
+    features = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)) if columns else torch.zeros(len(users), 0)
+    return ProfileFeatures(features, tuple(names), tuple(left_out))

@@ -6,10 +6,15 @@ Format: https://recbole.io/docs/user_guide/data/atomic_files.html. Differences: 
 
 from pathlib import Path
 
+import numpy as np
+
 from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions, usual_columns
 from recloop.envs.logs.readers.side_files import read_atomic, read_side_tables
-from recloop.envs.logs.readers.text_table import BadRows, OnBadRows
+from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, as_ids
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+
+MOVIELENS_ENTRY = "this is MovieLens, where people rate films they saw long ago"
+"""Why MovieLens's times are times of entry, whatever is measured."""
 
 
 def read_atomic_log(
@@ -19,6 +24,7 @@ def read_atomic_log(
     times: Times | None = None,
     exposures: bool | None = None,
     text_columns: tuple[str, ...] | None = None,
+    item_relations: tuple[str, ...] | None = None,
     on_bad_rows: OnBadRows = "error",
 ) -> LoggedBehavior:
     """Read a RecBole log.
@@ -31,7 +37,9 @@ def read_atomic_log(
             float column (`readers/scales.py`).
         times: what the times mean, where you know it; None measures (`envs/logs/times.py`).
         exposures: whether rows also say what was shown and not taken; None: where the consumption has zeros.
-        text_columns: of the `.item` file, what the text is made of after the title.
+        text_columns: of the `.item` file, what the text is made of after the title; None takes every column of words.
+        item_relations: of the `.item` file, the columns that become triples where there is no `.kg` file; None takes
+            those of labels that items share, empty none.
         on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
 
     Raises:
@@ -49,9 +57,17 @@ def read_atomic_log(
         numeric=[name for name, kind in atomic.kinds.items() if kind == "float"],
         times=times,
         exposures=exposures,
-        entry_because=known_entry_times(path.stem),
+        entry_because=MOVIELENS_ENTRY if is_movielens_table(path.stem, atomic.table) else "",
     )
-    side = read_side_tables(path.with_suffix(""), found.frame, columns.user, columns.item, text_columns, bad_rows)
+    side = read_side_tables(
+        path.with_suffix(""),
+        found.frame,
+        columns.user,
+        columns.item,
+        bad_rows,
+        text_columns=text_columns,
+        relations=item_relations,
+    )
     return LoggedBehavior(
         name=path.stem,
         interactions=found.frame,
@@ -67,11 +83,12 @@ def read_atomic_log(
     )
 
 
-def known_entry_times(name: str) -> str:
-    """Why a log of this name has times of entry; empty where nothing is known.
-
-    >>> known_entry_times("ml-100k")
-    'this is MovieLens, where people rate films they saw long ago'
-    """
-    movielens = name.lower().startswith(("ml-", "movielens"))
-    return "this is MovieLens, where people rate films they saw long ago" if movielens else ""
+def is_movielens_table(name: str, table: TextTable) -> bool:
+    """True for MovieLens's ratings: called so, whole numbers for ids, and stars from 0.5 to 5 in every row."""
+    wanted = ("user_id", "item_id", "rating", "timestamp")
+    if not name.lower().startswith(("ml-", "movielens")) or not set(wanted) <= set(table.frame.columns):
+        return False
+    ids = [as_ids(table.frame[column]) for column in wanted[:2]]
+    stars = table.numbers("rating")
+    whole = all(bool(own.str.fullmatch(r"\d+").all()) for own in ids)
+    return whole and bool(np.isin(stars, np.arange(1, 11) / 2).all())

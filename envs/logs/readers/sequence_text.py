@@ -22,6 +22,7 @@ def read_sequence_log(
     *,
     columns: ColumnMapping | None = None,
     text_columns: tuple[str, ...] | None = None,
+    item_relations: tuple[str, ...] | None = None,
     on_bad_rows: OnBadRows = "error",
 ) -> LoggedBehavior:
     """Read a sequence text file and the atomic `.item .user .kg .link` of the same stem beside it.
@@ -51,7 +52,9 @@ def read_sequence_log(
     )
     stem = path.with_name(path.name.split(".")[0])
     columns = columns or ColumnMapping()
-    side = read_side_tables(stem, interactions, columns.user, columns.item, text_columns, bad_rows)
+    side = read_side_tables(
+        stem, interactions, columns.user, columns.item, bad_rows, text_columns=text_columns, relations=item_relations
+    )
     return LoggedBehavior(
         name=stem.name,
         interactions=interactions,

@@ -1,5 +1,6 @@
 """The files that lie beside a log: RecBole's `.item`, `.user`, `.kg` and `.link`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +9,13 @@ import pandas as pd
 
 from recloop.encoders.base.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
-from recloop.envs.logs.readers.item_text import is_title, is_year, texts, titles
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, read_text_table, shown
+from recloop.envs.logs.readers.side_tables import LINKED, ItemsTable, UsersTable, items_of, users_of
+from recloop.envs.logs.readers.text_table import BadRows, TextTable, read_text_table, shown
+from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Columns
 
 KINDS = ("token", "token_seq", "float", "float_seq")
 """The types an atomic header may name."""
-
-LINKED = "items are linked to the knowledge graph"
-"""By this a note on a log's own links is known; it is void where another graph takes its place."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +62,32 @@ def _is_floats(cell: str) -> bool:
         return False
 
 
-def read_items(path: Path, item: str, bad_rows: BadRows, text_columns: tuple[str, ...] | None) -> pd.DataFrame:
-    """The items table of a `.item` file, indexed by id, with title and text.
-
-    Args:
-        path: the file.
-        item: its id column.
-        bad_rows: decides about bad rows and repeated ids.
-        text_columns: columns the text is made of after the title; None takes every token_seq column.
-    """
+def read_items(
+    path: Path,
+    item: str,
+    bad_rows: BadRows,
+    *,
+    text_columns: Sequence[str] | None = None,
+    title: str | None = None,
+    relations: Sequence[str] | None = None,
+) -> ItemsTable:
+    """The items of a `.item` file, whose id column is `item`; see `items_of`."""
     atomic = read_atomic(path, bad_rows)
-    table = atomic.table.with_ids(item, bad_rows, unique=True)
-    frame = table.frame.set_index(item)
-    title = next((name for name in atomic.kinds if is_title(name) and name != item), None)
-    year = next((name for name in atomic.kinds if is_year(name)), None)
-    if text_columns is None:
-        text_columns = tuple(n for n, kind in atomic.kinds.items() if kind == "token_seq" and n not in (title, item))
-    table.require(*text_columns)
-    words = frame.apply(as_ids)
-    heads = titles(words, title, year)
-    sentences = texts(words, heads, text_columns)
-    frame[Columns.title], frame[Columns.text] = heads, sentences
-    return frame.rename_axis(Columns.item)
+    return items_of(
+        atomic.table,
+        item,
+        text_columns=text_columns,
+        title=title,
+        relations=relations,
+        kinds=atomic.kinds,
+        bad_rows=bad_rows,
+    )
 
 
-def read_users(path: Path, user: str, bad_rows: BadRows) -> pd.DataFrame:
-    """The users table of a `.user` file, indexed by id; float columns are numbers, the rest strings."""
+def read_users(path: Path, user: str, bad_rows: BadRows) -> UsersTable:
+    """The users of a `.user` file, whose id column is `user`; see `users_of`."""
     atomic = read_atomic(path, bad_rows)
-    table = atomic.table.with_ids(user, bad_rows, unique=True)
-    return table.frame.set_index(user).rename_axis(Columns.user)
+    return users_of(atomic.table, user, kinds=atomic.kinds, bad_rows=bad_rows)
 
 
 def read_knowledge(path: Path, bad_rows: BadRows) -> KnowledgeGraph:
@@ -125,15 +121,15 @@ def with_entities(
 def with_missing(table: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
     """The table with a row more for each id that it lacks, in order of first appearance; its cells are empty.
 
-    Items get their id as title and text.
+    Items get their id as title and text, and no category and no entity.
     """
     new = ids[~ids.isin(table.index)].drop_duplicates()
     if new.empty:
         return table
     rows = pd.DataFrame(index=pd.Index(new.to_numpy(), dtype="str", name=table.index.name))
     for column in table.columns:
-        text = pd.api.types.is_string_dtype(table[column].dtype)
-        rows[column] = pd.Series("" if text else np.nan, index=rows.index, dtype=table[column].dtype)
+        gap = pd.api.types.is_string_dtype(table[column].dtype) and column not in (Columns.category, Columns.entity)
+        rows[column] = pd.Series("" if gap else None, index=rows.index, dtype=table[column].dtype)
     for column in {Columns.title, Columns.text} & set(table.columns):
         rows[column] = rows.index.to_series()
     return pd.concat([table, rows])
@@ -147,6 +143,7 @@ class SideTables:
     users: pd.DataFrame
     knowledge: KnowledgeGraph | None
     notes: tuple[str, ...]
+    columns: tuple[ColumnUse, ...] = ()
 
 
 def no_items() -> pd.DataFrame:
@@ -165,32 +162,49 @@ def read_side_tables(
     interactions: pd.DataFrame,
     user: str,
     item: str,
-    text_columns: tuple[str, ...] | None,
     bad_rows: BadRows,
+    *,
+    text_columns: Sequence[str] | None = None,
+    title: str | None = None,
+    relations: Sequence[str] | None = None,
 ) -> SideTables:
     """Read `stem.item .user .kg .link` where they exist; ids that only `interactions` name get a row too.
 
-    `user` and `item` are what the files call their ids.
+    `user` and `item` are what the files call their ids; for the rest see `items_of`. The graph of a `.kg` file stands
+    in place of triples made of the items' columns.
     """
     items_file, users_file, kg, link = (stem.with_name(f"{stem.name}.{end}") for end in ("item", "user", "kg", "link"))
     notes: list[str] = []
-    items, users = no_items(), no_users()
+    items, users = ItemsTable(no_items()), UsersTable(no_users())
+    graph = kg.exists() and link.exists()
+    if graph and relations:
+        raise LogError(
+            f"{', '.join(relations)} cannot become triples: {kg} is the knowledge graph of this log; take the file "
+            "away, or name no relations of items"
+        )
     if items_file.exists():
-        items = read_items(items_file, item, bad_rows, text_columns)
-        extra = interactions[Columns.item][~interactions[Columns.item].isin(items.index)].nunique()
+        items = read_items(
+            items_file,
+            item,
+            bad_rows,
+            text_columns=text_columns,
+            title=title,
+            relations=() if graph else relations,
+        )
+        extra = interactions[Columns.item][~interactions[Columns.item].isin(items.frame.index)].nunique()
         if extra:
             notes.append(f"{extra} items have no row in {items_file.name}: their id stands for their title.")
     else:
         notes.append("The log has no texts of items: an item's id stands for its title.")
     if users_file.exists():
         users = read_users(users_file, user, bad_rows)
-    items = with_missing(items, interactions[Columns.item])
-    users = with_missing(users, interactions[Columns.user])
-    knowledge = None
-    if kg.exists() and link.exists():
+    notes += (*items.notes, *users.notes)
+    frame, knowledge = with_missing(items.frame, interactions[Columns.item]), items.knowledge
+    if graph:
         knowledge = read_knowledge(kg, bad_rows)
-        items, note = with_entities(items, link, item, knowledge, bad_rows)
+        frame, note = with_entities(frame, link, item, knowledge, bad_rows)
         notes.append(note)
     elif kg.exists():
         notes.append(f"{kg.name} is not used: no {link.name} says which entity an item is.")
-    return SideTables(items, users, knowledge, tuple(notes))
+    people = with_missing(users.frame, interactions[Columns.user])
+    return SideTables(frame, people, knowledge, tuple(notes), (*items.columns, *users.columns))

@@ -8,10 +8,9 @@ import pyarrow
 import pyarrow.parquet
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.atomic import known_entry_times
 from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions, guess_mapping
 from recloop.envs.logs.readers.side_files import no_items, no_users, with_missing
-from recloop.envs.logs.readers.side_tables import items_of, users_of
+from recloop.envs.logs.readers.side_tables import ItemsTable, UsersTable, items_of, users_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, read_text_table
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 
@@ -26,6 +25,7 @@ def read_table_log(
     items: str | Path | None = None,
     users: str | Path | None = None,
     text_columns: tuple[str, ...] | None = None,
+    item_relations: tuple[str, ...] | None = None,
     times: Times | None = None,
     exposures: bool | None = None,
     on_bad_rows: OnBadRows = "error",
@@ -38,10 +38,11 @@ def read_table_log(
     Args:
         path: the interactions.
         columns: which column is what; None goes by the usual names (`readers/interactions.py`, ALIASES).
-        items: a table of items; its id column has the same name as in the interactions. A column that ends in
-            `title` or `name` is the title, `year` or `release_year` the year.
+        items: a table of items; its id column has the same name as in the interactions (`readers/side_tables.py`).
         users: a table of users, likewise.
         text_columns: of the items, what the text is made of after the title; None takes every column of words.
+        item_relations: of the items, the columns that become triples; None takes those of labels that items share,
+            empty none.
         times: what the times mean, where you know it; None measures.
         exposures: whether rows also say what was shown and not taken; None: where the consumption has zeros.
         on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
@@ -58,27 +59,30 @@ def read_table_log(
         bad_rows=bad_rows,
         times=times,
         exposures=exposures,
-        entry_because=known_entry_times(path.stem),
     )
-    item_table = (
-        no_items()
-        if items is None
-        else items_of(_read(Path(items), bad_rows), mapping.item, text_columns=text_columns, bad_rows=bad_rows).frame
-    )
-    user_table = (
-        no_users() if users is None else users_of(_read(Path(users), bad_rows), mapping.user, bad_rows=bad_rows).frame
-    )
+    side, people = ItemsTable(no_items()), UsersTable(no_users())
+    if items is not None:
+        side = items_of(
+            _read(Path(items), bad_rows),
+            mapping.item,
+            text_columns=text_columns,
+            relations=item_relations,
+            bad_rows=bad_rows,
+        )
+    if users is not None:
+        people = users_of(_read(Path(users), bad_rows), mapping.user, bad_rows=bad_rows)
     without_texts = ("The log has no texts of items: an item's id stands for its title.",)
     return LoggedBehavior(
         name=path.stem,
         interactions=found.frame,
-        users=with_missing(user_table, found.frame[Columns.user]),
-        items=with_missing(item_table, found.frame[Columns.item]),
+        users=with_missing(people.frame, found.frame[Columns.user]),
+        items=with_missing(side.frame, found.frame[Columns.item]),
         signals=found.signals,
         times=found.times,
         has_exposures=found.has_exposures,
         source=str(path),
-        notes=(*found.notes, *(without_texts if items is None else ())),
+        knowledge=side.knowledge,
+        notes=(*found.notes, *(without_texts if items is None else ()), *side.notes, *people.notes),
         dropped=bad_rows.as_dropped(),
     )
 

@@ -177,7 +177,7 @@ def earlier_world(log: LoggedBehavior, fitting: Fitting) -> World:
     sequences, _, _ = compile_sequences(log)
     everyone = np.arange(sequences.users)
     text: TextVectors = HashedText() if fitting.text == "hashed" else TextEncoder(fitting.text)
-    profile, names = profile_features(log.users, everyone)
+    profile, names, _ = profile_features(log.users, everyone)
     encoder = fit_state_encoder(
         {"text": text.encode(list(log.items[Columns.text].fillna("").astype(str)))},
         None,

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.item_text import texts
 from recloop.envs.logs.readers.scales import CONSUME, consumption
-from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, decoded_text, shown
+from recloop.envs.logs.readers.side_tables import items_of, users_of
+from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, decoded_text, shown
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
 
 Part = Literal["self-selected", "random", "both"]
@@ -24,11 +24,18 @@ FILES = {"self-selected": "train.ascii", "random": "test.ascii"}
 PROPENSITIES = "propensities.ascii"
 FEATURES = "user_item_features"
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
+_ID = "id"
 _SEED = 0
 """Of the order that rows are put in: the matrices hold none, and the columns' must not pass for one."""
 
 
-def read_coat_log(path: Path, *, part: Part = "self-selected", on_bad_rows: OnBadRows = "error") -> LoggedBehavior:
+def read_coat_log(
+    path: Path,
+    *,
+    part: Part = "self-selected",
+    item_relations: tuple[str, ...] | None = None,
+    on_bad_rows: OnBadRows = "error",
+) -> LoggedBehavior:
     """Read one part of Coat, or both.
 
     A row is a coat that was rated. Nothing is an exposure: in the self-selected part the whole shop was open to
@@ -39,6 +46,7 @@ def read_coat_log(path: Path, *, part: Part = "self-selected", on_bad_rows: OnBa
     Args:
         path: the folder, or one of its matrices.
         part: `self-selected`, `random` or `both` (a coat rated in both parts has two rows).
+        item_relations: features of coats that become triples; None takes all that coats share, empty none.
         on_bad_rows: `error`, or `drop` to leave out and count cells that are no rating.
 
     Raises:
@@ -59,19 +67,22 @@ def read_coat_log(path: Path, *, part: Part = "self-selected", on_bad_rows: OnBa
         raise LogError(f"{folder} holds no ratings in part '{part}'; a log needs at least one")
     rows = rows.iloc[np.random.default_rng(_SEED).permutation(len(rows))].reset_index(drop=True)
     people, coats = _features(folder, "user", shape[0]), _features(folder, "item", shape[1])
-    heads = _titles(coats)
-    items = coats.assign(**{Columns.title: heads, Columns.text: texts(coats, heads, tuple(coats.columns))})
+    made = items_of(
+        coats, _ID, title="title", text_columns=_described(coats), relations=item_relations, bad_rows=bad_rows
+    )
+    users, items = users_of(people, _ID, bad_rows=bad_rows), made.frame
     if "jackettype" in items:
-        items[Columns.category] = items["jackettype"]
+        items[Columns.category] = items["jackettype"].where(items["jackettype"] != "")
     return LoggedBehavior(
         name=folder.resolve().name,
         interactions=rows,
-        users=people.rename_axis(Columns.user),
-        items=items.rename_axis(Columns.item),
+        users=users.frame,
+        items=items,
         signals=(consumption(), Signal("rating", "ordinal", levels=LEVELS, given_on=CONSUME)),
         times=Times.none,
+        knowledge=made.knowledge,
         source=str(folder),
-        notes=_notes(parts, matrices),
+        notes=(*_notes(parts, matrices), *made.notes, *users.notes),
         dropped=bad_rows.as_dropped(),
     )
 
@@ -171,31 +182,34 @@ def _propensities(folder: Path, shape: tuple[int, ...]) -> Floats | None:
     return values
 
 
-def _features(folder: Path, kind: Literal["user", "item"], count: int) -> pd.DataFrame:
-    """Features as words, one row a person or coat: a column for each `name` of the map's lines `name:value`."""
-    ids = pd.Index([str(row) for row in range(count)], dtype="str")
-    path, names = folder / FEATURES / f"{kind}_features.ascii", folder / FEATURES / f"{kind}_features_map.txt"
-    if not (path.is_file() and names.is_file()):
-        return pd.DataFrame(index=ids)
-    flags = _matrix(path)
-    labels = [line.strip() for line in decoded_text(names, "utf-8-sig").split("\n") if line.strip()]
-    _same_shape(path, flags.shape, (count, len(labels)))
+def _features(folder: Path, kind: Literal["user", "item"], count: int) -> TextTable:
+    """One row a person or coat: its id, of a coat its title, and a column for each `name` of the map's `name:value`."""
     columns: dict[str, list[str]] = {}
-    for place, label in enumerate(labels):
-        name, colon, value = label.partition(":")
-        if not colon:
-            raise LogError(f"{names}, line {place + 1}: {shown(label)} is not name:value")
-        cells = columns.setdefault(name, [""] * count)
-        for row in np.flatnonzero(flags[:, place] == 1):
-            cells[row] = value
-    return pd.DataFrame(columns, index=ids, dtype="str")
+    path, names = folder / FEATURES / f"{kind}_features.ascii", folder / FEATURES / f"{kind}_features_map.txt"
+    if path.is_file() and names.is_file():
+        flags = _matrix(path)
+        labels = [line.strip() for line in decoded_text(names, "utf-8-sig").split("\n") if line.strip()]
+        _same_shape(path, flags.shape, (count, len(labels)))
+        for place, label in enumerate(labels):
+            name, colon, value = label.partition(":")
+            if not colon:
+                raise LogError(f"{names}, line {place + 1}: {shown(label)} is not name:value")
+            cells = columns.setdefault(name, [""] * count)
+            for row in np.flatnonzero(flags[:, place] == 1):
+                cells[row] = value
+    heads = {"title": [_title(row, columns) for row in range(count)]} if kind == "item" else {}
+    frame = pd.DataFrame({_ID: [str(row) for row in range(count)], **heads, **columns}, dtype="str")
+    return TextTable(path, frame, np.arange(1, count + 1))
 
 
-def _titles(coats: pd.DataFrame) -> pd.Series:
+def _described(coats: TextTable) -> tuple[str, ...]:
+    return tuple(name for name in coats.frame.columns if name not in (_ID, "title"))
+
+
+def _title(row: int, columns: dict[str, list[str]]) -> str:
     """`Coat 7: navy parkas, women`; the number alone where there are no features."""
-    heads = []
-    for name, row in zip(coats.index, coats.to_dict("records"), strict=True):
-        words = " ".join(str(row[c]) for c in ("color", "jackettype") if row.get(c))
-        gender = f", {row['gender']}" if row.get("gender") else ""
-        heads.append(f"Coat {name}: {words}{gender}" if words else f"Coat {name}")
-    return pd.Series(heads, index=coats.index, dtype="str")
+    color, jacket, gender = (
+        columns[name][row] if name in columns else "" for name in ("color", "jackettype", "gender")
+    )
+    words = " ".join(filter(None, (color, jacket)))
+    return f"Coat {row}: {words}{f', {gender}' if gender else ''}" if words else f"Coat {row}"

@@ -1,6 +1,6 @@
 """What KuaiRand and KuaiRec share: sessions by pauses, watch ratios, tables of videos and users."""
 
-import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.item_text import texts
 from recloop.envs.logs.readers.side_files import no_items, no_users
-from recloop.envs.logs.readers.text_table import BadRows, as_ids, as_numbers, read_text_table
+from recloop.envs.logs.readers.side_tables import ItemsTable, UsersTable, items_of, users_of
+from recloop.envs.logs.readers.text_table import BadRows, read_text_table
 from recloop.envs.logs.schema import Columns, Signal
 
 Floats = npt.NDArray[np.float64]
@@ -62,49 +62,31 @@ def sessions(users: pd.Series, seconds: Floats, gap: float) -> tuple[npt.NDArray
     return numbers, numbers == newest
 
 
-def first_tag(cell: str) -> str:
-    """The first of a video's tags, its category; empty where it has none.
-
-    >>> first_tag("[27,9]"), first_tag("12,65"), first_tag("")
-    ('27', '12', '')
-    """
-    found = re.search(r"\d+", cell)
-    return found.group() if found else ""
-
-
-def read_users(path: Path, bad_rows: BadRows) -> pd.DataFrame:
-    """The users table of a `user_features*.csv`: columns of numbers are numbers, the rest strings."""
+def read_users(path: Path, bad_rows: BadRows) -> UsersTable:
+    """The users of a `user_features*.csv`."""
     if not path.is_file():
-        return no_users()
-    table = read_text_table(path, separator=",", quoted=True, bad_rows=bad_rows).with_ids(
-        "user_id", bad_rows, unique=True
-    )
-    frame = table.frame.set_index("user_id").rename_axis(Columns.user)
-    for name in frame.columns:
-        numbers = as_numbers(frame[name])
-        if len(numbers) and np.isfinite(numbers).all():
-            frame[name] = numbers
-    return frame
+        return UsersTable(no_users())
+    return users_of(read_text_table(path, separator=",", quoted=True, bad_rows=bad_rows), "user_id", bad_rows=bad_rows)
 
 
-def read_videos(path: Path, tags: str, described: tuple[str, ...], bad_rows: BadRows) -> pd.DataFrame:
-    """The items table of a file of videos: title (the id), text (tags and `described`), category (the first tag)."""
+def read_videos(
+    path: Path, tags: str, described: tuple[str, ...], relations: tuple[str, ...] | None, bad_rows: BadRows
+) -> ItemsTable:
+    """The items of a file of videos: title (the id), text (tags and `described`), category (the first tag)."""
     if not path.is_file():
-        return no_items()
+        return ItemsTable(no_items())
     table = read_text_table(path, separator=",", quoted=True, bad_rows=bad_rows)
     table.require("video_id", tags, *described)
-    table = table.with_ids("video_id", bad_rows, unique=True)
-    frame = table.frame.set_index("video_id").rename_axis(Columns.item).apply(as_ids)
-    words = frame.assign(tags=frame[tags].str.strip("[]").str.replace(" ", ""))
-    heads = pd.Series([f"Video {name}" for name in frame.index], index=frame.index, dtype="str")
-    sentences = texts(words, heads, ("tags", *described), separator=",")
-    category = pd.Series([first_tag(cell) for cell in frame[tags]], index=frame.index, dtype="str")
-    return frame.assign(**{Columns.title: heads, Columns.text: sentences, Columns.category: category})
-
-
-def with_known_categories(items: pd.DataFrame) -> pd.DataFrame:
-    """The items table with a missing value, no empty word, where an item has no category."""
-    if Columns.category not in items:
-        return items
-    cells = items[Columns.category]
-    return items.assign(**{Columns.category: cells.where(cells != "")})
+    table = table.with_ids("video_id", bad_rows, unique=True).renamed({tags: "tags"})
+    table = replace(table, frame=table.frame.assign(title="Video " + table.frame["video_id"]))
+    made = items_of(
+        table,
+        "video_id",
+        title="title",
+        text_columns=("tags", *described),
+        relations=("tags", *described) if relations is None else relations,
+        bad_rows=bad_rows,
+    )
+    first = made.frame["tags"].str.split("|").str[0] if "tags" in made.frame else ""
+    category = pd.Series(first, made.frame.index, dtype="str")
+    return replace(made, frame=made.frame.assign(**{Columns.category: category.where(category != "")}))

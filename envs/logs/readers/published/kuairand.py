@@ -20,7 +20,6 @@ from recloop.envs.logs.readers.published.kuai_tables import (
     read_videos,
     sessions,
     watch_ratio_signal,
-    with_known_categories,
 )
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
@@ -45,6 +44,7 @@ def read_kuairand_log(
     path: Path,
     *,
     session_gap: float = SESSION_GAP,
+    item_relations: tuple[str, ...] | None = None,
     watch_limit: float = WATCH_LIMIT,
     on_bad_rows: OnBadRows = "error",
 ) -> LoggedBehavior:
@@ -59,6 +59,7 @@ def read_kuairand_log(
         path: the folder, its `data` folder, or one of its logs.
         session_gap: seconds without a row after which the next row begins a session.
         watch_limit: watch ratios above are clipped.
+        item_relations: of the videos, what becomes triples; None takes tags and types, empty none.
         on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
 
     Raises:
@@ -77,18 +78,21 @@ def read_kuairand_log(
     rows[Columns.session] = pd.Series(numbers).astype("str")
     rows[Columns.session_end] = _session_ends(rows, numbers, newest, session_gap, whole=version != "pure")
     suffix = f"_{version}" if version else ""
-    items = read_videos(folder / f"video_features_basic{suffix}.csv", "tag", ("video_type", "upload_type"), bad_rows)
+    items = read_videos(
+        folder / f"video_features_basic{suffix}.csv", "tag", ("video_type", "upload_type"), item_relations, bad_rows
+    )
     users = read_users(folder / f"user_features{suffix}.csv", bad_rows)
     return LoggedBehavior(
         name=f"kuairand{'-' if version else ''}{version}",
         interactions=rows,
-        users=with_missing(users, rows[Columns.user]),
-        items=with_known_categories(with_missing(items, rows[Columns.item])),
+        users=with_missing(users.frame, rows[Columns.user]),
+        items=with_missing(items.frame, rows[Columns.item]),
         signals=(*(Signal(name, good=name != "hate") for name in SIGNALS), watch),
         times=Times.behavioural,
         has_exposures=True,
+        knowledge=items.knowledge,
         source=str(folder),
-        notes=_notes(rows, version, session_gap, watch_limit),
+        notes=(*_notes(rows, version, session_gap, watch_limit), *items.notes, *users.notes),
         dropped=bad_rows.as_dropped(),
     )
 

@@ -22,7 +22,6 @@ from recloop.envs.logs.readers.published.kuai_tables import (
     read_videos,
     sessions,
     watch_ratio_signal,
-    with_known_categories,
 )
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
@@ -65,6 +64,7 @@ def read_kuairec_log(
     watched_from: float = WATCHED_FROM,
     watch_limit: float = WATCH_LIMIT,
     session_gap: float = SESSION_GAP,
+    item_relations: tuple[str, ...] | None = None,
     on_bad_rows: OnBadRows = "error",
 ) -> LoggedBehavior:
     """Read a matrix of KuaiRec as a log.
@@ -78,6 +78,7 @@ def read_kuairec_log(
         watched_from: watch ratio from which a video counts as consumed, in (0, watch_limit].
         watch_limit: watch ratios above are clipped.
         session_gap: seconds without a row after which the next row begins a session.
+        item_relations: of the videos, what becomes triples; None takes tags, empty none.
         on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
 
     Raises:
@@ -104,16 +105,17 @@ def read_kuairec_log(
         watch.name: np.clip(ratio, *watch.bounds),
     }
     rows = pd.DataFrame(columns)
-    items = read_videos(folder / "item_categories.csv", "feat", (), bad_rows)
+    items = read_videos(folder / "item_categories.csv", "feat", (), item_relations, bad_rows)
     users = read_users(folder / "user_features.csv", bad_rows)
     return LoggedBehavior(
         name=f"kuairec-{file.name.partition('_')[0]}",
         interactions=rows,
-        users=with_missing(users, rows[Columns.user]),
-        items=with_known_categories(with_missing(items, rows[Columns.item])),
+        users=with_missing(users.frame, rows[Columns.user]),
+        items=with_missing(items.frame, rows[Columns.item]),
         signals=(Signal(WATCHED), watch),
         times=Times.behavioural if timed else Times.none,
         has_exposures=True,
+        knowledge=items.knowledge,
         source=str(file),
         notes=(
             f"A video counts as watched from a watch ratio of {watched_from:g} on; the ratio is clipped at "
@@ -123,6 +125,8 @@ def read_kuairec_log(
             *((f"{without} rows have no time; cleaning drops them.",) if without and timed else ()),
             "Which recommender showed a row is not logged.",
             "The log has no texts of videos: tags, as numbers, stand for them.",
+            *items.notes,
+            *users.notes,
         ),
         dropped=bad_rows.as_dropped(),
     )
@@ -152,7 +156,7 @@ def read_kuairec_matrix(
     np.add.at(total, (rows, columns), ratio)
     np.add.at(count, (rows, columns), 1)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
-    videos = read_videos(folder / "item_categories.csv", "feat", (), bad_rows)
+    videos = read_videos(folder / "item_categories.csv", "feat", (), (), bad_rows).frame
     known = videos[Columns.category] if Columns.category in videos else pd.Series(dtype="str")
     category = known.reindex(items).fillna("")
     return WatchTable(tuple(map(str, users)), tuple(map(str, items)), mean, tuple(category), float(watch_limit))

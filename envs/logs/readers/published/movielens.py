@@ -1,18 +1,20 @@
 """MovieLens as GroupLens publishes it: ml-100k (`u.data`), ml-1m, ml-10m (`ratings.dat`), later (`ratings.csv`).
 
-Formats: the README of each release, https://grouplens.org/datasets/movielens/. Older releases are latin-1.
+Formats: the README of each release, https://grouplens.org/datasets/movielens/. ml-100k and ml-1m are latin-1, later
+releases UTF-8.
 """
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.atomic import known_entry_times
+from recloop.envs.logs.readers.atomic import MOVIELENS_ENTRY
 from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions
-from recloop.envs.logs.readers.item_text import texts, titles
 from recloop.envs.logs.readers.side_files import no_items, no_users, with_missing
+from recloop.envs.logs.readers.side_tables import ItemsTable, UsersTable, items_of, users_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, read_text_table
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 
@@ -26,13 +28,16 @@ RATINGS = ("user_id", "item_id", "rating", "timestamp")
 
 @dataclass(frozen=True)
 class Release:
-    """How one family of releases is laid out; None where it has no such file or header names the columns."""
+    """How one family of releases is laid out; None where it has no such file or header names the columns.
+
+    `reads_latin`: a file of it that is no UTF-8 is latin-1 (of `ratings.dat`, ml-1m is latin-1 and ml-10m UTF-8).
+    """
 
     ratings: str
     films: str
     people: str | None
     separator: str
-    encoding: str
+    reads_latin: bool
     ratings_columns: tuple[str, ...] | None
     films_columns: tuple[str, ...] | None
     people_columns: tuple[str, ...] | None = None
@@ -41,21 +46,27 @@ class Release:
 
 RELEASES = (
     Release(
-        *("u.data", "u.item", "u.user", "\t", "latin-1", RATINGS),
+        *("u.data", "u.item", "u.user", "\t", True, RATINGS),
         films_columns=("item_id", "title", "release_date", "video_date", "url", *GENRES_100K),
         people_columns=("user_id", "age", "gender", "occupation", "zip_code"),
         films_separator="|",
     ),
     Release(
-        *("ratings.dat", "movies.dat", "users.dat", "::", "latin-1", RATINGS),
+        *("ratings.dat", "movies.dat", "users.dat", "::", True, RATINGS),
         films_columns=("item_id", "title", "genres"),
         people_columns=("user_id", "gender", "age", "occupation", "zip_code"),
     ),
-    Release("ratings.csv", "movies.csv", None, ",", "utf-8-sig", None, None),
+    Release("ratings.csv", "movies.csv", None, ",", False, None, None),
 )
 
 
-def read_movielens_log(path: Path, *, times: Times | None = None, on_bad_rows: OnBadRows = "error") -> LoggedBehavior:
+def read_movielens_log(
+    path: Path,
+    *,
+    times: Times | None = None,
+    item_relations: tuple[str, ...] | None = None,
+    on_bad_rows: OnBadRows = "error",
+) -> LoggedBehavior:
     """Read a MovieLens release.
 
     A row is a film consumed, with its rating; times are times of entry, whatever is measured.
@@ -63,6 +74,7 @@ def read_movielens_log(path: Path, *, times: Times | None = None, on_bad_rows: O
     Args:
         path: the folder, or its file of ratings.
         times: what the times mean, where you know better.
+        item_relations: columns of films (`genres`) that become triples; empty none.
         on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
 
     Raises:
@@ -70,14 +82,7 @@ def read_movielens_log(path: Path, *, times: Times | None = None, on_bad_rows: O
     """
     bad_rows = BadRows(on_bad_rows)
     release, folder = _release(path)
-    ratings = read_text_table(
-        folder / release.ratings,
-        separator=release.separator,
-        columns=release.ratings_columns,
-        encoding=release.encoding,
-        quoted=release.separator == ",",
-        bad_rows=bad_rows,
-    ).renamed({"userId": "user_id", "movieId": "item_id"})
+    ratings = _table(folder, release.ratings, release, release.separator, release.ratings_columns, bad_rows)
     found = build_interactions(
         ratings,
         ColumnMapping(time="timestamp"),
@@ -85,31 +90,48 @@ def read_movielens_log(path: Path, *, times: Times | None = None, on_bad_rows: O
         numeric=["rating"],
         times=times,
         exposures=False,
-        entry_because=known_entry_times("movielens"),
+        entry_because=MOVIELENS_ENTRY,
     )
-    items = _films(folder, release, bad_rows)
-    users = _people(folder, release, bad_rows)
+    items, users = _films(folder, release, item_relations, bad_rows), _people(folder, release, bad_rows)
     return LoggedBehavior(
         name=folder.resolve().name,
         interactions=found.frame,
-        users=with_missing(users, found.frame[Columns.user]),
-        items=with_missing(items, found.frame[Columns.item]),
+        users=with_missing(users.frame, found.frame[Columns.user]),
+        items=with_missing(items.frame, found.frame[Columns.item]),
         signals=found.signals,
         times=found.times,
+        knowledge=items.knowledge,
         source=str(folder / release.ratings),
-        notes=found.notes,
+        notes=(*found.notes, *items.notes, *users.notes),
         dropped=bad_rows.as_dropped(),
     )
 
 
 def is_movielens(path: Path) -> bool:
-    """True for a file of ratings, or a folder with one, as published."""
+    """True for a file of ratings, or a folder with one, as published: by the first lines of the two files."""
     folder = path if path.is_dir() else path.parent
     for release in RELEASES:
         named = path.is_dir() or path.name == release.ratings
         if named and (folder / release.ratings).is_file() and (folder / release.films).is_file():
-            return True
+            return _is_laid_out(folder, release)
     return False
+
+
+def _is_laid_out(folder: Path, release: Release) -> bool:
+    first = [_first_line(folder / name) for name in (release.ratings, release.films)]
+    if release.ratings_columns is None or release.films_columns is None:
+        return [cells[:4] for cells in (line.split(",") for line in first)] == [
+            ["userId", "movieId", "rating", "timestamp"],
+            ["movieId", "title", "genres"],
+        ]
+    separators = (release.separator, release.films_separator or release.separator)
+    widths = (len(release.ratings_columns), len(release.films_columns))
+    return all(line.count(mark) >= width - 1 for line, mark, width in zip(first, separators, widths, strict=True))
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.readline(1 << 16).strip()
 
 
 def _release(path: Path) -> tuple[Release, Path]:
@@ -121,28 +143,44 @@ def _release(path: Path) -> tuple[Release, Path]:
     raise LogError(f"{path} holds no MovieLens release: looked for {names}")
 
 
-def _films(folder: Path, release: Release, bad_rows: BadRows) -> pd.DataFrame:
-    """The items table: title, genres, text."""
-    path = folder / release.films
-    if not path.exists():
-        return no_items()
+def _table(
+    folder: Path, name: str, release: Release, separator: str, columns: tuple[str, ...] | None, bad_rows: BadRows
+) -> TextTable:
+    path = folder / name
     table = read_text_table(
         path,
-        separator=release.films_separator or release.separator,
-        columns=release.films_columns,
-        encoding=release.encoding,
-        quoted=release.separator == ",",
+        separator=separator,
+        columns=columns,
+        encoding=_encoding(path) if release.reads_latin else "utf-8-sig",
+        quoted=separator == ",",
         bad_rows=bad_rows,
-    ).renamed({"movieId": "item_id"})
-    table = table.with_ids("item_id", bad_rows, unique=True)
-    table.require("title")
-    frame = table.frame.set_index("item_id").rename_axis(Columns.item)
+    )
+    return table.renamed({"userId": "user_id", "movieId": "item_id"})
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 where every byte of a file is, else latin-1."""
+    with suppress(FileNotFoundError), path.open(encoding="utf-8-sig") as file:
+        try:
+            while file.read(1 << 20):
+                pass
+        except UnicodeDecodeError:
+            return "latin-1"
+    return "utf-8-sig"
+
+
+def _films(folder: Path, release: Release, relations: tuple[str, ...] | None, bad_rows: BadRows) -> ItemsTable:
+    """The items: title, genres, text."""
+    if not (folder / release.films).exists():
+        return ItemsTable(no_items())
+    separator = release.films_separator or release.separator
+    table = _table(folder, release.films, release, separator, release.films_columns, bad_rows)
+    table.require("item_id", "title")
+    frame = table.frame
     if "genres" not in frame:
-        frame["genres"] = _genres_of_flags(frame)
-    frame["genres"] = frame["genres"].where(frame["genres"] != "(no genres listed)", "")
-    heads = titles(frame, "title", None)
-    sentences = texts(frame, heads, ["genres"], separator="|")
-    return frame[["genres"]].assign(**{Columns.title: heads, Columns.text: sentences})
+        frame = frame.assign(genres=_genres_of_flags(frame))
+    table = replace(table, frame=frame[["item_id", "title", "genres"]])
+    return items_of(table, "item_id", title="title", relations=relations, bad_rows=bad_rows)
 
 
 def _genres_of_flags(frame: pd.DataFrame) -> pd.Series:
@@ -152,14 +190,9 @@ def _genres_of_flags(frame: pd.DataFrame) -> pd.Series:
     return pd.Series(names, index=frame.index, dtype="str")
 
 
-def _people(folder: Path, release: Release, bad_rows: BadRows) -> pd.DataFrame:
+def _people(folder: Path, release: Release, bad_rows: BadRows) -> UsersTable:
     if release.people is None or not (folder / release.people).exists():
-        return no_users()
-    table: TextTable = read_text_table(
-        folder / release.people,
-        separator=release.films_separator or release.separator,
-        columns=release.people_columns,
-        encoding=release.encoding,
-        bad_rows=bad_rows,
-    ).with_ids("user_id", bad_rows, unique=True)
-    return table.frame.set_index("user_id").rename_axis(Columns.user)
+        return UsersTable(no_users())
+    separator = release.films_separator or release.separator
+    table = _table(folder, release.people, release, separator, release.people_columns, bad_rows)
+    return users_of(table, "user_id", bad_rows=bad_rows)

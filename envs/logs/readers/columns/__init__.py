@@ -1,0 +1,1 @@
+"""What the columns of tables of items and users hold, and what is made of it."""
