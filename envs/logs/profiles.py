@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recloop.envs.logs.readers.columns.kinds import MANY_VALUES
+from recloop.envs.logs.readers.columns.kinds import MANY_VALUES, holds_numbers
 from recloop.envs.logs.readers.columns.labels import NOT_GIVEN
 from recloop.envs.logs.sequences import Ints
 
@@ -37,8 +37,8 @@ def profile_features(users: pd.DataFrame, train: Ints) -> ProfileFeatures:
         cells = users[column]
         values = cells.astype(str).str.strip()
         known = (cells.notna() & ~values.str.lower().isin(NOT_GIVEN)).to_numpy(dtype=bool)
-        if pd.api.types.is_numeric_dtype(cells.dtype) and known[train].any() and cells[known].nunique() > 2:
-            numbers = cells.to_numpy(dtype=np.float64, na_value=np.nan)
+        if holds_numbers(str(column), cells) and known[train].any() and cells[known].nunique() > 2:
+            numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
             mine = numbers[train][known[train]]
             scaled = (numbers - mine.mean()) / max(float(mine.std()), 1e-6)
             columns.append(np.where(known, scaled.clip(-5, 5), 0.0))

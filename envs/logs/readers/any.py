@@ -10,7 +10,9 @@ from recloop.envs.logs.readers.atomic import read_atomic_log
 from recloop.envs.logs.readers.published.coat import is_coat, read_coat_log
 from recloop.envs.logs.readers.published.kuairand import is_kuairand, read_kuairand_log
 from recloop.envs.logs.readers.published.kuairec import is_kuairec, read_kuairec_log
+from recloop.envs.logs.readers.published.mind import is_mind, read_mind_log
 from recloop.envs.logs.readers.published.movielens import is_movielens, read_movielens_log
+from recloop.envs.logs.readers.published.open_bandit import is_open_bandit, read_open_bandit_log
 from recloop.envs.logs.readers.sequence_text import read_sequence_log
 from recloop.envs.logs.readers.tables import SUFFIXES, read_table_log
 from recloop.envs.logs.schema import LoggedBehavior
@@ -27,6 +29,8 @@ PUBLISHED: tuple[tuple[Callable[[Path], bool], Reader], ...] = (
     (is_coat, read_coat_log),
     (is_kuairand, read_kuairand_log),
     (is_kuairec, read_kuairec_log),
+    (is_mind, read_mind_log),
+    (is_open_bandit, read_open_bandit_log),
 )
 """Logs that are known by the names of their files, and who reads them; looked for first."""
 
@@ -36,7 +40,8 @@ def read_log(path: str | Path, **options: Any) -> LoggedBehavior:
 
     Looked for, in this order: MovieLens as published (`u.data`, `ratings.dat` or `ratings.csv` beside its file of
     films), Coat (`train.ascii` and `test.ascii`), KuaiRand (`log_standard_*.csv`), KuaiRec (`big_matrix.csv`), the
-    latter two also in a folder `data`; a RecBole `*.inter`; a `*.sequences.txt`; a CSV, TSV or Parquet file. A folder
+    latter two also in a folder `data`, MIND (`behaviors.tsv` and `news.tsv`), Open Bandit (`random/men/men.csv`); a
+    RecBole `*.inter`; a `*.sequences.txt`; a CSV, TSV or Parquet file. A folder
     must hold one log, and of CSV or Parquet one file: name the file of the interactions where there are more.
 
     Args:
@@ -75,5 +80,6 @@ def _recognise(place: Path) -> tuple[Reader, Path]:
     known = ", ".join(f"*{pattern}" for pattern, _ in PATTERNS)
     raise LogError(
         f"{place} holds no log: looked for u.data, ratings.dat and ratings.csv of MovieLens, train.ascii of Coat, "
-        f"log_standard_*.csv of KuaiRand, big_matrix.csv of KuaiRec, {known}"
+        f"log_standard_*.csv of KuaiRand, big_matrix.csv of KuaiRec, behaviors.tsv of MIND, "
+        f"random/men/men.csv of Open Bandit, {known}"
     )

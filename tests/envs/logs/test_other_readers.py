@@ -192,3 +192,28 @@ def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
         (tmp_path / name).write_text("user,item\n1,2\n")
     with pytest.raises(LogError, match=r"more than one \*\.csv \(a\.csv, b\.csv\)"):
         read_log(tmp_path)
+
+
+def test_ml_10m_is_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text("1::1::5::978300760\n2::2::3.5::978302109\n")
+    (tmp_path / "movies.dat").write_text(
+        "1::Amélie (2001)::Comedy|Romance\n2::Misérables, Les (1995)::Drama\n", encoding="utf-8"
+    )
+    assert read_log(tmp_path).items["title"].tolist() == ["Amélie (2001)", "Misérables, Les (1995)"]
+
+
+def test_own_files_are_not_taken_for_movielens(tmp_path: Path) -> None:
+    rows = "".join(f"u{n % 3},i{n},{1_600_000_000 + 90_000 * n},{n % 2}\n" for n in range(30))
+    (tmp_path / "ml-events.csv").write_text(f"user_id,item_id,timestamp,click\n{rows}")
+    assert read_log(tmp_path / "ml-events.csv").times is Times.behavioural
+    (tmp_path / "ml-sales.inter").write_text(
+        "user_id:token\titem_id:token\ttimestamp:float\trating:float\n" + rows.replace(",", "\t")
+    )
+    assert read_log(tmp_path / "ml-sales.inter").times is Times.behavioural
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "ratings.csv").write_text(f"user_id,item_id,timestamp,click\n{rows}")
+    (own / "movies.csv").write_text("item_id,title\ni0,Alien\n")
+    with pytest.raises(LogError, match=r"more than one \*\.csv \(movies\.csv, ratings\.csv\)"):
+        read_log(own)
+    assert read_log(own / "ratings.csv", items=own / "movies.csv").items["title"].tolist()[0] == "Alien"

@@ -38,6 +38,9 @@ KUAIRAND = (
     "user_id,video_id,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,play_time_ms,"
     "duration_ms,is_rand"
 )
+OPEN_BANDIT = (
+    "timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user_feature_2,user_feature_3"
+)
 logs: dict[str, st.SearchStrategy[Files]] = {
     "atomic": st.fixed_dictionaries(
         {"t.inter": table(INTER, "\t", 4)},
@@ -83,6 +86,16 @@ logs: dict[str, st.SearchStrategy[Files]] = {
             "user_features.csv": table("user_id,register_days", ",", 2),
         },
     ),
+    "mind": st.fixed_dictionaries(
+        {
+            "behaviors.tsv": table("1\tU1\t11/13/2019 8:36:57 AM\tN7\tN1-0 N2-1", "\t", 5),
+            "news.tsv": table("N1\tsports\tsoccer\tGoal\t\t\t[]\t[]", "\t", 8),
+        }
+    ),
+    "open-bandit": st.fixed_dictionaries(
+        {"random/men/men.csv": table(OPEN_BANDIT, ",", 9)},
+        optional={"random/men/item_context.csv": table("item_id,item_feature_0,item_feature_1", ",", 3)},
+    ),
 }
 
 
@@ -90,6 +103,7 @@ def read(files: Files, on_bad_rows: str) -> LoggedBehavior | None:
     """What the reader makes of the files; None after a `LogError` of one line."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
             (Path(folder) / name).write_bytes(data)
         try:
             return read_log(folder, on_bad_rows=on_bad_rows)

@@ -169,6 +169,11 @@ def plain_words(cells: pd.Series) -> list[str]:
     return words_of(as_ids(cells).tolist())
 
 
+def holds_numbers(name: str, cells: pd.Series) -> bool:
+    """True for a column whose every cell is a number that counts something, or not given."""
+    return _breaks(name, cells, strict=False) is not None
+
+
 def _breaks(name: str, cells: pd.Series, strict: bool) -> npt.NDArray[np.bool_] | None:
     """Where a cell is no number in a column of numbers (rows,); None for another column.
 

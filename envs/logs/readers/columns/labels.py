@@ -180,7 +180,8 @@ def _elements(cell: object) -> list[object]:
 
 def _label(part: object) -> str:
     if isinstance(part, dict):
-        part = next((part[key] for key in ("name", "title", "label") if key in part), "")
+        named = {str(key).lower(): value for key, value in part.items()}
+        part = next((named[key] for key in ("name", "title", "label") if key in named), "")
     if part is None or part is pd.NA or part != part:
         return ""
     return str(int(part)) if isinstance(part, (float, np.floating)) and float(part).is_integer() else str(part)

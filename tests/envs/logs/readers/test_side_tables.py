@@ -1,10 +1,13 @@
 """Tables of items and users: which column is what, and what becomes of it. The values decide, whatever their form."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.profiles import profile_features
@@ -256,3 +259,47 @@ def test_columns_of_users_that_cannot_be_features_are_left_away_and_it_is_said()
 def test_mixed_sizes_are_categories() -> None:
     made = users(size=["38", "M", "L"] * 5)
     assert profile_features(made.frame, np.arange(15)).names == ("size=38", "size=L", "size=M")
+
+
+CELLS = st.one_of(
+    st.sampled_from(
+        ["", " ", "NULL", "7", "1990", "1990.0", "nan", "inf", "[", "]", "[]", "['a', 'b']", '["a"', "a|b"]
+    ),
+    st.sampled_from(
+        ["(1, 2)", "{'name': 'x'}", "[{'name': 'x'}, {}]", "[1.5, 2]", "[None]", "'a' 'b'", "2024-01-01", "a, b"]
+    ),
+    st.text(max_size=6),
+)
+COLUMN = st.one_of(
+    st.lists(CELLS, min_size=15, max_size=15).map(lambda cells: pd.Series(cells, dtype="str")),
+    st.lists(
+        st.one_of(st.none(), st.lists(st.one_of(CELLS, st.none(), st.floats()), max_size=3)), min_size=15, max_size=15
+    ),
+    st.lists(st.one_of(st.none(), st.integers(-9, 9)), min_size=15, max_size=15).map(
+        lambda c: pd.Series(c, dtype="Int64")
+    ),
+    st.lists(st.one_of(st.none(), st.booleans()), min_size=15, max_size=15).map(
+        lambda c: pd.Series(c, dtype="boolean")
+    ),
+)
+NAMES = st.sampled_from(
+    ["title", "name", "brand", "genres", "year", "price", "note", "category", "entity", "text", "item"]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(columns=st.dictionaries(NAMES, COLUMN, max_size=4))
+def test_whatever_stands_in_the_cells_a_table_comes_out_or_a_log_error(columns: dict[str, object]) -> None:
+    for read in (items, users):
+        with suppress(LogError):
+            made = read(**columns)
+            _holds_together(made, columns)
+
+
+def _holds_together(made: ItemsTable | UsersTable, columns: dict[str, object]) -> None:
+    assert made.frame.index.tolist() == [f"i{n}" for n in range(15)]
+    assert [use.name for use in made.columns] == ["item_id", *columns]
+    if isinstance(made, ItemsTable):
+        assert all(made.frame[Columns.title])
+        if made.knowledge is not None:
+            assert (made.knowledge.entity_rows(made.frame[Columns.entity].dropna().tolist()) >= 0).any()
