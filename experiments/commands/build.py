@@ -30,7 +30,7 @@ class BuildCommand:
     """Learn a world from a log of behaviour."""
 
     log: tyro.conf.Positional[Path]
-    """Folder or file of the log: RecBole atomic, sequences, CSV, TSV, Parquet; MovieLens, Coat, KuaiRand, KuaiRec."""
+    """Folder or file: atomic, sequences, CSV, Parquet; MovieLens, Coat, KuaiRand, KuaiRec, MIND, Open Bandit."""
     out: Path
     """World folder to write."""
     columns: tuple[str, ...] = ()
@@ -41,6 +41,8 @@ class BuildCommand:
     """Table of items beside a CSV or Parquet log."""
     users_table: Path | None = None
     """Table of users beside a CSV or Parquet log."""
+    item_relations: tuple[str, ...] = ()
+    """Columns of items that become triples of a graph; default labels that items share; `none` for no graph."""
     times: Literal["behavioural", "entry", "none"] | None = None
     """What the log's times mean, where you know it; default measured."""
     bad_rows: Literal["error", "drop"] = "error"
@@ -86,6 +88,8 @@ def _read(config: BuildCommand) -> LoggedBehavior:
         options["items"] = config.items_table
     if config.users_table is not None:
         options["users"] = config.users_table
+    if config.item_relations:
+        options["item_relations"] = () if config.item_relations == ("none",) else config.item_relations
     if config.times is not None:
         options["times"] = Times(config.times)
     return read_log(config.log, **options)
