@@ -18,6 +18,7 @@ class PolicyFacts:
         resumable: its training keeps checkpoints and goes on from them.
         privileged: it is handed the users' true state instead of an observation; only for truth worlds, never a
             competitor.
+        plans: it chooses by the model that the training users answer by: what it earns there is an upper end.
         config_class: the frozen dataclass of its settings, whose docstring tells each under `Args:`; None without any.
     """
 
@@ -25,4 +26,5 @@ class PolicyFacts:
     deterministic: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
     privileged: ClassVar[bool] = False
+    plans: bool = False
     config_class: ClassVar[type[Any] | None] = None

@@ -64,6 +64,7 @@ class GreedyPolicy(Policy):
     kind = "greedy"
     trains: ClassVar[Trains] = "no"
     deterministic: ClassVar[bool] = True
+    plans = True
 
     def __init__(self, serving: Serving) -> None:
         model = serving.world.user_model

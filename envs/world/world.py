@@ -69,7 +69,12 @@ class World(WorldData):
         """The simulators that comparisons are run in."""
         if self.is_truth:
             return ("truth",)
-        return tuple(name for name in ("train", "judge", "truth") if name in self.simulators)
+        return tuple(name for name in ("train", *self.judges, "truth") if name in self.simulators)
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The names of the simulators that no policy was trained or tuned against: those that begin with `judge`."""
+        return tuple(name for name in self.simulators if name.startswith("judge"))
 
     def simulator(self, name: str) -> UserSimulator:
         """A simulator by name; `RecloopError` suggests the nearest."""

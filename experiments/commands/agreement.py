@@ -5,11 +5,12 @@
 
 Every policy meets the same users with the same luck in each member of the training ensemble, in the judges and in the
 truth. Printed and kept in `agreement.json`: Kendall's tau of the orders with an interval over users, simulated over
-true value, and the pairwise claims (`comparison.pairwise`), counted against the truth where there is one.
+true value, and the claims (`comparison.claims`), counted against the truth where there is one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +22,16 @@ from recloop.agents.policy import FitOptions
 from recloop.agents.registry import facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.storage import write_json
+from recloop.envs.evidence.gates import gate_outcomes, gated
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.world import World
+from recloop.experiments.comparison.claims import Claim, ClaimCount, ClaimRules, claims_from, count, truth_sign
 from recloop.experiments.comparison.intervals import Interval, ratio_interval
-from recloop.experiments.comparison.pairwise import ClaimCount, ClaimRules, PairClaim, count, pair_claims
-from recloop.experiments.comparison.policy_values import PolicyValues, gates_failed, simulators_of, value_policies
-from recloop.experiments.comparison.ranking import Floats, tau_over_users
+from recloop.experiments.comparison.policy_values import PolicyValues, simulators_of, value_policies
+from recloop.experiments.comparison.ranking import tau_over_users
 from recloop.experiments.provenance import provenance, use_threads
-from recloop.experiments.report.tables import interval_text, wide_console
+from recloop.experiments.report.tables import interval_text, print_claims, wide_console
 from recloop.experiments.settings import at_least
 
 FIXED_POLICIES = (
@@ -59,21 +62,24 @@ class Agreement:
         ratios: simulated (among the judges) over true value by policy; empty without a truth.
         claims: one a pair.
         counted: of the claims.
+        effects: difference among the judges over that in the truth, of each pair that does not tie in it: above 0 the
+            direction is right, 1 is the whole effect; empty without a truth.
         rules: of the claims.
     """
 
     values: PolicyValues
     taus: Mapping[str, Interval]
     ratios: Mapping[str, Interval]
-    claims: tuple[PairClaim, ...]
+    claims: tuple[Claim, ...]
     counted: ClaimCount
     rules: ClaimRules = field(default_factory=ClaimRules)
+    effects: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON: means instead of users."""
         values = self.values
         return {
-            "policies": list(values.policies),
+            **values.facts(),
             "train": {p: _rounded(values.train[:, i].mean(1)) for i, p in enumerate(values.policies)},
             "judges": {p: _rounded(values.judges[:, i].mean(1)) for i, p in enumerate(values.policies)},
             "truth": None
@@ -81,11 +87,11 @@ class Agreement:
             else {p: round(float(values.truth[i].mean()), 6) for i, p in enumerate(values.policies)},
             "flagged": [p for p, flag in zip(values.policies, values.flags, strict=True) if flag],
             "brackets": {p: asdict(bracket) for p, bracket in zip(values.policies, values.brackets, strict=False)},
-            "gates_failed": list(values.gates_failed),
             "taus": {name: _interval(tau) for name, tau in self.taus.items()},
             "ratios": {name: _interval(ratio) for name, ratio in self.ratios.items()},
-            "claims": [asdict(claim) for claim in self.claims],
+            "claims": [claim.as_dict() for claim in self.claims],
             "counted": asdict(self.counted),
+            "effects": _rounded(self.effects),
             "rules": asdict(self.rules),
         }
 
@@ -109,9 +115,19 @@ def agreement_of(values: PolicyValues, rules: ClaimRules | None = None, seed: in
         if len(inner) > 1:
             taus["judges-truth-without-extremes"] = tau_over_users(judges[inner], truth[inner], seed)
         ratios = {name: ratio_interval(judges[i], truth[i]) for i, name in enumerate(values.policies)}
-    simulators = np.concatenate([values.train, values.judges])
-    claims = pair_claims(values.policies, simulators, values.flags, values.gates_failed, truth, rules)
-    return Agreement(values, taus, ratios, claims, count(claims), rules)
+    claims = claims_from(values.evidence, rules)
+    return Agreement(values, taus, ratios, claims, count(claims), rules, effects_of(values, rules))
+
+
+def effects_of(values: PolicyValues, rules: ClaimRules) -> tuple[float, ...]:
+    """See `Agreement.effects`: no order and no gate is asked, every pair that the truth decides is forced."""
+    truth, judges = values.truth, values.judges.mean(0)
+    if truth is None:
+        return ()
+    decided = [
+        pair for pair in combinations(range(len(truth)), 2) if truth_sign(truth[pair[0]] - truth[pair[1]], rules.ties)
+    ]
+    return tuple(float((judges[a] - judges[b]).mean() / (truth[a] - truth[b]).mean()) for a, b in decided)
 
 
 @dataclass(frozen=True)
@@ -171,8 +187,9 @@ def main(config: AgreementConfig) -> Agreement:
         device=config.device,
         progress=config.progress,
     )
-    failed = gates_failed(world, seed=config.seed, device=config.device)
-    agreement = agreement_of(replace(values, gates_failed=failed), seed=config.seed)
+    names = ("train", *world.judges)
+    gates = gate_outcomes(gated(world, names, seed=config.seed, device=config.device).card, names)
+    agreement = agreement_of(replace(values, gates=gates), seed=config.seed)
     print_agreement(world, agreement)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -187,19 +204,24 @@ def print_agreement(world: World, agreement: Agreement) -> None:
     console.print(agreement_table(world, agreement))
     for name, tau in agreement.taus.items():
         console.print(f"Kendall's tau, {name.replace('-', ' and ', 1).replace('-', ' ')}: {interval_text(tau)}")
-    for name in agreement.values.gates_failed:
-        console.print(f"GATE FAILED: {name}; nothing is claimed", soft_wrap=True)
-    made = [claim for claim in agreement.claims if claim.made]
-    console.print(f"{len(made)} of {len(agreement.claims)} pairs are claimed:")
-    for claim in made:
-        console.print(f"  {claim.text}", soft_wrap=True)
+    for gate in agreement.values.gates:
+        if gate.verdict is not Verdict.passed:
+            console.print(gate.sentence, soft_wrap=True)
+    print_claims(agreement.claims, console)
     if agreement.values.truth is not None:
-        counted = agreement.counted
+        counted, effects = agreement.counted, np.array(agreement.effects)
+        tied = counted.made - counted.right - counted.opposite
         console.print(
-            f"the truth bears out {counted.right} of {counted.made} claims, on {counted.pairs} pairs that do not tie "
-            f"in it; {counted.on_ties} claim(s) on ties",
+            f"across judges {counted.made} of {counted.pairs} pairs are claimed: the truth bears out {counted.right}, "
+            f"says the opposite of {counted.opposite}, ties in {tied}",
             soft_wrap=True,
         )
+        if len(effects):
+            console.print(
+                f"of {len(effects)} pairs that the truth decides the judges have {(effects > 0).mean():.0%} the right "
+                f"way round and {np.median(effects):.0%} of the difference (median)",
+                soft_wrap=True,
+            )
 
 
 def agreement_table(world: World, agreement: Agreement) -> Table:
@@ -222,7 +244,7 @@ def agreement_table(world: World, agreement: Agreement) -> Table:
     return table
 
 
-def _rounded(numbers: Floats) -> list[float]:
+def _rounded(numbers: Iterable[float]) -> list[float]:
     return [round(float(number), 6) for number in numbers]
 
 

@@ -27,6 +27,7 @@ from recloop.agents.registry import check_settings, facts_of, known_policies, lo
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import replacing_file, write_json
+from recloop.envs.evidence.gates import gated
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.users.checks import check_users
@@ -121,7 +122,7 @@ def main(config: CompareConfig) -> Comparison:
     use_threads(1 if config.jobs > 1 else config.threads)
     world = World.load(config.world)
     comparison = compare(world, config, world_folder=config.world)
-    print_comparison(comparison, config.out)
+    print_comparison(comparison, claims_of(comparison), config.out)
     segments = segment_lines(comparison)
     for simulator in comparison.simulators if segments else ():
         wide_console().print(segment_table(comparison, segments, simulator))
@@ -164,9 +165,12 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
             bar.set_postfix_str(f"{contender.label} seed {seed}")
             same = seed > 0 and facts_of(contender.source).deterministic
             finished[contender.label, seed] = finished[contender.label, 0] if same else field_.result(contender, seed)
+    if not world.is_truth:
+        judged = [name for name in simulators if name != "truth"]
+        world = gated(world, judged, seed=config.evaluation_seed, device=config.device)
     comparison = Comparison(
         world=world,
-        contenders=tuple(replace(c, privileged=finished[c.label, 0].privileged) for c in contenders),
+        contenders=tuple(_as_made(c, finished[c.label, 0], world) for c in contenders),
         seeds=tuple(range(config.seeds)),
         simulators=simulators,
         reference=reference,
@@ -187,14 +191,18 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     segments = segment_lines(comparison)
     if segments:
         write_segments(config.out / "segments.csv", comparison, segments)
-    write_evaluations(comparison, config.out / "tensorboard")
     claims = claims_of(comparison)
-    write_json(config.out / "claims.json", [asdict(claim) for claim in claims])
+    write_evaluations(comparison, claims, config.out / "tensorboard")
+    write_json(config.out / "claims.json", [claim.as_dict() for claim in claims])
     write_report(config.out / "report.html", comparison, claims, facts)
     with replacing_file(config.out / "picture.png") as part:
         part.write_bytes(picture(comparison))
     write_json(config.out / "run.json", facts)
     return comparison
+
+
+def _as_made(entry: Entry, result: Finished, world: World) -> Entry:
+    return replace(entry, privileged=result.privileged, plans=result.plans and not world.is_truth)
 
 
 def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
@@ -334,7 +342,7 @@ class _ComparisonRunner:
         self._save(contender, seed, policy)
         clock = _Clock()
         rollouts = {name: self._rollout(name, policy, seed) for name in self.simulators}
-        result = Finished(rollouts, run.curves, fit, clock.seconds(), policy.privileged)
+        result = Finished(rollouts, run.curves, fit, clock.seconds(), policy.privileged, policy.plans)
         self.ledger.put(contender.label, seed, digest, result)
         return result
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.truth.built_in import demo_world
 from recloop.experiments.commands.compare import CompareConfig, compare
-from recloop.experiments.comparison.intervals import Interval, ratio_interval, t_interval
+from recloop.experiments.comparison.claims import claims_of
+from recloop.experiments.comparison.intervals import Interval, ratio_interval
 from recloop.experiments.comparison.results import Comparison
 from recloop.experiments.provenance import use_threads
-from recloop.experiments.report.tables import interval_text, print_comparison, wide_console
+from recloop.experiments.report.tables import print_comparison, wide_console
 from recloop.experiments.settings import at_least
 
 POLICIES = ("random", "popularity", "greedy", "sasrec", "ppo", "planner")
@@ -71,32 +72,18 @@ def main(config: DemoConfig) -> Comparison:
             progress=config.progress,
         ),
     )
-    print_comparison(comparison, config.out, console)
-    for line in verdicts(comparison):
-        console.print(line, soft_wrap=True)
+    print_comparison(comparison, claims_of(comparison), config.out, console)
+    console.print(gap_sentence(comparison), soft_wrap=True)
     return comparison
 
 
-def verdicts(comparison: Comparison) -> list[str]:
-    """What the demo shows, a sentence each with its interval."""
-    lines = []
-    for better, worse in (
-        ("popularity", "random"),
-        ("greedy", "popularity"),
-        ("sasrec", "popularity"),
-        ("ppo", "popularity"),
-        ("planner", "ppo"),
-        ("planner", "greedy"),
-    ):
-        found = t_interval(comparison.difference(better, worse, comparison.base))
-        verb = {1: "beats", 0: "is not told apart from", -1: "loses to"}[found.sign]
-        lines.append(f"{better} {verb} {worse}: {interval_text(found, signed=True)}")
+def gap_sentence(comparison: Comparison) -> str:
+    """How much of what there is to be gained is gained, beside what `comparison.claims` claims."""
     share = gap_closed(comparison)
-    lines.append(
+    return (
         f"ppo closes {share.mean:.0%} [{share.low:.0%}, {share.high:.0%}] of the gap between greedy and the computed "
         "optimum"
     )
-    return lines
 
 
 def gap_closed(comparison: Comparison, policy: str = "ppo", floor: str = "greedy", top: str = "planner") -> Interval:

@@ -26,7 +26,8 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.rollout import Picked, RolloutStep, rollout
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.fitted.ensemble import EnsembleUsers
+from recloop.envs.users.fitted.ensemble import EnsembleState, EnsembleUsers
+from recloop.envs.users.fitted.own_member import OwnMemberState
 from recloop.envs.world.world import World
 
 Ints = npt.NDArray[np.int64]
@@ -66,6 +67,7 @@ class Rollout:
             in a world without a support model.
         expected: float64 (B, M) what each member of an ensemble expected of the slates; None without one.
         pessimistic, optimistic: float64 (B,) what the episode was worth at worst and at best, see `BracketTally`.
+        member: int64 (B,) which member of an ensemble answered in each lane; None where the users are no ensemble.
         trace_history: int64 (H,) what the first lane's user had consumed before; N is empty.
         trace_slate: int64 (T, K) what the first lane was shown.
         trace_signals, trace_given: (T, K, S) how it answered.
@@ -88,6 +90,7 @@ class Rollout:
     expected: Floats | None = None
     pessimistic: Floats | None = None
     optimistic: Floats | None = None
+    member: Ints | None = None
 
     @property
     def coverage(self) -> float:
@@ -240,6 +243,8 @@ class _Tally:
         b, device = core.batch, core.device
         zeros = torch.zeros(b, dtype=torch.float64, device=device)
         self.users = core.users.clone()
+        ensemble = isinstance(core.state, (EnsembleState, OwnMemberState))
+        self.member = core.state.member.clone() if ensemble else None
         self.value, self.popularity, self.diversity = zeros, zeros, zeros
         self.length = torch.zeros(b, dtype=torch.int64, device=device)
         self.invalid = torch.zeros_like(self.length)
@@ -283,6 +288,8 @@ class _Tally:
             "trace_signals": signals.double(),
             "trace_given": given,
         }
+        if self.member is not None:
+            host["member"] = self.member
         return Rollout.of({name: tensor.cpu() for name, tensor in host.items()})
 
 

@@ -5,9 +5,9 @@ value_policies(world, {"greedy": make_policy("greedy", world), ...}, episodes=30
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 from recloop.agents.policy import Policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.progress import progress_bar
-from recloop.envs.evidence.replay import replay_gate
 from recloop.envs.evidence.support.bracket import Bracket, BracketRules, bracket_of
-from recloop.envs.simulation.rollout import Pick
+from recloop.envs.evidence.verdict import GateOutcome, Verdict
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
+from recloop.experiments.comparison.claims import Evidence, Witness
 from recloop.experiments.comparison.evaluate import Evaluator, Rollout
 from recloop.experiments.comparison.intervals import by_user
 from recloop.experiments.comparison.ranking import Floats
@@ -48,7 +48,9 @@ class PolicyValues:
         truth: float64 (P, U), or None.
         simulators: float64 (P, V, 4) of each policy in each of the V judges and members, judges first: mean return,
             mean of the episodes at worst and at best, share of steps outside the support; None without a support model.
-        gates_failed: names of the gates that the world failed.
+        gates: of the training users and the judges.
+        judge_names: J names; default `judge`, `judge-2` and so on.
+        planning: (P,) whether a policy plans on the training users' own model; default none.
     """
 
     policies: tuple[str, ...]
@@ -56,10 +58,15 @@ class PolicyValues:
     judges: Floats
     truth: Floats | None = None
     simulators: Floats | None = None
-    gates_failed: tuple[str, ...] = ()
+    gates: tuple[GateOutcome, ...] = ()
+    judge_names: tuple[str, ...] = ()
+    planning: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         wanted = (len(self.policies), self.train.shape[-1])
+        names = ("judge", *(f"judge-{number + 2}" for number in range(len(self.judges) - 1)))
+        object.__setattr__(self, "judge_names", self.judge_names or names)
+        object.__setattr__(self, "planning", self.planning or (False,) * wanted[0])
         parts = {"train": self.train[0], "judges": self.judges[0], "truth": self.truth}
         for name, values in parts.items():
             if values is not None and values.shape != wanted:
@@ -74,7 +81,10 @@ class PolicyValues:
         """What is not known of each policy's value, (P,); empty without a support model."""
         if self.simulators is None:
             return ()
-        return tuple(bracket_of(*simulators.T.tolist()) for simulators in self.simulators)
+        return tuple(
+            bracket_of(*simulators.T.tolist(), planning=planning)
+            for simulators, planning in zip(self.simulators, self.planning, strict=True)
+        )
 
     @property
     def flags(self) -> tuple[bool, ...]:
@@ -86,16 +96,40 @@ class PolicyValues:
         """(P,) the value that is reported: that among the judges, whom no policy was trained or tuned against."""
         return np.asarray(self.judges.mean((0, 2)), dtype=np.float64)
 
+    @property
+    def evidence(self) -> Evidence:
+        """What claims about the policies are made from."""
+        return Evidence(
+            policies=self.policies,
+            training=Witness("train", self.train.mean(0)[None], tuple(self.train)),
+            judges=tuple(Witness(n, values[None]) for n, values in zip(self.judge_names, self.judges, strict=True)),
+            truth=self.truth,
+            brackets=self.brackets,
+            planning=self.planning,
+            gates=self.gates,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What is no array, for JSON."""
+        return {
+            "policies": list(self.policies),
+            "gates": [asdict(gate) for gate in self.gates],
+            "judge_names": list(self.judge_names),
+            "planning": list(self.planning),
+        }
+
     def tensors(self) -> dict[str, Tensor]:
         """The arrays, for safetensors."""
         arrays = {"train": self.train, "judges": self.judges, "truth": self.truth, "simulators": self.simulators}
         return {n: torch.from_numpy(np.ascontiguousarray(values)) for n, values in arrays.items() if values is not None}
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], policies: Sequence[str], gates_failed: Sequence[str]) -> Self:
-        """Undo `tensors`; the names are kept elsewhere."""
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return cls(tuple(policies), **arrays, gates_failed=tuple(gates_failed))
+    def of(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
+        """Undo `tensors` and `facts`."""
+        found: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        found.update({name: tuple(facts[name]) for name in ("policies", "judge_names", "planning")})
+        gates = tuple(GateOutcome(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in facts["gates"])
+        return cls(**found, gates=gates)
 
 
 def value_policies(
@@ -144,6 +178,8 @@ def value_policies(
     everyone = [*rollouts["judges"], *rollouts["train"]]
     return PolicyValues(
         policies=tuple(policies),
+        judge_names=world.judges,
+        planning=tuple(policy.plans for policy in policies.values()),
         train=tables["train"],
         judges=tables["judges"],
         truth=tables["truth"][0] if truth is not None else None,
@@ -151,23 +187,6 @@ def value_policies(
         if world.support is None
         else np.array([[_outcome(row[i]) for row in everyone] for i in range(len(policies))]),
     )
-
-
-def gates_failed(world: World, *, pick: Pick | None = None, seed: int = 0, device: str = "cpu") -> tuple[str, ...]:
-    """The training users and judges in whom the logging policies do not earn what they earned in the log.
-
-    See `recloop.envs.evidence.replay`. Empty also where the log has no exposures, so that nothing can be replayed.
-
-    Args:
-        world: fitted, warm.
-        pick: the logging policies as code, where they are known.
-        seed: of the users' luck.
-    """
-    if world.sequences.slates is None:
-        return ()
-    names = [name for name in world.simulators if name == "train" or name.startswith("judge")]
-    reports = {name: replay_gate(world, name, pick=pick, seed=seed + 1, device=device) for name in names}
-    return tuple(f"replay in {name}" for name, report in reports.items() if not report.passed)
 
 
 def cold_world(world: World) -> World:
@@ -194,7 +213,7 @@ def simulators_of(world: World) -> tuple[list[UserSimulator], list[UserSimulator
         )
     train = world.simulators["train"]
     members = list(train.members) if isinstance(train, HasMembers) else [train]
-    judges = [users for name, users in world.simulators.items() if name.startswith("judge")]
+    judges = [world.simulators[name] for name in world.judges]
     if not judges:
         raise RecloopError(f"world '{world.name}' has no judge; build it anew")
     return members, judges

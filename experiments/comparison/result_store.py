@@ -24,7 +24,7 @@ class Finished:
         rollouts: by simulator.
         curves: training curves by TensorBoard tag.
         fit_seconds, evaluate_seconds: wall-clock time it took.
-        retrained, privileged: see `comparison.Contender`.
+        privileged, plans: see `results.Entry`.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -32,6 +32,7 @@ class Finished:
     fit_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     privileged: bool = False
+    plans: bool = False
 
 
 class ResultStore:
@@ -58,7 +59,7 @@ class ResultStore:
             }
             curves = {tag: [(int(s), float(v)) for s, v in points] for tag, points in facts["curves"].items()}
             times = (float(facts["fit_seconds"]), float(facts["evaluate_seconds"]))
-            return Finished(rollouts, curves, *times, bool(facts["privileged"]))
+            return Finished(rollouts, curves, *times, bool(facts["privileged"]), bool(facts["plans"]))
         except (RecloopError, KeyError, TypeError, ValueError):
             return None  # damaged: the result is made anew
 
@@ -74,6 +75,7 @@ class ResultStore:
                 "fit_seconds": result.fit_seconds,
                 "evaluate_seconds": result.evaluate_seconds,
                 "privileged": result.privileged,
+                "plans": result.plans,
             }
             write_json(part / "facts.json", facts)
 

@@ -57,6 +57,7 @@ class Entry:
         retrained: True where every seed is a training of its own.
         privileged: True for a planner that reads the users' true state: a bound, not a competitor.
         settings: where they differ from the policy's defaults, by name.
+        plans: True for a policy that plans on the training users' own model.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Entry:
     retrained: bool = False
     privileged: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    plans: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,18 @@ class Comparison:
         found = [self.rollouts[policy, s, simulator] for s in chosen]
         return np.asarray(np.mean([by_user(r.value, r.users) for r in found], axis=0), dtype=np.float64)
 
+    def members(self, simulator: str) -> tuple[Floats, ...]:
+        """Return by policy and user (P, U'), over all seeds, of the lanes of each member of an ensemble; () without."""
+        everyone = {r.member is None for (_, _, name), r in self.rollouts.items() if name == simulator}
+        if everyone != {False}:
+            return ()
+        of = {(label, s): self.rollouts[label, s, simulator] for label in self.labels for s in self.seeds}
+        number = np.unique(np.asarray(of[self.labels[0], self.seeds[0]].member))
+        return tuple(
+            np.stack([np.mean([_of_member(of[label, s], member) for s in self.seeds], axis=0) for label in self.labels])
+            for member in number
+        )
+
     def difference(self, better: str, worse: str, simulator: str, seed: int | None = None) -> Floats:
         """Paired difference of returns by user (U,)."""
         return self.values(better, simulator, seed) - self.values(worse, simulator, seed)
@@ -186,7 +200,7 @@ class Comparison:
                 signal.name: mean([float(r.signals[:, i].mean()) for r in rollouts])
                 for i, signal in enumerate(self.world.signals)
             },
-            bracket=bracket_over([rollouts]),
+            bracket=bracket_over([rollouts], planning=contender.plans),
         )
 
     @property
@@ -197,7 +211,12 @@ class Comparison:
     def bracket(self, policy: str) -> Bracket | None:
         """What is open of a policy's value over all simulators and seeds, the training users' value first."""
         judging = [s for s in self.simulators if s != "truth"] or list(self.simulators)
-        return bracket_over([[self.rollouts[policy, seed, s] for seed in self.seeds] for s in judging])
+        groups = [[self.rollouts[policy, seed, s] for seed in self.seeds] for s in judging]
+        return bracket_over(groups, planning=self.plans(policy))
+
+    def plans(self, policy: str) -> bool:
+        """Whether a policy plans on the training users' own model."""
+        return next(c.plans for c in self.contenders if c.label == policy)
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of `results.csv`: one for each policy, seed and simulator. Holds no times."""
@@ -229,7 +248,8 @@ class Comparison:
             "invalid": rollout.invalid.mean(),
             **{f"signal:{s.name}": rollout.signals[:, i].mean() for i, s in enumerate(self.world.signals)},
         }
-        bracket, over_all = bracket_over([[rollout]]), self.bracket(label)
+        bracket = bracket_over([[rollout]], planning=self.plans(label))
+        over_all = self.bracket(label)
         if bracket is not None:
             known = (bracket.outside, bracket.pessimistic, bracket.optimistic)
             numbers.update(zip(("outside", "pessimistic", "optimistic"), known, strict=True))
@@ -255,12 +275,20 @@ class Comparison:
             part.write_text(self.csv(), encoding="utf-8")
 
 
-def bracket_over(groups: Sequence[Sequence[Rollout]], rules: BracketRules | None = None) -> Bracket | None:
+def _of_member(rollout: Rollout, member: int) -> Floats:
+    mine = rollout.member == member
+    return by_user(rollout.value[mine], rollout.users[mine])
+
+
+def bracket_over(
+    groups: Sequence[Sequence[Rollout]], rules: BracketRules | None = None, *, planning: bool = False
+) -> Bracket | None:
     """What the support leaves open of one policy's value; None where there was no support model.
 
     Args:
         groups: rollouts of the policy, those of one simulator (its seeds) together; the bracket spans the simulators.
         rules: the constants.
+        planning: whether the policy plans on the training users' own model.
     """
     values, lows, highs, outside, spreads = [], [], [], [], []
     for rollouts in groups:
@@ -276,4 +304,4 @@ def bracket_over(groups: Sequence[Sequence[Rollout]], rules: BracketRules | None
         members = [r.expected.mean(0) for r in rollouts if r.expected is not None]
         spreads.append(float(np.mean(members, axis=0).std()) if members else 0.0)
         outside.append(beyond / max(sum(int(r.length.sum()) for r in rollouts), 1))
-    return bracket_of(values, lows, highs, outside, rules, spreads=spreads)
+    return bracket_of(values, lows, highs, outside, rules, spreads=spreads, planning=planning)

@@ -24,15 +24,18 @@
 | `evaluate/SIMULATOR/pessimistic` | what the return may be at worst, given what the log leaves open; too | reward |
 | `evaluate/SIMULATOR/optimistic` | what it may be at best; too | reward |
 | `evaluate/SIMULATOR/signal/NAME` | mean total of a signal an episode | signal's own |
+| `claims` | what is claimed of the policy, by the rule of `comparison.claims` | text |
 
 The x axis is the training step; evaluations stand at the last one.
 One run a policy and seed: `tensorboard --logdir runs/NAME/tensorboard`.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recloop.experiments.comparison.claims import Claim
 from recloop.experiments.comparison.results import Comparison, Curve
 
 
@@ -61,6 +64,7 @@ class Tags:
     evaluate_pessimistic = "evaluate/SIMULATOR/pessimistic"
     evaluate_optimistic = "evaluate/SIMULATOR/optimistic"
     evaluate_signal = "evaluate/SIMULATOR/signal/NAME"
+    claims = "claims"
 
     @classmethod
     def all(cls) -> tuple[str, ...]:
@@ -140,8 +144,8 @@ class Run:
         self.close()
 
 
-def write_evaluations(comparison: Comparison, folder: Path) -> None:
-    """Add the evaluation scalars of every policy and seed beside its training curves, each in an event file."""
+def write_evaluations(comparison: Comparison, claims: Sequence[Claim], folder: Path) -> None:
+    """Add evaluation scalars and claims of every policy and seed beside its training curves, each in an event file."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
     rows = comparison.rows()
@@ -176,4 +180,6 @@ def write_evaluations(comparison: Comparison, folder: Path) -> None:
                 for signal in comparison.world.signals:
                     tag = filled(Tags.evaluate_signal, row["simulator"], signal.name)
                     writer.add_scalar(tag, float(row[f"signal:{signal.name}"]), step)
+            said = [f"- {claim.text}" for claim in claims if label in (claim.better, claim.worse)]
+            writer.add_text(Tags.claims, "\n".join(said), step)
             writer.close()

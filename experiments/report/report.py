@@ -10,9 +10,9 @@ from typing import Any
 
 from recloop.encoders.base.names import html_escape as escape
 from recloop.encoders.base.storage import replacing_file
-from recloop.experiments.comparison.claims import Claim, Level
+from recloop.experiments.comparison.claims import Claim, ClaimRules, Level
 from recloop.experiments.comparison.evaluate import Rollout
-from recloop.experiments.comparison.intervals import SEEDS_FOR_INTERVAL, Interval
+from recloop.experiments.comparison.intervals import Interval
 from recloop.experiments.comparison.results import Comparison, Entry, Headline
 from recloop.experiments.report.pictures import differences_picture, picture, returns_picture, training_picture
 from recloop.experiments.report.sections import failure_notice, fidelity_section, segments_section
@@ -96,17 +96,13 @@ def _lead(comparison: Comparison, claims: Sequence[Claim]) -> str:
     over = ""
     if best.difference is not None:
         over = f", {interval_text(best.difference, signed=True)} over {escape(comparison.reference)}"
-    known = [claim for claim in claims if claim.level is not None]
-    judged = sum(claim.level is Level.across_judges for claim in claims)
-    where, held = "", ""
-    if len(comparison.simulators) > 1:
-        where = f" among {escape(simulator_in_words(comparison, comparison.simulators[0]))}"
-        held = f"; in {judged} of them the judges say the same"
+    levels = [(level, sum(claim.level is level for claim in claims)) for level in reversed(Level)]
+    said = ", ".join(f"{number} {level}" for level, number in levels if number)
+    known = f"An order is claimed for {said}" if said else "No order is claimed"
     words = escape(simulator_in_words(comparison, simulator))
     return (
         f'<section class="lead">Highest return in front of {words}: <b>{escape(best.policy)}</b> with '
-        f"{best.value.mean:.2f} an episode{over}. The order is known{where} for {len(known)} of {len(claims)} "
-        f"pairs of policies{held}.</section>"
+        f"{best.value.mean:.2f} an episode{over}. {known}, of {len(claims)} pairs of policies.</section>"
     )
 
 
@@ -192,34 +188,35 @@ def _brackets(interval: Interval, form: str) -> str:
 
 def _claims_section(comparison: Comparison, claims: Sequence[Claim]) -> str:
     rows = []
-    truth = " (the truth)" if comparison.world.is_truth else ""
     for claim in claims:
-        if claim.level is None:
-            order, tone, level = f"{claim.better} ? {claim.worse}", "open", "order not known"
-        else:
-            order = f"{claim.better} > {claim.worse}"
-            tone = "judges" if claim.level is Level.across_judges else ""
-            level = f"{claim.level}{truth}"
+        order = f"{claim.better} {'>' if claim.made else '?'} {claim.worse}"
+        tone = "open" if claim.level is None else "judges" if claim.reaches_judges else ""
         shown = "<br>".join(
             f"{escape(name)} {interval_text(i, signed=True)} (p {_p(claim.p[name])})"
             for name, i in claim.differences.items()
         )
+        open_ = f"<br>To settle it: {escape(claim.settle)}." if claim.settle else ""
+        warning = f"<br><b>{escape(claim.warning)}.</b>" if claim.warning else ""
         rows.append(
-            f'<tr><td>{escape(order)}</td><td><span class="level {tone}">{escape(level)}</span></td>'
-            f"<td>{shown}</td><td>{escape(claim.settle)}</td></tr>"
+            f'<tr><td>{escape(order)}</td><td><span class="level {tone}">{escape(claim.level or "nothing claimed")}'
+            f"</span></td><td>{shown}</td><td>{escape(claim.text)}{warning}{open_}</td></tr>"
         )
-    seeds = len(comparison.seeds)
-    if seeds < SEEDS_FOR_INTERVAL:
-        scope = f"{seeds} seed(s) are too few for an interval over retraining"
+    if comparison.world.is_truth:
+        reach = "This world is written down: its users are the truth, and there is nothing beyond them to claim."
     else:
-        scope = "the intervals over seeds above say how far they hold for retrained ones"
+        reach = (
+            "<b>Across judges</b>: two judges or more, and every replay gate passed; a gate that failed or cannot tell "
+            "takes that level away. <b>Outside</b>: moreover a truth says so, or the brackets of the two, what the log "
+            "leaves open of their values, do not overlap."
+        )
     return (
-        "<section><table><thead><tr><th>order</th><th>level</th><th>paired difference</th><th>what would settle the "
-        f"rest</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        '<p class="note">A claim needs a paired t test over users below 5 % after Holm&rsquo;s correction over all '
-        f"pairs, and one sign in every training seed. They hold for these trained policies; {scope}. "
-        "<b>Outside</b>, among real people, nothing is claimed: "
-        "this version makes no off-policy estimates.</p></section>"
+        "<section><table><thead><tr><th>order</th><th>level</th><th>paired difference</th><th>in words</th></tr>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table>"
+        '<p class="note">A claim needs every member of the training users and every judge to agree beyond a margin of '
+        f"{ClaimRules.margin:.0%} and a standard error, a paired t test over users below 5 % in each after "
+        "Holm&rsquo;s correction over all pairs, one sign in every training seed, and neither policy flagged. "
+        f"<b>This trained policy</b>: fewer than {ClaimRules.seeds} seeds; <b>this method</b>: {ClaimRules.seeds} or "
+        f"more. {reach}</p></section>"
     )
 
 

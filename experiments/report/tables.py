@@ -1,6 +1,6 @@
 """A comparison as a table in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from recloop.envs.build.examination import GATES
 from recloop.envs.evidence.fidelity import failures
 from recloop.envs.evidence.fidelity.report import FIGURE as FIDELITY
 from recloop.envs.world.world import World
+from recloop.experiments.comparison.claims import Claim
 from recloop.experiments.comparison.intervals import Interval
 from recloop.experiments.comparison.results import Comparison, Headline
 
@@ -27,15 +28,28 @@ Rows = tuple[str, list[str], list[list[str]]]
 """Title, heads and rows of a table."""
 
 
-def print_comparison(comparison: Comparison, out: Path, console: "PlainConsole | None" = None) -> None:
-    """Print one table a simulator, and where the report is."""
+def print_comparison(
+    comparison: Comparison, claims: Sequence[Claim], out: Path, console: "PlainConsole | None" = None
+) -> None:
+    """Print one table a simulator, what is claimed, and where the report is."""
     console = console or wide_console()
     for simulator in comparison.simulators:
         console.print(headline_table(comparison, simulator))
     for sentence in failures(comparison.world.card):
         console.print(f"this world failed its fidelity report: {sentence}", style="red")
+    print_claims(claims, console)
     console.print(f"report       {out / 'report.html'}", soft_wrap=True)
     console.print(f"tensorboard  tensorboard --logdir {out / 'tensorboard'}", soft_wrap=True)
+
+
+def print_claims(claims: Sequence[Claim], console: "PlainConsole") -> None:
+    """How many pairs are claimed at which level, each claim as a sentence, and what warns of some of them."""
+    made = [claim for claim in claims if claim.made]
+    console.print(f"{len(made)} of {len(claims)} pairs are claimed{':' if made else ''}")
+    for claim in made:
+        console.print(f"  {claim.text}", soft_wrap=True)
+    for warning in dict.fromkeys(claim.warning for claim in made if claim.warning):
+        console.print(f"  warning: {warning}", soft_wrap=True)
 
 
 class PlainConsole(Console):
@@ -115,6 +129,8 @@ def interval_text(interval: Interval, signed: bool = False) -> str:
 def simulator_in_words(comparison: Comparison, simulator: str) -> str:
     """What a reader calls a simulator."""
     known = {"train": "training users", "judge": "judge", "truth": "the truth", "validation": "validation users"}
+    if simulator.startswith("judge-"):
+        return f"judge {simulator.removeprefix('judge-')}"
     return known.get(simulator, f"your users {simulator}")
 
 

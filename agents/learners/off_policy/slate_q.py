@@ -126,6 +126,7 @@ class SlateQPolicy(Policy):
     ) -> None:
         self.serving: Serving = serving
         self.values, self.choice, self.network = values, choice, network
+        self.plans = isinstance(choice, UsersChoice)
         self.competition, self.search, self.training = competition, search, dict(training or {})
         self.retriever = EncoderRetriever(serving.world.state_encoder, candidates)
 

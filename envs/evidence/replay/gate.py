@@ -22,12 +22,17 @@ from recloop.envs.evidence.replay.episodes import (
     world_before,
 )
 from recloop.envs.evidence.replay.policies import EstimatedPolicies, LoggedSlates, kinds_in_force
+from recloop.envs.evidence.verdict import Verdict, together
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.rollout import Pick
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
+EQUAL = float(stats.norm.ppf(0.95))
+"""Standard errors in half of the 90 % interval that must lie inside a tolerance: two one-sided tests at 5 %."""
+GATES = "gates"
+"""Key of the replay gates among a card's figures, by simulator."""
 Mode = Literal["closed loop", "estimated", "open loop"]
 MODES: dict[Mode, str] = {
     "closed loop": "the logging policies themselves act in the simulated users",
@@ -41,9 +46,9 @@ class GateRules:
     """The constants of the gate.
 
     Args:
-        tolerance: relative error that passes.
+        tolerance: relative error that passes, where the 90 % interval of the error lies inside it.
         tolerance_estimated: the same where the policies are estimated: their own error is in it, too.
-        level: a larger error passes where it is within sampling error at this level, corrected for the number of lines.
+        level: a larger error fails where it is beyond sampling error at this level, corrected for the number of lines.
         resamples: bootstrap draws of users.
         users: most users replayed.
         fewest: a policy that showed fewer slates than this has no line of its own.
@@ -66,8 +71,9 @@ class GateLine:
         policy: under which logging policy; "" for all together.
         logged, simulated: its value in each.
         error: relative error, simulated / logged - 1.
-        margin: half width of the error's interval over users, corrected for the number of lines.
-        passed: whether it passes.
+        margin: half width of the error's interval over users, corrected for the number of lines: an error within it may
+            be chance.
+        verdict: passed, failed or cannot tell.
         reason: why.
     """
 
@@ -77,8 +83,13 @@ class GateLine:
     simulated: float
     error: float
     margin: float
-    passed: bool
+    verdict: Verdict
     reason: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error lies inside the tolerance, with its whole interval."""
+        return self.verdict is Verdict.passed
 
 
 @dataclass(frozen=True)
@@ -100,27 +111,44 @@ class GateReport:
     sentence: str
 
     @property
+    def verdict(self) -> Verdict:
+        """Failed where a line fails, passed where all pass and there is one; else the log is too small to tell."""
+        return together(line.verdict for line in self.lines)
+
+    @property
     def passed(self) -> bool:
         """True where every line passes and there is one."""
-        return bool(self.lines) and all(line.passed for line in self.lines)
+        return self.verdict is Verdict.passed
 
     @property
     def failed(self) -> tuple[GateLine, ...]:
-        """The lines that do not pass, the worst first."""
-        return tuple(sorted((n for n in self.lines if not n.passed), key=lambda n: -abs(n.error)))
+        """The lines that fail, the worst first."""
+        return self._that(Verdict.failed)
+
+    @property
+    def open(self) -> tuple[GateLine, ...]:
+        """The lines that cannot tell, the worst first."""
+        return self._that(Verdict.cannot_tell)
+
+    def _that(self, verdict: Verdict) -> tuple[GateLine, ...]:
+        return tuple(sorted((n for n in self.lines if n.verdict is verdict), key=lambda n: -abs(n.error)))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, None for NaN; `GateReport.of` undoes it."""
-        return {**json_like(asdict(self)), "passed": self.passed}
+        return {**json_like(asdict(self)), "verdict": str(self.verdict)}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "GateReport":
         """Undo `as_dict`."""
         known = {name: facts[name] for name in ("simulator", "mode", "users", "sentence")}
-        lines: list[dict[str, Any]] = [
-            {name: math.nan if value is None else value for name, value in line.items()} for line in facts["lines"]
-        ]
-        return cls(**known, lines=tuple(GateLine(**line) for line in lines))
+        return cls(**known, lines=tuple(map(_restored, facts["lines"])))
+
+
+def _restored(line: Mapping[str, Any]) -> GateLine:
+    """A line from JSON; one from before there were three outcomes that passed may just have seen too little."""
+    known: dict[str, Any] = {name: math.nan if value is None else value for name, value in line.items()}
+    before = Verdict.cannot_tell if known.pop("passed", False) else Verdict.failed
+    return GateLine(**{**known, "verdict": Verdict(known.get("verdict", before))})
 
 
 def replay_gate(
@@ -227,15 +255,17 @@ def _report(
 def _line(measure: str, policy: str, logged: Table, simulated: Table, z: float, tolerance: float) -> GateLine:
     """Row 0 is the estimate, the others are bootstrap draws."""
     errors = simulated / np.where(np.abs(logged) > 1e-9, logged, np.nan) - 1
-    error, margin = float(errors[0]), z * float(np.nanstd(errors[1:]))
-    near, chance = abs(error) <= tolerance, abs(error) <= margin
-    if near:
-        reason = f"within {tolerance:.0%}"
-    elif chance:
-        reason = f"off by {error:+.0%}, within the sampling error of {margin:.0%}"
-    else:
+    error, spread = float(errors[0]), float(np.nanstd(errors[1:]))
+    margin, half = z * spread, EQUAL * spread
+    if abs(error) > max(tolerance, margin):
+        verdict = Verdict.failed
         reason = f"off by {error:+.0%}, more than {tolerance:.0%} and the sampling error of {margin:.0%}"
-    return GateLine(measure, policy, float(logged[0]), float(simulated[0]), error, margin, near or chance, reason)
+    elif abs(error) + half <= tolerance:
+        verdict, reason = Verdict.passed, f"within {tolerance:.0%}, its interval too"
+    else:
+        verdict = Verdict.cannot_tell
+        reason = f"off by {error:+.0%}, give or take {half:.0%}: not known to be within {tolerance:.0%}"
+    return GateLine(measure, policy, float(logged[0]), float(simulated[0]), error, margin, verdict, reason)
 
 
 def _sentence(report: GateReport) -> str:
@@ -245,6 +275,12 @@ def _sentence(report: GateReport) -> str:
     worst = max(report.lines, key=lambda line: abs(line.error))
     if report.passed:
         return f"{how}: passed {len(report.lines)} lines; the largest error is {worst.error:+.0%} ({_called(worst)})."
+    if not report.failed:
+        first = report.open[0]
+        return (
+            f"{how}: CANNOT TELL in {len(report.open)} of {len(report.lines)} lines, none failed: the log is too small "
+            f"to know that {_called(first)} is right ({first.reason})."
+        )
     said = "; ".join(f"{_called(n)} {n.logged:.3g} in the log, {n.simulated:.3g} simulated" for n in report.failed[:3])
     return f"{how}: FAILED {len(report.failed)} of {len(report.lines)} lines: {said}."
 

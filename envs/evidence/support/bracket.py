@@ -13,7 +13,7 @@ from recloop.envs.evidence.support.model import SupportModel
 class BracketRules:
     """The constants of brackets and flags, in one place.
 
-    The two limits were set on the truth worlds of `experiments.comparison.pairwise.FIXED_ON`: a distance from every
+    The two limits were set on the truth worlds of `experiments.comparison.claims.FIXED_ON`: a distance from every
     logged step is common there in policies whose value is right, so that only those are flagged that hardly ever meet
     the log, or whose value may be half as large again.
 
@@ -23,6 +23,8 @@ class BracketRules:
             this it is so in part.
         model_error: share of any value that may be wrong although every step lies inside the log: what the replay
             gates let pass.
+        planning: share of its value by which a policy may be worth less that plans on the training users' own model: it
+            finds that model's errors and takes them for taste.
         outside_limit: a policy with a larger share of steps outside the support is flagged.
         width_limit: so is one whose bracket's half width is a larger share of its value.
     """
@@ -30,6 +32,7 @@ class BracketRules:
     spread: float = 2.0
     full_at: float = 2.0
     model_error: float = 0.1
+    planning: float = 0.25
     outside_limit: float = 0.95
     width_limit: float = 0.5
 
@@ -117,6 +120,7 @@ def bracket_of(
     rules: BracketRules | None = None,
     *,
     spreads: Sequence[float] = (),
+    planning: bool = False,
 ) -> Bracket:
     """The bracket of one policy from its means in one or several simulators: it spans what all of them leave open.
 
@@ -125,11 +129,13 @@ def bracket_of(
         lows, highs: mean of the lanes' worst and best in each.
         outside: share of steps outside the support in each; the largest counts.
         spreads: standard deviation of the value over an ensemble's members in each; none where nobody says.
+        planning: whether the policy plans on the training users' own model.
     """
     rules = rules or BracketRules()
     spreads = spreads or [0.0] * len(values)
     wrong = [rules.model_error * abs(v) + rules.spread * s for v, s in zip(values, spreads, strict=True)]
-    pessimistic = min(min(v, low) - w for v, low, w in zip(values, lows, wrong, strict=True))
+    less = rules.planning if planning else 0.0
+    pessimistic = min(min(v, low) - w - less * abs(v) for v, low, w in zip(values, lows, wrong, strict=True))
     optimistic = max(max(v, high) + w for v, high, w in zip(values, highs, wrong, strict=True))
     bracket = Bracket(values[0], pessimistic, optimistic, max(outside), "")
     reasons = []

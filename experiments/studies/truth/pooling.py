@@ -14,12 +14,12 @@ import numpy as np
 
 from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.storage import replacing_file
-from recloop.experiments.comparison.intervals import LEVEL
-from recloop.experiments.comparison.pairwise import FIXED_ON
+from recloop.experiments.comparison.claims import FIXED_ON
+from recloop.experiments.comparison.intervals import LEVEL, Floats
 
 COLUMNS = ("world", "log", "measure", "value", "low", "high", "aim", "command", "commit")
 POOLED, UNSEEN = "pooled", "pooled-unseen"
-"""The worlds of rows over all worlds, and over those that no constant was tuned on (`pairwise.FIXED_ON`)."""
+"""The worlds of rows over all worlds, and over those that no constant was tuned on (`claims.FIXED_ON`)."""
 OFF = 0.25
 """A simulated value further from the true one than this share is off."""
 NEAR = (0.8, 1.25)
@@ -35,10 +35,12 @@ class TruthUnit:
         world, log, draw: which.
         simulated, truth: value of each policy among the judges, and in the truth.
         flagged: whether each is said to go beyond the log.
-        held_back: a gate failed, so that nothing is claimed of any.
+        held_back: a gate failed or cannot tell, so that nothing is claimed across judges.
         brackets: pessimistic and optimistic value of each, or None without a support model.
         taus: Kendall's tau by pair of simulators.
-        pairs, made, right: pairs that do not tie in the truth, claims made of them, claims borne out.
+        pairs, made, right: all pairs, claims of them that reach across judges, claims borne out.
+        opposite: claims of which the truth says the opposite.
+        effects: difference among the judges over that in the truth, of each pair that the truth decides.
         fidelity: by measure; a measure that a unit does not have is missing.
         commit: of the code that ran it.
     """
@@ -56,6 +58,8 @@ class TruthUnit:
     made: int
     right: int
     fidelity: Mapping[str, float]
+    opposite: int = 0
+    effects: tuple[float, ...] = ()
     commit: str | None = None
 
     @classmethod
@@ -71,12 +75,14 @@ class TruthUnit:
             simulated=tuple(float(np.mean(found["judges"][name])) for name in names),
             truth=tuple(found["truth"][name] for name in names),
             flagged=tuple(name in found["flagged"] for name in names),
-            held_back=bool(found["gates_failed"]),
+            held_back=any(gate["verdict"] != "passed" for gate in found["gates"]),
             brackets=tuple((b["pessimistic"], b["optimistic"]) for b in brackets) or None,
             taus={name: tau["value"] for name, tau in found["taus"].items() if tau["value"] is not None},
             pairs=found["counted"]["pairs"],
             made=found["counted"]["made"],
             right=found["counted"]["right"],
+            opposite=found["counted"]["opposite"],
+            effects=tuple(found["effects"]),
             fidelity={name: value for name, value in facts["fidelity"].items() if value is not None},
             commit=facts.get("commit"),
         )
@@ -130,6 +136,11 @@ def _ratio(part: Callable[[TruthUnit], int], whole: Callable[[TruthUnit], int]) 
     return measure
 
 
+def _of_effects(units: Units, figure: Callable[[Floats], float]) -> float:
+    found = np.array([effect for unit in units for effect in unit.effects])
+    return figure(found) if len(found) else math.nan
+
+
 def _unflagged_ratios(units: Units) -> list[float]:
     pairs = [(r, f) for u in units for r, f in zip(u.ratios, u.flagged, strict=True)]
     return [ratio for ratio, flag in pairs if not flag and math.isfinite(ratio)]
@@ -179,6 +190,9 @@ MEASURES: Mapping[str, Measure] = {
     "value_ratio_low": lambda units: min(_unflagged_ratios(units), default=math.nan),
     "value_ratio_high": lambda units: max(_unflagged_ratios(units), default=math.nan),
     "value_ratio_near": _share(_near, lambda unit: _not(unit.flagged)),
+    "direction_forced": lambda units: _of_effects(units, lambda found: float(np.mean(found > 0))),
+    "effect_recovered": lambda units: _of_effects(units, lambda found: float(np.median(found))),
+    "claims_opposite": _ratio(lambda unit: unit.opposite, lambda unit: unit.made),
     "claims_right": _ratio(lambda unit: unit.right, lambda unit: unit.made),
     "claims_made": _ratio(lambda unit: unit.made, lambda unit: unit.pairs),
     "flag_recall": _share(_caught, lambda unit: unit.off),
@@ -189,6 +203,9 @@ MEASURES: Mapping[str, Measure] = {
 }
 """Measure -> what it is of some units, NaN where they cannot say. `calibration_SIGNAL` joins them by signal.
 
+`direction_forced` is the share of the pairs that the truth decides on which the judges have its sign, and
+`effect_recovered` the median share of the true difference that they show; no pair is left out for gates or flags.
+Claims are those that reach across judges, of all pairs; one about a pair that ties in the truth is not right.
 `value_ratio_low` and `_high` are the lowest and highest simulated over true value of the unflagged policies,
 `value_ratio_near` the share of them within `NEAR`. `flag_recall`: of the policies that are `OFF`, those flagged or held
 back by a failed gate; `flag_precision`: of those flagged, those that are off. `bracket_width` is the median of the

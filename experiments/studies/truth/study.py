@@ -136,8 +136,7 @@ def finished_units(config: StudyConfig) -> list[TruthUnit]:
 
 def _with_agreement(facts: dict[str, Any], values: Path) -> dict[str, Any]:
     """Claims, flags and taus worked out anew, so that they follow the constants without running the unit again."""
-    known = facts["agreement"]
-    found = PolicyValues.of(read_tensors(values), known["policies"], known["gates_failed"])
+    found = PolicyValues.of(read_tensors(values), facts["agreement"])
     return {**facts, "agreement": agreement_of(found, seed=facts["draw"]).as_dict()}
 
 

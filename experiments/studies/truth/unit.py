@@ -16,6 +16,7 @@ from recloop.encoders.state.batches import NextItemConfig
 from recloop.envs.build.encoders import EncoderConfig
 from recloop.envs.build.pipeline import BuildConfig, build_world
 from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, fidelity_of
+from recloop.envs.evidence.gates import gate_outcomes, gated
 from recloop.envs.simulation.rollout import Pick
 from recloop.envs.truth import LOG_USERS, logging_policy, truth_log, truth_world
 from recloop.envs.users.contract import UserSimulator
@@ -23,7 +24,7 @@ from recloop.envs.users.fitted import FitConfig
 from recloop.envs.world.world import World
 from recloop.experiments.commands.agreement import FIXED_POLICIES, agreement_of
 from recloop.experiments.comparison.evaluate import Evaluator
-from recloop.experiments.comparison.policy_values import PolicyValues, cold_world, gates_failed, value_policies
+from recloop.experiments.comparison.policy_values import PolicyValues, cold_world, value_policies
 from recloop.experiments.provenance import commit
 
 _FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
@@ -77,13 +78,14 @@ def run_unit(config: TruthUnitConfig, progress: bool = False) -> tuple[dict[str,
     clock.lap("build")
     users, pick = truth.simulators["truth"], logging_policy(truth, config.log, config.draw)
     measures = fidelity_measures(fitted, users, pick, users=config.episodes, seed=config.draw)
-    failed = gates_failed(fitted, pick=pick, seed=config.draw)
+    names = ("train", *fitted.judges)
+    gates = gate_outcomes(gated(fitted, names, pick=pick, seed=config.draw).card, names)
     clock.lap("fidelity")
     world = cold_world(fitted)
     policies = study_policies(config, world)
     clock.lap("policies")
     values = value_policies(world, policies, truth=users, episodes=config.episodes, seed=config.draw, progress=progress)
-    values = replace(values, gates_failed=failed)
+    values = replace(values, gates=gates)
     agreement = agreement_of(values, seed=config.draw)
     clock.lap("values")
     planner = planner_value(truth, world, config)
@@ -195,7 +197,7 @@ def fidelity_measures(
         seed: of all draws.
     """
     config = FidelityConfig(users=users, seed=seed)
-    names = [name for name in fitted.simulators if name == "train" or name.startswith("judge")]
+    names = ("train", *fitted.judges)
     reports = [fidelity_of(fitted, name, pick=pick, config=config) for name in names]
     reference = fidelity_of(fitted, truth, config=config)
     found: dict[str, float | None] = {}

@@ -12,6 +12,7 @@ from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.replay import GateReport, GateRules, replay_gate
 from recloop.envs.evidence.replay.episodes import LoggedEpisodes, choose_episodes, in_both, measures, world_before
 from recloop.envs.evidence.replay.policies import EstimatedPolicies
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.compile import compile_sequences
@@ -53,13 +54,13 @@ def test_the_truth_passes_and_users_who_never_tire_fail(world: World, mode: str)
     rows = np.arange(USERS)
     honest = replay_gate(world, "truth", log, rows, pick, rules=RULES)  # type: ignore[arg-type]
     assert honest.mode == mode
-    assert honest.passed, honest.sentence
+    assert honest.failed == (), honest.sentence
     lively = BoredomUsers(truth.preference, truth.topic, truth.traits, replace(truth.rules, fade=0.95))
     wrong = replay_gate(world, lively, log, rows, pick, rules=RULES)  # type: ignore[arg-type]
-    assert not wrong.passed
+    assert wrong.verdict is Verdict.failed
     assert "FAILED" in wrong.sentence
     first = next(line for line in wrong.lines if line.measure == "reward, slate 1")
-    assert first.passed  # nobody is tired yet: the gate shows where the fault lies
+    assert first not in wrong.failed  # nobody is tired yet: the gate shows where the fault lies
     assert any(line.measure.startswith("reward, slates 8") for line in wrong.failed)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recloop.agents import make_policy
 from recloop.encoders.base.errors import RecloopError
+from recloop.envs.evidence.verdict import GateOutcome, Verdict
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.truth.boredom import RATING, BoredomUsers
@@ -50,11 +51,17 @@ def test_taus_ratios_and_claims_of_hand_made_values() -> None:
     assert found.taus["judges-truth"].mean == 1.0
     assert found.ratios["greedy"].mean == pytest.approx(1.25, abs=0.01)
     assert found.ratios["greedy"].low < 1.25 < found.ratios["greedy"].high + 0.01
-    assert (found.counted.pairs, found.counted.made, found.counted.right) == (6, 6, 6)
+    assert (found.counted.pairs, found.counted.in_world) == (6, 6)  # no gate was run, so nothing reaches further
+    assert sorted(found.effects) == pytest.approx(sorted([1, 1, 2, 3 / 2, 4 / 3, 1]), abs=0.02)
     swapped = agreement_of(PolicyValues(NAMES, values(2, 4, 3, 1)[None], values(2, 4, 3, 1)[None], truth))
     assert swapped.taus["judges-truth"].mean == pytest.approx(2 / 3)
     assert swapped.taus["judges-truth-without-extremes"].mean == -1.0  # popularity and greedy alone
-    assert (swapped.counted.made, swapped.counted.right) == (6, 5)
+    assert swapped.counted.in_world == 6
+    assert np.mean(np.array(swapped.effects) > 0) == pytest.approx(5 / 6)  # the direction of one pair is wrong
+    gates = tuple(GateOutcome("replay gate", name, Verdict.passed) for name in ("train", "judge", "judge-2"))
+    two = np.stack([values(2, 4, 3, 1)] * 2)
+    reaching = agreement_of(PolicyValues(NAMES, two, two, truth, gates=gates))
+    assert (reaching.counted.made, reaching.counted.right, reaching.counted.opposite) == (6, 5, 1)
     json.dumps(found.as_dict(), allow_nan=False)
 
 
@@ -72,9 +79,12 @@ def test_what_simulators_leave_open_flags_a_policy_and_forbids_its_claims() -> N
     assert found.flags == (False, True, False, False)
     assert found.brackets[0].pessimistic == pytest.approx(1.9 - 0.2)
     agreement = agreement_of(found)
-    assert agreement.counted.made == 3  # of the pairs without popularity
-    again = PolicyValues.of(found.tensors(), NAMES, ())
-    assert again.brackets == found.brackets
+    assert agreement.counted.in_world == 3  # of the pairs without popularity
+    planned = replace(found, planning=(False, False, True, False), gates=(GateOutcome("a", "b", Verdict.failed),))
+    again = PolicyValues.of(planned.tensors(), json.loads(json.dumps(planned.facts())))
+    assert (again.brackets, again.gates) == (planned.brackets, planned.gates)
+    assert again.brackets[2].pessimistic == pytest.approx(found.brackets[2].pessimistic - 0.5)
+    assert again.brackets[:2] == found.brackets[:2]
     json.dumps(agreement.as_dict(), allow_nan=False)
 
 

@@ -1,13 +1,13 @@
 """The demo: what it says is what the numbers say."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import CompareConfig, compare
-from recloop.experiments.commands.demo import gap_closed, verdicts
+from recloop.experiments.commands.demo import gap_closed, gap_sentence
 from recloop.experiments.comparison.results import Comparison
 
 
@@ -32,20 +32,14 @@ def test_the_share_of_the_gap_is_a_ratio_of_means(comparison: Comparison) -> Non
     assert share.low < share.mean < share.high < 1
 
 
-def test_verdicts_follow_the_intervals(comparison: Comparison) -> None:
-    from dataclasses import replace
-
+def test_the_sentence_is_what_the_numbers_say(comparison: Comparison) -> None:
     first = comparison.contenders[1]
-    names = ("random", "popularity", "greedy", "sasrec", "ppo", "planner")
-    source = {"greedy": "popularity", "sasrec": "random", "ppo": "popularity"}
     pretended = replace(
         comparison,
-        contenders=tuple(replace(first, label=name) for name in names),
-        rollouts={(name, 0, "truth"): comparison.rollouts[source.get(name, name), 0, "truth"] for name in names},
+        contenders=tuple(replace(first, label=name) for name in ("greedy", "ppo", "planner")),
+        rollouts={
+            (name, 0, "truth"): comparison.rollouts["planner" if name == "planner" else "popularity", 0, "truth"]
+            for name in ("greedy", "ppo", "planner")
+        },
     )
-    lines = verdicts(pretended)
-    assert any(line.startswith("popularity beats random: +") for line in lines)
-    assert any(line.startswith("greedy is not told apart from popularity") for line in lines)
-    assert any(line.startswith("sasrec loses to popularity") for line in lines)
-    assert lines[-1].startswith("ppo closes 0%")
-    assert np.isfinite(gap_closed(pretended).high)
+    assert gap_sentence(pretended).startswith("ppo closes 0%")

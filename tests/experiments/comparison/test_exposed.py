@@ -20,7 +20,7 @@ from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.truth.logs import truth_log
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
-from recloop.experiments.comparison.claims import Level, claims_of
+from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.evaluate import Evaluator, evaluate, expected_reward
 from recloop.experiments.comparison.results import Comparison, Entry, bracket_over
 from recloop.experiments.report.report import html
@@ -94,8 +94,10 @@ def test_a_policy_that_exploits_a_fault_wins_in_training_users_alone(comparison:
     assert train.low > 0
     assert judge.high < 0
     (claim,) = claims_of(comparison)
-    assert (claim.better, claim.level) == ("tuned", Level.in_this_world)
-    assert "judge say the opposite" in claim.settle
+    assert (claim.better, claim.level) == ("any", None)
+    assert claim.against.startswith("flagged: ")
+    bare = replace(comparison, rollouts={at: replace(r, outside=None) for at, r in comparison.rollouts.items()})
+    assert claims_of(bare)[0].against == "train say the opposite"
 
 
 def test_it_is_flagged_and_random_is_not_outside(comparison: Comparison) -> None:

@@ -1,11 +1,10 @@
-"""Kendall's tau and claims about pairs, against hand-made values."""
+"""Kendall's tau against hand-made values."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from recloop.encoders.base.errors import RecloopError
-from recloop.experiments.comparison.pairwise import ClaimCount, ClaimRules, count, pair_claims
 from recloop.experiments.comparison.ranking import tau_over_users, taus
 
 Users = 400
@@ -40,52 +39,3 @@ def test_orders_that_do_not_pair_are_refused() -> None:
         tau_over_users(np.ones((3, 5)), np.ones((3, 6)))
     with pytest.raises(RecloopError, match="at least 2"):
         tau_over_users(np.ones((1, 5)), np.ones((1, 5)))
-
-
-POLICIES = ("good", "fair", "poor")
-
-
-def test_a_claim_needs_every_simulator() -> None:
-    simulators = np.stack([noisy([3.0, 2.0, 1.0], s) for s in range(4)])
-    claims = pair_claims(POLICIES, simulators, [False] * 3, truth=noisy([3.0, 2.0, 1.0], 9))
-    assert [(c.better, c.worse, c.made, c.truth) for c in claims] == [
-        ("good", "fair", True, 1),
-        ("good", "poor", True, 1),
-        ("fair", "poor", True, 1),
-    ]
-    assert count(claims) == ClaimCount(pairs=3, made=3, right=3)
-    simulators[3] = noisy([3.0, 0.5, 1.0], 3)  # the judge turns fair and poor round
-    claims = pair_claims(POLICIES, simulators, [False] * 3)
-    assert [c.made for c in claims] == [True, True, False]
-    assert claims[2].against == "1 of 4 simulators say the opposite"
-    assert claims[0].truth is None
-
-
-def test_a_difference_within_the_margin_is_not_claimed() -> None:
-    simulators = np.stack([noisy([10.4, 10.0], s) for s in range(3)])
-    assert not pair_claims(("a", "b"), simulators, [False] * 2)[0].made  # 4 % of the larger value
-    assert pair_claims(("a", "b"), simulators, [False] * 2, rules=ClaimRules(margin=0.03))[0].made
-    apart = np.random.default_rng(0).normal(size=(3, 2, Users)) + np.array([2.0, 1.9])[None, :, None]
-    rules = ClaimRules(margin=0.0)
-    assert not pair_claims(("a", "b"), apart, [False] * 2, rules=rules)[0].made  # 0.1 with an error of 0.07
-
-
-def test_flags_and_gates_forbid_claims() -> None:
-    simulators = np.stack([noisy([3.0, 2.0, 1.0], s) for s in range(2)])
-    claims = pair_claims(POLICIES, simulators, [True, False, False])
-    assert [c.made for c in claims] == [False, False, True]
-    assert "good beyond the support" in claims[0].against
-    claims = pair_claims(POLICIES, simulators, [False] * 3, gates_failed=["replay"])
-    assert not any(c.made for c in claims)
-
-
-def test_wrong_claims_and_ties_in_the_truth_are_counted_apart() -> None:
-    simulators = np.stack([noisy([3.0, 2.0, 1.0], s) for s in range(2)])
-    generator = np.random.default_rng(5)
-    truth = generator.normal(size=(3, Users))
-    truth[0] += 0.05  # good and fair tie, poor is best by far
-    truth[2] += 5
-    claims = pair_claims(POLICIES, simulators, [False] * 3, truth=truth)
-    assert [c.truth for c in claims] == [0, -1, -1]
-    assert count(claims) == ClaimCount(pairs=2, made=2, right=0, on_ties=1)
-    assert "opposite" in claims[1].text

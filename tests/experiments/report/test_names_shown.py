@@ -118,7 +118,7 @@ def test_the_terminal(comparison: Comparison, tmp_path: Path, name: str) -> None
     for show in (
         lambda console: print_world(found.world, 3, console),
         lambda console: print_user(found.world, f"{name}4", 3, 3, console),
-        lambda console: print_comparison(found, tmp_path / "run", console),
+        lambda console: print_comparison(found, claims_of(found), tmp_path / "run", console),
     ):
         console = PlainConsole(file=io.StringIO(), width=2000)
         show(console)

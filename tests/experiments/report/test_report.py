@@ -63,7 +63,8 @@ def test_the_pieces_are_there(comparison: Comparison) -> None:
         "Slate 1",
         "recloop compare &lt;world&gt;",
         "torch 2.13",
-        "the judges say the same",
+        "of 1 pairs of policies",
+        "Across judges",
         "Outside",
     ):
         assert piece in text, piece

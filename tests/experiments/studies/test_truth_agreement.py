@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from recloop.encoders.base.errors import RecloopError, WorldError
+from recloop.envs.evidence.verdict import GateOutcome, Verdict
 from recloop.envs.truth import truth_world
 from recloop.experiments.commands.agreement import FIXED_POLICIES, agreement_of
-from recloop.experiments.comparison.pairwise import ClaimRules
+from recloop.experiments.comparison.claims import ClaimRules
 from recloop.experiments.comparison.policy_values import PolicyValues
 from recloop.experiments.studies.truth import study as truth_agreement
 from recloop.experiments.studies.truth.study import QUICK, StudyConfig, main
@@ -23,7 +24,8 @@ from recloop.experiments.studies.truth.unit import TruthUnitConfig, as_the_truth
 def made_up(unit: TruthUnitConfig) -> tuple[dict[str, Any], PolicyValues]:
     """A unit without the work."""
     worth = np.array([2.0, 1.0])[:, None] + np.random.default_rng(unit.draw).normal(size=(2, 30)) * 0.01
-    values = PolicyValues(("a", "b"), worth[None], worth[None], worth)
+    gates = tuple(GateOutcome("replay gate", name, Verdict.passed) for name in ("train", "judge", "judge-2"))
+    values = PolicyValues(("a", "b"), worth[None], np.stack([worth, worth]), worth, gates=gates)
     facts = {
         **{name: getattr(unit, name) for name in ("world", "log", "draw")},
         "config": asdict(unit),

@@ -24,9 +24,10 @@ FACTS = {
             "greedy": {"value": 5.0, "pessimistic": 3.0, "optimistic": 6.0, "outside": 0.1, "flag": ""},
             "random": {"value": 2.0, "pessimistic": 1.5, "optimistic": 3.0, "outside": 0.4, "flag": "outside"},
         },
-        "gates_failed": [],
+        "gates": [{"gate": "replay gate", "simulator": "train", "verdict": "passed", "sentence": ""}],
+        "effects": [2.0, 0.5, -1.0],
         "taus": {"judges-truth": {"value": 1.0, "low": 1.0, "high": 1.0}, "judges-training": {"value": None}},
-        "counted": {"pairs": 1, "made": 1, "right": 1, "on_ties": 0},
+        "counted": {"pairs": 1, "made": 1, "right": 1, "opposite": 0, "in_world": 0},
     },
 }
 UNIT = TruthUnit.of(FACTS)
@@ -52,6 +53,9 @@ def test_measures_of_one_unit() -> None:
             "calibration_click": 0.05,
             "likelihood_gain": 0.9,
             "tau_judges_truth": 1.0,
+            "direction_forced": 2 / 3,
+            "effect_recovered": 0.5,
+            "claims_opposite": 0.0,
             "value_ratio_low": 1.25,
             "value_ratio_high": 1.25,
             "value_ratio_near": 1.0,
