@@ -111,7 +111,7 @@ def _rows(impressions: pd.DataFrame, gap: float) -> pd.DataFrame:
     """One row a news shown, in the order of the file."""
     number, _ = sessions(impressions["user_id"], impressions["seconds"].to_numpy(), gap)
     shown = impressions["impressions"].str.split()
-    of = np.repeat(np.arange(len(impressions)), shown.str.len())
+    of = np.repeat(np.arange(len(impressions)), [len(own) for own in shown])
     pairs = shown.explode(ignore_index=True).str.rsplit("-", n=1, expand=True)
     return pd.DataFrame(
         {

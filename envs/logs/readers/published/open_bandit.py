@@ -4,6 +4,7 @@ Saito et al. 2021, "Open Bandit Dataset and Pipeline"; the fields are described 
 """
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from recloop.envs.logs.readers.side_tables import ItemsTable, items_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
 
+Visitors = Literal["features", "rows"]
 POLICIES = ("random", "bts")
 CAMPAIGNS = ("all", "men", "women")
 CLICK = "click"
@@ -30,19 +32,23 @@ def read_open_bandit_log(
     *,
     campaign: str | None = None,
     policy: str | None = None,
+    users: Visitors = "features",
     item_relations: tuple[str, ...] | None = None,
     on_bad_rows: OnBadRows = "error",
 ) -> LoggedBehavior:
     """Read a campaign of Open Bandit, as one policy logged it or both.
 
-    The log has no ids of users and does not say which rows were one page: a row is a user of its own (`policy/row`),
-    seen once, whose profile is the four published features, and a slate of one item. Consumption is `click`. `position`
-    counts from 0, `propensity` is the published probability of the item at this place, `policy` the folder's name.
+    The log has no ids of users and does not say which rows were one page: a row is a slate of one item. Consumption is
+    `click`. `position` counts from 0, `propensity` is the published probability of the item at this place, `policy` the
+    folder's name. A user is everybody who shares the four published features: a crowd, so the log's times tell nothing
+    of a person, and their order alone is kept.
 
     Args:
         path: the folder of the policies (`random`, `bts`), of one policy, of one campaign of it, or a campaign's file.
         campaign: `all`, `men` or `women`, where the path holds more than one.
         policy: `random` or `bts`; None reads both where the path holds both.
+        users: what a user is: `features`, as above; or `rows`, where each row is a user of its own, seen once and with
+            its time, from whom no world can be learned.
         item_relations: of the items' features, what becomes triples; None takes those that items share, empty none.
         on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
 
@@ -50,26 +56,28 @@ def read_open_bandit_log(
         LogError: with file, line and column; more than one campaign.
     """
     bad_rows = BadRows(on_bad_rows)
+    if users not in get_args(Visitors):
+        raise LogError(f"users={users!r} is unknown; use 'features' or 'rows'")
     files = _files(path, campaign, policy)
     name = files[0].stem
     parts = [_rows(file, bad_rows) for file in files]
     rows = pd.concat([own for own, _ in parts], ignore_index=True)
-    users = pd.concat([people for _, people in parts])
+    people = pd.concat([own for _, own in parts], ignore_index=True)
+    rows, people, who = _by_features(rows, people) if users == "features" else _by_row(rows, people)
     items = _items(files[0].with_name(ITEMS), item_relations, bad_rows)
     counts = ", ".join(f"{policy}: {count:,}" for policy, count in rows[Columns.policy].value_counts().items())
     return LoggedBehavior(
         name=f"open-bandit-{name}",
         interactions=rows,
-        users=users,
+        users=people,
         items=with_missing(items.frame, rows[Columns.item]),
         signals=(Signal(CLICK),),
-        times=Times.behavioural,
+        times=Times.behavioural if Columns.time in rows else Times.none,
         has_exposures=True,
         knowledge=items.knowledge,
         source=", ".join(map(str, files)),
         notes=(
-            "The log has no ids of users: every row is a user of its own, seen once, whom four published features "
-            "describe. Nothing is known of what anyone saw or did before or after.",
+            f"The log has no ids of users: {who}",
             "The three places of a page are rows of their own, and which rows were one page is not published: a slate "
             "holds one item.",
             f"Rows by policy: {counts}. Propensities are the published ones; the table of items is that of "
@@ -140,21 +148,41 @@ def _rows(file: Path, bad_rows: BadRows) -> tuple[pd.DataFrame, pd.DataFrame]:
     table, times = _within(table, "timestamp", times.notna().to_numpy(), bad_rows), times[times.notna()]
     if table.frame.empty:
         raise LogError(f"{file} holds no rows that can be read; a log needs at least one")
-    policy = _policy(file)
-    ids = pd.Series([f"{policy}/{line - 2}" for line in table.lines.tolist()], dtype="str")
+    policy = pd.Series(_policy(file), index=table.frame.index, dtype="str")
     rows = pd.DataFrame(
         {
-            Columns.user: ids,
+            Columns.user: policy + "/" + pd.Series(table.lines - 2).astype("str"),
             Columns.item: table.frame["item_id"],
             Columns.time: (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(),
             Columns.position: table.numbers("position") - 1,
             Columns.propensity: table.numbers("propensity_score"),
-            Columns.policy: pd.Series(policy, index=ids.index, dtype="str"),
+            Columns.policy: policy,
             CLICK: table.numbers(CLICK),
         }
     )
-    people = table.frame[list(FEATURES)].set_axis(pd.Index(ids, dtype="str", name=Columns.user))
-    return rows, people
+    return rows, table.frame[list(FEATURES)]
+
+
+def _by_row(rows: pd.DataFrame, people: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    who = "every row is a user of its own, seen once, whom four published features describe."
+    return rows, people.set_axis(pd.Index(rows[Columns.user], dtype="str", name=Columns.user)), who
+
+
+def _by_features(rows: pd.DataFrame, people: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """The rows in order of time, less their times, and a user for each set of features."""
+    order = np.argsort(rows[Columns.time].to_numpy(), kind="stable")
+    people = people.iloc[order].reset_index(drop=True)
+    crowd = people.groupby(list(FEATURES), sort=False).ngroup()
+    names = "crowd " + crowd.astype("str")
+    rows = rows.iloc[order].reset_index(drop=True).drop(columns=Columns.time).assign(**{Columns.user: names})
+    people = people.groupby(crowd, sort=False).first()
+    people.index = pd.Index("crowd " + people.index.astype("str"), dtype="str", name=Columns.user)
+    who = (
+        f"a user is everybody who shares four published features, a crowd and no person ({len(people):,} of them). "
+        "What one user does may be many people's doing, so nothing about a person's memory or boredom can be learned. "
+        "The times are those of crowds: their order is kept."
+    )
+    return rows, people, who
 
 
 def _within(table: TextTable, column: str, good: np.ndarray, bad_rows: BadRows) -> TextTable:

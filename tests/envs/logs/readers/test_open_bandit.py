@@ -8,7 +8,7 @@ from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.cleaning import clean
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.readers import read_log
-from recloop.envs.logs.schema import Columns
+from recloop.envs.logs.schema import Columns, Times
 
 HEADER = ",timestamp,item_id,position,click,propensity_score," + ",".join(f"user_feature_{n}" for n in range(4))
 ROWS = [
@@ -28,8 +28,23 @@ def make_campaign(folder: Path, policy: str, campaign: str, rows: list[str] = RO
     return folder
 
 
-def test_a_row_is_a_user_seen_once(tmp_path: Path) -> None:
-    log = read_log(make_campaign(tmp_path, "random", "men") / "random" / "men")
+def test_a_user_is_everybody_of_the_same_features(tmp_path: Path) -> None:
+    for policy in ("random", "bts"):
+        make_campaign(tmp_path, policy, "men", [*ROWS, "2,2019-11-24 00:00:01+00:00,3,1,1,0.5,a,b,c,d,0.0"])
+    log = read_log(tmp_path)
+    assert log.interactions[Columns.user].tolist() == ["crowd 0"] * 4 + ["crowd 1"] * 2
+    assert log.interactions[Columns.item].tolist() == ["3", "3", "2", "2", "1", "1"], "in order of time"
+    assert Columns.time not in log.interactions
+    assert log.times is Times.none
+    assert log.users.index.tolist() == ["crowd 0", "crowd 1"]
+    assert log.users.loc["crowd 1"].tolist() == ["a", "e", "c", "d"]
+    assert any("a crowd and no person (2 of them)" in note for note in log.notes)
+    with pytest.raises(LogError, match="users='me' is unknown; use 'features' or 'rows'"):
+        read_log(tmp_path, users="me")
+
+
+def test_a_row_is_a_user_seen_once_where_that_is_asked_for(tmp_path: Path) -> None:
+    log = read_log(make_campaign(tmp_path, "random", "men") / "random" / "men", users="rows")
     rows = log.interactions
     assert rows[Columns.user].tolist() == ["random/0", "random/1"]
     assert rows[Columns.item].tolist() == ["2", "1"]
@@ -59,7 +74,7 @@ def test_both_policies_of_a_campaign_are_one_log(tmp_path: Path) -> None:
         make_campaign(tmp_path, policy, "women")
     log = read_log(tmp_path, campaign="men")
     assert log.interactions[Columns.policy].value_counts().to_dict() == {"random": 2, "bts": 2}
-    assert log.users.index.is_unique
+    assert read_log(tmp_path, campaign="men", users="rows").users.index.is_unique
     assert len(read_log(tmp_path, campaign="men", policy="bts").interactions) == 2
     with pytest.raises(LogError, match=r"holds the campaigns men, women of Open Bandit.*campaign='men'"):
         read_log(tmp_path)
