@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recloop.envs.logs.readers.columns.kinds import MANY_VALUES, holds_numbers
-from recloop.envs.logs.readers.columns.labels import NOT_GIVEN
+from recloop.envs.logs.readers.columns.labels import is_given
 from recloop.envs.logs.sequences import Ints
 
 MOST_CATEGORIES = 24
@@ -36,7 +36,7 @@ def profile_features(users: pd.DataFrame, train: Ints) -> ProfileFeatures:
     for column in users.columns:
         cells = users[column]
         values = cells.astype(str).str.strip()
-        known = (cells.notna() & ~values.str.lower().isin(NOT_GIVEN)).to_numpy(dtype=bool)
+        known = (cells.notna() & values.map(is_given).astype(bool)).to_numpy(dtype=bool)
         if holds_numbers(str(column), cells) and known[train].any() and cells[known].nunique() > 2:
             numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
             mine = numbers[train][known[train]]

@@ -69,7 +69,16 @@ def noun_of(column: str) -> str:
 def words_of(cells: Iterable[str]) -> list[str]:
     """Cells with single blanks; empty where nothing is given (`NOT_GIVEN`)."""
     plain = (" ".join(cell.split()) for cell in cells)
-    return ["" if cell.lower() in NOT_GIVEN else cell for cell in plain]
+    return [cell if is_given(cell) else "" for cell in plain]
+
+
+def is_given(cell: str) -> bool:
+    """False for a cell that says that nothing is known. "none" in small letters is an answer, "None" is Python's gap.
+
+    >>> [is_given(cell) for cell in ("none", "None", "unknown", "\\\\N", "")]
+    [True, False, False, False, False]
+    """
+    return cell == "none" or cell.lower() not in NOT_GIVEN
 
 
 def listed(cells: pd.Series) -> list[list[object]] | None:

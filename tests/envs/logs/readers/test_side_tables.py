@@ -256,6 +256,11 @@ def test_columns_of_users_that_cannot_be_features_are_left_away_and_it_is_said()
     assert made.notes == ("Of the users, these columns are not read: born (dates), likes (lists of labels).",)
 
 
+def test_none_is_an_answer_and_none_of_python_is_a_gap() -> None:
+    made = users(job=["none", "None", "clerk"] * 5)
+    assert profile_features(made.frame, np.arange(15)).names == ("job=clerk", "job=none")
+
+
 def test_mixed_sizes_are_categories() -> None:
     made = users(size=["38", "M", "L"] * 5)
     assert profile_features(made.frame, np.arange(15)).names == ("size=38", "size=L", "size=M")
