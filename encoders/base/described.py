@@ -1,6 +1,6 @@
 """Short in Python: how worlds, logs, encoders, users and policies show themselves, in ten lines or as a card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 from torch import nn
@@ -86,4 +86,4 @@ def _head(thing: Described) -> str:
     kind = type(thing).__name__
     if isinstance(name, str) and name:
         return visible(f"{kind} '{name[:_WIDTH]}'")
-    return f"{kind} of {len(thing):,}" if hasattr(type(thing), "__len__") else kind
+    return f"{kind} of {len(thing):,}" if isinstance(thing, Sized) else kind
