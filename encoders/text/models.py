@@ -77,7 +77,7 @@ def load_model(
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # a folder on disk is read in a moment
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a folder on disk is read in a moment
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         with torch.random.fork_rng(devices=[]):  # weights that the folder lacks would be drawn

@@ -215,7 +215,7 @@ def _load(name: str, config: LocalConfig) -> tuple[PreTrainedModel, PreTrainedTo
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # a folder on disk is read in a moment
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a folder on disk is read in a moment
     folder, device = model_folder(name), torch.device(config.device)
     dtype = number_type(config.dtype, device)
     try:
