@@ -35,7 +35,7 @@ def profile_features(users: pd.DataFrame, train: Ints) -> ProfileFeatures:
     left_out: list[str] = []
     for column in users.columns:
         cells = users[column]
-        values = cells.astype(str).str.strip()
+        values = cells.astype("str").fillna("").str.strip()
         known = (cells.notna() & values.map(is_given).astype(bool)).to_numpy(dtype=bool)
         if holds_numbers(str(column), cells) and known[train].any() and cells[known].nunique() > 2:
             numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
