@@ -19,6 +19,7 @@ class PolicyFacts:
         privileged: it is handed the users' true state instead of an observation; only for truth worlds, never a
             competitor.
         plans: it chooses by the model that the training users answer by: what it earns there is an upper end.
+        ranks: its slate of k is the first k of its longer slates, so that rules of whole slates may choose among those.
         config_class: the frozen dataclass of its settings, whose docstring tells each under `Args:`; None without any.
     """
 
@@ -27,4 +28,5 @@ class PolicyFacts:
     resumable: ClassVar[bool] = False
     privileged: ClassVar[bool] = False
     plans: bool = False
+    ranks: bool = False
     config_class: ClassVar[type[Any] | None] = None

@@ -21,6 +21,8 @@ from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.ruled_slates import RuledSlates
+from recloop.envs.interaction.rules import Rules
 from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
 
@@ -29,6 +31,9 @@ Carry = Any
 
 SHORTLIST = 50
 """Items nearest to an instruction among which a policy that does not read instructions chooses."""
+
+RANKED = 5
+"""Slates whose items are looked through for one that keeps the rules of whole slates."""
 
 FORMAT = 1
 """Version of the policy folder's layout; a newer one is refused."""
@@ -115,6 +120,22 @@ class Policy(PolicyFacts, Described, ABC):
         be shown, the places left over hold N.
         """
 
+    def act_under(
+        self, ruled: RuledSlates | None, observation: Observation, carry: Carry, k: int, draw: Draw
+    ) -> tuple[Tensor, Carry]:
+        """`act` where rules are kept: one that `ranks` shows the first k of a longer slate that keep them together.
+
+        What still breaks a rule the core mends.
+        """
+        if ruled is None or not ruled.of_whole_slates or not self.ranks:
+            return self.act(observation, carry, k, draw)
+        ranked, carry = self.act(observation, carry, self.most_ranked(k), draw)
+        return ruled.first_keeping(ranked), carry
+
+    def most_ranked(self, k: int) -> int:
+        """How long a slate to ask for where rules choose k items of it."""
+        return min(RANKED * k, self._serving().catalogue_size)
+
     def log_prob(self, observation: Observation, slate: Tensor) -> Tensor:
         """Log-probability of the slates (B, k) under this policy, (B,).
 
@@ -138,6 +159,7 @@ class Policy(PolicyFacts, Described, ABC):
         exclude: Exclude | Sequence[str] = "seen",
         *,
         shortlist: int = SHORTLIST,
+        rules: Rules | Mapping[str, Any] | Path | str | None = None,
         seed: int = 0,
     ) -> list[str]:
         """k external item ids for one person, best first, outside any simulator.
@@ -149,13 +171,15 @@ class Policy(PolicyFacts, Described, ABC):
             exclude: `seen` (what the history holds), `nothing`, or a list of external ids.
             shortlist: how many of the items nearest to the person's instruction a policy that does not read
                 instructions orders; k where that is more.
+            rules: what the k items keep, as `World.with_rules` takes them; default those that the policy was made for.
             seed: of policies that draw; one seed, one answer.
 
         Raises:
             PolicyError: an id nobody knows, fewer than k items left to choose from, or an instruction where the world
                 has no encoder for it.
+            RecloopError: rules that name what is not there, or that no k items keep.
         """
-        return self.recommend_many([observed], k, candidates, exclude, shortlist=shortlist, seed=seed)[0]
+        return self.recommend_many([observed], k, candidates, exclude, shortlist=shortlist, rules=rules, seed=seed)[0]
 
     def recommend_many(
         self,
@@ -165,6 +189,7 @@ class Policy(PolicyFacts, Described, ABC):
         exclude: Exclude | Sequence[str] = "seen",
         *,
         shortlist: int = SHORTLIST,
+        rules: Rules | Mapping[str, Any] | Path | str | None = None,
         seed: int = 0,
     ) -> list[list[str]]:
         """`recommend` for several people at once; each gets what `recommend` alone would give."""
@@ -172,6 +197,10 @@ class Policy(PolicyFacts, Described, ABC):
             raise PolicyError(f"policy '{self.name}' reads the users' true state; it cannot serve people")
         serving = self._serving()
         observation = serving.observe(people, candidates, exclude)
+        ruled = serving.ruled(k, rules)
+        if ruled is not None:
+            observation = {**observation, "action_mask": observation["action_mask"] & ruled.allowed}
+        mask = observation["action_mask"]
         left = int(observation["action_mask"].sum(1).min())
         if not 1 <= k <= left:
             raise PolicyError(
@@ -182,9 +211,11 @@ class Policy(PolicyFacts, Described, ABC):
             observation = serving.shortlisted(observation, max(k, shortlist))
         zeros = torch.zeros(len(people), dtype=torch.int64)
         with torch.no_grad():
-            slates, _ = self.act(observation, None, k, Draw.at(seed, zeros, zeros, zeros))
+            slates, _ = self.act_under(ruled, observation, None, k, Draw.at(seed, zeros, zeros, zeros))
+        if ruled is not None:
+            slates = ruled.kept_among(slates, mask)
         ids = serving.world.catalogue.ids
-        return [[ids[row] for row in slate] for slate in slates.tolist()]
+        return [[ids[row] for row in slate if row < len(ids)] for slate in slates.tolist()]
 
     def config(self) -> dict[str, Any]:
         """What `restore` needs besides tensors, as JSON."""
@@ -210,6 +241,8 @@ class Policy(PolicyFacts, Described, ABC):
             "name": self.name,
             "config": self.config(),
             "fingerprint": serving.fingerprint,
+            "reward": serving.world.reward.as_dict(),
+            "rules": serving.world.rules.as_dict(),
         }
         with replacing_folder(Path(folder)) as part:
             serving.save(part / "serving")
@@ -244,6 +277,8 @@ class Trainer(PolicyFacts, ABC):
 
 class ScoringPolicy(Policy):
     """A policy that scores every item and shows the k best; equal scores by row number."""
+
+    ranks = True
 
     @abstractmethod
     def scores(self, observation: Observation) -> Tensor:

@@ -1,9 +1,9 @@
 """What a policy takes along to act outside any simulator: its world with nobody in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from recloop.agents.observed import Observed, histories_of_people, item_rows, pa
 from recloop.encoders.base.errors import PolicyError, unknown_name
 from recloop.encoders.base.storage import read_json, replacing_folder, write_json
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
+from recloop.envs.interaction.ruled_slates import RuledSlates
+from recloop.envs.interaction.rules import Rules
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import Card, World
@@ -58,6 +60,12 @@ class Serving:
     def catalogue_size(self) -> int:
         """N."""
         return len(self.world.catalogue)
+
+    def ruled(self, k: int, rules: Rules | Mapping[str, Any] | Path | str | None = None) -> RuledSlates | None:
+        """What k items keep: the rules given, else those of the world; None without any."""
+        world = self.world
+        asked = world.rules if rules is None else Rules.of(rules)
+        return RuledSlates.of(asked, world.catalogue, world.signals, k)
 
     def observe(
         self,

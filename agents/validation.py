@@ -51,5 +51,5 @@ class PolicyValidation:
 def _picked(policy: Policy, core: Core, carry: Carry) -> Picked:
     # Luck of the policy's own: the core's draws are the users' and not for a policy to see.
     draw = Draw.at(_POLICY_SEED, core.lanes, core.episode, core.past.step)
-    slate, carry = policy.act(core.observe(), carry, core.slate_size, draw)
+    slate, carry = policy.act_under(core.ruled, core.observe(), carry, core.slate_size, draw)
     return Picked(slate, carry=carry)

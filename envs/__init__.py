@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 
 if TYPE_CHECKING:
+    from recloop.envs.build.examination import with_reward
     from recloop.envs.interaction.randomness import Draw
     from recloop.envs.interaction.response import Expected, Past, Response, State
     from recloop.envs.interaction.reward import Outcome, WeightedReward
+    from recloop.envs.interaction.rules import Rules
     from recloop.envs.interaction.transition import Transition
     from recloop.envs.logs.schema import Signal
     from recloop.envs.simulation.actions import ActionCodec, EncoderRetriever, Retriever, make_codec
@@ -37,6 +39,7 @@ _HOMES = {
     "RecommendVectorEnv": "skins.gym_vector",
     "Response": "interaction.response",
     "Retriever": "simulation.actions",
+    "Rules": "interaction.rules",
     "SB3VecEnv": "skins.sb3_vector",
     "Signal": "logs.schema",
     "State": "interaction.response",
@@ -47,6 +50,7 @@ _HOMES = {
     "built_in_world": "truth.built_in",
     "check_users": "users.checks",
     "make_codec": "simulation.actions",
+    "with_reward": "build.examination",
 }
 """Public name -> the module it is loaded from when first used: torch stays out of a mere registration."""
 
@@ -82,6 +86,7 @@ __all__ = [
     "RecommendVectorEnv",
     "Response",
     "Retriever",
+    "Rules",
     "SB3VecEnv",
     "Signal",
     "State",
@@ -92,4 +97,5 @@ __all__ = [
     "built_in_world",
     "check_users",
     "make_codec",
+    "with_reward",
 ]

@@ -14,6 +14,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "plain_sb3": {"steps": 1024},
     "cleanrl_loop": {"updates": 3},
     "own_users": {"steps": 512, "episodes": 20},
+    "own_reward": {"episodes": 20},
     "own_policy": {"episodes": 100},
     "own_log": {"passes": 1},
 }

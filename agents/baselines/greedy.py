@@ -15,6 +15,8 @@ from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation, past_of
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past
+from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.interaction.reward_terms import expected_by_place
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
@@ -65,6 +67,7 @@ class GreedyPolicy(Policy):
     trains: ClassVar[Trains] = "no"
     deterministic: ClassVar[bool] = True
     plans = True
+    ranks = True
 
     def __init__(self, serving: Serving) -> None:
         model = serving.world.user_model
@@ -130,8 +133,10 @@ class GreedyPolicy(Policy):
     def _consumption_alone(self) -> bool:
         """Whether the reward counts consumption, which is good, and nothing else."""
         reward, consumption = self.serving.world.reward, self.serving.world.signals[0].name
+        if not isinstance(reward, WeightedReward) or reward.columns or reward.leaving:
+            return False
         others = any(weight for name, weight in reward.signals.items() if name != consumption)
-        return reward.signals.get(consumption, 0.0) > 0 and not others and not reward.leaving
+        return reward.signals.get(consumption, 0.0) > 0 and not others
 
     def _choose(self, shortlist: Tensor, rewards: Tensor, mask: Tensor, k: int, draw: Draw) -> Tensor:
         """A slate (B, k) out of the shortlist: the highest rewards."""
@@ -141,7 +146,7 @@ class GreedyPolicy(Policy):
 
     def _rewards(self, state: Any, past: Past, items: Tensor) -> Tensor | None:
         """Expected reward of showing each item (B, C) alone, (B, C); None where the model cannot say."""
-        b, c = items.shape
+        (b, c), world = items.shape, self.serving.world
         every_lane = torch.arange(b, device=items.device).repeat_interleave(c)
         parts = []
         for start in range(0, b * c, _ROWS):
@@ -149,21 +154,14 @@ class GreedyPolicy(Policy):
             expected = self.model.expected(state.rows(rows), past.rows(rows), shown)
             if expected is None:
                 return None
-            reward = self._weighted(expected.mean[:, 0])
-            if expected.leave is not None:
-                reward = reward + self.serving.world.reward.leaving * expected.leave
+            reward = self._earned(shown, expected.mean)
+            if expected.leave is not None and isinstance(world.reward, WeightedReward):
+                reward = reward + world.reward.leaving * expected.leave
             parts.append(reward)
         return torch.cat(parts).view(b, c)
 
-    def _weighted(self, mean: Tensor) -> Tensor:
-        """Means where given (R, S) -> the weighted sum of what is expected to be given, (R,)."""
-        signals = self.serving.world.signals
-        names = [signal.name for signal in signals]
-        total = torch.zeros_like(mean[:, 0])
-        for name, weight in self.serving.world.reward.signals.items():
-            value, signal = mean[:, names.index(name)], signals[names.index(name)]
-            while signal.given_on is not None:
-                parent = names.index(signal.given_on)
-                value, signal = value * mean[:, parent], signals[parent]
-            total = total + weight * value
-        return total
+    def _earned(self, items: Tensor, mean: Tensor) -> Tensor:
+        """Means where given (R, 1, S) of single items (R, 1) -> what is expected to be earned, (R,)."""
+        world, device = self.serving.world, items.device
+        columns, vectors = world.catalogue.columns.to(device), world.item_vectors.to(device)
+        return expected_by_place(world.reward, items, mean, world.signals, columns, vectors)[:, 0]

@@ -28,6 +28,7 @@ class ExploringGreedyPolicy(GreedyPolicy):
     name = "exploring-greedy"
     kind = "exploring-greedy"
     deterministic: ClassVar[bool] = False
+    ranks = False
     epsilon: ClassVar[float] = 0.3
 
     def _choose(self, shortlist: Tensor, rewards: Tensor, mask: Tensor, k: int, draw: Draw) -> Tensor:

@@ -10,6 +10,7 @@ from recloop.agents.facts import Trains
 from recloop.agents.policy import Carry, FitOptions, Policy
 from recloop.agents.slates import best_slate
 from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.item_columns import ShownItems
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.reward import WeightedReward
@@ -57,7 +58,7 @@ class PlannerPolicy(Policy):
     In a world of `BoredomUsers` it plays the computed optimum: see `recloop.envs.truth.boredom_optimum` for why it is
     exact; the programme is solved once for every user that it meets in a core. In the other truth worlds it looks
     ahead (`recloop.agents.baselines.planner`): optimal where nothing shown changes the users, a good plan and no
-    bound where it does.
+    bound where it does. So it does under rules, whose optimum is not known.
 
     Args:
         farsighted: False plays what earns most in this slate alone: greedy on the truth.
@@ -94,7 +95,7 @@ class PlannerPolicy(Policy):
         """The best slates for every lane of a core whose simulator is the truth: int64 (B, k)."""
         if not self.farsighted:
             return lookahead_slates(core, k, 0.0)
-        if not isinstance(core.simulator, BoredomUsers):
+        if not isinstance(core.simulator, BoredomUsers) or core.ruled is not None:
             return lookahead_slates(core, k, self.lookahead(core, k).weight)
         users = _truth(core)
         plan, step = self._plan(core, k), core.past.step
@@ -183,7 +184,7 @@ def lookahead_slates(core: Core, k: int, weight: float) -> Tensor:
     promise = users.promise(state, items) if weight and isinstance(users, TasteUsers) else None
     if promise is not None:
         score = score + weight * _left(core).unsqueeze(1) * promise
-    return best_slate(score, core.spec.action_mask(past), k)
+    return best_slate(score, core.action_mask(), k)
 
 
 def looks_ahead(users: UserSimulator) -> bool:
@@ -203,6 +204,7 @@ def _trial(core: Core, k: int, weight: float) -> float:
         users="all",
         seed=_SEED,
         reward=core.reward,
+        rules=None if core.ruled is None else core.ruled.rules,
         sessions=core.sessions,
         max_days=core.max_days,
         start="cold",
@@ -230,17 +232,19 @@ def _left(core: Core) -> Tensor:
 def _value_of_a_click(core: Core, items: Tensor) -> Tensor:
     """Expected reward of a click on each item (B, N): its own weight, and those of the signals that a click brings."""
     reward, signals = core.reward, core.world.signals
-    if not isinstance(reward, WeightedReward) or reward.diversity or reward.repeats or reward.leaving:
-        raise PolicyError("the planner plans for a WeightedReward of signals alone; other rewards have no known plan")
+    whole = not isinstance(reward, WeightedReward) or reward.diversity or reward.repeats or reward.leaving
+    if whole or any("*" not in name for name in reward.columns):
+        raise PolicyError("the planner plans for a reward of signals alone; other rewards have no known plan")
     click = signals[0].name
-    value = torch.full(items.shape, float(reward.signals.get(click, 0.0)), device=items.device)
-    further = {name: weight for name, weight in reward.signals.items() if weight and name != click}
+    units = reward.units(signals, ShownItems(items, core.columns)).expand(*items.shape, len(signals))  # (B, N, S)
+    value = units[..., 0]
+    further = {name for name in (*reward.signals, *(name.split("*")[0] for name in reward.columns)) if name != click}
     if not further:
         return value
     expected = core.simulator.expected(core.state, core.past, items)
     names = [signal.name for signal in signals]
-    for name, weight in further.items():
+    for name in sorted(further):
         if expected is None or name not in names or signals[names.index(name)].given_on != click:
             raise PolicyError(f"the planner cannot value signal '{name}'; it must be given on '{click}' and expected")
-        value = value + weight * expected.mean[..., names.index(name)]
+        value = value + units[..., names.index(name)] * expected.mean[..., names.index(name)]
     return value

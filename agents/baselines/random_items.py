@@ -14,6 +14,7 @@ class RandomPolicy(Policy):
 
     name = "random"
     kind = "random"
+    ranks = True
 
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
         """A uniform draw without replacement; a function of `draw` and the mask."""

@@ -100,7 +100,7 @@ class Learner(PolicyFacts, ABC):
         name: what registry, tables and checkpoints call it.
         policy_class: of the policies that it gives.
         keys: observation keys it reads, besides `profile` where users have one and `action_mask` where this world
-            consumes nothing twice.
+            masks items.
         chooses_candidates: True where it needs `task.retriever`; `seen["candidates"]` (B, C) is then there.
         values_candidates: True where `after["candidates"]` has to be there too: one more retrieval a step.
         horizon: steps of every lane between two updates.

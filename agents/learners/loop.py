@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -154,6 +154,9 @@ class Training:
             acted = learner.act(seen, draw)
             step = core.step(acted.slate)
             after = self._completed(step.next_observation) if learner.values_candidates else step.next_observation
+            if step.mended is not None:  # a place that rules filled teaches nothing of what was chosen
+                kept = acted.slate.masked_fill(acted.slate != step.slate, core.empty)
+                acted = replace(acted, slate=kept)
             learner.keep(Step(seen, acted, step.response, step.reward, step.terminated, step.truncated, after))
             self.episodes.add(step.reward, step.terminated | step.truncated)
             seen = self._observed()
@@ -239,7 +242,9 @@ class Training:
             "seed": self.options.seed,
             "penalties": json_like(asdict(self.options.penalties)),
             "world": self.world.fingerprint,
-            "simulator": self.world.training_simulator,
+            "reward": json_like(self.world.reward.as_dict()),
+            "rules": json_like(self.world.rules.as_dict()),
+            "simulator": [self.world.training_simulator, type(self.core.simulator).__qualname__],
             "device": torch.device(self.options.device).type,
         }
 
@@ -300,7 +305,7 @@ def _keys(kind: type[Learner], world: World) -> tuple[str, ...]:
         wanted.update(dict.fromkeys(EncoderRetriever.needs))
     if world.spec().profile_dim:
         wanted["profile"] = None
-    if not world.consumes_twice:
+    if world.masks_items:
         wanted["action_mask"] = None
     return tuple(wanted)
 

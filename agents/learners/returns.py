@@ -5,24 +5,32 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recloop.envs.interaction.item_columns import ShownItems
 from recloop.envs.interaction.response import Response
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.world.world import World
 
 
-def place_weights(world: World) -> Tensor:
-    """What a place of a slate earns for each unit of its signals, float32 (S,), in a world's own reward.
+class PlaceRewards:
+    """What each place of a slate earns by its own answers and item, in a world's own reward: (B, K).
 
     Zeros where the reward is a callable of another kind: then all of it belongs to the slate as a whole.
+
+    Args:
+        world: whose reward, signals and item columns.
+        device: of the slates and answers.
     """
-    weights = world.reward.signals if isinstance(world.reward, WeightedReward) else {}
-    return torch.tensor([weights.get(signal.name, 0.0) for signal in world.signals])
 
+    def __init__(self, world: World, device: torch.device | str = "cpu") -> None:
+        self.reward, self.signals = world.reward, world.signals
+        self.columns = world.catalogue.columns.to(torch.device(device))
 
-def earned_by_place(response: Response, weights: Tensor) -> Tensor:
-    """What each place of a slate earned by its own signals, (B, K); `weights` (S,) are those of `place_weights`."""
-    earned: Tensor = (response.signals * response.given) @ weights
-    return earned
+    def __call__(self, slate: Tensor, response: Response) -> Tensor:
+        """Slates (B, K) and the answers to them."""
+        if not isinstance(self.reward, WeightedReward):
+            return torch.zeros(slate.shape, device=slate.device)
+        answers = response.signals * response.given
+        return self.reward.by_place(answers, self.signals, ShownItems(slate, self.columns))
 
 
 def returns_after(

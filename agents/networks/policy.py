@@ -16,6 +16,7 @@ from recloop.agents.slates import action_mask, best_slate, sample, slate_log_pro
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.ruled_slates import RuledSlates
 from recloop.envs.simulation.actions import EncoderRetriever
 from recloop.envs.simulation.retrieval import best_rows
 from recloop.envs.world.world import World
@@ -66,14 +67,32 @@ class ActorPolicy(Policy):
         self.one_at_a_time, self.stochastic = one_at_a_time, stochastic
         self.training, self.name = dict(training or {}), name
         self.log_std = log_std
+        self.ranks = not one_at_a_time
         self.retriever = None
         if head == "candidates":
             self.retriever = EncoderRetriever(serving.world.state_encoder, candidates)
         actor.eval()
 
-    @torch.no_grad()
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
         """See the table above."""
+        return self._act(observation, carry, k, draw, None)
+
+    def act_under(
+        self, ruled: RuledSlates | None, observation: Observation, carry: Carry, k: int, draw: Draw
+    ) -> tuple[Tensor, Carry]:
+        """One pick at a time keeps the rules as it goes."""
+        if self.one_at_a_time:
+            return self._act(observation, carry, k, draw, ruled)
+        return super().act_under(ruled, observation, carry, k, draw)
+
+    def most_ranked(self, k: int) -> int:
+        """No more than it retrieves."""
+        return super().most_ranked(k) if self.retriever is None else min(super().most_ranked(k), self.retriever.size)
+
+    @torch.no_grad()
+    def _act(
+        self, observation: Observation, carry: Carry, k: int, draw: Draw, ruled: RuledSlates | None
+    ) -> tuple[Tensor, Carry]:
         self.actor.to(observation["state"].device)
         n = self._serving().catalogue_size
         mask = action_mask(observation, n)
@@ -85,7 +104,7 @@ class ActorPolicy(Policy):
             return best_rows(direction, self._vectors(direction), k, mask=mask).rows, carry
         observation["candidates"] = self._retrieve(observation, k)
         if self.one_at_a_time:
-            return self._pick_in_turn(observation, k, draw), carry
+            return self._pick_in_turn(observation, k, draw, ruled), carry
         return self._pick(observation, k, draw), carry
 
     def log_prob(self, observation: Observation, slate: Tensor) -> Tensor:
@@ -138,20 +157,23 @@ class ActorPolicy(Policy):
         assert self.retriever is not None
         return retrieved(self.retriever, observation, k, self.name)
 
-    def _pick(self, observation: Observation, k: int, draw: Draw) -> Tensor:
+    def _pick(self, observation: Observation, k: int, draw: Draw, ruled: RuledSlates | None = None) -> Tensor:
         """A slate, or what of it can be filled, from one look at the candidates."""
         candidates = observation["candidates"]
         mask = admissible(observation, self._serving().catalogue_size)
+        if ruled is not None:
+            open_now = mask & ruled.open(candidates, observation["picked"])
+            mask = torch.where(open_now.any(1, keepdim=True), open_now, mask)
         gumbel = draw.gumbel("slate", candidates) if self.stochastic else None
         positions = sample(self.actor(observation), mask, k, gumbel)
         return candidates.gather(1, positions).masked_fill(~mask.gather(1, positions), self._serving().catalogue_size)
 
-    def _pick_in_turn(self, observation: Observation, k: int, draw: Draw) -> Tensor:
+    def _pick_in_turn(self, observation: Observation, k: int, draw: Draw, ruled: RuledSlates | None) -> Tensor:
         empty = self._serving().catalogue_size
         picked = torch.full((len(observation["state"]), k), empty, device=observation["state"].device)
         for place in range(k):
             here = Draw(draw.bits(f"pick {place}"))
-            picked[:, place] = self._pick({**observation, "picked": picked.clone()}, 1, here)[:, 0]
+            picked[:, place] = self._pick({**observation, "picked": picked.clone()}, 1, here, ruled)[:, 0]
         return picked
 
     def _over_catalogue(self, observation: Observation) -> tuple[Tensor, Tensor]:

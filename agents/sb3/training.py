@@ -9,7 +9,7 @@ policy.save("policies/ppo")
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -186,8 +186,9 @@ class SB3Agent(Trainer):
 
     @classmethod
     def _train(cls, world: World, options: FitOptions, config: AgentConfig) -> ActorPolicy:
+        # Slates of one item stand for single places of a slate: rules of whole slates wait for these.
         env = SB3VecEnv(
-            world,
+            replace(world, rules=world.rules.by_item()) if cls.head == "item" else world,
             config.num_envs,
             seed=options.seed,
             action_mode=cls.head,

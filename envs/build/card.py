@@ -6,6 +6,7 @@ from typing import Any
 
 from recloop.encoders.items.modalities import ModalityReport
 from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.interaction.reward_terms import KeptReward
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.users.fitted import REPEATS, FitReport
@@ -44,6 +45,13 @@ def card_of(
     again = "may be consumed again" if repeats >= REPEATS else "are never shown again once consumed"
     learned.append(f"{repeats:.1%} of the log's consumptions repeat an item, so items {again} in this world.")
     return Card(tuple(learned), tuple(assumed), _not_claimed(log), figures, dict(cleaning))
+
+
+def reward_on_card(card: Card, reward: KeptReward) -> Card:
+    """The card of a world whose reward a person chose."""
+    chosen = "The reward of a step was chosen: "
+    others = (line for line in card.assumed if not line.startswith(chosen))
+    return replace(card, assumed=(*others, f"{chosen}{reward.in_words()}."))
 
 
 def _counts(log: LoggedBehavior, sequences: Sequences, rows: Mapping[str, Ints]) -> dict[str, Any]:

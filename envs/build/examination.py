@@ -1,13 +1,16 @@
 """What is measured of a world once its users are fitted: its log's support, patterns, fidelity and replay gates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from recloop.envs.build.card import reward_on_card
 from recloop.envs.evidence.fidelity import FidelityConfig, fidelity_of, marked
 from recloop.envs.evidence.replay import replay_gate
 from recloop.envs.evidence.support.model import SupportConfig, SupportModel
+from recloop.envs.interaction.reward import Reward
+from recloop.envs.interaction.reward_terms import kept_reward
 from recloop.envs.logs.sequences import Ints
 from recloop.envs.world.patterns import PatternConfig, fit_patterns, item_attributes
 from recloop.envs.world.world import World
@@ -54,6 +57,7 @@ def with_support(world: World, users: Ints | None = None, config: SupportConfig 
         signals=world.signals,
         reward=world.reward,
         slate_size=world.slate_size,
+        columns=world.catalogue.columns,
         history=world.users.history.shape[1],
         shown=world.users.shown.shape[1],
         config=config,
@@ -64,6 +68,21 @@ def with_support(world: World, users: Ints | None = None, config: SupportConfig 
     else:
         card = replace(card, learned=(*card.learned, support.sentence))
     return replace(world, support=support, card=card)
+
+
+def with_reward(world: World, reward: str | Sequence[str] | Mapping[str, float] | Reward) -> World:
+    """The world with another reward; what logged steps were worth, which brackets read, is measured anew.
+
+    Args:
+        reward: as `recloop.envs.interaction.reward_terms.parsed_reward` takes it; it must be one a folder can keep.
+
+    Raises:
+        RecloopError: for a reward that this world does not have.
+    """
+    items = world.catalogue
+    kept = kept_reward(reward, world.signals, items.columns, len(items))
+    changed = replace(world, reward=kept, card=reward_on_card(world.card, kept))
+    return changed if world.support is None else replace(changed, support=with_support(changed).support)
 
 
 def with_patterns(

@@ -13,7 +13,8 @@ from recloop.encoders.base.errors import WorldError
 from recloop.encoders.base.storage import read_json, write_json
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.encoders.text.encoder import TextVectors, default_cache
-from recloop.envs.build.card import card_of, patterns_on_card
+from recloop.envs.build.card import card_of, patterns_on_card, reward_on_card
+from recloop.envs.build.columns import item_columns
 from recloop.envs.build.encoders import (
     EncoderConfig,
     Workshop,
@@ -30,7 +31,7 @@ from recloop.envs.build.examination import examined, with_support
 from recloop.envs.build.groups import item_groups
 from recloop.envs.build.instructions import NO_READER, with_instruction
 from recloop.envs.build.stages import StageCache
-from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.interaction.reward_terms import kept_reward
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.profiles import profile_features
 from recloop.envs.logs.schema import Columns, LoggedBehavior
@@ -62,6 +63,8 @@ class BuildConfig:
         users: how users are fitted.
         members: bootstrapped fits in the ensemble of the training users.
         judge_members: the same for the judge.
+        reward: what a step is worth, such as purchase=1 click=0.1 leaving=-0.5, or a dotted path my_module:my_reward;
+            default the consumption.
         examine: whether the users are held against the log's other users (`evidence.fidelity`) and the logging policies
             replayed in them (`evidence.replay`), for the card.
         device: where fits run.
@@ -81,6 +84,7 @@ class BuildConfig:
     users: FitConfig = field(default_factory=FitConfig)
     members: int = 3
     judge_members: int = 1
+    reward: tuple[str, ...] = ()
     examine: bool = True
     device: str = "cpu"
     cache: Path | None = None
@@ -118,6 +122,7 @@ def build_world(
 
     Raises:
         WorldError: for fewer than 8 users, a slate larger than the catalogue, or instructions without a language model.
+        RecloopError: for a reward that the log does not have, before anything is fitted.
     """
     config = config or BuildConfig()
     if config.encoder.instruction and config.encoder.text == "none" and text is None:
@@ -125,6 +130,8 @@ def build_world(
     log, source = chosen_graph(log, config.encoder, say)
     sequences, item_ids, user_ids = compile_sequences(log)
     _check(config, log, sequences)
+    columns = item_columns(log.items)
+    reward = kept_reward(config.reward or {log.consumption.name: 1.0}, log.signals, columns, len(log.items))
     cache = (config.cache or default_cache()) if config.use_cache else None
     stages = StageCache(cache / "stages" if cache else None)
     shop = Workshop(config.seed, config.device, cache, stages, progress)
@@ -168,6 +175,8 @@ def build_world(
     if left_out:
         unused = f"Columns of the users table that tell users apart one by one, or nothing: {', '.join(left_out)}."
         card = replace(card, not_claimed=(*card.not_claimed, f"{unused} They are no features of users."))
+    if config.reward:
+        card = reward_on_card(card, reward)
     if source is not None:
         card = source.on_card(card)
     if graph is not None:
@@ -186,6 +195,7 @@ def build_world(
             groups=groups,
             group_names=group_names,
             entities=named_or_none(log.items[Columns.entity]) if Columns.entity in log.items else (),
+            columns=columns,
         ),
         users=UserTable(user_ids, part, profile, profile_names, history, feedback, shown, answers),
         sequences=sequences,
@@ -195,7 +205,7 @@ def build_world(
         slate_size=config.slate_size,
         max_steps=config.max_steps,
         consumes_twice=repeats >= REPEATS,
-        reward=WeightedReward({log.consumption.name: 1.0}),
+        reward=reward,
         card=card,
         knowledge=log.knowledge,
         patterns=patterns,

@@ -17,8 +17,9 @@ Observation = dict[str, Tensor]
 
 DEFAULT_KEYS = ("state", "history", "feedback", "shown", "answers", "context", "profile")
 OPTIONAL_KEYS = ("instruction", "action_mask", "candidates", "picked")
-INTERNAL_KEYS = ("seen",)
-"""What retrieval reads in place of `action_mask` where a catalogue is large; no agent sees it."""
+INTERNAL_KEYS = ("seen", "allowed")
+"""What retrieval reads in place of `action_mask` where a catalogue is large; no agent sees it. `allowed` (B, N) is what
+rules allow, one row for all lanes."""
 DENSE_ITEMS = 1 << 16
 """N above which nothing of size (B, N) is made unless somebody asks for `action_mask`."""
 CONTEXT = ("step", "days_away")
@@ -98,8 +99,11 @@ class ObservationSpec:
         profile: Tensor,
         keys: Sequence[str] = DEFAULT_KEYS,
         instruction: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> Observation:
         """The observation of B lanes from their past, encoder vectors (B, d), profiles (B, p), instructions (B, u).
+
+        `allowed` (N,) is what rules allow to be shown; default everything.
 
         `candidates` and `picked` belong to the way an agent acts and are not made here: see `envs.simulation.driver`.
         """
@@ -121,7 +125,9 @@ class ObservationSpec:
         if "seen" in keys and past.seen is not None:
             parts["seen"] = past.seen.listed()
         if "action_mask" in keys:
-            parts["action_mask"] = self.action_mask(past)
+            parts["action_mask"] = self.action_mask(past, allowed)
+        if "allowed" in keys and allowed is not None:
+            parts["allowed"] = allowed.expand(len(past.step), -1)
         return {key: parts[key] for key in keys if key in parts}
 
     def _check_instruction(self) -> None:
@@ -131,11 +137,14 @@ class ObservationSpec:
                 "it with --encoder.instruction, or leave the key out"
             )
 
-    def action_mask(self, past: Past) -> Tensor:
-        """Which items may be shown, bool (B, N)."""
-        if past.seen is None:
-            return torch.ones(len(past.step), self.catalogue_size, dtype=torch.bool, device=past.step.device)
-        return past.seen.admissible()
+    def action_mask(self, past: Past, allowed: Tensor | None = None) -> Tensor:
+        """Which items may be shown, bool (B, N), where rules allow all, or `allowed` (N,)."""
+        if past.seen is not None:
+            free = past.seen.admissible()
+            return free if allowed is None else free & allowed
+        if allowed is not None:
+            return allowed.repeat(len(past.step), 1)
+        return torch.ones(len(past.step), self.catalogue_size, dtype=torch.bool, device=past.step.device)
 
 
 def past_of(observation: Observation) -> Past:

@@ -1,7 +1,7 @@
 """What a step is worth: a weighted sum, or any callable of the same arguments."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.envs.interaction.item_columns import ItemColumns, ShownItems
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.deferred_checks import DeferredChecks
@@ -29,6 +30,7 @@ class Outcome:
             (`Expected.spread`); None unless the reward `needs_spread`.
         farthest: float32 (B, K, S) how far the most deviant of the users' models was (`Expected.farthest`), likewise.
         past: of the users just after the step; None where nobody kept one.
+        columns: of the items table; `items` reads them.
     """
 
     slate: Tensor
@@ -39,10 +41,20 @@ class Outcome:
     spread: Tensor | None = None
     farthest: Tensor | None = None
     past: Past | None = None
+    columns: ItemColumns = field(default_factory=ItemColumns)
+
+    @property
+    def items(self) -> ShownItems:
+        """Columns of the shown items by name: `outcome.items["price"]` is float32 (B, K), 0 at empty places."""
+        return ShownItems(self.slate, self.columns)
 
 
 Reward = Callable[[Outcome], Tensor]
 """Outcome of B lanes -> float32 (B,)."""
+
+
+TERMS = ("leaving", "diversity", "repeats")
+"""What a weighted reward counts beside signals and columns of the items table."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +66,23 @@ class WeightedReward:
         leaving: added when the user leaves.
         diversity: times the slate's diversity in [0, 2]: one minus the mean pairwise cosine of its item vectors.
         repeats: times the number of invalid places; negative to punish.
+        columns: weight of each column of numbers in the items table: `margin` adds it for every item that is shown,
+            `purchase*margin` times what that signal says of the item.
     """
 
     signals: Mapping[str, float] = field(default_factory=dict)
     leaving: float = 0.0
     diversity: float = 0.0
     repeats: float = 0.0
+    columns: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, outcome: Outcome) -> Tensor:
-        names = [s.name for s in outcome.signals]
-        for name in self.signals:
-            if name not in names:
-                raise RecloopError(unknown_name("signal", name, names))
         response = outcome.response
-        weights = _on_device(tuple(self.signals.get(n, 0.0) for n in names), outcome.slate.device)
-        reward = (response.signals * response.given).sum(1) @ weights  # (B,)
+        answers = response.signals * response.given
+        if self.columns:
+            reward = self.by_place(answers, outcome.signals, outcome.items).sum(1)
+        else:
+            reward = answers.sum(1) @ self.units(outcome.signals, outcome.items)  # (B,)
         if self.leaving:
             reward = reward + self.leaving * response.left
         if self.repeats:
@@ -77,14 +91,48 @@ class WeightedReward:
             reward = reward + self.diversity * slate_diversity(outcome.slate, outcome.item_vectors)
         return reward
 
+    def by_place(self, answers: Tensor, signals: Sequence[Signal], items: ShownItems) -> Tensor:
+        """What each place earns by its own answers and columns: answers (B, K, S), 0 where not given -> (B, K)."""
+        earned = (answers * self.units(signals, items)).sum(2)
+        for name, weight in self.columns.items():
+            if "*" not in name:
+                earned = earned + weight * items[name]
+        return earned
+
+    def units(self, signals: Sequence[Signal], items: ShownItems) -> Tensor:
+        """What one unit of each signal earns: (S,), or (B, K, S) where it depends on the item."""
+        names = [s.name for s in signals]
+        for name in self.signals:
+            if name not in names:
+                raise RecloopError(unknown_name("signal", name, names))
+        units = _on_device(tuple(self.signals.get(n, 0.0) for n in names), items.slate.device)
+        products = {name: weight for name, weight in self.columns.items() if "*" in name}
+        if not products:
+            return units
+        units = units.expand(*items.slate.shape, len(names)).clone()
+        for name, weight in products.items():
+            signal, column = name.split("*")
+            units[..., names.index(signal)] += weight * items[column]
+        return units
+
     def as_dict(self) -> dict[str, Any]:
-        """For a world's card; `WeightedReward(**...)` undoes it."""
+        """For a world's card; `reward_of` undoes it."""
         return {
             "signals": dict(self.signals),
             "leaving": self.leaving,
             "diversity": self.diversity,
             "repeats": self.repeats,
+            **({"columns": dict(self.columns)} if self.columns else {}),
         }
+
+    def in_words(self) -> str:
+        """As `recloop.envs.interaction.reward_terms.parsed_reward` reads it.
+
+        >>> WeightedReward({"click": 1.0}, leaving=-0.5).in_words()
+        'click=1 leaving=-0.5'
+        """
+        further = {name: value for name in TERMS if (value := getattr(self, name))}
+        return " ".join(f"{n}={w:g}" for n, w in {**self.signals, **self.columns, **further}.items()) or "0"
 
 
 def slate_diversity(slate: Tensor, item_vectors: Tensor) -> Tensor:

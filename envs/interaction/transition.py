@@ -21,6 +21,7 @@ class Transition:
         terminated: bool (B,) the user left for good.
         truncated: bool (B,) the time limit came first.
         next_observation: the observation of every lane just after the step, before any of them started anew.
+        mended: int64 (B,) places that got another item because the action's broke a rule; None without rules.
     """
 
     slate: Tensor
@@ -30,6 +31,7 @@ class Transition:
     terminated: Tensor
     truncated: Tensor
     next_observation: Observation
+    mended: Tensor | None = None
 
     @cached_property
     def finished(self) -> Tensor:

@@ -39,8 +39,9 @@ class Retriever(ABC):
     def candidates(self, observation: Observation) -> Tensor:
         """int64 (B, C) item rows without repeats, the best guess first.
 
-        Keeps to `observation["action_mask"]` (B, N), or else to `observation["seen"]` (B, M), the items not to be shown
-        again in a large catalogue, where one is there; N fills up where fewer items are admissible.
+        Keeps to `observation["action_mask"]` (B, N), or else, in a large catalogue, to `observation["seen"]` (B, M),
+        the items not to be shown again, and `observation["allowed"]` (B, N), where they are there; N fills up where
+        fewer items are admissible.
         """
 
 
@@ -274,11 +275,14 @@ def nearest_items(
 ) -> Tensor:
     """The k admissible items with the highest `queries @ table.T + bias`: int64 (B, k), N where fewer are admissible.
 
-    Keeps to `observation["action_mask"]` (B, N), or to `observation["seen"]` (B, M), where they are there; equal
-    scores by row. See `recloop.envs.simulation.retrieval.best_rows`.
+    Keeps to `observation["action_mask"]` (B, N), or to `observation["seen"]` (B, M) and `observation["allowed"]`
+    (B, N), where they are there; equal scores by row. See `recloop.envs.simulation.retrieval.best_rows`.
     """
-    mask, seen = observation.get("action_mask"), observation.get("seen")
-    return best_rows(queries, table, k, bias=bias, mask=mask, seen=seen if mask is None else None).rows
+    mask = observation.get("action_mask")
+    if mask is None:
+        seen, allowed = observation.get("seen"), observation.get("allowed")
+        return best_rows(queries, table, k, bias=bias, mask=allowed, seen=seen).rows
+    return best_rows(queries, table, k, bias=bias, mask=mask).rows
 
 
 def make_codec(

@@ -13,6 +13,8 @@ from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.interaction.reward import Outcome, Reward, checked_reward
+from recloop.envs.interaction.ruled_slates import RuledSlates
+from recloop.envs.interaction.rules import Rules
 from recloop.envs.interaction.transition import Transition
 from recloop.envs.simulation.arrivals import ArrivalTables
 from recloop.envs.simulation.deferred_checks import DeferredChecks
@@ -24,7 +26,7 @@ from recloop.envs.world.world import World
 
 _IN_MOTION = (
     *("past", "encoded", "vector", "profile", "instructions", "state"),
-    *("users", "lanes", "episode", "session", "days"),
+    *("users", "lanes", "episode", "session", "days", "stock", "age"),
 )
 """What of a core changes from step to step."""
 _ARRIVAL = -1
@@ -46,6 +48,7 @@ class Core:
         users: a part of the world's users, or rows of the users table to draw from.
         seed: of all randomness.
         reward: a callable of `Outcome`; default the world's.
+        rules: what every slate keeps, whoever picks it; default the world's.
         sessions: sessions an episode; after the last one the user has left for good. Default the world's.
         max_days: days away that an episode holds; it is truncated when a user stays away beyond them. Default the
             world's; None knows no such limit.
@@ -70,6 +73,7 @@ class Core:
         users: str | Sequence[int] | Tensor = "train",
         seed: int = 0,
         reward: Reward | None = None,
+        rules: Rules | None = None,
         sessions: int | None = None,
         max_days: float | None = None,
         start: Literal["history", "cold"] = "history",
@@ -96,6 +100,10 @@ class Core:
         self.start = start
         self.seed = seed
         self.reward = reward or world.reward
+        asked = world.rules if rules is None else rules
+        self.ruled = RuledSlates.of(asked, world.catalogue, world.signals, self.slate_size, self.device)
+        self.stock: Tensor | None = None
+        self.age: Tensor | None = None
         chosen = world.training_simulator if simulator is None else simulator
         simulator = world.simulator(chosen) if isinstance(chosen, str) else chosen
         _check_signals(world, simulator)
@@ -106,6 +114,7 @@ class Core:
         self.encoder = world.state_encoder.to(self.device)
         self._reads_every = self.encoder.behavior.refresh if self.encoder.behavior is not None else 0
         self.empty = len(world.catalogue)
+        self.columns = world.catalogue.columns.to(self.device)
         self._pool = _user_rows(world, users).to(self.device)
         most = self.slate_size * self.max_steps
         self._arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
@@ -147,6 +156,8 @@ class Core:
                 f"users holds {int(self.users.min())} to {int(self.users.max())}; the world's users table has "
                 f"rows 0 to {len(self.world.users) - 1}"
             )
+        if self.ruled is not None and self.ruled.units is not None:
+            self.stock, self.age = self.ruled.units, torch.zeros((), dtype=torch.int64, device=self.device)
         self._stale = False
         self.session = torch.zeros_like(self.lanes)
         self.days = torch.zeros_like(self.lanes, dtype=torch.float32)
@@ -166,7 +177,7 @@ class Core:
         keys = self.keys if keys is None else keys
         if self._stale and "state" in keys:
             raise RecloopError("this core stepped without observation key 'state'; put it into `keys`, then reset()")
-        return self.spec.observe(self.past, self.vector, self.profile, keys, self.instructions)
+        return self.spec.observe(self.past, self.vector, self.profile, keys, self.instructions, self.allowed)
 
     @torch.no_grad()
     def step(self, slate: Tensor) -> Transition:
@@ -176,14 +187,15 @@ class Core:
 
     def _step(self, slate: Tensor) -> Transition:
         state, past = self.state, self.past
-        moved = self._kernel(state, past, self.encoded, self.vector, self._checked(slate), self._luck.key)
+        slate, mended = self._mended(self._checked(slate))
+        moved = self._kernel(state, past, self.encoded, self.vector, slate, self._luck.key)
         self.past, self.encoded, self.vector = moved.past, moved.encoded, moved.vector
         self._stale = not self._kernel.encodes
         slate, invalid, response = moved.slate, moved.invalid, moved.response
+        self._sell(slate, response)
         unsure = self._unsure(state, past, slate)
-        outcome = Outcome(
-            slate, response, invalid, self.encoder.item_vectors, self.world.signals, *unsure, past=self.past
-        )
+        signals, vectors = self.world.signals, self.encoder.item_vectors
+        outcome = Outcome(slate, response, invalid, vectors, signals, *unsure, past=self.past, columns=self.columns)
         reward = checked_reward(self.reward(outcome), self.lanes, self._faults)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
@@ -194,7 +206,7 @@ class Core:
         truncated = over & ~terminated
         after = self.observe()
         self._restart(terminated | truncated)
-        return Transition(slate, invalid, response, reward, terminated, truncated, after)
+        return Transition(slate, invalid, response, reward, terminated, truncated, after, mended)
 
     def snapshot(self) -> dict[str, Any]:
         """All that the next step depends on besides the arguments of this core; `resume` undoes it."""
@@ -214,6 +226,20 @@ class Core:
     def draw(self) -> Draw:
         """This step's draws."""
         return self._luck.at_step(self.past.step)
+
+    @property
+    def allowed(self) -> Tensor | None:
+        """bool (N,) what the rules allow to be shown now; None without rules."""
+        return None if self.ruled is None else self.ruled.may_be_shown(self.stock)
+
+    @property
+    def masks_items(self) -> bool:
+        """Whether there are items that may not be shown: consumed before, or against the rules."""
+        return not self.world.consumes_twice or self.ruled is not None
+
+    def action_mask(self) -> Tensor:
+        """Which items may be shown now, bool (B, N)."""
+        return self.spec.action_mask(self.past, self.allowed)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -236,6 +262,27 @@ class Core:
             return None, None
         expected = self.simulator.expected(state, past, slate)
         return (None, None) if expected is None else (expected.spread, expected.farthest)
+
+    def _mended(self, slate: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The slate as the rules have it, and how many places they changed."""
+        if self.ruled is None:
+            return slate, None
+        seen = self.past.seen
+
+        def barred(lanes: Tensor, items: Tensor) -> Tensor:
+            return torch.zeros_like(items, dtype=torch.bool) if seen is None else seen.rows(lanes).contains(items)
+
+        return self.ruled.mended(slate, barred, self.stock)
+
+    def _sell(self, slate: Tensor, response: Response) -> None:
+        """Take what was sold from the stock; fill it up every time limit of an episode."""
+        if self.ruled is None or self.stock is None or self.age is None:
+            return
+        place = self.ruled.takes
+        sold = (response.signals[..., place] > 0.5) & response.given[..., place] & (slate < self.empty)
+        left = self.stock.index_add(0, slate.flatten(), -sold.flatten().to(torch.int64))
+        self.age = self.age + 1
+        self.stock = torch.where(self.age % self.max_steps == 0, self.ruled.units, left)
 
     def _checked(self, slate: Tensor) -> Tensor:
         """The slate as int64 on the device, or `RecloopError`."""

@@ -93,8 +93,8 @@ class Driver:
             wanted.update(retriever.needs)
         if "picked" in wanted and not codec.one_at_a_time:
             raise RecloopError("observation key 'picked' exists with one_at_a_time=True only; leave it out")
-        if not core.world.consumes_twice and (codec.masked or "candidates" in wanted):
-            wanted.add("seen" if core.empty > DENSE_ITEMS else "action_mask")
+        if core.masks_items and (codec.masked or "candidates" in wanted):
+            wanted.update(INTERNAL_KEYS if core.empty > DENSE_ITEMS else ("action_mask",))
         if watched:
             wanted.update(("state", "history"))
         core.keys = tuple(key for key in (*DEFAULT_KEYS, *OPTIONAL_KEYS, *INTERNAL_KEYS) if key in wanted)
@@ -200,9 +200,14 @@ class Driver:
 
     def action_masks(self) -> Tensor:
         """Which choices are admissible now, bool (B, choices); see `ActionCodec.masks`."""
-        missing = "action_mask" not in self._full and not self.core.world.consumes_twice
-        mask = {"action_mask": self.core.spec.action_mask(self.core.past)} if missing else {}
-        return self.codec.masks({**self._full, **mask})
+        core, seen = self.core, self._full
+        if "action_mask" not in seen and core.masks_items:
+            seen = {**seen, "action_mask": core.action_mask()}
+        masks = self.codec.masks(seen)
+        if core.ruled is None or not self.codec.one_at_a_time:
+            return masks
+        open_now = masks & core.ruled.open(seen["candidates"], seen["picked"])
+        return torch.where(open_now.any(1, keepdim=True), open_now, masks)
 
     def full_observation(self, lane: int) -> tuple[Observation, int]:
         """What the core knows to be observed of one lane, leading dimension 1, and the user's row.

@@ -21,6 +21,8 @@ _TRAINED_ON = 64
 """Items a list of `ivf` that its centres are fitted on."""
 _LINKS, _BUILD_EFFORT = 32, 64
 """Neighbours of an item in the graph of `hnsw`, and how many are looked at to find them."""
+_MASKS = ("action_mask", "seen", "allowed")
+"""What observations say of what may be shown; the first replaces the others."""
 _SPARE = 2
 """Items looked for, as multiples of those asked for: some of what is found may not be shown."""
 
@@ -104,7 +106,7 @@ class ItemIndex:
         rows = found.gather(1, first)
         short = (free.sum(1) < k).nonzero()[:, 0]
         if len(short):
-            some = {name: values[short] for name, values in observation.items() if name in ("action_mask", "seen")}
+            some = {name: values[short] for name, values in observation.items() if name in _MASKS}
             exact = nearest_items(queries[short], self.table.to(queries.device), k, some, self._bias_on(queries))
             rows = rows.index_copy(0, short, exact)
         return rows
@@ -143,15 +145,18 @@ def _of_one_length(rows: Tensor) -> Tensor:
 
 
 def _may_be_shown(found: Tensor, observation: Observation, n: int) -> Tensor:
-    """Which of the rows found (B, F) neither `action_mask` nor `seen` forbids."""
-    mask, seen = observation.get("action_mask"), observation.get("seen")
+    """Which of the rows found (B, F) neither `action_mask` nor `seen` or `allowed` forbid."""
+    mask, seen, allowed = (observation.get(name) for name in _MASKS)
     if mask is not None:
         return mask.gather(1, found.clamp(max=n - 1)) != 0
+    free = torch.ones_like(found, dtype=torch.bool)
+    if allowed is not None:
+        free = allowed.gather(1, found.clamp(max=n - 1))
     if seen is None or not seen.shape[1]:
-        return torch.ones_like(found, dtype=torch.bool)
+        return free
     rising = seen.sort(dim=1).values
     place = torch.searchsorted(rising, found).clamp(max=seen.shape[1] - 1)
-    return rising.gather(1, place) != found
+    return free & (rising.gather(1, place) != found)
 
 
 def _faiss(kind: str) -> Any:

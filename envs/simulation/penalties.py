@@ -20,6 +20,7 @@ from torch import Tensor
 from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.envs.interaction.randomness import absorb
 from recloop.envs.interaction.reward import Outcome, Reward, WeightedReward
+from recloop.envs.interaction.reward_terms import KeptReward
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.logs.walk import every_step
 from recloop.envs.world.world import World
@@ -77,13 +78,18 @@ class PenalisedReward:
         entropy: of the log, on the device of the core; None where `entropy_bonus` is 0.
     """
 
-    reward: WeightedReward
+    reward: KeptReward
     config: PenaltyConfig
     entropy: LoggedEntropy | None = None
 
     def __post_init__(self) -> None:
         if self.config.entropy_bonus and self.entropy is None:
             raise RecloopError("an entropy bonus needs the log's entropies; pass LoggedEntropy.of(world)")
+        if self.config.pessimism and not isinstance(self.reward, WeightedReward):
+            raise RecloopError(
+                f"pessimism weighs the users' disagreement by the weights of a reward and {self.reward.in_words()} has "
+                "none; give --reward in terms, or leave --pessimism out"
+            )
 
     @property
     def needs_spread(self) -> bool:
@@ -108,8 +114,8 @@ class PenalisedReward:
                 "pessimism needs users who say how unsure they are (an ensemble's spread); train in a fitted world, "
                 "or with pessimism 0"
             )
-        weights = [abs(self.reward.signals.get(signal.name, 0.0)) for signal in outcome.signals]
-        charged = apart @ apart.new_tensor(weights)  # (B, K)
+        assert isinstance(self.reward, WeightedReward)
+        charged = (apart * self.reward.units(outcome.signals, outcome.items).abs()).sum(2)  # (B, K)
         return (charged * (outcome.slate < len(outcome.item_vectors) - 1)).sum(1)
 
 

@@ -1,6 +1,6 @@
 """What one asks of an environment, and the driver that answers: shared by the three skins."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import entry_points
@@ -11,6 +11,8 @@ import torch
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.envs.interaction.reward import Reward
+from recloop.envs.interaction.reward_terms import parsed_reward
+from recloop.envs.interaction.rules import Rules
 from recloop.envs.simulation.actions import EncoderRetriever, Retriever, make_codec
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.driver import Driver
@@ -35,7 +37,9 @@ class TaskOptions:
             exact search; see `recloop.envs.simulation.item_index`.
         simulator: a name in the world, `my_package.module:MyUsers`, an installed entry point, or a `UserSimulator`.
         users: a part of the world's users, or rows of the users table, to draw from.
-        reward: a callable of `Outcome`; default the world's.
+        reward: `purchase=1 click=0.1 leaving=-0.5`, the same as a mapping, a dotted path, or a callable of `Outcome`;
+            default the world's.
+        rules: what every slate keeps, whoever picks it: `Rules`, a mapping, a YAML or JSON file; default the world's.
         sessions: sessions an episode; default the world's.
         start: `history` or `cold`.
         slate_size: K; default the world's, and 1 in mode `item`.
@@ -52,7 +56,8 @@ class TaskOptions:
     index: IndexKind | None = None
     simulator: str | UserSimulator | None = None
     users: str | Sequence[int] = "train"
-    reward: Reward | None = None
+    reward: str | Sequence[str] | Mapping[str, float] | Reward | None = None
+    rules: Rules | Mapping[str, Any] | Path | str | None = None
     sessions: int | None = None
     start: Literal["history", "cold"] = "history"
     slate_size: int | None = None
@@ -82,6 +87,9 @@ def make_driver(
             raise RecloopError(unknown_name("option of an environment", name, known))
     asked = TaskOptions(**options)
     found = open_world(world)
+    reward = asked.reward
+    if reward is not None:
+        reward = parsed_reward(reward, found.signals, found.catalogue.columns)
     core = Core(
         found,
         _simulator(found, asked.simulator),
@@ -90,7 +98,8 @@ def make_driver(
         max_steps=asked.max_steps,
         users=asked.users,
         seed=seed,
-        reward=asked.reward,
+        reward=reward,
+        rules=None if asked.rules is None else Rules.of(asked.rules),
         sessions=asked.sessions,
         start=asked.start,
         device=asked.device,

@@ -85,10 +85,11 @@ def boredom_number(users: BoredomUsers, boredom: Tensor) -> Tensor:
 
 
 def _check(users: BoredomUsers, reward: WeightedReward) -> None:
-    if reward.diversity or reward.repeats or reward.leaving > 0 or any(w < 0 for w in reward.signals.values()):
+    whole = reward.diversity or reward.repeats or reward.columns
+    if whole or reward.leaving > 0 or any(w < 0 for w in reward.signals.values()):
         raise RecloopError(
             f"no optimum is known for the reward {reward.as_dict()}; it needs weights of signals >= 0, leaving <= 0, "
-            "and neither diversity nor repeats"
+            "and neither diversity, repeats nor item columns"
         )
 
 

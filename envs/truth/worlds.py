@@ -13,6 +13,7 @@ from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.encoders.state.config import StateEncoderConfig
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.encoders.text.encoder import HashedText
+from recloop.envs.build.columns import item_columns
 from recloop.envs.build.pipeline import split_users
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past
@@ -226,6 +227,7 @@ def _blank_world(
             popularity=_popularity(truth, u, n, generator),
             groups=torch.cat([topic, topic.max(0, keepdim=True).values + 1]).unsqueeze(1),
             group_names=(Columns.category,),
+            columns=item_columns(items),
         ),
         users=UserTable(
             ids=users,

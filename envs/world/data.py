@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,8 @@ from recloop.encoders.state.config import EncoderState
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.evidence.support.model import SupportModel
 from recloop.envs.interaction.observation import ObservationSpec
-from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.interaction.reward_terms import KeptReward
+from recloop.envs.interaction.rules import Rules
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.world.patterns import Patterns
@@ -49,6 +50,7 @@ class WorldData(Described):
         patterns: segments of users and topics of behaviour that people can read; None where nobody looked for them.
         sessions: most sessions of an episode; after the last one the user has left for good.
         max_days: days away that an episode holds, None without limit: shorter gaps mean more sessions.
+        rules: what every slate in this world keeps.
     """
 
     name: str
@@ -60,7 +62,7 @@ class WorldData(Described):
     slate_size: int
     max_steps: int
     consumes_twice: bool
-    reward: WeightedReward
+    reward: KeptReward
     card: Card
     knowledge: KnowledgeGraph | None = None
     support: SupportModel | None = None
@@ -68,6 +70,12 @@ class WorldData(Described):
     instruction: InstructionEncoder | None = None
     sessions: int = 1
     max_days: float | None = None
+    rules: Rules = field(default_factory=Rules)
+
+    @property
+    def masks_items(self) -> bool:
+        """Whether there are items that may not be shown: consumed before, or against the rules."""
+        return not self.consumes_twice or bool(self.rules)
 
     def described(self) -> dict[str, Any]:
         """What a person looks for first; the card says what to believe of it."""

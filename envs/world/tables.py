@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.envs.interaction.item_columns import ItemColumns
 
 Part = Literal["train", "fit", "tune", "judge", "evaluate", "all"]
 """Disjoint parts of the users. `train` is `fit` (training users) and `tune` (the validation simulator) together."""
@@ -30,6 +31,7 @@ class Catalogue(Described):
         group_names: of the G groupings.
         entities: names of the items' entities in the knowledge graph, None where not linked, (N,); empty where nobody
             recorded them.
+        columns: prices, margins, brands and the like, for rewards and rules; empty in worlds built before them.
     """
 
     ids: tuple[str, ...]
@@ -39,6 +41,7 @@ class Catalogue(Described):
     groups: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
     group_names: tuple[str, ...] = ()
     entities: tuple[str | None, ...] = ()
+    columns: ItemColumns = field(default_factory=ItemColumns)
 
     @cached_property
     def rows(self) -> dict[str, int]:

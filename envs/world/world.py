@@ -22,7 +22,10 @@ from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.evidence.support.model import SupportModel
-from recloop.envs.interaction.reward import WeightedReward
+from recloop.envs.interaction.item_columns import ItemColumns
+from recloop.envs.interaction.reward_terms import reward_of
+from recloop.envs.interaction.ruled_slates import RuledSlates
+from recloop.envs.interaction.rules import Rules
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.users.contract import UserSimulator
@@ -101,6 +104,20 @@ class World(WorldData):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WorldError(f"the world in {folder} is damaged: {reason}; build it anew") from error
 
+    def with_rules(self, rules: Rules | Mapping[str, Any] | Path | str, slate_size: int | None = None) -> World:
+        """This world with rules that every slate keeps.
+
+        Args:
+            rules: as they are, by name, or a YAML or JSON file of them.
+            slate_size: K that they must hold for; default the world's.
+
+        Raises:
+            RecloopError: rules that name what is not there, or that no slate keeps.
+        """
+        found = Rules.of(rules)
+        RuledSlates.of(found, self.catalogue, self.signals, slate_size or self.slate_size)
+        return replace(self, rules=found)
+
     def with_simulators(self, **simulators: UserSimulator) -> World:
         """This world with simulators of your own beside (or instead of) its own."""
         return replace(self, simulators={**self.simulators, **simulators})
@@ -124,7 +141,9 @@ def _write(world: World, folder: Path) -> None:
         "simulators": list(world.simulators),
         "user_model": model,
         "group_names": items.group_names,
+        "labels": items.columns.names(),
         "policies": world.sequences.policies,
+        "rules": world.rules.as_dict(),
         "card": vars(world.card),
     }
     with replacing_folder(folder) as part:
@@ -133,6 +152,8 @@ def _write(world: World, folder: Path) -> None:
         write_tensors(part / "users.safetensors", users.tensors())
         write_tensors(part / "sequences.safetensors", sequence_tensors(world.sequences))
         write_tensors(part / "items.safetensors", {"popularity": items.popularity, "groups": items.groups})
+        if len(items.columns):
+            write_tensors(part / "item_columns.safetensors", items.columns.tensors())
         world.state_encoder.save(part / "state_encoder")
         for name, simulator in world.simulators.items():
             save_simulator(simulator, part / "simulators" / file_name(name, "a simulator"))
@@ -173,6 +194,7 @@ def _read(folder: Path) -> World:
             texts=tuple(items["text"]),
             group_names=tuple(facts.get("group_names", ())),
             entities=named_or_none(items["entity"]) if "entity" in items else (),
+            columns=_item_columns(folder, facts),
             **read_tensors(folder / "items.safetensors"),
         ),
         users=UserTable(
@@ -190,7 +212,8 @@ def _read(folder: Path) -> World:
         sessions=facts.get("sessions", 1),
         max_days=facts.get("max_days"),
         consumes_twice=facts["consumes_twice"],
-        reward=WeightedReward(**facts["reward"]),
+        reward=reward_of(facts["reward"]),
+        rules=Rules.of(facts.get("rules", {})),
         card=Card(
             learned=tuple(facts["card"]["learned"]),
             assumed=tuple(facts["card"]["assumed"]),
@@ -211,6 +234,11 @@ def _read(folder: Path) -> World:
 def _item_table(items: Catalogue) -> pd.DataFrame:
     columns = {"item": items.ids, "title": items.titles, "text": items.texts}
     return pd.DataFrame({**columns, **({"entity": items.entities} if items.entities else {})})
+
+
+def _item_columns(folder: Path, facts: Mapping[str, Any]) -> ItemColumns:
+    path = folder / "item_columns.safetensors"
+    return ItemColumns.of(read_tensors(path), facts["labels"]) if path.exists() else ItemColumns()
 
 
 def _user_table(users: UserTable) -> pd.DataFrame:

@@ -48,7 +48,10 @@ def main(config: CheckUsersConfig) -> None:
     simulator = made_simulator(config.users)
     check_users(simulator, world, lanes=config.num_envs, steps=config.steps, device=config.device)
     where = config.world or "WORLD"
-    print(f"{config.users} keeps the contract; next: recloop compare {where} --users {config.users}")
+    print(
+        f"{config.users} keeps the contract; next: recloop train {where} --users {config.users} "
+        f"--out POLICY, or recloop compare {where} --users {config.users}"
+    )
 
 
 def made_simulator(path: str) -> UserSimulator:

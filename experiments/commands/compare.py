@@ -2,6 +2,7 @@
 
     recloop compare worlds/ml-100k --policies random popularity greedy sasrec ppo --seeds 3 --out runs/ml-100k
     recloop compare worlds/ml-100k --policies popularity my_module:MyPolicy policies/ppo --out runs/mine
+    recloop compare worlds/shop --reward purchase*margin=1 leaving=-0.5 --rules rules.yaml --out runs/margin
     recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
     recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --jobs 2 --out runs/learners
     recloop compare worlds/ml-100k --policies popularity recloop-ppo --set recloop-ppo.rollout=16 --out runs/longer
@@ -32,6 +33,7 @@ from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
+from recloop.experiments.asked import asked_world, made_for_other_terms
 from recloop.experiments.commands.check_users import made_simulator
 from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.evaluate import Evaluator, Rollout
@@ -77,6 +79,10 @@ class CompareConfig:
     """Episodes a policy is evaluated on, going round the evaluation users; at least 2."""
     reference: str | None = None
     """Policy that the others are compared to; default popularity, or the first."""
+    reward: tuple[str, ...] = ()
+    """What a step is worth, NAME=WEIGHT ..., or a dotted path module:function; default the world's reward."""
+    rules: Path | None = None
+    """YAML or JSON file of rules that every slate keeps, whoever picks it; default the world's."""
     users: tuple[str, ...] = ()
     """Further simulators to evaluate in: dotted paths module:MyUsers or installed entry points."""
     slate_size: int | None = None
@@ -143,6 +149,7 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     """
     checked_device(config.device)
     world.spec(config.slate_size)
+    world = asked_world(world, config.reward, config.rules, config.slate_size)
     contenders = find_contenders(config, world)
     reference = _reference(config, contenders)
     world, simulators = _simulators(world, config)
@@ -210,8 +217,9 @@ def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
     found: list[Entry] = []
     known = known_policies()
     for source in config.policies:
+        note = ""
         if source not in known and (Path(source) / "policy.json").exists():
-            load_policy(source, trust=config.trust)
+            note = made_for_other_terms(load_policy(source, trust=config.trust), world)
         facts = facts_of(source)  # raises for a name that nobody knows
         if facts.privileged and not world.is_truth:
             raise PolicyError(
@@ -224,7 +232,7 @@ def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
         label, again = name, 2
         while any(c.label == label for c in found):
             label, again = f"{name}-{again}", again + 1
-        found.append(Entry(label, source, facts.trains != "no", facts.privileged))
+        found.append(Entry(label, source, facts.trains != "no", facts.privileged, note=note))
     given = settings_by_policy(given_settings(config.config, config.set), [one.label for one in found])
     for one in found:
         if one.label in given:
@@ -295,7 +303,9 @@ def _work_side_by_side(config: CompareConfig, world_folder: Path, contenders: tu
 
 def _work(job: _Job) -> None:
     """`_ComparisonRunner.result` in a process that has nothing yet."""
-    world, simulators = _simulators(World.load(job.world_folder), job.config)
+    config = job.config
+    world = asked_world(World.load(job.world_folder), config.reward, config.rules, config.slate_size)
+    world, simulators = _simulators(world, config)
     _ComparisonRunner(world, job.config, simulators, job.world_folder).result(job.contender, job.seed)
 
 
@@ -312,6 +322,8 @@ class _ComparisonRunner:
         self.circumstances: dict[str, Any] = {
             "world": digest_of_world(world, world_folder),
             "simulators": simulators,
+            "reward": [world.reward.as_dict(), *(digest_of_source(path) for path in config.reward)],
+            "rules": world.rules.as_dict(),
             "users": [digest_of_source(path) for path in config.users],
             "episodes": config.episodes,
             "slate_size": config.slate_size,

@@ -145,9 +145,6 @@ def _holdings(world: World) -> dict[str, str]:
     consumed = int(world.sequences.lengths.sum())
     slates = world.sequences.slates
     graph = world.knowledge
-    rules = world.reward.as_dict()
-    weights = [f"{w:g} x {name}" for name, w in rules.pop("signals").items()]
-    weights += [f"{value:g} x {name}" for name, value in rules.items() if value]
     return {
         "users": f"{len(world.users):,} ({parts})",
         "items": f"{len(world.catalogue):,}",
@@ -155,7 +152,8 @@ def _holdings(world: World) -> dict[str, str]:
         "slates": "not logged" if slates is None else f"{len(slates.items):,}",
         "knowledge graph": "none" if graph is None else f"{len(graph.triples):,} triples",
         "signals": ", ".join(signal_in_words(s) for s in world.signals),
-        "reward of a step": " + ".join(weights) or "0",
+        "reward of a step": world.reward.in_words(),
+        **({"rules": " ".join(world.rules.in_words())} if world.rules else {}),
         "slate, time limit": f"{world.slate_size} items, {world.max_steps} slates",
         "an item again": "may be consumed again" if world.consumes_twice else "never shown again once consumed",
         "simulators": ", ".join(f"{name} ({type(s).__name__})" for name, s in world.simulators.items()),

@@ -2,6 +2,7 @@
 
 recloop recommend policies/ppo --history 50,181,258 --k 10
 recloop recommend policies/ppo --instruction "a funny film from the nineties" --k 10
+recloop recommend policies/ppo --history 50,181,258 --rules rules.yaml --k 10
 recloop recommend policies/ppo --history 50,181,258 --feedback rating=5,4,5 --candidates 1,2,3,4 --k 2
 recloop recommend policies/ppo --history '"Cafe, noir",50'          an id with a comma: quotes as in CSV
 recloop recommend policies/ppo --history "Cafe, noir" --history 50  or an option an id
@@ -50,6 +51,8 @@ class RecommendConfig:
     """Items nearest to the instruction that a policy which does not read instructions chooses among."""
     exclude: Ids = ()
     """What to leave out: seen (default), nothing, or external item ids, written like the history."""
+    rules: Path | None = None
+    """YAML or JSON file of rules that the items keep together; default those that the policy was made for."""
     seed: int = 0
     """Of policies that draw."""
     trust: bool = False
@@ -75,6 +78,7 @@ def main(config: RecommendConfig) -> list[str]:
             candidates=_ids(config.candidates) or None,
             exclude=_excluded(config.exclude),
             shortlist=config.shortlist,
+            rules=config.rules,
             seed=config.seed,
         )
     for warning in caught:

@@ -4,6 +4,9 @@
     recloop train worlds/ml-100k --agent recloop-ppo --checkpoint checkpoints/ppo --out policies/recloop-ppo
     recloop train worlds/ml-100k --agent recloop-ppo --set learning_rate=3e-4 network.hidden=128 --out policies/wide
     recloop train --agent recloop-ppo --help
+    recloop train worlds/shop --agent ppo --reward purchase=1 click=0.1 leaving=-0.5 --out policies/sales
+    recloop train worlds/shop --agent ppo --users my_module:MyUsers --out policies/in-my-users
+    recloop train worlds/shop --agent ppo --rules rules.yaml --out policies/ruled
     recloop train worlds/ml-100k --agent sasrec --out policies/sasrec
     recloop train worlds/ml-100k --agent my_module:MyAgent --out policies/mine
 
@@ -29,6 +32,7 @@ from recloop.encoders.base.errors import PolicyError
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
+from recloop.experiments.asked import asked_world, in_own_users
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.intervals import Interval, by_user, t_interval
 from recloop.experiments.comparison.tracking import Run, Tags
@@ -54,6 +58,12 @@ class TrainConfig:
     """Settings of the agent, name=value, over its defaults and over --config."""
     config: Path | None = None
     """YAML file of settings of the agent."""
+    reward: tuple[str, ...] = ()
+    """What a step is worth, NAME=WEIGHT ..., or a dotted path module:function; default the world's reward."""
+    rules: Path | None = None
+    """YAML or JSON file of rules that every slate keeps, whoever picks it; default the world's."""
+    users: str | None = None
+    """Users of your own to train in and to validate in: a dotted path module:MyUsers or an installed entry point."""
     num_envs: int | None = None
     """Users simulated at once while an RL agent learns; default the agent's own."""
     steps: int | None = None
@@ -134,6 +144,11 @@ def main(config: TrainConfig) -> Trained:
             f"'{config.agent}' learns nothing in the loop, where penalties are charged; leave --pessimism and "
             f"--entropy-bonus out, or train one of {', '.join(names_of(trains='loop'))}"
         )
+    if config.users is not None and facts.trains != "loop":
+        raise PolicyError(
+            f"'{config.agent}' learns nothing in the loop, where users answer; leave --users out, or train one of "
+            f"{', '.join(names_of(trains='loop'))}"
+        )
     if facts.privileged:
         raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")
     if config.settings:
@@ -155,6 +170,9 @@ def main(config: TrainConfig) -> Trained:
 def train(world: World, config: TrainConfig) -> Trained:
     """Train and save the policy of a config in a world that is there already."""
     checked_out(config.out, "policy.json", "policy")
+    world = asked_world(world, config.reward, config.rules)
+    if config.users is not None:
+        world = in_own_users(world, config.users, config.device)
     started = time.monotonic()
     with Run(_logs(config.out)) as run:
         options = FitOptions(

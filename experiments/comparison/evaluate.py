@@ -20,9 +20,9 @@ from recloop.envs.evidence.support.model import SupportModel
 from recloop.envs.interaction.observation import DEFAULT_KEYS
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past
-from recloop.envs.interaction.reward import WeightedReward, slate_diversity
+from recloop.envs.interaction.reward import slate_diversity
+from recloop.envs.interaction.reward_terms import expected_by_place
 from recloop.envs.interaction.transition import Transition
-from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.rollout import Picked, RolloutStep, rollout
 from recloop.envs.users.contract import UserSimulator
@@ -209,7 +209,7 @@ class Evaluator:
         else:
             stream = (self.seed * 1_000_003 + policy_seed) ^ _POLICY_STREAM
             draw = Draw.at(stream, core.lanes, core.episode, core.past.step)
-            slate, carry = policy.act(core.observe(), carry, core.slate_size, draw)
+            slate, carry = policy.act_under(core.ruled, core.observe(), carry, core.slate_size, draw)
         wanted = (core.batch, core.slate_size)
         if not isinstance(slate, Tensor) or tuple(slate.shape) != wanted or slate.is_floating_point():
             got = f"{slate.dtype} {tuple(slate.shape)}" if isinstance(slate, Tensor) else type(slate).__name__
@@ -326,17 +326,23 @@ class Ignorance:
 
         Users that only tell a spread count as two members, one above and one below the mean in every place alike.
         """
-        simulator, world = self.core.simulator, self.core.world
+        simulator = self.core.simulator
         if isinstance(simulator, EnsembleUsers):
             found = [m.expected(s, past, slate) for m, s in zip(simulator.members, state.states, strict=True)]
-            earned = [expected_reward(one.mean, world.reward, world.signals) for one in found]
+            earned = [self._earned(slate, one.mean) for one in found]
             return torch.stack(earned, dim=1)
         one = simulator.expected(state, past, slate)
         if one is None or one.spread is None:
             self.asks = False
             return None
         ends = (one.mean - one.spread, one.mean + one.spread)
-        return torch.stack([expected_reward(end, world.reward, world.signals) for end in ends], dim=1)
+        return torch.stack([self._earned(slate, end) for end in ends], dim=1)
+
+    def _earned(self, slate: Tensor, mean: Tensor) -> Tensor:
+        """What slates of expected answers (B, K, S) earn by them, (B,)."""
+        core, world = self.core, self.core.world
+        vectors = core.encoder.item_vectors
+        return expected_by_place(core.reward, slate, mean, world.signals, core.columns, vectors).sum(1)
 
     @property
     def outside(self) -> Floats:
@@ -361,19 +367,3 @@ class Ignorance:
 
 def _host(tensor: Tensor) -> Floats:
     return np.asarray(tensor.cpu().numpy(), dtype=np.float64)
-
-
-def expected_reward(mean: Tensor, reward: WeightedReward, signals: Sequence[Signal]) -> Tensor:
-    """What signals of expected values (B, K, S) earn, (B,); the reward's other parts are left out.
-
-    A signal that exists on another's positives counts as often as these are expected.
-    """
-    names = [signal.name for signal in signals]
-    total = torch.zeros(len(mean), device=mean.device)
-    for place, signal in enumerate(signals):
-        weight = reward.signals.get(signal.name, 0.0)
-        if weight == 0:
-            continue
-        given = mean[..., names.index(signal.given_on)] if signal.given_on is not None else 1.0
-        total = total + weight * (mean[..., place] * given).sum(1)
-    return total

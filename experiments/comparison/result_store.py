@@ -117,6 +117,7 @@ def digest_of_world(world: World, folder: Path | None = None) -> str:
     facts = {
         "fingerprint": world.fingerprint,
         "reward": world.reward.as_dict(),
+        "rules": world.rules.as_dict(),
         "slate_size": world.slate_size,
         "max_steps": world.max_steps,
         "simulators": {name: type(s).__qualname__ for name, s in world.simulators.items()},

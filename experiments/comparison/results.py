@@ -58,6 +58,7 @@ class Entry:
         privileged: True for a planner that reads the users' true state: a bound, not a competitor.
         settings: where they differ from the policy's defaults, by name.
         plans: True for a policy that plans on the training users' own model.
+        note: what it was made for, where that is not what it is judged by.
     """
 
     label: str
@@ -66,6 +67,7 @@ class Entry:
     privileged: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     plans: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)

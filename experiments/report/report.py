@@ -23,6 +23,7 @@ from recloop.experiments.report.tables import (
     flag_mark,
     flat_figures,
     interval_text,
+    note_lines,
     plain_figures,
     simulator_in_words,
 )
@@ -62,6 +63,7 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         f"{len(world.catalogue):,} items</p></header>",
         failure_notice(world.card),
         _lacking(comparison),
+        "".join(f'<section class="warn">{escape(line)}.</section>' for line in note_lines(comparison)),
         _lead(comparison, claims),
         "<h2>Results</h2>",
         *(_headline_section(comparison, s) for s in comparison.simulators),
@@ -244,20 +246,21 @@ def _card(comparison: Comparison) -> str:
             ("Not claimed", card.not_claimed),
         )
     )
-    reward = ", ".join(f"{escape(name)} &times; {weight:g}" for name, weight in comparison.world.reward.signals.items())
-    further = [
-        f"{name} {value:+g}" for name, value in comparison.world.reward.as_dict().items() if name != "signals" and value
-    ]
     plain = {**plain_figures(card.figures), **flat_figures({"cleaning": card.cleaning} if card.cleaning else {})}
     figures = _table(["figure", "value"], [[name, text] for name, text in plain.items()], words=1)
     columns_of_fits, fits = fit_rows(card.figures)
     if fits:
         figures = _table([c.replace("_", " ") for c in columns_of_fits], fits, words=2) + figures
     return (
-        f'<section><div class="columns">{columns}</div><h3>Reward of a step</h3><p>{reward or "none"}'
-        f"{escape(('; ' + ', '.join(further)) if further else '')}</p>"
+        f'<section><div class="columns">{columns}</div><h3>Reward of a step</h3>'
+        f"<p>{escape(comparison.world.reward.in_words())}</p>{_rules(comparison)}"
         f"<details><summary>All figures</summary>{figures}</details></section>"
     )
+
+
+def _rules(comparison: Comparison) -> str:
+    lines = comparison.world.rules.in_words()
+    return f"<h3>Rules that every slate keeps</h3>{_list(lines)}" if lines else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:

@@ -35,6 +35,8 @@ def print_comparison(
     console = console or wide_console()
     for simulator in comparison.simulators:
         console.print(headline_table(comparison, simulator))
+    for line in note_lines(comparison):
+        console.print(line, soft_wrap=True)
     for sentence in failures(comparison.world.card):
         console.print(f"this world failed its fidelity report: {sentence}", style="red")
     print_claims(claims, console)
@@ -67,6 +69,11 @@ def wide_console(width: int = 118, **options: Any) -> PlainConsole:
     """The terminal, or `width` columns where the output goes to a file."""
     console = PlainConsole(**options)
     return console if console.is_terminal else PlainConsole(width=width, **options)
+
+
+def note_lines(comparison: Comparison) -> list[str]:
+    """What sets policies apart from what they are judged by, a sentence each."""
+    return [f"{one.label} {one.note}" for one in comparison.contenders if one.note]
 
 
 def headline_table(comparison: Comparison, simulator: str) -> Table:

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.agents.learners.returns import place_weights, returns_after
+from recloop.agents.learners.returns import PlaceRewards, returns_after
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.response import Response
 from recloop.envs.interaction.reward import Outcome
+from recloop.envs.interaction.ruled_slates import RuledSlates
 from recloop.envs.logs.sequences import Floats, Ints, Sequences
 from recloop.envs.logs.walk import ConsumedBefore, LoggedSteps, every_step, steps_in_session
 from recloop.envs.simulation.actions import Retriever
@@ -95,6 +96,8 @@ class LoggedBatches:
         self._states = self._states.to(device)
         self._state_row = self._on(np.repeat(first, np.diff(log.step_offsets)[users]) + before)
         self._catalogue = torch.arange(self.spec.catalogue_size, device=self.device)
+        ruled = RuledSlates.of(world.rules, world.catalogue, world.signals, world.slate_size, self.device)
+        self._allowed = None if ruled is None else ruled.allowed
         self._consumed = None
         if not world.consumes_twice:
             self._consumed = ConsumedBefore(log, users)
@@ -115,7 +118,9 @@ class LoggedBatches:
             observation["profile"] = self._profile[owner]
         if self._consumed is not None:
             seen = self._consumed(owner, self._catalogue, self._before[rows].unsqueeze(1))[:, 0]
-            observation["action_mask"] = ~seen
+            observation["action_mask"] = ~seen if self._allowed is None else ~seen & self._allowed
+        elif self._allowed is not None:
+            observation["action_mask"] = self._allowed.expand(len(rows), -1)
         candidates = self.retriever.candidates(observation)
         observation["candidates"] = candidates
         held = items < self.spec.catalogue_size
@@ -162,16 +167,17 @@ def _rewards(
     world: World, items: Ints, answers: Floats, given: np.ndarray, left: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the world's reward gives each place by its own signals (Q, K), and the rest of the slate's (Q,)."""
-    own = (answers * given) @ place_weights(world).double().numpy()
-    vectors = world.item_vectors.cpu()
-    total = []
+    vectors, by_place, columns = world.item_vectors.cpu(), PlaceRewards(world), world.catalogue.columns
+    own, total = [], []
     for start in range(0, len(items), _REWARDED):
         some = slice(start, start + _REWARDED)
         slate = torch.from_numpy(items[some])
         response = Response(*(torch.from_numpy(a[some]) for a in (answers, given, left)))
         invalid = torch.zeros(len(slate), dtype=torch.int64)
-        total.append(world.reward(Outcome(slate, response, invalid, vectors, world.signals)).double().numpy())
-    return own, np.concatenate(total) - own.sum(1)
+        outcome = Outcome(slate, response, invalid, vectors, world.signals, columns=columns)
+        own.append(by_place(slate, response).double().numpy())
+        total.append(world.reward(outcome).double().numpy())
+    return np.concatenate(own), np.concatenate(total) - np.concatenate(own).sum(1)
 
 
 @torch.no_grad()

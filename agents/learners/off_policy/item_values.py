@@ -14,7 +14,7 @@ from recloop.agents.learners.checkpoints import optimizer_state, restore_module,
 from recloop.agents.learners.contract import ActionSample, Learner, Step, Task
 from recloop.agents.learners.off_policy.critics import follow
 from recloop.agents.learners.off_policy.replay import Layout, Replay, Replayed
-from recloop.agents.learners.returns import earned_by_place, place_weights
+from recloop.agents.learners.returns import PlaceRewards
 from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, NetworkConfig
 from recloop.agents.networks.heads import FACTS, Actor, CandidateHead, ValueHead, admissible, make_actor
 from recloop.agents.slates import FORBIDDEN, sample
@@ -137,7 +137,7 @@ class ItemValueLearner(Learner):
             raise PolicyError(
                 f"candidates={self.retriever.size} is smaller than slate_size={self.slate_size}; raise candidates"
             )
-        self._weights = place_weights(task.serving.world).to(task.device)
+        self._by_place = PlaceRewards(task.serving.world, task.device)
         self._epsilon = torch.ones((), device=task.device)
         self._modules: dict[str, nn.Module] = {}
         places = torch.arange(self.slate_size, device=task.device)
@@ -176,7 +176,7 @@ class ItemValueLearner(Learner):
         response = step.response
         extra = {
             **step.acted.extra,
-            "own": earned_by_place(response, self._weights),
+            "own": self._by_place(step.acted.slate, response),
             "consumed": (response.signals[..., 0] > 0.5) & response.given[..., 0],
             **self._extra(step),
         }

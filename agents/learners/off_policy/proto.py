@@ -194,7 +194,7 @@ class ProtoLearner(Learner):
         self.targets: Any = deepcopy(networks, shared).requires_grad_(False)
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         keys = [*FEATURE_KEYS, *(["profile"] if task.spec.profile_dim else [])]
-        if not task.serving.world.consumes_twice:
+        if task.serving.world.masks_items:
             keys.append("action_mask")
         self.replay = Replay(task, config.buffer_size, keys, extra=extra, gamma=config.gamma)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)

@@ -12,7 +12,7 @@ from recloop.agents.learners.contract import ActionSample, Step, Task
 from recloop.agents.learners.off_policy.critics import ItemFeatures, PointCritic, head_of
 from recloop.agents.learners.off_policy.proto import ProtoConfig, ProtoLearner, ProtoNetworks, ProtoPolicy, noise_at
 from recloop.agents.learners.off_policy.replay import Replayed
-from recloop.agents.learners.returns import earned_by_place, place_weights
+from recloop.agents.learners.returns import PlaceRewards
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.networks.heads import make_actor
 from recloop.agents.slates import best_slate
@@ -126,7 +126,7 @@ class DDPG(ProtoLearner):
         super().__init__(task, config, {"own": ((task.spec.slate_size,), torch.float32)})
         self._adam("actor", list(self.networks.actor.parameters()))
         self._adam("critic", list(self.networks.critic.parameters()))
-        self._weights = place_weights(task.serving.world).to(task.device)
+        self._by_place = PlaceRewards(task.serving.world, task.device)
 
     @torch.no_grad()
     def act(self, seen: Observation, draw: Draw) -> ActionSample:
@@ -137,7 +137,7 @@ class DDPG(ProtoLearner):
         return ActionSample(self.networks.among_nearest(point, self.task.spec.slate_size, known, draw))
 
     def _extra(self, step: Step) -> dict[str, Tensor]:
-        return {"own": earned_by_place(step.response, self._weights)}
+        return {"own": self._by_place(step.acted.slate, step.response)}
 
     def _gradient_step(self, batch: Replayed) -> dict[str, Tensor]:
         known, networks = self.networks.read(batch.seen), self.networks

@@ -10,7 +10,7 @@ from torch import Tensor
 from recloop.agents.learners.contract import Step, Task
 from recloop.agents.learners.on_policy.actor_critic import ActorCriticConfig, ActorCriticLearner, RolloutInputs
 from recloop.agents.learners.on_policy.rollouts import RolloutBuffer
-from recloop.agents.learners.returns import earned_by_place, place_weights
+from recloop.agents.learners.returns import PlaceRewards
 from recloop.agents.learners.top_k import Correction
 from recloop.agents.slates import first_pick_entropy, pick_log_probs
 from recloop.encoders.base.errors import PolicyError
@@ -75,7 +75,7 @@ class Reinforce(ActorCriticLearner):
         super().__init__(task, config)
         k = task.spec.slate_size
         self.correction = Correction(k if config.top_k else 1, config.cap, config.normalised)
-        self.weights = place_weights(task.serving.world).to(task.device)
+        self.by_place = PlaceRewards(task.serving.world, task.device)
         self.own = RolloutBuffer(config.rollout)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
         self._loss = task.compiled(self._loss_of, "the loss of reinforce")
@@ -84,7 +84,7 @@ class Reinforce(ActorCriticLearner):
     def keep(self, step: Step) -> None:
         """As all that draw slates do, and what each place earned by itself, (B, K), in the unit of the rewards."""
         super().keep(step)
-        own = earned_by_place(step.response, self.weights)
+        own = self.by_place(step.acted.slate, step.response)
         if self.config.scale_rewards:
             own = self.scale.scaled(own)
         self.own.put({"own": own})

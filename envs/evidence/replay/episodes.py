@@ -85,7 +85,8 @@ def logged_episodes(world: World, sequences: Sequences, starts: Starts) -> Logge
         left=torch.from_numpy(steps.left[held] == 1),
     )
     invalid = (items == len(world.catalogue)).sum(1)
-    earned = world.reward(Outcome(items, response, invalid, world.item_vectors, world.signals))
+    columns = world.catalogue.columns
+    earned = world.reward(Outcome(items, response, invalid, world.item_vectors, world.signals, columns=columns))
     reward = np.zeros(held.shape)
     reward[held] = earned.numpy()
     return LoggedEpisodes(reward, held, steps.left >= 0, steps.left == 1, steps.policy)

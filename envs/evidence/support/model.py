@@ -1,5 +1,6 @@
 """The support of a log: how far a step lies from anything that was logged, by nearest neighbours."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from torch import Tensor
 from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import WorldError
 from recloop.envs.evidence.support.features import SupportItems, familiarity, feature_weights, step_features
+from recloop.envs.interaction.item_columns import ItemColumns, ShownItems
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.interaction.reward import Outcome, WeightedReward
+from recloop.envs.interaction.reward_terms import KeptReward
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.logs.walk import LoggedSteps, steps_at
@@ -113,8 +116,9 @@ class SupportModel(Artifact):
         item_vectors: Tensor,
         *,
         signals: Sequence[Signal],
-        reward: WeightedReward,
+        reward: KeptReward,
         slate_size: int,
+        columns: ItemColumns | None = None,
         history: int = 50,
         shown: int = 5,
         config: SupportConfig | None = None,
@@ -126,15 +130,16 @@ class SupportModel(Artifact):
             rows: int64 users to look at.
             groups: int64 (N+1, G), as in `Catalogue`; G may be 0.
             item_vectors: float32 (N+1, d), row N zero.
-            signals, reward: what a logged step was worth.
+            signals, reward, columns: what a logged step was worth.
             slate_size: K of the world, for the limits of the reward where nothing is known.
             history, shown: H and L of the pasts that will be asked about.
         """
-        config = config or SupportConfig()
+        config, columns = config or SupportConfig(), columns or ItemColumns()
         slates = sequences.slates
         if slates is None:
             reason = "the log has no exposures"
-            return cls._empty(support_items(sequences, rows, groups, item_vectors), signals, reward, slate_size, reason)
+            facts = support_items(sequences, rows, groups, item_vectors)
+            return cls._empty(facts, signals, reward, slate_size, columns, reason)
         facts = support_items(sequences, rows, groups, item_vectors)
         generator = np.random.default_rng(config.seed)
         shuffled = generator.permutation(rows)
@@ -142,7 +147,7 @@ class SupportModel(Artifact):
         places = [rows_of(slates.offsets, users) for users in (shuffled[cut:], shuffled[:cut])]
         if min(map(len, places)) == 0 or sum(map(len, places)) < _FEWEST:
             reason = f"the log holds {sum(map(len, places))} slates of {len(rows)} users, fewer than {_FEWEST}"
-            return cls._empty(facts, signals, reward, slate_size, reason)
+            return cls._empty(facts, signals, reward, slate_size, columns, reason)
         sampled = [generator.permutation(some)[: config.reference] for some in places]
         walked = [steps_at(sequences, np.sort(some)) for some in sampled]
         met = [(steps.past(history, shown), torch.from_numpy(steps.items)) for steps in walked]
@@ -153,22 +158,30 @@ class SupportModel(Artifact):
         reference, held = (logged - centre) / scale, (held - centre) / scale
         threshold = max(float(_kth(held, reference, neighbours).quantile(config.quantile)), 1e-6)
         ends = (config.low, config.high)
-        found = reward_range(walked[0], reference, signals, reward, item_vectors, config.smoothing, ends)
+        found = reward_range(walked[0], reference, signals, reward, columns, item_vectors, config.smoothing, ends)
         return cls(facts, reference, centre, scale, threshold, found, neighbours)
 
     @classmethod
     def _empty(
-        cls, facts: SupportItems, signals: Sequence[Signal], reward: WeightedReward, slate_size: int, reason: str
+        cls,
+        facts: SupportItems,
+        signals: Sequence[Signal],
+        reward: KeptReward,
+        slate_size: int,
+        columns: ItemColumns,
+        reason: str,
     ) -> Self:
         """Nothing is known: every step is infinitely far, and may be worth whatever the reward allows."""
-        weighted = [
-            (weight * low, weight * high)
-            for s in signals
-            for weight in [reward.signals.get(s.name, 0.0)]
-            for low, high in [s.bounds]
-        ]
-        low = slate_size * sum(min(0.0, *pair) for pair in weighted)
-        high = slate_size * sum(max(0.0, *pair) for pair in weighted)
+        low, high = -math.inf, math.inf  # of a callable nobody knows
+        if isinstance(reward, WeightedReward):
+            items = ShownItems(torch.arange(len(facts.vectors) - 1).unsqueeze(0), columns)  # (1, N)
+            bounds = torch.tensor([signal.bounds for signal in signals])  # (S, 2)
+            corners = reward.units(signals, items).unsqueeze(-1) * bounds  # (..., S, 2)
+            bare = reward.by_place(torch.zeros(*items.slate.shape, len(signals)), signals, items)[0]
+            worst = bare + corners.amin(-1).clamp(max=0).sum(-1)
+            best = bare + corners.amax(-1).clamp(min=0).sum(-1)
+            low = float(worst.flatten().topk(slate_size, largest=False).values.sum())
+            high = float(best.flatten().topk(slate_size).values.sum())
         none = torch.zeros(0)
         return cls(facts, torch.zeros(0, 0), none, none, 0.0, RewardRange(low, high), 0, reason)
 
@@ -251,7 +264,8 @@ def reward_range(
     steps: LoggedSteps,
     reference: Tensor,
     signals: Sequence[Signal],
-    reward: WeightedReward,
+    reward: KeptReward,
+    columns: ItemColumns,
     item_vectors: Tensor,
     smoothing: int,
     ends: tuple[float, float],
@@ -265,7 +279,7 @@ def reward_range(
     left = departed == 1
     response = Response(torch.from_numpy(steps.answers), torch.from_numpy(steps.given), left)
     invalid = (slate == len(item_vectors) - 1).sum(1)
-    earned = reward(Outcome(slate, response, invalid, item_vectors, tuple(signals)))  # (R,)
+    earned = reward(Outcome(slate, response, invalid, item_vectors, tuple(signals), columns=columns))  # (R,)
     like = min(smoothing, len(reference))
     known = (departed >= 0).to(torch.float32)
     rewards, leaves = [], []

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from recloop.encoders.base.errors import LogError, WorldError
+from recloop.encoders.base.errors import LogError, RecloopError, WorldError
 from recloop.encoders.state.batches import NextItemConfig
 from recloop.envs.build.encoders import EncoderConfig
 from recloop.envs.build.pipeline import BuildConfig, build_world, split_users
 from recloop.envs.evidence.fidelity import reports_on
 from recloop.envs.evidence.replay import GateReport
+from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
 from recloop.envs.users.fitted import EnsembleUsers, FitConfig
@@ -228,3 +229,22 @@ def test_repeat_rate_by_hand() -> None:
 def test_logs_too_small_for_a_world_are_refused(users: int, config: BuildConfig, message: str) -> None:
     with pytest.raises(WorldError, match=message):
         build_world(rating_log(users=users), config)
+
+
+def test_a_world_keeps_columns_and_the_reward_chosen(tmp_path: Path) -> None:
+    log = rating_log()
+    items = log.items.assign(margin=[float(i) for i in range(len(log.items))], brand=["Acme", "Bolt", "Acme"] * 4)
+    config = replace(QUICK, reward=("consume*margin=1", "leaving=-0.5"), examine=False)
+    build_world(replace(log, items=items), config).save(tmp_path / "world")
+    world = World.load(tmp_path / "world")
+    assert world.catalogue.columns.labels["brand"].names == ("Acme", "Bolt")
+    assert world.reward == WeightedReward(leaving=-0.5, columns={"consume*margin": 1.0})
+    assert any("reward of a step was chosen: consume*margin=1" in line for line in world.card.assumed)
+    assert world.support is not None
+    assert world.support.reward_range.reward_high == 11.0 + 10.0 + 9.0  # the three dearest, all consumed
+
+
+def test_a_reward_that_the_log_lacks_is_refused_before_any_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recloop.envs.build.pipeline.state_encoder", lambda *_: pytest.fail("fitted"))
+    with pytest.raises(RecloopError, match="unknown reward term 'consum'; did you mean 'consume'"):
+        build_world(rating_log(), replace(QUICK, reward=("consum=1",)))

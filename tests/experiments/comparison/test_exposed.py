@@ -13,15 +13,13 @@ from recloop.envs.build.examination import with_support
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past
-from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.compile import compile_sequences
-from recloop.envs.logs.schema import Signal
 from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.truth.logs import truth_log
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.claims import claims_of
-from recloop.experiments.comparison.evaluate import Evaluator, evaluate, expected_reward
+from recloop.experiments.comparison.evaluate import Evaluator, evaluate
 from recloop.experiments.comparison.results import Comparison, Entry, bracket_over
 from recloop.experiments.report.report import html
 from recloop.experiments.report.tables import headline_table
@@ -149,14 +147,6 @@ def test_the_ensembles_disagreement_widens_the_bracket(world: World) -> None:
     assert wide.optimistic - narrow.optimistic == pytest.approx(off, rel=1e-4)
     assert narrow.pessimistic - wide.pessimistic == pytest.approx(off, rel=1e-4)
     assert evaluate(make_policy("random", world), world, "train", episodes=20, seed=3).expected is None
-
-
-def test_members_are_asked_one_by_one() -> None:
-    """Two signals, the second given on the first: two places that earn 0.5 and 0.2 clicks, likes count double."""
-    signals = (Signal("click"), Signal("like", given_on="click"))
-    mean = torch.tensor([[[0.5, 0.1], [0.2, 0.5]]])
-    earned = expected_reward(mean, WeightedReward({"click": 1.0, "like": 2.0}), signals)
-    assert earned.tolist() == pytest.approx([0.7 + 2 * (0.05 + 0.1)])
 
 
 def test_watching_changes_no_value(world: World) -> None:
