@@ -188,6 +188,8 @@ def _load(folder: Path, trust: bool) -> Policy:
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise PolicyError(f"{folder} names {facts['kind']}, which is not a Policy class")
     serving = Serving.load(folder / "serving")
+    if trust:
+        serving = serving.with_code()
     if serving.fingerprint != facts["fingerprint"]:
         raise PolicyError(f"the files in {folder} do not belong together (fingerprint differs); train it anew")
     policy = found.restore(serving, facts["config"], read_tensors(folder / "weights.safetensors"))

@@ -12,6 +12,7 @@ from recloop.agents.observed import Observed, histories_of_people, item_rows, pa
 from recloop.encoders.base.errors import PolicyError, unknown_name
 from recloop.encoders.base.storage import read_json, replacing_folder, write_json
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
+from recloop.envs.interaction.reward_terms import CodedReward
 from recloop.envs.interaction.ruled_slates import RuledSlates
 from recloop.envs.interaction.rules import Rules
 from recloop.envs.logs.sequences import Sequences
@@ -60,6 +61,13 @@ class Serving:
     def catalogue_size(self) -> int:
         """N."""
         return len(self.world.catalogue)
+
+    def with_code(self) -> "Serving":
+        """With a reward that is code of its own imported; only for folders that somebody trusts."""
+        reward = self.world.reward
+        if not isinstance(reward, CodedReward):
+            return self
+        return replace(self, world=replace(self.world, reward=reward.imported()))
 
     def ruled(self, k: int, rules: Rules | Mapping[str, Any] | Path | str | None = None) -> RuledSlates | None:
         """What k items keep: the rules given, else those of the world; None without any."""

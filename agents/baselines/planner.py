@@ -232,12 +232,13 @@ def _left(core: Core) -> Tensor:
 def _value_of_a_click(core: Core, items: Tensor) -> Tensor:
     """Expected reward of a click on each item (B, N): its own weight, and those of the signals that a click brings."""
     reward, signals = core.reward, core.world.signals
-    whole = not isinstance(reward, WeightedReward) or reward.diversity or reward.repeats or reward.leaving
-    if whole or any("*" not in name for name in reward.columns):
+    if not isinstance(reward, WeightedReward):
+        raise PolicyError("the planner plans for a reward in terms; a callable has no known plan")
+    if reward.diversity or reward.repeats or reward.leaving or any("*" not in c for c in reward.columns):
         raise PolicyError("the planner plans for a reward of signals alone; other rewards have no known plan")
     click = signals[0].name
     units = reward.units(signals, ShownItems(items, core.columns)).expand(*items.shape, len(signals))  # (B, N, S)
-    value = units[..., 0]
+    value: Tensor = units[..., 0]
     further = {name for name in (*reward.signals, *(name.split("*")[0] for name in reward.columns)) if name != click}
     if not further:
         return value

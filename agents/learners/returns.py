@@ -19,11 +19,16 @@ class PlaceRewards:
     Args:
         world: whose reward, signals and item columns.
         device: of the slates and answers.
+
+    Attributes:
+        consumption: the weight of the consumption, whatever the item; 0 without any.
     """
 
     def __init__(self, world: World, device: torch.device | str = "cpu") -> None:
         self.reward, self.signals = world.reward, world.signals
         self.columns = world.catalogue.columns.to(torch.device(device))
+        weights = self.reward.signals if isinstance(self.reward, WeightedReward) else {}
+        self.consumption = float(weights.get(self.signals[0].name, 0.0))
 
     def __call__(self, slate: Tensor, response: Response) -> Tensor:
         """Slates (B, K) and the answers to them."""

@@ -41,6 +41,10 @@ class CodedReward:
             raise RecloopError(f"the reward {path} is a {type(found).__name__}; name a callable of Outcome")
         return cls(path, found)
 
+    def imported(self) -> "CodedReward":
+        """With the function that the path names."""
+        return self if self.function is not None else CodedReward.of(self.path)
+
     @property
     def needs_spread(self) -> bool:
         """Whether the users must say how unsure they are."""
@@ -50,7 +54,7 @@ class CodedReward:
         if self.function is None:
             raise RecloopError(
                 f"the reward is {self.path}, code of its own that a folder names; say so yourself with "
-                f"--reward {self.path}"
+                f"--reward {self.path}, or --trust the folder"
             )
         return self.function(outcome)
 

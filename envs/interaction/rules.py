@@ -66,14 +66,17 @@ class Rules:
             if name not in known:
                 raise RecloopError(unknown_name("rule", str(name), known))
         held = {name: value for name, value in given.items() if value is not None}
-        lists = {name: _entries(name, held.pop(name)) for name in ("only", "never") if name in held}
-        tables = {name: _table(name, held.pop(name)) for name in ("at_most", "at_least") if name in held}
-        if isinstance(held.get("stock"), Mapping):
-            held["stock"] = _table("stock", held["stock"])
+        made: dict[str, Any] = {}
         for name, value in held.items():
-            if not isinstance(value, str | Mapping):
-                raise RecloopError(f"rule {name}: {value!r} is not understood; give the name of a column")
-        return cls(**lists, **tables, **held)
+            if name in ("only", "never"):
+                made[name] = _entries(name, value)
+            elif isinstance(value, str) and name in ("stock", "takes"):
+                made[name] = value
+            elif name != "takes":
+                made[name] = _table(name, value)
+            else:
+                raise RecloopError(f"rule takes: {value!r} is no name of a signal")
+        return cls(**made)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what is asked, nothing else; `Rules.of` undoes it."""

@@ -276,7 +276,7 @@ class Core:
 
     def _sell(self, slate: Tensor, response: Response) -> None:
         """Take what was sold from the stock; fill it up every time limit of an episode."""
-        if self.ruled is None or self.stock is None or self.age is None:
+        if self.ruled is None or self.ruled.units is None or self.stock is None or self.age is None:
             return
         place = self.ruled.takes
         sold = (response.signals[..., place] > 0.5) & response.given[..., place] & (slate < self.empty)

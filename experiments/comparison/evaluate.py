@@ -63,6 +63,8 @@ class Rollout:
         popularity: float64 (B,) mean popularity of what was shown, in multiples of the average item's.
         diversity: float64 (B,) mean diversity of the slates, in [0, 2].
         shown: int64 (N,) how often each item was shown, over all lanes.
+        mended: float64 (B,) share of the places that got another item because the policy's broke a rule; None without
+            rules.
         outside: float64 (B,) share of the slates that lie outside the log's support; this and the next three are None
             in a world without a support model.
         expected: float64 (B, M) what each member of an ensemble expected of the slates; None without one.
@@ -86,6 +88,7 @@ class Rollout:
     trace_slate: Ints
     trace_signals: Floats
     trace_given: Bools
+    mended: Floats | None = None
     outside: Floats | None = None
     expected: Floats | None = None
     pessimistic: Floats | None = None
@@ -248,6 +251,7 @@ class _Tally:
         self.value, self.popularity, self.diversity = zeros, zeros, zeros
         self.length = torch.zeros(b, dtype=torch.int64, device=device)
         self.invalid = torch.zeros_like(self.length)
+        self.mended = torch.zeros_like(self.length)
         self.left = torch.zeros(b, dtype=torch.bool, device=device)
         self.signals = zeros.new_zeros(b, len(core.world.signals))
         self.shown = self.length.new_zeros(core.empty + 1)
@@ -265,6 +269,8 @@ class _Tally:
         self.signals = self.signals + (response.signals * response.given).sum(1).double() * alive[:, None]
         self.length = self.length + alive
         self.invalid = self.invalid + step.invalid * alive
+        if step.mended is not None:
+            self.mended = self.mended + step.mended * alive
         self.left = self.left | (step.terminated & alive)
         self.shown += torch.bincount(step.slate[alive].flatten(), minlength=len(self.shown))
         if bool(alive[0]):
@@ -290,6 +296,8 @@ class _Tally:
         }
         if self.member is not None:
             host["member"] = self.member
+        if self.core.ruled is not None:
+            host["mended"] = self.mended / (length * self.core.slate_size)
         return Rollout.of({name: tensor.cpu() for name, tensor in host.items()})
 
 

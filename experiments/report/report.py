@@ -260,7 +260,17 @@ def _card(comparison: Comparison) -> str:
 
 def _rules(comparison: Comparison) -> str:
     lines = comparison.world.rules.in_words()
+    found = {label: _mended(comparison, label) for label in comparison.labels}
+    filled = [f"{label} {share:.1%}" for label, share in found.items() if share is not None]
+    if filled:
+        lines.append(f"Places that the rules filled and not the policy: {', '.join(filled)}.")
     return f"<h3>Rules that every slate keeps</h3>{_list(lines)}" if lines else ""
+
+
+def _mended(comparison: Comparison, label: str) -> float | None:
+    """Share of a policy's places, over seeds and simulators, that rules filled; None without rules."""
+    shares = [r.mended.mean() for (of, _, _), r in comparison.rollouts.items() if of == label and r.mended is not None]
+    return float(sum(shares) / len(shares)) if shares else None
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:

@@ -212,7 +212,7 @@ class SlateQ(ItemValueLearner):
         world = task.serving.world
         others: dict[str, LearnedChoice] = {}
         with isolated_randomness(task.seed):
-            online = SlateValues(self._fresh_actor(), first=float(self._weights[0]) or 1.0)
+            online = SlateValues(self._fresh_actor(), first=self._by_place.consumption or 1.0)
             if config.choice == "learned":
                 others["choice"] = LearnedChoice(self._fresh_actor(), config.network.shared_gain)
         self.choice: ChoiceModel = others["choice"] if others else UsersChoice(copy.deepcopy(world.user_model), world)

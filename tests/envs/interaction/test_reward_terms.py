@@ -107,6 +107,7 @@ def test_a_dotted_path_is_kept_by_name_and_not_imported_by_a_folder(
     assert stored == reward
     with pytest.raises(RecloopError, match="say so yourself with --reward my_rewards:margin"):
         stored(case)
+    assert stored.imported()(case).tolist() == [2.0]
 
 
 @pytest.mark.parametrize(

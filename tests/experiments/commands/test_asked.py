@@ -111,6 +111,7 @@ def test_a_comparison_says_what_a_policy_was_made_for(truth: World, tmp_path: Pa
     report = (tmp_path / "run" / "report.html").read_text()
     assert "made was made for the reward click=1 and is judged by rating=1" in report
     assert "Never shown: category=cooking." in report
+    assert "Places that the rules filled and not the policy: random " in report
     assert "reward:\n- rating=1" in (tmp_path / "run" / "config.yaml").read_text()
 
 
