@@ -43,7 +43,5 @@ def made_for_other_terms(policy: Policy, world: World) -> str:
     if made.reward != world.reward:
         said.append(f"was made for the reward {made.reward.in_words()} and is judged by {world.reward.in_words()}")
     if made.rules != world.rules:
-        said.append(
-            f"was made under {'other rules' if made.rules else 'no rules'} and is judged under those given here"
-        )
+        said.append("was made under other rules than it is judged under")
     return "; it ".join(said)
