@@ -28,6 +28,10 @@ COMMANDS = {
         "recloop.experiments.commands.demo:DemoConfig",
         "the built-in truth world: five policies, a planner, a report",
     ),
+    "check-log": (
+        "recloop.experiments.commands.check_log:CheckLogConfig",
+        "look at a log: what was read, what a world could claim, the command that builds it",
+    ),
     "build": ("recloop.experiments.commands.build:BuildCommand", "a log of behaviour becomes a world"),
     "inspect": ("recloop.experiments.commands.inspect:InspectConfig", "what a world holds, learned and assumed"),
     "train": ("recloop.experiments.commands.train:TrainConfig", "train one policy in a world"),

@@ -13,6 +13,9 @@ from recloop.envs.users.fitted import REPEATS, FitReport
 from recloop.envs.world.patterns import FEATURES_FROM, FEATURES_WARNING, Patterns
 from recloop.envs.world.world import Card
 
+READING = "reading"
+"""Key among a card's figures: what the reader made of every column, and its sentences."""
+
 
 def card_of(
     log: LoggedBehavior,
@@ -44,7 +47,8 @@ def card_of(
     assumed = list(dict.fromkeys(s for report in reports.values() for s in report.assumed))
     again = "may be consumed again" if repeats >= REPEATS else "are never shown again once consumed"
     learned.append(f"{repeats:.1%} of the log's consumptions repeat an item, so items {again} in this world.")
-    return Card(tuple(learned), tuple(assumed), _not_claimed(log), figures, dict(cleaning))
+    figures[READING] = {**log.reading.as_dict(), "notes": list(log.notes)}
+    return Card(tuple(learned), tuple(assumed), not_claimed(log), figures, dict(cleaning))
 
 
 def reward_on_card(card: Card, reward: KeptReward) -> Card:
@@ -67,9 +71,9 @@ def _counts(log: LoggedBehavior, sequences: Sequences, rows: Mapping[str, Ints])
     }
 
 
-def _not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
+def not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
     """What the log cannot support, in plain sentences."""
-    said = list(log.notes)
+    said = []
     if log.times is Times.entry:
         said.append(
             "Times are entry times (when things were typed in): nothing is claimed about boredom, satiation, session "

@@ -38,6 +38,8 @@ class CleaningOptions:
         missing_signals: a signal that is not there: `keep` the row with the signal not given, or `drop` it.
             The consumption itself can never be missing.
         earliest, latest: times outside are impossible; seconds since 1970-01-01 UTC.
+        max_loss: share in [0, 1] of the rows that may be dropped for a fault; above, nothing is read. Rows below k and
+            above the cap are no loss.
         strict: raise at the first fault instead of dropping or mending it; rows below k and above the cap
             are no faults.
     """
@@ -50,6 +52,7 @@ class CleaningOptions:
     missing_signals: Literal["keep", "drop"] = "keep"
     earliest: float = EARLIEST
     latest: float = LATEST
+    max_loss: float = 0.1
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -57,6 +60,8 @@ class CleaningOptions:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise LogError(f"{name}={value} is below {low}; give {low} or more")
+        if not 0 <= self.max_loss <= 1:
+            raise LogError(f"max_loss={self.max_loss} is no share; give 0 to 1")
         if not self.earliest < self.latest:
             raise LogError(f"earliest={self.earliest} is not before latest={self.latest}")
 
@@ -134,6 +139,7 @@ class _Cleaning:
         self.repaired: dict[str, int] = {}
         self.kept: dict[str, int] = {}
         self.tables: dict[str, int] = {}
+        self.wanted: set[str] = set()  # reasons that are no fault of the log
 
     def run(self) -> tuple[LoggedBehavior, CleaningReport]:
         log = self.log
@@ -150,6 +156,7 @@ class _Cleaning:
         self._cap()
         self._core()
         self._unused()
+        self._not_too_much()
         after = {"rows": len(self.rows), "users": len(self.users), "items": len(self.items)}
         report = CleaningReport(before, after, self.dropped, self.repaired, self.kept, self.tables)
         self._enough(report)
@@ -168,6 +175,8 @@ class _Cleaning:
     def _drop(self, bad: Mask, column: str, reason: str, fault: bool = True) -> None:
         if fault:
             self._fault(bad, column, reason)
+        else:
+            self.wanted.add(reason)
         if bad.any():
             self.dropped[reason] = self.dropped.get(reason, 0) + int(bad.sum())
             self.rows = self.rows[~bad]
@@ -256,7 +265,7 @@ class _Cleaning:
             newest = self.rows.sort_values(Columns.time, kind="stable") if self.log.has_times else self.rows
             newest_rows = newest.drop_duplicates(pair, keep="last")["_row"]
             again = ~np.asarray(self.rows["_row"].isin(newest_rows), dtype=bool)
-            self._drop(again, Columns.item, "older row of the same user and item")
+            self._drop(again, Columns.item, "older row of the same user and item", fault=False)
         elif self.log.has_times:
             columns = [name for name in self.rows.columns if name != "_row"]
             again = np.asarray(self.rows.duplicated(columns), dtype=bool)
@@ -299,6 +308,18 @@ class _Cleaning:
         if not used.all():
             self.tables["users without a row"] = int((~used).sum())
             self.users = self.users[used]
+
+    def _not_too_much(self) -> None:
+        rows = len(self.log.interactions) + sum(rows for _, rows in self.log.dropped)
+        lost = sum(rows for reason, rows in self.dropped.items() if reason not in self.wanted)
+        if lost > self.options.max_loss * rows and len(self.rows):
+            reasons = ", ".join(
+                f"{reason}: {rows}" for reason, rows in self.dropped.items() if reason not in self.wanted
+            )
+            raise LogError(
+                f"{self.log.source or self.log.name}: {lost} of {rows} rows would be lost ({reasons}), above "
+                f"{self.options.max_loss:.0%}; mend the log or the reading, or let more go: --clean.max-loss, max_loss="
+            )
 
     def _enough(self, report: CleaningReport) -> None:
         source = self.log.source or self.log.name

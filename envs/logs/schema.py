@@ -10,6 +10,7 @@ import pandas as pd
 from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.envs.logs.reading import LogReading
 
 ExternalId = NewType("ExternalId", str)
 """An id as the log's owner writes it."""
@@ -43,6 +44,9 @@ class Columns:
     """Of the items table: the name of the item's entity in the knowledge graph, or missing."""
     category = "category"
     """Of the items table: the one category that an item belongs to, or missing."""
+
+    apart = "apart"
+    """Tells rows apart that are equal in all other columns and differ in what the log was not read for."""
 
     interactions = (user, item, time, session, session_end, slate, position, propensity, policy)
 
@@ -147,6 +151,8 @@ class LoggedBehavior(Described):
     """What a reader could not know or had to decide, in plain sentences for the card."""
     dropped: tuple[tuple[str, int], ...] = field(default=())
     """Rows that a reader left out because they could not be read, by reason; cleaning reports them."""
+    reading: LogReading = field(default=LogReading())
+    """What the reader made of every column, and what may be wrong."""
 
     def __post_init__(self) -> None:
         if not self.signals:
@@ -163,6 +169,13 @@ class LoggedBehavior(Described):
                 f"{self.name}: interactions lack the column(s) {', '.join(missing)}; "
                 f"there are {', '.join(map(str, self.interactions.columns))}"
             )
+        names = [signal.name for signal in self.signals]
+        for signal in self.signals:
+            if signal.given_on is not None and signal.given_on not in names:
+                raise LogError(
+                    f"{self.name}: '{signal.name}' is given on '{signal.given_on}', which is no signal; "
+                    f"known: {', '.join(names)}"
+                )
         if (self.times is Times.none) != (Columns.time not in self.interactions.columns):
             raise LogError(f"{self.name}: times are '{self.times}', yet the time column says otherwise")
 

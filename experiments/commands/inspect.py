@@ -4,7 +4,7 @@ recloop inspect worlds/ml-100k
 recloop inspect worlds/ml-100k --user 42
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,17 @@ import tyro
 from rich.table import Table
 from torch import Tensor
 
+from recloop.envs.build.card import READING
 from recloop.envs.evidence.fidelity import reports_on
-from recloop.envs.logs.schema import Signal
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.world.user_context import newest_items, user_paths, user_row
 from recloop.envs.world.world import PARTS, World
+from recloop.experiments.report.log_summary import print_columns, signal_in_words
 from recloop.experiments.report.tables import (
     PlainConsole,
     fit_rows,
     flat_figures,
+    pairs_table,
     pattern_tables,
     plain_figures,
     wide_console,
@@ -56,7 +59,9 @@ def main(config: InspectConfig) -> None:
 def print_world(world: World, top: int, console: PlainConsole) -> None:
     """Print a world's card, counts, simulators, figures and `top` most popular items."""
     console.print(f"{world.name}  {world.fingerprint[:12]}", style="bold")
-    console.print(_pairs("what it holds", _holdings(world)))
+    console.print(pairs_table("what it holds", _holdings(world)))
+    if (read := world.card.figures.get(READING)) is not None:
+        print_columns(LogReading.of(read), read["notes"], console)
     for title, lines in (
         ("learned", world.card.learned),
         ("assumed", world.card.assumed),
@@ -68,14 +73,14 @@ def print_world(world: World, top: int, console: PlainConsole) -> None:
     console.print()
     for report in reports_on(world.card):
         console.print(f"fidelity  {report.verdict}", style="bold", soft_wrap=True)
-    console.print(_pairs("figures", plain_figures(world.card.figures)))
+    console.print(pairs_table("figures", plain_figures(world.card.figures)))
     columns, rows = fit_rows(world.card.figures)
     if rows:
         console.print(_fits(columns, rows))
     for patterns in pattern_tables(world):
         console.print(patterns)
     if world.card.cleaning:
-        console.print(_pairs("cleaning", flat_figures(world.card.cleaning)))
+        console.print(pairs_table("cleaning", flat_figures(world.card.cleaning)))
     if top:
         console.print(_popular(world, top))
 
@@ -87,7 +92,7 @@ def print_user(world: World, name: str, newest: int, paths: int, console: PlainC
     if world.patterns is not None and world.patterns.segments is not None:
         number, portraits = int(world.patterns.segment[row]), world.patterns.segments.portraits
         facts["segment"] = f"{number}: {portraits[number].name}" if number < len(portraits) else "no history"
-    console.print(_pairs(f"user {name} of {world.name}", facts))
+    console.print(pairs_table(f"user {name} of {world.name}", facts))
     items = newest_items(world, row, newest)
     given = world.users.feedback[row][world.users.history[row] < len(titles)].flip(0)
     console.print(
@@ -125,18 +130,6 @@ def _signals(world: World, values: Tensor) -> str:
     """What was answered beside consuming, in brackets."""
     said = [f"{s.name} {float(v):g}" for s, v in zip(world.signals[1:], values[1:], strict=True)]
     return f" ({', '.join(said)})" if said else ""
-
-
-def signal_in_words(signal: Signal) -> str:
-    """A signal as a reader understands it.
-
-    >>> signal_in_words(Signal("rating", "ordinal", levels=(1, 2, 3), given_on="consume"))
-    'rating (ordinal 1 to 3, given on consume)'
-    """
-    low, high = signal.bounds
-    kind = "binary" if signal.kind == "binary" else f"{signal.kind} {low:g} to {high:g}"
-    given = f", given on {signal.given_on}" if signal.given_on else ""
-    return f"{signal.name} ({kind}{given}{'' if signal.good else ', bad for the user'})"
 
 
 def _holdings(world: World) -> dict[str, str]:
@@ -179,15 +172,6 @@ def _popular(world: World, top: int) -> Table:
     table.add_column("times", justify="right")
     for row in counts.argsort(descending=True, stable=True)[:top].tolist():
         table.add_row(world.catalogue.ids[row], world.catalogue.titles[row], f"{int(counts[row]):,}")
-    return table
-
-
-def _pairs(title: str, pairs: Mapping[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs.items():
-        table.add_row(name, value)
     return table
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from recloop.encoders.base.names import html_escape as escape
 from recloop.encoders.base.storage import replacing_file
+from recloop.envs.build.card import READING
 from recloop.experiments.comparison.claims import Claim, ClaimRules, Level
 from recloop.experiments.comparison.evaluate import Rollout
 from recloop.experiments.comparison.intervals import Interval
@@ -244,6 +245,7 @@ def _card(comparison: Comparison) -> str:
             ("Learned", card.learned),
             ("Assumed", card.assumed),
             ("Not claimed", card.not_claimed),
+            ("How the log was read", card.figures.get(READING, {}).get("notes", ())),
         )
     )
     plain = {**plain_figures(card.figures), **flat_figures({"cleaning": card.cleaning} if card.cleaning else {})}

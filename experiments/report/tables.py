@@ -10,6 +10,7 @@ from rich.text import Text
 
 from recloop.encoders.base.names import visible
 from recloop.encoders.patterns import Portrait
+from recloop.envs.build.card import READING
 from recloop.envs.build.examination import GATES
 from recloop.envs.evidence.fidelity import failures
 from recloop.envs.evidence.fidelity.report import FIGURE as FIDELITY
@@ -22,7 +23,7 @@ FLAGGED = "(!) flagged: the log does not back this value; it may be far off, eit
 """Said of policies that act beyond the log."""
 
 
-REPORTS = (FIDELITY, GATES)
+REPORTS = (FIDELITY, GATES, READING)
 """Figures of a card that are whole reports: they are told in sentences and tables of their own."""
 Rows = tuple[str, list[str], list[list[str]]]
 """Title, heads and rows of a table."""
@@ -218,3 +219,13 @@ def pattern_rows(world: World) -> list[Rows]:
 def _row(place: int, size: str, portrait: Portrait) -> list[str]:
     nothing = "" if portrait.attributes or portrait.items else portrait.name
     return [str(place), size, ", ".join(portrait.attributes) or nothing, ", ".join(portrait.items)]
+
+
+def pairs_table(title: str, pairs: Mapping[str, str]) -> Table:
+    """Names and values in two columns."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(name, value)
+    return table

@@ -4,14 +4,17 @@ Format: https://recbole.io/docs/user_guide/data/atomic_files.html. Differences: 
 `session_end`, `slate`, `position` and `propensity` are understood as columns of the log (`Columns`).
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions, usual_columns
+from recloop.envs.logs.readers.interactions import ReadingOptions, build_interactions
+from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.side_files import read_atomic, read_side_tables
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, as_ids
-from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+from recloop.envs.logs.reading import ColumnUse, LogReading
+from recloop.envs.logs.schema import Columns, LoggedBehavior
 
 MOVIELENS_ENTRY = "this is MovieLens, where people rate films they saw long ago"
 """Why MovieLens's times are times of entry, whatever is measured."""
@@ -21,8 +24,7 @@ def read_atomic_log(
     path: Path,
     *,
     columns: ColumnMapping | None = None,
-    times: Times | None = None,
-    exposures: bool | None = None,
+    options: ReadingOptions | None = None,
     text_columns: tuple[str, ...] | None = None,
     item_relations: tuple[str, ...] | None = None,
     on_bad_rows: OnBadRows = "error",
@@ -32,11 +34,9 @@ def read_atomic_log(
     Args:
         path: the `.inter` file; files of the same stem beside it are read too.
         columns: which column is what, where they have not RecBole's names (`user_id item_id timestamp`); its
-            `user` and `item` are also looked for in the files beside. Without signals, these are guessed: a
-            `consume` that is 1 in every row, or a column like `label` that holds zeros too, then every further
-            float column (`readers/scales.py`).
-        times: what the times mean, where you know it; None measures (`envs/logs/times.py`).
-        exposures: whether rows also say what was shown and not taken; None: where the consumption has zeros.
+            `user` and `item` are also looked for in the files beside. Columns of type token_seq and float_seq hold
+            what came before, and are not used.
+        options: what else is known of the log.
         text_columns: of the `.item` file, what the text is made of after the title; None takes every column of words.
         item_relations: of the `.item` file, the columns that become triples where there is no `.kg` file; None takes
             those of labels that items share, empty none.
@@ -47,27 +47,25 @@ def read_atomic_log(
     """
     bad_rows = BadRows(on_bad_rows)
     atomic = read_atomic(path, bad_rows)
-    if columns is None:
-        usual = usual_columns(atomic.kinds)
-        columns = ColumnMapping(**{**usual, Columns.user: "user_id", Columns.item: "item_id"})  # type: ignore[arg-type]
-    found = build_interactions(
-        atomic.table,
-        columns,
-        bad_rows=bad_rows,
-        numeric=[name for name, kind in atomic.kinds.items() if kind == "float"],
-        times=times,
-        exposures=exposures,
-        entry_because=MOVIELENS_ENTRY if is_movielens_table(path.stem, atomic.table) else "",
-    )
+    lists = [name for name, kind in atomic.kinds.items() if kind.endswith("_seq")]
+    given = columns or ColumnMapping()
+    usual = {what: f"{what}_id" for what in (Columns.user, Columns.item) if getattr(given, what) is None}
+    given = replace(given, **{what: name for what, name in usual.items() if name in atomic.kinds})  # type: ignore[arg-type]
+    kept = [name for name in atomic.kinds if name not in lists or name in given.named.values()]
+    table = replace(atomic.table, frame=atomic.table.frame[kept])
+    because = MOVIELENS_ENTRY if is_movielens_table(path.stem, table) else ""
+    found = build_interactions(table, given, options, bad_rows=bad_rows, entry_because=because)
     side = read_side_tables(
         path.with_suffix(""),
         found.frame,
-        columns.user,
-        columns.item,
+        str(found.mapping.user),
+        str(found.mapping.item),
         bad_rows,
         text_columns=text_columns,
+        title=found.mapping.title,
         relations=item_relations,
     )
+    unused = [ColumnUse("log", name, "not used", f"a column of type {atomic.kinds[name]}") for name in lists]
     return LoggedBehavior(
         name=path.stem,
         interactions=found.frame,
@@ -80,6 +78,7 @@ def read_atomic_log(
         source=str(path),
         notes=(*found.notes, *side.notes),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading((*found.uses, *unused, *side.columns), (), found.flags, found.warnings),
     )
 
 

@@ -1,7 +1,7 @@
 """From a table's own columns to the interactions of a log: ids, times, places and signals."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+import shlex
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -9,73 +9,54 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.scales import CONSUME, consumption, guess_signal
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_numbers, empty
+from recloop.envs.logs.readers.answers import LoggedAnswers, answers_of, missing_codes
+from recloop.envs.logs.readers.roles import COLUMN_NAMES, SHOWN_AND_TAKEN, ColumnMapping, Roles, plain, roles_of
+from recloop.envs.logs.readers.rows import (
+    PLACE,
+    SESSION_GAP,
+    SLATE,
+    from_events,
+    sessions_of,
+    slate_ids,
+    unfolded,
+)
+from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, no_value, shown
+from recloop.envs.logs.readers.times import Moments, decide_times, measure_times, mixed_units
+from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Columns, SessionEnd, Signal, Times
 
-SHOWN_AND_TAKEN = ("label", "click", "clicked", "is_click", CONSUME)
-"""Columns of 0 and 1 that say whether what was shown was taken: the consumption of a log with exposures."""
-ALIASES = {
-    Columns.user: ("user", "user_id", "userid", "uid"),
-    Columns.item: ("item", "item_id", "itemid", "iid", "movieid", "movie_id", "product_id", "video_id"),
-    Columns.time: ("time", "timestamp", "ts", "datetime", "date"),
-    Columns.session: ("session", "session_id", "sessionid"),
-    Columns.session_end: ("session_end",),
-    Columns.slate: ("slate", "slate_id", "impression_id"),
-    Columns.position: ("position",),
-    Columns.propensity: ("propensity", "propensity_score"),
-    Columns.policy: ("policy", "logging_policy"),
-}
-"""What columns are called where nobody says; case does not matter."""
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-DAY = 86_400.0
-"""Seconds of a day."""
-TIES_OF_ENTRY = 0.25
-"""From this share of equal neighbouring times on, they are taken for times of entry by itself."""
-FEW_TIES_OF_ENTRY = 0.05
-"""From this share on, if most users also fit within a day: nobody consumes a history in one sitting."""
-WITHIN_DAY_OF_ENTRY = 0.5
-"""Share of users whose whole history fits within 24 hours that counts as most users."""
-LEAST_ROWS = 5
-"""Rows from which on a user counts for the share within a day: a short history proves nothing."""
+TIMES_OF_SLATES = 0.5
+"""From this share of rows that have user and time in common with another on, such rows are one slate."""
 
 
 @dataclass(frozen=True)
-class ColumnMapping:
-    """Which column of a file is what. None: the file does not have it.
+class ReadingOptions:
+    """What a person may say of a log beyond its columns.
 
     Args:
-        user: ids of users.
-        item: ids of items.
-        time: numbers since 1970-01-01 UTC in `time_unit`, or dates that pandas can read.
-        session: ids of sessions, unique within a user.
-        session_end: `left`, `cut` or `unknown`, of the session the row belongs to.
-        slate: ids of slates; rows of one (user, slate) were shown together.
-        position: place in the slate, a number.
-        propensity: probability in (0, 1] that the logging policy showed this item at this place.
-        policy: names of the logging policies.
-        signals: the answers by column name, the consumption first. Where the first is no consumption (not
-            binary, or given on another), one that is 1 in every row is put before it. Empty: guessed.
-        time_unit: of a numeric time.
+        ignore: columns that are left out.
+        missing: cells that mean "not given": `-1`, or `rating=0` for one column.
+        events: values of the event column from shallow to deep, such as view click purchase; others are left out.
+        views: whether a view of an event log says that an item was shown, or that it was consumed.
+        slates: of impressions without a column of slates: `time` takes rows of one user and time for one slate, `row`
+            takes every row for one; None measures.
+        session_gap: seconds without a row after which a session begins, where no column says; 0 for none.
+        times: what the times mean, where you know it; None measures.
+        exposures: whether rows also say what was shown and not taken; None: where the consumption has zeros.
     """
 
-    user: str = "user_id"
-    item: str = "item_id"
-    time: str | None = None
-    session: str | None = None
-    session_end: str | None = None
-    slate: str | None = None
-    position: str | None = None
-    propensity: str | None = None
-    policy: str | None = None
-    signals: tuple[Signal, ...] = ()
-    time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    ignore: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    views: Literal["exposures", "consumption"] | None = None
+    slates: Literal["time", "row"] | None = None
+    session_gap: float = SESSION_GAP
+    times: Times | None = None
+    exposures: bool | None = None
 
-    @property
-    def named(self) -> dict[str, str]:
-        """The file's column for each of `Columns.interactions` that the file has."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name in Columns.interactions}
-        return {column: name for column, name in values.items() if name is not None}
+    def __post_init__(self) -> None:
+        if self.session_gap < 0:
+            raise LogError(f"session_gap={self.session_gap} seconds is below 0; give seconds, or 0 for no sessions")
 
 
 @dataclass(frozen=True)
@@ -87,217 +68,327 @@ class Interactions:
     times: Times
     has_exposures: bool
     notes: tuple[str, ...]
+    mapping: ColumnMapping
+    uses: tuple[ColumnUse, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of `build` that say by name what was found."""
+        named = {what: getattr(self.mapping, what) for what in COLUMN_NAMES}
+        columns = [f"{what}={name}" for what, name in named.items() if name not in (None, SLATE, PLACE)]
+        flags = ["--columns", *columns]
+        unfolded_rows = SLATE in named.values()
+        if not unfolded_rows and not any(use.role == "event" for use in self.uses):
+            flags += ["--signals", *map(signal_flag, self.signals)]
+        return tuple(map(shlex.quote, flags))
 
 
-def usual_columns(names: Iterable[str]) -> dict[str, str]:
-    """Those of `names` that have a usual name (`ALIASES`), by the column of the log they are.
+def signal_flag(signal: Signal) -> str:
+    """A signal as `--signals` takes it.
 
-    >>> usual_columns(["userId", "movieId", "rating"])
-    {'user': 'userId', 'item': 'movieId'}
+    >>> signal_flag(Signal("rating", "ordinal", levels=(1, 2), given_on="click"))
+    'rating:1,2@click'
     """
-    lower = {name.lower(): name for name in names}
-    known = {column: [lower[alias] for alias in aliases if alias in lower] for column, aliases in ALIASES.items()}
-    return {column: found[0] for column, found in known.items() if found}
-
-
-def guess_mapping(table: TextTable) -> ColumnMapping:
-    """The mapping of a table whose columns have the usual names (`ALIASES`)."""
-    found = usual_columns(map(str, table.frame.columns))
-    for column in (Columns.user, Columns.item):
-        if column not in found:
-            raise LogError(
-                f"{table.path}, {table.unit} 1: no column is called {' or '.join(ALIASES[column])}; the file has "
-                f"{table.names}; say which is the {column} with columns=ColumnMapping({column}=...)"
-            )
-    return ColumnMapping(**found)  # type: ignore[arg-type]
+    values = ""
+    if signal.kind == "ordinal":
+        values = ":" + ",".join(f"{level:g}" for level in signal.levels)
+    elif signal.range is not None:
+        values = f":{signal.range[0]:g}..{signal.range[1]:g}"
+    return f"{signal.name}{values}" + (f"@{signal.given_on}" if signal.given_on else "")
 
 
 def build_interactions(
     table: TextTable,
-    mapping: ColumnMapping,
+    given: ColumnMapping | None = None,
+    options: ReadingOptions | None = None,
     *,
     bad_rows: BadRows,
-    numeric: list[str] | None = None,
-    times: Times | None = None,
-    exposures: bool | None = None,
     entry_because: str = "",
 ) -> Interactions:
-    """Check every row and name its columns.
+    """Find the columns of a log, check every row, and name its columns.
 
     Args:
         table: the file.
-        mapping: which column is what.
+        given: which column is what, where somebody said so.
+        options: what else they said.
         bad_rows: decides about missing ids, cells that are no numbers, unknown session ends.
-        numeric: columns that may be signals where the mapping names none; None looks for them.
-        times: what the times mean; None measures.
-        exposures: whether rows also say what was shown and not taken; None: where the consumption has zeros.
         entry_because: why the times are known to be times of entry.
 
     Raises:
-        LogError: with file, line and column; also where no row is left.
+        LogError: with file, line and column; two readings that are both possible; where no row is left.
     """
-    named = mapping.named
-    table.require(*named.values(), *(s.name for s in mapping.signals if s.name != CONSUME))
-    table = _checked(table, mapping, bad_rows)
-    spoken_for = set(named.values())
-    if numeric is None:
-        numeric = [name for name in map(str, table.frame.columns) if _is_numeric(table.frame[name])]
-    candidates = [name for name in numeric if name not in spoken_for]
-    signals = mapping.signals
-    if signals:
-        signals = _with_consumption(signals)
+    return _Build(table, given or ColumnMapping(), options or ReadingOptions(), bad_rows).run(entry_because)
+
+
+@dataclass
+class _Build:
+    """One reading of a table; its rows and columns change from step to step."""
+
+    table: TextTable
+    given: ColumnMapping
+    options: ReadingOptions
+    bad_rows: BadRows
+    uses: list[ColumnUse] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self, entry_because: str) -> Interactions:
+        if not len(self.table.frame):
+            raise LogError(f"{self.table.path} holds no rows that can be read; a log needs at least one")
+        self._unfold()
+        roles = self._roles()
+        self.uses += roles.uses
+        self.warnings += roles.warnings
+        mapping = roles.mapping
+        if mapping.time is not None and roles.moments is not None:
+            self._as_seconds(mapping.time, roles.moments)
+        mapping, exposed = self._events(mapping)
+        self._ids_and_numbers(mapping)
+        answers = self._answers(mapping)
+        if not len(self.table.frame):
+            raise LogError(f"{self.table.path} holds no rows that can be read; a log needs at least one")
+        frame, kind, exposures = self._frame(mapping, answers, exposed, entry_because)
+        return Interactions(
+            frame,
+            answers.signals,
+            kind,
+            exposures,
+            tuple(self.notes),
+            mapping,
+            tuple(self.uses),
+            tuple(self.warnings),
+        )
+
+    def _frame(
+        self, mapping: ColumnMapping, answers: LoggedAnswers, exposed: bool, entry_because: str
+    ) -> tuple[pd.DataFrame, Times, bool]:
+        """The rows as a log keeps them, what their times mean, and whether they say what was not taken."""
+        signals = answers.signals
+        clash = next((s.name for s in signals if s.name in (*Columns.interactions, Columns.apart)), None)
+        if clash is not None:
+            raise LogError(
+                f"{self.table.path}: a signal cannot be called {shown(clash)}, as a column of logs is; rename it"
+            )
+        taken = answers.signals[0].name
+        values = self.table.numbers(taken) if answers.taken else np.ones(len(self.table.frame))
+        exposures = exposed or bool((values == 0).any())
+        if self.options.exposures is not None:
+            exposures = self.options.exposures
+        users = as_ids(self.table.frame[str(mapping.user)])
+        seconds = self.table.numbers(str(mapping.time)) if mapping.time else None
+        columns = {Columns.user: users, Columns.item: as_ids(self.table.frame[str(mapping.item)])}
+        known = seconds is not None and bool(np.isfinite(seconds).any())
+        slates = self._slates(mapping, users, seconds if known else None, exposures)
+        kind, note = self._meaning(users, slates, seconds if known else None, entry_because)
+        self.notes.append(note)
+        if seconds is not None and kind is not Times.none:
+            columns[Columns.time] = pd.Series(seconds)
+        if slates is not None:
+            columns[Columns.slate] = slates
+        rhythm = seconds if kind is Times.behavioural else None
+        columns |= self._sessions(mapping, users, slates, rhythm, exposures)
+        for name in (Columns.position, Columns.propensity):
+            column = mapping.named.get(name)
+            if column is not None:
+                columns[name] = pd.Series(self.table.numbers(column))
+        if mapping.policy is not None:
+            columns[Columns.policy] = as_ids(self.table.frame[mapping.policy])
         for signal in signals:
-            table = table.with_numbers(signal.name, bad_rows) if signal.name in table.frame else table
-    else:
-        for name in candidates:
-            table = table.with_numbers(name, bad_rows)
-    if not len(table.frame):
-        raise LogError(f"{table.path} holds no rows that can be read; a log needs at least one")
-    signals = signals or _guess_signals({name: table.numbers(name) for name in candidates})
-    seconds = _seconds(table, mapping) if mapping.time else None
-    kind, notes = _meaning(table, mapping, seconds, times, entry_because)
-    columns = {name: table.frame[named[name]] for name in (Columns.user, Columns.item)}
-    if seconds is not None and kind is not Times.none:
-        columns[Columns.time] = pd.Series(seconds)
-    for name in (Columns.session, Columns.session_end, Columns.slate, Columns.policy):
-        if name in named:
-            columns[name] = table.frame[named[name]].astype("str")
-    for name in (Columns.position, Columns.propensity):
-        if name in named:
-            columns[name] = pd.Series(table.numbers(named[name]))
-    for signal in signals:
-        known = signal.name in table.frame
-        columns[signal.name] = pd.Series(table.numbers(signal.name) if known else np.ones(len(table.frame)))
-    frame = pd.DataFrame(columns)
-    if exposures is None:
-        exposures = bool((frame[signals[0].name] == 0).any())
-    return Interactions(frame, signals, kind, exposures, notes)
+            there = signal.name in self.table.frame
+            columns[signal.name] = pd.Series(self.table.numbers(signal.name) if there else values)
+        frame = pd.DataFrame(columns)
+        apart = self._differing(frame, mapping, answers)
+        if apart is not None:
+            frame[Columns.apart] = apart
+        return frame, kind, exposures
+
+    def _roles(self) -> Roles:
+        sessions = not self.given.user
+        roles = roles_of(self.table, self.given, ignore=self.options.ignore, needs_user=not sessions)
+        if roles.mapping.user is None:
+            if roles.mapping.session is None:
+                # Says what is missing, as for any log.
+                roles_of(self.table, self.given, ignore=self.options.ignore)
+            session = str(roles.mapping.session)
+            said = replace(self.given, user=session, session=None)
+            roles = roles_of(self.table, said, ignore=self.options.ignore)
+            self.warnings.append(f"The log has no users: each {shown(session)} is taken for a user of its own.")
+        return roles
+
+    def _unfold(self) -> None:
+        """One item a row; the slate and the place are columns then, where the file has none."""
+        roles = self._roles()
+        mapping = roles.mapping
+        named = mapping.signals[0].name if mapping.signals else None
+        names = [str(name) for name in self.table.frame.columns]
+        usual = [name for alias in SHOWN_AND_TAKEN for name in names if plain(name) == alias]
+        taken = named if named in names else next(iter(usual), None)
+        found = unfolded(self.table, str(mapping.item), taken, self.bad_rows)
+        self.uses += found.uses
+        self.notes += found.notes
+        self.table = found.table
+        if found.slates:
+            places = {Columns.slate: SLATE, Columns.position: PLACE}
+            added = {role: name for role, name in places.items() if getattr(mapping, role) is None}
+            self.given = replace(self.given, **added)  # type: ignore[arg-type]
+        unused = [name for name in (SLATE, PLACE) if name in self.table.frame and name not in self.given.named.values()]
+        self.table = replace(self.table, frame=self.table.frame.drop(columns=unused))
+
+    def _as_seconds(self, column: str, moments: Moments) -> None:
+        """The column of times as seconds; cells that are none, and those in another unit, as bad rows decides."""
+        if not moments.known_start:
+            self.warnings.append(f"The times, {shown(column)}, are {moments.written}.")
+        unread = ~np.isfinite(moments.seconds)
+        mixed = mixed_units(moments)
+        seconds = pd.Series(moments.seconds)
+        table = self.table.without(unread, column, "is no time", f"malformed {column}", self.bad_rows)
+        problem = f"is in another unit than the other times of this column, {moments.written}"
+        table = table.without(mixed[~unread], column, problem, f"{column} in another unit", self.bad_rows)
+        kept = seconds[~unread & ~mixed].reset_index(drop=True)
+        self.table = replace(table, frame=table.frame.assign(**{column: kept}))
+
+    def _events(self, mapping: ColumnMapping) -> tuple[ColumnMapping, bool]:
+        """An event log as one row an occasion; True where there are occasions of which nothing was taken."""
+        if mapping.event is None:
+            return mapping, False
+        seconds = None if mapping.time is None else self.table.numbers(mapping.time)
+        columns = {"event": mapping.event, "user": str(mapping.user), "item": str(mapping.item)}
+        found = from_events(
+            self.table,
+            columns,
+            seconds,
+            order=self.options.events,
+            views=self.options.views,
+            gap=self.options.session_gap or SESSION_GAP,
+            bad_rows=self.bad_rows,
+        )
+        self.table = found.table
+        self.notes += found.notes
+        first, *rest = found.signals
+        own = mapping.signals or (Signal(first), *(Signal(name, given_on=first) for name in rest))
+        return replace(mapping, event=None, signals=own), found.exposures
+
+    def _ids_and_numbers(self, mapping: ColumnMapping) -> None:
+        for name in (mapping.user, mapping.item):
+            self.table = self.table.with_ids(str(name), self.bad_rows)
+        for name in (mapping.position, mapping.propensity):
+            self.table = self.table if name is None else self.table.with_numbers(name, self.bad_rows)
+        if mapping.session_end is not None:
+            known = [str(end) for end in SessionEnd]
+            cells = as_ids(self.table.frame[mapping.session_end]).str.lower()
+            words = cells.where(~no_value(cells), str(SessionEnd.unknown))
+            self.table = replace(self.table, frame=self.table.frame.assign(**{mapping.session_end: words}))
+            bad = ~np.asarray(words.isin(known), dtype=bool)
+            problem = f"is no session end; the known are {', '.join(known)}"
+            self.table = self.table.without(bad, mapping.session_end, problem, "unknown session end", self.bad_rows)
+
+    def _answers(self, mapping: ColumnMapping) -> LoggedAnswers:
+        spoken_for = {*mapping.named.values(), *(use.name for use in self.uses)}
+        names = [str(name) for name in self.table.frame.columns]
+        signals = {signal.name for signal in mapping.signals}
+        answers = answers_of(
+            self.table,
+            [name for name in names if name not in spoken_for or name in signals],
+            mapping.signals,
+            codes=missing_codes(self.options.missing),
+            item=str(mapping.item),
+            user=str(mapping.user),
+            bad_rows=self.bad_rows,
+        )
+        self.table = answers.table
+        self.uses += answers.uses
+        self.notes += answers.notes
+        return answers
+
+    def _slates(
+        self,
+        mapping: ColumnMapping,
+        users: pd.Series,
+        seconds: npt.NDArray[np.float64] | None,
+        exposures: bool,
+    ) -> pd.Series | None:
+        if not exposures and mapping.slate is None:
+            return None
+        by_time = self.options.slates == "time"
+        if self.options.slates is None and mapping.slate is None and seconds is not None:
+            together = pd.DataFrame({"user": users, "time": seconds}).duplicated(keep=False)
+            by_time = float(together.mean()) >= TIMES_OF_SLATES
+        ids, notes = slate_ids(self.table, users, mapping.slate, seconds, by_time)
+        if mapping.slate == SLATE:
+            notes = ()
+        self.notes += notes
+        return ids
+
+    def _meaning(
+        self,
+        users: pd.Series,
+        slates: pd.Series | None,
+        seconds: npt.NDArray[np.float64] | None,
+        entry_because: str,
+    ) -> tuple[Times, str]:
+        """What the times mean, measured once a slate: its rows share one time, whatever they mean."""
+        if seconds is None:
+            return Times.none, "The log has no times: order only."
+        if self.options.times is not None:
+            return self.options.times, f"That its times are '{self.options.times}' was said by whoever read the log."
+        if slates is not None:
+            first = ~pd.DataFrame({"user": users, "slate": slates}).duplicated().to_numpy()
+            users, seconds = users[first], seconds[first]
+        return decide_times(measure_times(users, seconds), known_entry=entry_because)
+
+    def _sessions(
+        self,
+        mapping: ColumnMapping,
+        users: pd.Series,
+        slates: pd.Series | None,
+        seconds: npt.NDArray[np.float64] | None,
+        exposures: bool,
+    ) -> dict[str, pd.Series]:
+        """Sessions, and why each ended: as a column says, or by whether a pause follows."""
+        gap = self.options.session_gap
+        if mapping.session is None and not exposures:
+            return {}
+        if seconds is not None and slates is not None:
+            # A slate is shown at once: rows that were answered later are of its session.
+            seconds = pd.Series(seconds).groupby([users, slates], sort=False).transform("min").to_numpy()
+        ids, notes = sessions_of(self.table, users, mapping.session, seconds, gap)
+        self.notes += notes
+        if ids is None:
+            return {}
+        columns = {Columns.session: ids}
+        if mapping.session_end is not None:
+            columns[Columns.session_end] = self.table.frame[mapping.session_end]
+        elif mapping.session is None and seconds is not None:
+            columns[Columns.session_end] = ends_by_pause(users, ids, seconds, gap)
+            self.notes.append("A session that a pause follows was left; one that lasts to the end of the log is cut.")
+        elif exposures:
+            self.warnings.append(
+                "Why sessions ended is not known: users go on for as long as sessions of the log do. A column "
+                "that says left, cut or unknown tells more: --columns session_end=COLUMN."
+            )
+        return columns
+
+    def _differing(self, frame: pd.DataFrame, mapping: ColumnMapping, answers: LoggedAnswers) -> pd.Series | None:
+        """Numbers that tell rows apart which are equal in all that is used and differ in what is not; else None."""
+        same = frame.duplicated(keep=False)
+        used = {*mapping.named.values(), *(s.name for s in answers.signals)}
+        unused = [name for name in self.table.frame.columns if name not in used]
+        if not same.any() or not unused:
+            return None
+        rest = self.table.frame.loc[same.to_numpy(), unused].astype("str")
+        rest = rest.loc[:, [name for name in rest if not rest[name].is_unique or len(rest) < 3]]
+        if not len(rest.columns) or not len(rest.drop_duplicates()):
+            return None
+        codes = pd.Series(0, index=frame.index)
+        codes[same.to_numpy()] = rest.groupby(list(rest.columns), sort=False).ngroup().to_numpy()
+        return codes if codes[same.to_numpy()].nunique() > 1 else None
 
 
-def _checked(table: TextTable, mapping: ColumnMapping, bad_rows: BadRows) -> TextTable:
-    """The table less the rows whose ids, places or session ends cannot be read."""
-    table = table.with_ids(mapping.user, bad_rows).with_ids(mapping.item, bad_rows)
-    if mapping.time is not None:
-        seconds = _seconds(table, mapping)
-        bad = ~np.isfinite(seconds) & ~empty(table.frame[mapping.time])
-        table = table.without(bad, mapping.time, "is no time", f"malformed {mapping.time}", bad_rows)
-    for name in (mapping.position, mapping.propensity):
-        table = table if name is None else table.with_numbers(name, bad_rows)
-    if mapping.session_end is not None:
-        known = [str(end) for end in SessionEnd]
-        bad = ~np.asarray(table.frame[mapping.session_end].isin(known), dtype=bool)
-        problem = f"is no session end; the known are {', '.join(known)}"
-        table = table.without(bad, mapping.session_end, problem, "unknown session end", bad_rows)
-    return table
-
-
-def _seconds(table: TextTable, mapping: ColumnMapping) -> npt.NDArray[np.float64]:
-    """Times in seconds since 1970-01-01 UTC (rows,); NaN where there is none or none can be read."""
-    cells = table.frame[str(mapping.time)]
-    numbers = as_numbers(cells)
-    if np.isfinite(numbers).any() or pd.api.types.is_numeric_dtype(cells.dtype):
-        return np.where(np.isfinite(numbers), numbers * SECONDS[mapping.time_unit], np.nan)
-    dates = pd.to_datetime(cells, utc=True, errors="coerce", format="ISO8601")
-    since = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return np.asarray(since, dtype=np.float64)
-
-
-def _meaning(
-    table: TextTable,
-    mapping: ColumnMapping,
-    seconds: npt.NDArray[np.float64] | None,
-    times: Times | None,
-    entry_because: str,
-) -> tuple[Times, tuple[str, ...]]:
-    if seconds is None or not np.isfinite(seconds).any():
-        return Times.none, ("The log has no times: order only.",)
-    evidence = measure_times(table.frame[mapping.user], seconds)
-    if times is not None:
-        return times, (f"That its times are '{times}' was said by whoever read the log.",)
-    kind, note = decide_times(evidence, known_entry=entry_because)
-    return kind, (note,)
-
-
-def _is_numeric(cells: pd.Series) -> bool:
-    """True where every cell is a number or empty, and not all are empty."""
-    missing = empty(cells)
-    return not missing.all() and bool(np.isfinite(as_numbers(cells))[~missing].all())
-
-
-def _with_consumption(signals: tuple[Signal, ...]) -> tuple[Signal, ...]:
-    """The signals with the consumption first; what has no `given_on` of its own is then given on it."""
-    if signals[0].kind == "binary" and signals[0].given_on is None:
-        return signals
-    return (consumption(), *(s if s.given_on else replace(s, given_on=CONSUME) for s in signals))
-
-
-def _guess_signals(values: dict[str, npt.NDArray[np.float64]]) -> tuple[Signal, ...]:
-    """The signals of the numeric columns, the consumption first."""
-    on_off = [name for name, own in values.items() if set(np.unique(own)) == {0.0, 1.0}]
-    taken = next((name for name in SHOWN_AND_TAKEN if name in on_off), None)
-    first = consumption() if taken is None else Signal(taken)
-    rest = [guess_signal(name, own, first.name) for name, own in values.items() if name != first.name]
-    return (first, *(signal for signal in rest if signal is not None))
-
-
-@dataclass(frozen=True)
-class TimesEvidence:
-    """What was measured on the times of a log.
-
-    Args:
-        ties: share of the pairs of neighbouring rows of a user that carry the same time, in [0, 1].
-        within_day: share of users, of those with `LEAST_ROWS` rows, whose history fits within 24 hours.
-        whole_days: True where every time is a midnight: dates, not times.
-        rows: rows with a time.
-    """
-
-    ties: float
-    within_day: float
-    whole_days: bool
-    rows: int
-
-
-def measure_times(users: npt.ArrayLike, times: npt.ArrayLike) -> TimesEvidence:
-    """Measure times (R,), in seconds, of rows of `users` (R,), any labels. Rows without a time do not count.
-
-    >>> measure_times(["a", "a", "a", "b"], [10.0, 10.0, 99.0, 5.0]).ties
-    0.5
-    """
-    seconds = np.asarray(times, dtype=np.float64)
-    known = np.isfinite(seconds)
-    labels = np.unique(np.asarray(users).astype(str), return_inverse=True)[1][known]
-    seconds = seconds[known]
-    order = np.lexsort((seconds, labels))
-    labels, seconds = labels[order], seconds[order]
-    neighbours = labels[1:] == labels[:-1]
-    ties = float(np.mean(seconds[1:][neighbours] == seconds[:-1][neighbours])) if neighbours.any() else 0.0
-    starts = np.flatnonzero(np.concatenate([[True], ~neighbours])) if len(seconds) else np.zeros(0, dtype=int)
-    ends = np.concatenate([starts[1:], [len(seconds)]]) - 1 if len(seconds) else starts
-    long = ends - starts + 1 >= LEAST_ROWS
-    spans = (seconds[ends] - seconds[starts])[long]
-    within = float(np.mean(spans <= DAY)) if len(spans) else 0.0
-    whole = bool(len(seconds)) and bool(np.all(seconds % DAY == 0))
-    return TimesEvidence(ties, within, whole, len(seconds))
-
-
-def decide_times(evidence: TimesEvidence, *, known_entry: str = "") -> tuple[Times, str]:
-    """What the times mean, and why in a sentence for the card.
-
-    Args:
-        evidence: what `measure_times` found.
-        known_entry: a reason to know that they are times of entry, whatever was measured (MovieLens).
-    """
-    shares = (
-        f"{evidence.ties:.0%} of a user's neighbouring rows carry the same time and "
-        f"{evidence.within_day:.0%} of users have their whole history within 24 hours"
-    )
-    if not evidence.rows:
-        return Times.none, "The log has no times: order only."
-    if known_entry:
-        return Times.entry, f"Times are times of typing-in: {known_entry}; {shares}."
-    if evidence.whole_days:
-        return Times.entry, "Times are whole days: the order within a day and every rhythm are unknown."
-    few = evidence.ties >= FEW_TIES_OF_ENTRY and evidence.within_day >= WITHIN_DAY_OF_ENTRY
-    if evidence.ties >= TIES_OF_ENTRY or few:
-        return Times.entry, f"Times are taken for times of typing-in: {shares}."
-    return Times.behavioural, f"Times are taken for times of behaviour: {shares}."
+def ends_by_pause(users: pd.Series, sessions: pd.Series, seconds: npt.NDArray[np.float64], gap: float) -> pd.Series:
+    """`left` (rows,) where a pause follows the session within the log, `cut` where the log ends too soon to tell."""
+    times = pd.Series(seconds, index=users.index)
+    ends = times.groupby([users, sessions]).transform("max")
+    newest = ends == times.groupby(users).transform("max")
+    cut = np.asarray(newest & (times.max() - ends < gap))
+    return pd.Series(np.where(cut, str(SessionEnd.cut), str(SessionEnd.left)), index=users.index, dtype="str")

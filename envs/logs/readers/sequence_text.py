@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.interactions import ColumnMapping
-from recloop.envs.logs.readers.scales import CONSUME, consumption
+from recloop.envs.logs.readers.answers import CONSUME, consumption
+from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.side_files import read_side_tables
 from recloop.envs.logs.readers.text_table import FIELD_LIMIT, BadRows, OnBadRows, decoded_text, shown
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
@@ -52,8 +52,9 @@ def read_sequence_log(
     )
     stem = path.with_name(path.name.split(".")[0])
     columns = columns or ColumnMapping()
+    user, item = columns.user or "user_id", columns.item or "item_id"
     side = read_side_tables(
-        stem, interactions, columns.user, columns.item, bad_rows, text_columns=text_columns, relations=item_relations
+        stem, interactions, user, item, bad_rows, text_columns=text_columns, relations=item_relations
     )
     return LoggedBehavior(
         name=stem.name,

@@ -3,8 +3,12 @@
 All text readers stand on this. The fast path is vectorised; a place is looked up only when it is needed.
 """
 
+import bz2
 import csv
+import gzip
 import io
+import lzma
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow
 
 from recloop.encoders.base.errors import LogError
 
@@ -21,11 +26,24 @@ FIELD_LIMIT = 100_000
 SHOWN = 60
 """Characters of a bad value that a message repeats."""
 
+UNNAMED = "Unnamed: 0"
+"""The first column where it has no name: the numbers that pandas writes beside its rows."""
 NAMES_SHOWN = 20
 """Columns that a message lists."""
 
+NULL_WORDS = ("null", "\\n", "none", "nan", "<na>", "#n/a")
+"""What programs write for a missing cell, in any case; an id or an answer is never one of these."""
+UNPACKED_LIMIT = 1 << 34
+"""Bytes that a packed file may unpack to."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
 OnBadRows = Literal["error", "drop"]
 Mask = npt.NDArray[np.bool_]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Names between blanks."""
+    return tuple(text.split())
 
 
 def shown(value: object) -> str:
@@ -74,16 +92,18 @@ class TextTable:
         frame: one row a data line.
         lines: int64 (rows,) the line of each row in the file, from 1.
         unit: what `lines` counts; rows in a binary file.
+        files: of a table in parts, the file that each row stands in; empty where all stand in `path`.
     """
 
     path: Path
     frame: pd.DataFrame
     lines: npt.NDArray[np.int64]
     unit: str = "line"
+    files: tuple[str, ...] = ()
 
     def place(self, row: int, column: str | None = None) -> str:
         """Where a row stands, for an error message."""
-        where = f"{self.path}, {self.unit} {self.lines[row]}"
+        where = f"{self.files[row] if self.files else self.path}, {self.unit} {self.lines[row]}"
         return where if column is None else f"{where}, column {shown(column)}"
 
     @property
@@ -108,7 +128,14 @@ class TextTable:
         first = int(np.argmax(bad))
         value = self.frame[column].iloc[first]
         bad_rows.meet(self.path, reason, f"{self.place(first, column)}: {shown(value)} {problem}", int(bad.sum()))
-        return replace(self, frame=self.frame[~bad].reset_index(drop=True), lines=self.lines[~bad])
+        return self.rows(~bad)
+
+    def rows(self, kept: Mask | npt.NDArray[np.int64]) -> "TextTable":
+        """The table of some rows: a mask, or row numbers, which may repeat."""
+        numbers = np.flatnonzero(kept) if kept.dtype == bool else kept
+        files = tuple(self.files[row] for row in numbers.tolist()) if self.files else ()
+        frame = self.frame.iloc[numbers].reset_index(drop=True)
+        return replace(self, frame=frame, lines=self.lines[numbers], files=files)
 
     def renamed(self, names: dict[str, str]) -> "TextTable":
         """The table with columns renamed, where they are there."""
@@ -118,7 +145,7 @@ class TextTable:
         """The table less the rows whose id is empty or, where `unique`, was there before."""
         self.require(column)
         named = replace(self, frame=self.frame.assign(**{column: as_ids(self.frame[column])}))
-        table = named.without(empty(self.frame[column]), column, "is no id", f"missing {column}", bad_rows)
+        table = named.without(no_value(named.frame[column]), column, "is no id", f"missing {column}", bad_rows)
         if not unique:
             return table
         again = table.frame[column].duplicated().to_numpy()
@@ -128,7 +155,7 @@ class TextTable:
         """The table with a column as numbers, less the rows whose cell is neither empty nor a finite number."""
         cells = self.frame[column]
         numbers = as_numbers(cells)
-        bad = ~np.isfinite(numbers) & ~empty(cells)
+        bad = ~np.isfinite(numbers) & ~no_value(cells)
         table = self.without(bad, column, "is not a finite number", f"malformed {column}", bad_rows)
         return replace(table, frame=table.frame.assign(**{column: numbers[~bad]}))
 
@@ -139,25 +166,54 @@ class TextTable:
 
 def empty(cells: pd.Series) -> Mask:
     """True where a cell is missing, or a string of nothing but white space."""
-    if not pd.api.types.is_string_dtype(cells.dtype):
+    if not is_text(cells):
         return np.asarray(cells.isna(), dtype=bool)
     return np.asarray(cells.str.strip() == "", dtype=bool)
 
 
+def is_text(cells: pd.Series) -> bool:
+    """True for a column of strings; one of Python objects, such as lists, is none."""
+    return isinstance(cells.dtype, pd.StringDtype)
+
+
+def no_value(cells: pd.Series) -> Mask:
+    """True where a cell is missing, empty, or one of `NULL_WORDS`."""
+    if not is_text(cells):
+        return empty(cells)
+    return empty(cells) | np.asarray(cells.str.strip().str.lower().isin(NULL_WORDS), dtype=bool)
+
+
 def as_ids(cells: pd.Series) -> pd.Series:
-    """Cells as strings without white space around them; whole numbers lose their `.0`, missing ones are empty."""
+    """Cells as strings without white space around them; whole numbers lose their `.0`, missing ones are empty.
+
+    Text loses it where every cell of the column has it: so programs write whole numbers of which one is missing.
+
+    >>> as_ids(pd.Series(["7.0", "", "12.0"])).tolist(), as_ids(pd.Series(["7.0", "7.5"])).tolist()
+    (['7', '', '12'], ['7.0', '7.5'])
+    """
     if pd.api.types.is_float_dtype(cells.dtype) and (cells.dropna() % 1 == 0).all():
         cells = cells.astype("Int64")
-    if pd.api.types.is_string_dtype(cells.dtype):
-        return cells.str.strip()
+    if is_text(cells):
+        words = cells.str.strip()
+        filled = words[~no_value(words)]
+        if len(filled) and filled.iloc[0].endswith(".0") and filled.str.fullmatch(r"-?\d+\.0").all():
+            words = words.str.removesuffix(".0")
+        return words
+    if pd.api.types.is_object_dtype(cells.dtype):
+        raise LogError("a list is no id; name the column of ids")
     return cells.astype("str").where(cells.notna(), "")
 
 
 def as_numbers(cells: pd.Series) -> npt.NDArray[np.float64]:
     """Cells as float64; NaN where a cell is no number, infinities stay. A moment counts as no number."""
-    if isinstance(cells.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(cells.dtype):
+    if is_moment(cells) or pd.api.types.is_object_dtype(cells.dtype):
         return np.full(len(cells), np.nan)
     return np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+
+
+def is_moment(cells: pd.Series) -> bool:
+    """True for a column of dates and times."""
+    return isinstance(cells.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(cells.dtype)
 
 
 def read_text_table(
@@ -165,7 +221,7 @@ def read_text_table(
     *,
     separator: str = "\t",
     columns: tuple[str, ...] | None = None,
-    encoding: str = "utf-8-sig",
+    encoding: str | None = None,
     quoted: bool = False,
     bad_rows: BadRows,
 ) -> TextTable:
@@ -175,7 +231,7 @@ def read_text_table(
         path: the file.
         separator: between fields; may be longer than one character, as the `::` of MovieLens.
         columns: names of the columns; None reads them from the first line.
-        encoding: of the text; `utf-8-sig` also takes a leading byte order mark.
+        encoding: of the text; None: UTF-8, or UTF-16 where a byte order mark says so.
         quoted: fields may stand in double quotes and then hold separators and line ends, as in CSV.
         bad_rows: decides about ragged lines and overlong fields.
 
@@ -200,33 +256,65 @@ def read_text_table(
     return TextTable(path, _parse(kept, separator, names), line_numbers)
 
 
-def decoded_text(path: Path, encoding: str) -> str:
-    """The text of a file, its line ends as newlines; `LogError` where it is not there, empty or no text."""
+def decoded_text(path: Path, encoding: str | None = None) -> str:
+    """The text of a file, unpacked, its line ends as newlines; `LogError` where it is not there, empty or no text.
+
+    Args:
+        path: the file; gzip, bzip2 and xz are known by their first bytes.
+        encoding: None takes UTF-8, and UTF-16 where the file begins with its byte order mark.
+    """
     try:
-        data = path.read_bytes()
+        data = _unpacked(path, path.read_bytes())
     except FileNotFoundError:
         raise LogError(f"{path} is not there; check the path") from None
     except OSError as error:
         raise LogError(f"{path} cannot be read ({error.strerror})") from None
+    coding = encoding or ("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     try:
-        text = data.decode(encoding)
+        text = data.decode(coding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         start = data.rfind(b"\n", 0, error.start) + 1
         raise LogError(
             f"{path}, line {line}, byte {error.start - start + 1}: 0x{data[error.start]:02x} is not "
-            f"{encoding}; convert the file"
+            f"{coding}; say what the file is written in, such as --encoding cp1252, or convert it"
         ) from None
     if not text.strip():
         raise LogError(f"{path} is empty; a log needs a header and at least one row")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise LogError(f"{path}, line {line}: a NUL character; this is no text file")
-    return text.replace("\r\n", "\n")
+    return text.replace("\r\n", "\n").removeprefix("\ufeff")
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    kinds = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+    opened = next((kind for magic, kind in kinds.items() if data.startswith(magic)), None)
+    if opened is None:
+        if data.startswith(b"\x28\xb5\x2f\xfd"):
+            return _unpacked_zstd(path, data)
+        return data
+    try:
+        with opened(io.BytesIO(data)) as file:  # type: ignore[operator]
+            body: bytes = file.read(UNPACKED_LIMIT + 1)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise LogError(f"{path} is packed and cannot be unpacked ({error})") from None
+    if len(body) > UNPACKED_LIMIT:
+        raise LogError(f"{path} unpacks to more than {UNPACKED_LIMIT >> 30} GiB; unpack it and give parts")
+    return body
+
+
+def _unpacked_zstd(path: Path, data: bytes) -> bytes:
+    try:
+        return bytes(pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd").read())
+    except (OSError, pyarrow.ArrowException) as error:
+        raise LogError(f"{path} is packed and cannot be unpacked ({error})") from None
 
 
 def _checked_header(path: Path, header: list[str]) -> list[str]:
     names = [name.strip() for name in header]
+    if len(names) > 1 and not names[0]:
+        names[0] = UNNAMED  # the index that pandas writes
     for place, name in enumerate(names, start=1):
         if not name or len(name) > FIELD_LIMIT:
             problem = "has no name" if not name else f"has a name above {FIELD_LIMIT} characters"

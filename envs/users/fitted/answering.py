@@ -295,5 +295,5 @@ class FittedUsers(UserSimulator, Artifact):
         """Probability of leaving by the stated default, from that of having consumed anything (B,)."""
         if self.leaving is None:
             raise UserSimulatorError("leaving was learned from the log; there is no assumed one")
-        low, high = self.leaving.satisfied, self.leaving.unsatisfied
+        low, high = self.leaving.chances
         return high + (low - high) * consumed

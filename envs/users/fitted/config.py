@@ -12,24 +12,46 @@ Family = Literal["recurrent", "attentive", "factor"]
 
 @dataclass(frozen=True)
 class AssumedLeaving:
-    """When users leave, where no log says so: set by hand, and named as such on the world's card.
+    """When users leave, where no log says so: named as assumed on the world's card.
 
     Args:
-        satisfied: probability in [0, 1] of leaving after a slate of which something was consumed.
-        unsatisfied: likewise after a slate of which nothing was consumed.
+        satisfied: probability in [0, 1] of leaving after a slate of which something was consumed; None: 0 where the
+            log shows sessions that go on and nobody who left, 0.05 where it shows no sessions.
+        unsatisfied: likewise after a slate of which nothing was consumed; None: 0, or 0.15.
     """
 
-    satisfied: float = 0.05
-    unsatisfied: float = 0.15
+    satisfied: float | None = None
+    unsatisfied: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("satisfied", "unsatisfied"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserSimulatorError(f"{name}={getattr(self, name)} is no probability; give 0 to 1")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserSimulatorError(f"{name}={value} is no probability; give 0 to 1")
+
+    def known(self, goes_on: bool) -> "AssumedLeaving":
+        """With numbers for what was not given; `goes_on` where the log shows sessions and nobody who left one."""
+        satisfied, unsatisfied = (0.0, 0.0) if goes_on else (0.05, 0.15)
+        return AssumedLeaving(
+            satisfied if self.satisfied is None else self.satisfied,
+            unsatisfied if self.unsatisfied is None else self.unsatisfied,
+        )
+
+    @property
+    def chances(self) -> tuple[float, float]:
+        """Satisfied and unsatisfied, once they are known."""
+        if self.satisfied is None or self.unsatisfied is None:
+            raise UserSimulatorError("what leaving is assumed depends on the log; ask known() first")
+        return self.satisfied, self.unsatisfied
 
     @property
     def sentence(self) -> str:
-        """For the card."""
+        """For the card, once the numbers are known."""
+        if self.chances == (0, 0):
+            return (
+                "Nobody is known to have left a session of the log, so users never leave; whether they would beyond "
+                "the log's longest session is unknown."
+            )
         return (
             f"Leaving is assumed, not learned: {self.satisfied:.0%} after a slate of which something was consumed, "
             f"{self.unsatisfied:.0%} after a slate of which nothing was."

@@ -74,7 +74,8 @@ class LanguageModelUsers(UserSimulator):
     ) -> None:
         self.signals = tuple(signals)
         self.model, self.words = model, words or PromptWords()
-        self.leaving, self.nonsense = leaving, nonsense
+        self.leaving = None if leaving is None else leaving.known(goes_on=False)
+        self.nonsense = nonsense
         self.questions = tuple(question(signal) for signal in self.signals)
         self.asked, self.unanswered = 0, 0
         self._writer: PromptWriter | None = None
@@ -170,7 +171,8 @@ class LanguageModelUsers(UserSimulator):
     def _rule(self, anything: Tensor) -> Tensor:
         """Probability to leave by the rule, from that of having consumed anything."""
         assert self.leaving is not None
-        return self.leaving.unsatisfied + (self.leaving.satisfied - self.leaving.unsatisfied) * anything
+        low, high = self.leaving.chances
+        return high + (low - high) * anything
 
     def _ask(self, prompts: list[Prompt], options: Sequence[str]) -> Tensor:
         """Probabilities; undecided where the model gave none, an error where it often does."""

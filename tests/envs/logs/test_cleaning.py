@@ -26,12 +26,13 @@ def make_log(rows: list[tuple[Any, ...]], **facts: Any) -> LoggedBehavior:
     return LoggedBehavior("tiny", frame, users, items, signals, times=Times.entry, **facts)
 
 
+ANY_LOSS = CleaningOptions(max_loss=1)
 GOOD = [("u", "a", 1, 1, 5), ("u", "b", 2, 1, 4), ("v", "a", 3, 1, 1), ("v", "c", 4, 1, None)]
 
 
 def test_a_clean_log_stays_as_it_is() -> None:
     log = make_log(GOOD)
-    cleaned, report = clean(log)
+    cleaned, report = clean(log, ANY_LOSS)
     assert cleaned.interactions["item"].tolist() == ["a", "b", "a", "c"]
     assert report.dropped == {}
     assert report.kept == {"rating not given": 1}
@@ -62,7 +63,7 @@ def test_a_clean_log_stays_as_it_is() -> None:
 )
 def test_a_bad_row_is_dropped_for_its_reason(row: tuple[Any, ...], reason: str) -> None:
     log = make_log([*GOOD[:2], row, *GOOD[2:]])
-    cleaned, report = clean(log)
+    cleaned, report = clean(log, ANY_LOSS)
     assert report.dropped == {reason: 1}
     assert cleaned.interactions["item"].tolist() == ["a", "b", "a", "c"]
     assert len(log.interactions) == 5, "the log that came in is not changed"
@@ -77,7 +78,7 @@ def test_values_are_mended_and_counted() -> None:
         propensity=[0.5, 0, 1.5, 1, 0.1, np.nan], position=[0, -1, 0.5, 2, 1, 0], session_end=["left"] * 5 + ["no"]
     )
     log = replace(make_log(rows), interactions=frame)
-    cleaned, report = clean(log, CleaningOptions(out_of_range="clip"))
+    cleaned, report = clean(log, CleaningOptions(out_of_range="clip", max_loss=1))
     assert report.repaired == {
         "rating without consume": 1,
         "rating out of range": 1,
@@ -116,7 +117,7 @@ def test_one_row_a_pair_keeps_the_newest() -> None:
 
 
 def test_rows_refused_at_reading_are_in_the_report() -> None:
-    cleaned, report = clean(make_log(GOOD, dropped=(("ragged line", 3),)))
+    cleaned, report = clean(make_log(GOOD, dropped=(("ragged line", 3),)), ANY_LOSS)
     assert report.dropped == {"ragged line (at reading)": 3}
     assert report.before["rows"] == 4
     assert report.as_dict()["after"]["rows"] == 4

@@ -153,7 +153,7 @@ def test_milliseconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("user,thing\na,b\n", r"log\.csv, line 1: no column is called item or item_id.*ColumnMapping\(item="),
+        ("user,thing\na,b\n", r"log\.csv, line 1: no column is called like the item.*ColumnMapping\(item="),
         ("user,item,time\na,b,yesterday\nb,c,2024-01-01\n", r"line 2, column 'time': 'yesterday' is no time"),
         ('user,item\n"a\nb",x\nc\n', r"line 4, column 'item': 1 fields where the header has 2"),
         ('user,item\na,"x\n', r"line 2: unexpected end of data"),

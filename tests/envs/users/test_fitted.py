@@ -139,7 +139,7 @@ class TestWithoutExposures:
 
     def test_assumed_leaving_is_drawn_as_stated(self, on_consumption: Fitted, consumption: Case) -> None:
         users, _ = on_consumption
-        assert users.leaving == AssumedLeaving()
+        assert users.leaving == AssumedLeaving(0.05, 0.15)
         users.prepare(world_of(consumption), "cpu")
         lanes = torch.arange(3000)
         state, past = users.arrive(lanes % 90, draws(3000)), past_at_arrival(world_of(consumption), lanes % 90)

@@ -29,7 +29,7 @@ def untrained(kind: str, family: str, seed: int = 0) -> tuple[FittedUsers, Case]
     case = consumption_log(users=20) if kind == "consumption" else slate_log(users=20)
     shown = case.sequences.slates is not None
     sizes = Sizes(ITEMS, DIM, 2, shown, 3 if shown else 1, True, 16, 8, 4, 3, group_sizes(case.groups), shown)
-    users = FAMILIES[family](case.signals, sizes, None if shown else AssumedLeaving())
+    users = FAMILIES[family](case.signals, sizes, None if shown else AssumedLeaving(0.05, 0.15))
     generator = torch.Generator().manual_seed(seed)
     start_weights(users.memory, generator)
     start_heads(users.heads, generator)

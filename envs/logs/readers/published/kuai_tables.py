@@ -17,8 +17,6 @@ Floats = npt.NDArray[np.float64]
 
 WATCH_LIMIT = 2.0
 """Watch ratios above are clipped: a video left running in a loop says no more than one watched twice."""
-SESSION_GAP = 1800.0
-"""Seconds without a row after which the next row begins a session."""
 
 
 def data_folder(path: Path, *names: str) -> Path | None:
@@ -35,31 +33,6 @@ def watch_ratio_signal(limit: float) -> Signal:
     if not limit > 0:
         raise LogError(f"watch_limit={limit} must be above 0; 2 is usual")
     return Signal("watch_ratio", "continuous", range=(0.0, float(limit)))
-
-
-def sessions(users: pd.Series, seconds: Floats, gap: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Numbers of sessions (R,), unique over all users, and where the session is its user's last (R,), bool.
-
-    A user's row begins a session where `gap` seconds or more have passed since the row before. A row without a
-    time goes with what stands before it in the order of the file.
-
-    >>> sessions(pd.Series(["a", "a", "a"]), np.array([0.0, 10.0, 5000.0]), 1800.0)[0].tolist()
-    [0, 0, 1]
-    """
-    if not gap > 0:
-        raise LogError(f"session_gap={gap} seconds must be above 0; 1800 is usual")
-    owner = pd.factorize(users)[0]
-    times = pd.Series(seconds).groupby(owner).ffill().fillna(-np.inf).to_numpy()
-    order = np.lexsort((np.arange(len(times)), times, owner))
-    begins = np.ones(len(order), dtype=bool)
-    same = owner[order][1:] == owner[order][:-1]
-    with np.errstate(invalid="ignore"):  # two rows before any time
-        pause = np.diff(times[order])
-    begins[1:] = ~same | (pause >= gap)
-    numbers = np.empty(len(order), dtype=np.int64)
-    numbers[order] = np.cumsum(begins) - 1
-    newest = pd.Series(numbers).groupby(owner).transform("max").to_numpy()
-    return numbers, numbers == newest
 
 
 def read_users(path: Path, bad_rows: BadRows) -> UsersTable:

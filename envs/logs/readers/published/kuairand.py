@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.large_table import read_large_table
 from recloop.envs.logs.readers.published.kuai_tables import (
-    SESSION_GAP,
     WATCH_LIMIT,
     data_folder,
     read_users,
     read_videos,
-    sessions,
     watch_ratio_signal,
 )
+from recloop.envs.logs.readers.published.large_table import read_large_table
+from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Signal, Times
@@ -74,7 +73,7 @@ def read_kuairand_log(
     version = _version(files)
     rows = pd.concat([_rows(file, watch, bad_rows) for file in files], ignore_index=True)
     seconds = rows[Columns.time].to_numpy(dtype=np.float64)
-    numbers, newest = sessions(rows[Columns.user], seconds, session_gap)
+    numbers, newest = sessions_by_pause(rows[Columns.user], seconds, session_gap)
     rows[Columns.session] = pd.Series(numbers).astype("str")
     rows[Columns.session_end] = _session_ends(rows, numbers, newest, session_gap, whole=version != "pure")
     suffix = f"_{version}" if version else ""

@@ -13,16 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.large_table import read_large_table
 from recloop.envs.logs.readers.published.kuai_tables import (
-    SESSION_GAP,
     WATCH_LIMIT,
     data_folder,
     read_users,
     read_videos,
-    sessions,
     watch_ratio_signal,
 )
+from recloop.envs.logs.readers.published.large_table import read_large_table
+from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Signal, Times
@@ -93,7 +92,7 @@ def read_kuairec_log(
     without = int(np.isnan(table.numbers("timestamp")).sum())
     ratio = table.numbers("watch_ratio")
     seconds = table.numbers("timestamp")
-    numbers, _ = sessions(table.frame["user_id"], seconds, session_gap)
+    numbers, _ = sessions_by_pause(table.frame["user_id"], seconds, session_gap)
     timed = bool(np.isfinite(seconds).any())
     columns = {
         Columns.user: table.frame["user_id"],

@@ -12,7 +12,8 @@ import pandas as pd
 
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.atomic import MOVIELENS_ENTRY
-from recloop.envs.logs.readers.interactions import ColumnMapping, build_interactions
+from recloop.envs.logs.readers.interactions import ReadingOptions, build_interactions
+from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.side_files import no_items, no_users, with_missing
 from recloop.envs.logs.readers.side_tables import ItemsTable, UsersTable, items_of, users_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, read_text_table
@@ -85,11 +86,9 @@ def read_movielens_log(
     ratings = _table(folder, release.ratings, release, release.separator, release.ratings_columns, bad_rows)
     found = build_interactions(
         ratings,
-        ColumnMapping(time="timestamp"),
+        ColumnMapping(user="user_id", item="item_id", time="timestamp"),
+        ReadingOptions(times=times, exposures=False),
         bad_rows=bad_rows,
-        numeric=["rating"],
-        times=times,
-        exposures=False,
         entry_because=MOVIELENS_ENTRY,
     )
     items, users = _films(folder, release, item_relations, bad_rows), _people(folder, release, bad_rows)

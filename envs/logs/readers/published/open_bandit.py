@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.large_table import read_large_table
+from recloop.envs.logs.readers.published.large_table import read_large_table
 from recloop.envs.logs.readers.side_files import no_items, with_missing
 from recloop.envs.logs.readers.side_tables import ItemsTable, items_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable

@@ -12,7 +12,7 @@ from torch import Tensor
 from recloop.encoders.base.errors import UserSimulatorError, unknown_name
 from recloop.encoders.base.fit import FitLoop, fit
 from recloop.envs.logs.schema import Signal
-from recloop.envs.logs.sequences import Ints, Sequences, rows_of
+from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
 from recloop.envs.logs.walk import ConsumedBefore
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers
@@ -166,7 +166,7 @@ class _Training:
             groups=group_sizes(groups) if exposures else (),
             days=slates is not None and slates.days_away is not None and bool(np.isfinite(slates.days_away).any()),
         )
-        self.fitted = FAMILIES[family](signals, sizes, None if self.leaves else config.leaving)
+        self.fitted = FAMILIES[family](signals, sizes, None if self.leaves else config.leaving.known(_goes_on(slates)))
         if exposures:
             self.fitted.groups.fill(groups)
         start_weights(self.fitted.memory, self.generator)
@@ -366,3 +366,11 @@ def _check(
         raise UserSimulatorError(
             f"{len(signals)} signals are named, the log's answers carry {sequences.feedback.shape[1]}; name them all"
         )
+
+
+def _goes_on(slates: Slates | None) -> bool:
+    """True where a session of the log holds two slates or more."""
+    if slates is None:
+        return False
+    owner = np.repeat(np.arange(len(slates.offsets) - 1), np.diff(slates.offsets))
+    return bool(((owner[1:] == owner[:-1]) & (slates.session[1:] == slates.session[:-1])).any())

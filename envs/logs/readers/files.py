@@ -1,0 +1,385 @@
+"""Files and frames as one kind of table: delimited text, JSON lines, Parquet, folders of parts, frames in memory."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from recloop.encoders.base.errors import LogError
+from recloop.envs.logs.readers.text_table import (
+    BadRows,
+    TextTable,
+    decoded_text,
+    read_text_table,
+    shown,
+)
+
+TEXT = (".csv", ".tsv", ".txt")
+LINES = (".jsonl", ".ndjson", ".json")
+BINARY = (".parquet", ".pq")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+"""Text and lines may be packed: `clicks.csv.gz`."""
+SUFFIXES = (
+    ".csv",
+    ".tsv",
+    *LINES,
+    *BINARY,
+    *(f"{kind}{pack}" for kind in (".csv", ".tsv", ".jsonl") for pack in PACKED),
+)
+"""How files end that are looked for in a folder; a `.txt` is read where it is named."""
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+SAMPLE_LINES = 50
+"""Lines that the separator is found from."""
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How delimited text is written, where you know it.
+
+    Args:
+        separator: between fields; None finds comma, tab, semicolon or bar.
+        encoding: such as `cp1252`; None takes UTF-8, and UTF-16 with a byte order mark.
+        header: names of the columns of a file without a line of names.
+    """
+
+    separator: str | None = None
+    encoding: str | None = None
+    header: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.separator == "":
+            raise LogError("--separator is empty; give a character, such as ';', or tab")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except LookupError:
+                raise LogError(
+                    f"--encoding {self.encoding} is unknown; use for example utf-8, cp1252, utf-16"
+                ) from None
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says how a file is read, without what it is packed with; empty where it says nothing.
+
+    >>> kind_of(Path("clicks.CSV.gz")), kind_of(Path("clicks.parquet"))
+    ('.csv', '.parquet')
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in (*TEXT, *LINES, *BINARY) else ""
+
+
+def read_file(path: Path, bad_rows: BadRows, text: TextFormat | None = None) -> TextTable:
+    """A file, or a folder whose files are parts of one table, as it stands: nothing is guessed of its columns.
+
+    Raises:
+        LogError: no such file; a kind that is not known; parts with different columns; what the format refuses.
+    """
+    text = text or TextFormat()
+    if path.is_dir():
+        return _joined(path, [read_file(part, bad_rows, text) for part in parts_of(path)])
+    if not path.is_file():
+        raise LogError(f"{path} is {'no file that can be read' if path.exists() else 'not there; check the path'}")
+    kind = kind_of(path)
+    if kind in BINARY:
+        return _read_parquet(path)
+    if kind in LINES:
+        return _read_json(path, bad_rows, text)
+    if kind in TEXT:
+        return _read_text(path, bad_rows, text)
+    raise LogError(
+        f"{path} is of kind '{path.suffix}'; the known are {', '.join((*TEXT, *LINES, *BINARY))}, and packed"
+    )
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The files of a folder that are parts of one table: all of one kind, in order of their names.
+
+    Raises:
+        LogError: none, or files of several kinds.
+    """
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith((".", "_")) and kind_of(f))
+    kinds = sorted({kind_of(file) for file in files})
+    if len(kinds) != 1:
+        found = f"files of kinds {', '.join(kinds)}" if kinds else "no file that is known"
+        raise LogError(f"{folder} holds {found}; give the file, or a folder of parts of one kind")
+    return files
+
+
+def table_of(frame: Any, name: str = "frame") -> TextTable:
+    """A pandas, Polars or PyArrow table, or a dict of columns, as a table; named index levels become columns.
+
+    Raises:
+        LogError: it is none of these.
+    """
+    if isinstance(frame, pyarrow.Table):
+        return from_arrow(Path(name), frame)
+    if isinstance(frame, pd.DataFrame):
+        levels = [level for level in frame.index.names if level is not None]
+        frame = frame.reset_index(level=levels) if levels else frame
+        frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
+        return from_arrow(Path(name), _arrow_of(frame))
+    if hasattr(frame, "__arrow_c_stream__"):
+        return from_arrow(Path(name), pyarrow.table(frame))
+    if isinstance(frame, dict):
+        return table_of(pd.DataFrame(frame), name)
+    raise LogError(
+        f"a log of type {type(frame).__name__} is not understood; give a path or a pandas, Polars or PyArrow table"
+    )
+
+
+def _arrow_of(frame: pd.DataFrame) -> pyarrow.Table:
+    """Arrow's table; columns of mixed Python values that Arrow refuses become strings."""
+    columns = {}
+    for name in frame.columns:
+        if frame.columns.to_list().count(name) > 1:
+            raise LogError(f"column {shown(name)} stands there twice; name each column once")
+        try:
+            columns[name] = pyarrow.Array.from_pandas(frame[name])
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+            cells = frame[name].map(lambda cell: None if cell is None or cell is pd.NA or cell != cell else str(cell))
+            columns[name] = pyarrow.array(cells.tolist(), type=pyarrow.string())
+    return pyarrow.table(columns)
+
+
+def _read_parquet(path: Path) -> TextTable:
+    try:
+        # By itself, not as a part of a data set: `a=1` in the name of a folder is no column.
+        table = pyarrow.parquet.ParquetFile(path).read()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise LogError(f"{path} is no Parquet file that can be read ({str(error).splitlines()[0]})") from None
+    return from_arrow(path, table.replace_schema_metadata(None))
+
+
+def from_arrow(path: Path, table: pyarrow.Table) -> TextTable:
+    """An Arrow table as a `TextTable`: structs become columns `name.field`, dictionaries and decimals values."""
+    flat = _flat(table)
+    names = [str(name) for name in flat.column_names]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise LogError(f"{path}: column {shown(name)} stands there twice; name each column once")
+    frame = pd.DataFrame({name: _cells(path, name, flat.column(at)) for at, name in enumerate(names)})
+    return TextTable(path, frame, np.arange(1, len(frame) + 1), unit="row")
+
+
+def _flat(table: pyarrow.Table) -> pyarrow.Table:
+    while True:
+        fields = list(table.schema)
+        lists = [f for f in fields if _is_list(f.type) and pyarrow.types.is_struct(f.type.value_type)]
+        structs = [f for f in fields if pyarrow.types.is_struct(f.type)]
+        if not lists and not structs:
+            return table
+        names, columns = [], []
+        for field in fields:
+            column = table.column(field.name).combine_chunks()
+            inner = field.type if field in structs else field.type.value_type if field in lists else None
+            if inner is None:
+                names.append(field.name)
+                columns.append(column)
+                continue
+            for at in range(inner.num_fields):
+                whole = inner.num_fields == 1
+                names.append(field.name if whole else f"{field.name}.{inner.field(at).name}")
+                columns.append(_field(column, at, field in lists))
+        table = pyarrow.table(columns, names=names)
+
+
+def _field(column: Any, at: int, is_list: bool) -> Any:
+    if isinstance(column, pyarrow.ChunkedArray):
+        column = pyarrow.concat_arrays(column.chunks) if column.num_chunks else pyarrow.array([], column.type)
+    if not is_list:
+        return column.flatten()[at]
+    name = column.type.value_type.field(at).name
+    rows = column.to_pylist()
+    values = [None if row is None else [None if cell is None else cell[name] for cell in row] for row in rows]
+    return pyarrow.array(values, type=pyarrow.list_(column.type.value_type.field(at).type))
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    types = pyarrow.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _cells(path: Path, name: str, column: pyarrow.ChunkedArray) -> pd.Series:
+    """A column as the kinds of cells that a table holds: numbers, truth values, moments, lists or strings."""
+    types, kind = pyarrow.types, column.type
+    if types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if types.is_null(kind):
+        return pd.Series([""] * len(column), dtype="str")
+    if types.is_boolean(kind):
+        return column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get)
+    if types.is_integer(kind):
+        if column.null_count == 0:
+            return column.to_pandas()
+        wide = pd.UInt64Dtype() if types.is_uint64(kind) else pd.Int64Dtype()
+        return column.cast(pyarrow.uint64() if types.is_uint64(kind) else pyarrow.int64()).to_pandas(
+            types_mapper=lambda _: wide
+        )
+    if types.is_floating(kind):
+        return column.cast(pyarrow.float64()).to_pandas()
+    if types.is_decimal(kind):
+        return (
+            _strings(column.cast(pyarrow.string())) if kind.scale == 0 else column.cast(pyarrow.float64()).to_pandas()
+        )
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return _moments(path, name, column)
+    if _is_list(kind):
+        return pd.Series(column.to_pylist(), dtype=object)
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return _decoded(path, name, column.to_pylist())
+    try:
+        return _strings(column.cast(pyarrow.string()))
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
+        return pd.Series([None if cell is None else str(cell) for cell in column.to_pylist()], dtype="str").fillna("")
+
+
+def _strings(column: pyarrow.ChunkedArray) -> pd.Series:
+    return pd.Series(column.to_pandas(), dtype="str").fillna("")
+
+
+def _moments(path: Path, name: str, column: pyarrow.ChunkedArray) -> pd.Series:
+    zone = getattr(column.type, "tz", None)
+    try:
+        micro = column.cast(pyarrow.timestamp("us", tz=zone), safe=False)
+        return pd.to_datetime(pd.Series(micro.to_pandas()))
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        raise LogError(f"{path}, column {shown(name)}: a date that cannot be held ({str(error)[:80]})") from None
+
+
+def _decoded(path: Path, name: str, cells: Iterable[bytes | None]) -> pd.Series:
+    found = []
+    for row, cell in enumerate(cells, start=1):
+        try:
+            found.append("" if cell is None else cell.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise LogError(
+                f"{path}, row {row}, column {shown(name)}: {shown(cell)} is binary and no UTF-8 "
+                "text; write ids as text or numbers"
+            ) from None
+    return pd.Series(found, dtype="str")
+
+
+def _read_json(path: Path, bad_rows: BadRows, text: TextFormat) -> TextTable:
+    """A JSON object a line, or one array of objects; nested objects become columns `name.field`."""
+    body = decoded_text(path, text.encoding)
+    records: list[dict[str, Any]] = []
+    lines: list[int] = []
+    if body.lstrip().startswith("["):
+        try:
+            found = json.loads(body)
+        except ValueError as error:
+            raise LogError(f"{path} is no JSON that can be read ({error})") from None
+        numbered = list(enumerate(found, start=1))
+    else:
+        numbered = [(n, line) for n, line in enumerate(body.split("\n"), start=1) if line.strip()]
+    for number, record in numbered:
+        if isinstance(record, str):
+            try:
+                record = json.loads(record)
+            except (ValueError, RecursionError) as error:
+                bad_rows.meet(path, "no JSON", f"{path}, line {number}: {shown(record)} is no JSON ({error})")
+                continue
+        if not isinstance(record, dict):
+            bad_rows.meet(path, "no object", f"{path}, line {number}: {shown(record)} is no JSON object {{...}}")
+            continue
+        records.append(_nested(record))
+        lines.append(number)
+    if not records:
+        raise LogError(f"{path} holds no records; a log needs at least one")
+    names = list(dict.fromkeys(name for record in records for name in record))
+    frame = pd.DataFrame({name: _of_values([record.get(name) for record in records]) for name in names})
+    return TextTable(path, frame, np.array(lines, dtype=np.int64))
+
+
+def _nested(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            found.update(_nested(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _of_values(values: Sequence[Any]) -> pd.Series:
+    """JSON values as a column: all numbers, all truth values or all lists stay so; the rest are strings."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {list}:
+        return pd.Series(values, dtype=object)
+    if kinds == {bool}:
+        return pd.Series(values, dtype="boolean")
+    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
+        return pd.Series(values, dtype="Int64")
+    if kinds and kinds <= {int, float}:
+        return pd.Series(values, dtype="float64")
+    words = ["" if v is None else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
+    return pd.Series(words, dtype="str")
+
+
+def _read_text(path: Path, bad_rows: BadRows, text: TextFormat) -> TextTable:
+    separator = text.separator
+    if separator is None:
+        head = decoded_text(path, text.encoding)[: 1 << 20].split("\n")[:SAMPLE_LINES]
+        separator = "\t" if kind_of(path) == ".tsv" and "\t" in head[0] else found_separator(head)
+    separator = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
+    table = read_text_table(
+        path,
+        separator=separator,
+        columns=text.header or None,
+        encoding=text.encoding,
+        quoted=True,
+        bad_rows=bad_rows,
+    )
+    if not text.header:
+        _look_at_header(table)
+    return table
+
+
+def found_separator(lines: Sequence[str]) -> str:
+    """The separator that splits the most lines as it splits the first; a comma where none does.
+
+    >>> found_separator(["user;item;price", "u1;i1;3,50", "u2;i2;4,10"])
+    ';'
+    """
+
+    def even(separator: str) -> tuple[float, int]:
+        wide = lines[0].count(separator)
+        filled = [line for line in lines if line.strip()]
+        return (sum(line.count(separator) == wide for line in filled) / max(len(filled), 1), wide)
+
+    split = {separator: even(separator) for separator in SEPARATORS if separator in lines[0]}
+    return max(split, key=lambda separator: split[separator], default=",")
+
+
+def _look_at_header(table: TextTable) -> None:
+    """`LogError` where the line of names looks like a row: a number among the names."""
+    numbers = [name for name in table.frame.columns if str(name).lstrip("+-").replace(".", "", 1).isdigit()]
+    if numbers and len(table.frame.columns) > 1:
+        raise LogError(
+            f"{table.path}, line 1: {shown(numbers[0])} is no name of a column, so the file seems to have no line of "
+            "names; name its columns: --header user item time ..."
+        )
+
+
+def _joined(folder: Path, parts: list[TextTable]) -> TextTable:
+    """Parts of one table, one below the other."""
+    first = parts[0]
+    for part in parts[1:]:
+        if list(part.frame.columns) != list(first.frame.columns):
+            raise LogError(
+                f"{part.path} has the columns {part.names} where {first.path.name} has {first.names}; "
+                "a folder of parts must hold one table, give the file"
+            )
+    frame = pd.concat([part.frame for part in parts], ignore_index=True)
+    lines = np.concatenate([part.lines for part in parts])
+    files = np.repeat([str(part.path) for part in parts], [len(part.frame) for part in parts])
+    return TextTable(folder, frame, lines, unit=first.unit, files=tuple(files))

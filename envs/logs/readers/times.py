@@ -1,0 +1,269 @@
+"""When things were done: cells as seconds since 1970, and what the times of a log mean."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recloop.encoders.base.errors import LogError
+from recloop.envs.logs.readers.text_table import TextTable, as_numbers, is_moment, no_value, shown
+from recloop.envs.logs.schema import Times
+
+Floats = npt.NDArray[np.float64]
+Unit = Literal["s", "ms", "us", "ns"]
+
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+FIRST, LAST = 5e8, 4_102_444_800.0
+"""1985 and 2100, in seconds: numbers in between, in one of `UNITS`, are taken for times since 1970."""
+DATE_DIGITS = {6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""Numbers that are dates written in digits, by how many they have."""
+HOURS_OF_DAY = 24
+READABLE = 0.5
+"""A column is one of times where more than this share of its cells can be read as one; the others are malformed."""
+DAY = 86_400.0
+"""Seconds of a day."""
+TIES_OF_ENTRY = 0.25
+"""From this share of equal neighbouring times on, they are taken for times of entry by itself."""
+FEW_TIES_OF_ENTRY = 0.05
+"""From this share on, if most users also fit within a day: nobody consumes a history in one sitting."""
+WITHIN_DAY_OF_ENTRY = 0.5
+"""Share of users whose whole history fits within 24 hours that counts as most users."""
+LEAST_ROWS = 5
+"""Rows from which on a user counts for the share within a day: a short history proves nothing."""
+FORMATS = (
+    "%m %d, %Y",
+    "%b %d, %Y",
+    "%B %d, %Y",
+    "%b %d, %Y %H:%M:%S",
+    "%d %b %Y",
+    "%d %B %Y",
+    "%d-%b-%Y",
+    "%d %b %Y %H:%M:%S",
+    "%d/%b/%Y:%H:%M:%S %z",
+    "%a, %d %b %Y %H:%M:%S %z",
+    "%a %b %d %H:%M:%S %Y",
+    "%a %b %d %H:%M:%S %z %Y",
+    "%Y/%m/%d",
+    "%Y/%m/%d %H:%M",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y.%m.%d",
+    "%Y-%m-%d %H:%M:%S UTC",
+)
+"""Ways of writing a moment that can be read in one way alone, besides ISO 8601."""
+_NUMERIC_DATE = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})(?:[ T]+(\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp][Mm])?))?")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A column as moments.
+
+    Args:
+        seconds: float64 (rows,) since 1970-01-01 UTC; NaN where a cell is empty or cannot be read.
+        written: how the cells are written, in words.
+        resolution: seconds that the column can tell apart; 0 where it is finer than a second.
+        known_start: False for numbers that count from an unknown start.
+    """
+
+    seconds: Floats
+    written: str
+    resolution: float
+    known_start: bool = True
+
+
+def moments_of(
+    table: TextTable, column: str, unit: str | None = None, time_format: str | None = None
+) -> Moments | None:
+    """Cells as moments, or None where most of them cannot be.
+
+    Args:
+        table: its rows.
+        column: which column.
+        unit: of numbers since 1970, of `UNITS`; None goes by their size.
+        time_format: of text, as `strftime` writes it.
+
+    Raises:
+        LogError: days and months of text that could be either; an unknown unit or a format that does not fit.
+    """
+    cells = table.frame[column]
+    if unit is not None and unit not in UNITS:
+        raise LogError(f"time_unit={unit} is unknown; use {', '.join(UNITS)}")
+    if is_moment(cells):
+        since = (pd.to_datetime(cells, utc=True) - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+        return _with_resolution(np.asarray(since, dtype=np.float64), "dates and times")
+    if pd.api.types.is_object_dtype(cells.dtype) or pd.api.types.is_bool_dtype(cells.dtype):
+        return None
+    numbers = as_numbers(cells)
+    filled = ~no_value(cells)
+    if not filled.any():
+        return None
+    if time_format is not None:
+        found = _parsed(cells, filled, time_format)
+        if not np.isfinite(found[filled]).any():
+            example = cells[filled].iloc[0]
+            raise LogError(
+                f"{table.path}, column {shown(column)}: {shown(example)} is not written as time_format={time_format}"
+            )
+        return _with_resolution(found, f"text as {time_format}")
+    if np.isfinite(numbers[filled]).mean() >= READABLE:
+        return _of_numbers(cells, numbers, filled, unit)
+    return _of_words(table, column, cells, filled)
+
+
+def _of_numbers(cells: pd.Series, numbers: Floats, filled: npt.NDArray[np.bool_], unit: str | None) -> Moments:
+    known = numbers[np.isfinite(numbers)]
+    if unit is not None:
+        return _with_resolution(numbers * UNITS[unit], f"{UNIT_NAMES[unit]} since 1970")
+    middle = float(np.median(known))
+    digits = len(str(int(abs(middle)))) if np.isfinite(middle) else 0
+    if digits in DATE_DIGITS and bool(np.all(known == np.floor(known))):
+        whole = pd.Series(np.where(np.isfinite(numbers), numbers, 0)).astype("int64").astype("str")
+        found = _parsed(whole, np.isfinite(numbers), DATE_DIGITS[digits])
+        sensible = np.isfinite(found) & (found >= -FIRST * 4) & (found <= LAST)
+        if sensible[np.isfinite(numbers)].all():
+            return _with_resolution(found, "dates written in digits")
+    for name, scale in UNITS.items():
+        if FIRST <= middle * scale <= LAST:
+            seconds = numbers * scale
+            return _with_resolution(seconds, f"{UNIT_NAMES[name]} since 1970")
+    return Moments(numbers, "numbers from an unknown start, taken for seconds", 1.0, known_start=False)
+
+
+def _of_words(table: TextTable, column: str, cells: pd.Series, filled: npt.NDArray[np.bool_]) -> Moments | None:
+    words = cells.astype("str").str.strip()
+    least = READABLE * filled.sum()
+    iso = pd.to_datetime(words.where(filled), utc=True, errors="coerce", format="ISO8601")
+    if int(iso.notna().sum()) >= least:
+        since = (iso - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+        return _with_resolution(np.asarray(since, dtype=np.float64), "dates and times, ISO 8601")
+    sample = words[filled].iloc[:1000]
+    numeric = sample.str.fullmatch(_NUMERIC_DATE.pattern)
+    if bool(numeric.mean() >= READABLE):
+        return _of_numeric_dates(table, column, words, filled)
+    first = sample.iloc[:20]
+    for form in FORMATS:
+        if np.isfinite(_parsed(first, np.ones(len(first), dtype=bool), form)).any():
+            found = _parsed(words, filled, form)
+            if np.isfinite(found).sum() >= least:
+                return _with_resolution(found, f"text as {form}")
+    return None
+
+
+def _of_numeric_dates(table: TextTable, column: str, words: pd.Series, filled: npt.NDArray[np.bool_]) -> Moments | None:
+    """`14/09/2020 8:05` or `9/14/2020 8:05 AM`: which is the day shows where one of them is above twelve."""
+    parts = words[filled].str.extract(_NUMERIC_DATE)
+    first, second = (pd.to_numeric(parts[at]).max() for at in (0, 1))
+    clock = parts[3].dropna()
+    mark = re.search(r"\d([/.-])\d", words[filled].iloc[0])
+    dash = mark.group(1) if mark else "/"
+    day_first, month_first = f"%d{dash}%m{dash}%Y", f"%m{dash}%d{dash}%Y"
+    if first > 12 and second > 12:
+        return None
+    if first <= 12 and second <= 12:
+        raise LogError(
+            f"{table.path}, column {shown(column)}: {shown(words[filled].iloc[0])} may be the day or the month first; "
+            f"say which: --columns time={column} time_format='{day_first}' or time_format='{month_first}' "
+            "(add %H:%M:%S where there are times)"
+        )
+    form = day_first if first > 12 else month_first
+    if len(clock):
+        example = clock.iloc[0]
+        form += " %I" if example[-1] in "mM" else " %H"
+        form += ":%M:%S" if example.count(":") == 2 else ":%M"
+        form += " %p" if example[-1] in "mM" else ""
+    return _with_resolution(_parsed(words, filled, form), f"text as {form}")
+
+
+def _parsed(cells: pd.Series, filled: npt.NDArray[np.bool_], form: str) -> Floats:
+    """Seconds of cells written in one format; NaN where one is not."""
+    try:
+        moments = pd.to_datetime(cells.astype("str").str.strip().where(filled), utc=True, errors="coerce", format=form)
+    except ValueError as error:
+        raise LogError(f"time_format={form} is no format ({error}); write it as for example %d/%m/%Y") from None
+    return np.asarray((moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), dtype=np.float64)
+
+
+def _with_resolution(seconds: Floats, written: str) -> Moments:
+    known = seconds[np.isfinite(seconds)]
+    whole = next((step for step in (DAY, 3600.0, 60.0, 1.0) if len(known) and bool(np.all(known % step == 0))), 0.0)
+    return Moments(seconds, written, whole)
+
+
+def mixed_units(moments: Moments) -> npt.NDArray[np.bool_]:
+    """True (rows,) where a number is in a finer unit than most of its column (milliseconds among seconds)."""
+    known = np.isfinite(moments.seconds)
+    far = known & (np.abs(moments.seconds) > LAST * 10)
+    return far if moments.known_start and 0 < far.sum() < known.sum() / 2 else np.zeros(len(known), dtype=bool)
+
+
+def is_hour_of_day(seconds: Floats) -> bool:
+    """True for whole numbers 0 to 23 over many rows: an hour, or a counter, but no moment."""
+    known = seconds[np.isfinite(seconds)]
+    whole = bool(np.all((known >= 0) & (known < HOURS_OF_DAY) & (known == np.floor(known))))
+    return len(known) >= 4 * HOURS_OF_DAY and whole
+
+
+@dataclass(frozen=True)
+class TimesEvidence:
+    """What was measured on the times of a log.
+
+    Args:
+        ties: share of the pairs of neighbouring rows of a user that carry the same time, in [0, 1].
+        within_day: share of users, of those with `LEAST_ROWS` rows, whose history fits within 24 hours.
+        whole_days: True where every time is a midnight: dates, not times.
+        rows: rows with a time.
+    """
+
+    ties: float
+    within_day: float
+    whole_days: bool
+    rows: int
+
+
+def measure_times(users: npt.ArrayLike, times: npt.ArrayLike) -> TimesEvidence:
+    """Measure times (R,), in seconds, of rows of `users` (R,), any labels. Rows without a time do not count.
+
+    >>> measure_times(["a", "a", "a", "b"], [10.0, 10.0, 99.0, 5.0]).ties
+    0.5
+    """
+    seconds = np.asarray(times, dtype=np.float64)
+    known = np.isfinite(seconds)
+    labels = np.unique(np.asarray(users).astype(str), return_inverse=True)[1][known]
+    seconds = seconds[known]
+    order = np.lexsort((seconds, labels))
+    labels, seconds = labels[order], seconds[order]
+    neighbours = labels[1:] == labels[:-1]
+    ties = float(np.mean(seconds[1:][neighbours] == seconds[:-1][neighbours])) if neighbours.any() else 0.0
+    starts = np.flatnonzero(np.concatenate([[True], ~neighbours])) if len(seconds) else np.zeros(0, dtype=int)
+    ends = np.concatenate([starts[1:], [len(seconds)]]) - 1 if len(seconds) else starts
+    long = ends - starts + 1 >= LEAST_ROWS
+    spans = (seconds[ends] - seconds[starts])[long]
+    within = float(np.mean(spans <= DAY)) if len(spans) else 0.0
+    whole = bool(len(seconds)) and bool(np.all(seconds % DAY == 0))
+    return TimesEvidence(ties, within, whole, len(seconds))
+
+
+def decide_times(evidence: TimesEvidence, *, known_entry: str = "") -> tuple[Times, str]:
+    """What the times mean, and why in a sentence for the card.
+
+    Args:
+        evidence: what `measure_times` found.
+        known_entry: a reason to know that they are times of entry, whatever was measured (MovieLens).
+    """
+    shares = (
+        f"{evidence.ties:.0%} of a user's neighbouring rows carry the same time and "
+        f"{evidence.within_day:.0%} of users have their whole history within 24 hours"
+    )
+    if not evidence.rows:
+        return Times.none, "The log has no times: order only."
+    if known_entry:
+        return Times.entry, f"Times are times of typing-in: {known_entry}; {shares}."
+    if evidence.whole_days:
+        return Times.entry, "Times are whole days: the order within a day and every rhythm are unknown."
+    few = evidence.ties >= FEW_TIES_OF_ENTRY and evidence.within_day >= WITHIN_DAY_OF_ENTRY
+    if evidence.ties >= TIES_OF_ENTRY or few:
+        return Times.entry, f"Times are taken for times of typing-in: {shares}."
+    return Times.behavioural, f"Times are taken for times of behaviour: {shares}."
