@@ -11,7 +11,7 @@ from recloop.encoders.base.errors import LogError, unknown_name
 from recloop.envs.logs.cleaning import CleaningOptions, CleaningReport, clean
 from recloop.envs.logs.readers.any import parsed_signal, read_log
 from recloop.envs.logs.readers.roles import COLUMN_NAMES, ColumnMapping
-from recloop.envs.logs.schema import LoggedBehavior, Times
+from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,16 @@ class LogOptions:
         if not log.reading.command:
             parts += [*(("--columns", *self.columns) if self.columns else ())]
             parts += [*(("--signals", *self.signals) if self.signals else ())]
+        if log.has_exposures:
+            parts += ["--slate-size", str(most_shown(log))]
         return " ".join([*parts, "--out", shlex.quote(f"worlds/{log.name}")])
+
+
+def most_shown(log: LoggedBehavior) -> int:
+    """Items of the largest slate of a log with exposures."""
+    if Columns.slate not in log.interactions:
+        return 1
+    return int(log.interactions.groupby([Columns.user, Columns.slate], sort=False).size().max())
 
 
 PATHS = {"items_table": "items", "users_table": "users"}

@@ -7,7 +7,7 @@ from typing import Any
 from recloop.encoders.items.modalities import ModalityReport
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.interaction.reward_terms import KeptReward
-from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Times
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.users.fitted import REPEATS, FitReport
 from recloop.envs.world.patterns import FEATURES_FROM, FEATURES_WARNING, Patterns
@@ -86,6 +86,8 @@ def not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
             "The log has no exposures: the rate at which shown items are consumed, position effects and the "
             "effect of a slate's other items are not claimed."
         )
+    elif not (log.interactions.get(Columns.session_end, "") == SessionEnd.left).any():
+        said.append("Nobody is known to have left a session of the log: when people leave and return is not claimed.")
     if len(log.signals) == 1:
         said.append("The log holds no ratings or other feedback: how much users liked an item is not claimed.")
     return tuple(said)

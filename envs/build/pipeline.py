@@ -172,6 +172,12 @@ def build_world(
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
     repeats = sequences.repeat_rate(train)
     card = card_of(log, sequences, encoder, coverage, reports, repeats, cleaning or {}, rows)
+    if sequences.slates is not None and config.slate_size > sequences.slates.items.shape[1]:
+        most = sequences.slates.items.shape[1]
+        beyond = (
+            f"Slates of the log hold at most {most} items; what a slate of {config.slate_size} does is not claimed."
+        )
+        card = replace(card, not_claimed=(*card.not_claimed, beyond))
     if left_out:
         unused = f"Columns of the users table that tell users apart one by one, or nothing: {', '.join(left_out)}."
         card = replace(card, not_claimed=(*card.not_claimed, f"{unused} They are no features of users."))

@@ -54,7 +54,7 @@ def main(config: BuildCommand) -> World:
     print_reading(log, report, console)
     world = build_world(log, config.settings, cleaning=report.as_dict(), progress=config.progress, say=say)
     world.save(config.out)
-    print_world(world, 5, console)
+    print_world(world, 5, console, reading=False)
     console.print(f"\nsaved in {config.out}", soft_wrap=True)
     return world
 

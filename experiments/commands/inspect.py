@@ -56,11 +56,11 @@ def main(config: InspectConfig) -> None:
         print_user(world, config.user, config.top, config.paths, console)
 
 
-def print_world(world: World, top: int, console: PlainConsole) -> None:
-    """Print a world's card, counts, simulators, figures and `top` most popular items."""
+def print_world(world: World, top: int, console: PlainConsole, reading: bool = True) -> None:
+    """Print a world's card, how its log was read, counts, simulators, figures and `top` most popular items."""
     console.print(f"{world.name}  {world.fingerprint[:12]}", style="bold")
     console.print(pairs_table("what it holds", _holdings(world)))
-    if (read := world.card.figures.get(READING)) is not None:
+    if reading and (read := world.card.figures.get(READING)) is not None:
         print_columns(LogReading.of(read), read["notes"], console)
     for title, lines in (
         ("learned", world.card.learned),

@@ -132,6 +132,7 @@ class _Build:
     uses: list[ColumnUse] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    made: set[str] = field(default_factory=set)
 
     def run(self, entry_because: str) -> Interactions:
         if not len(self.table.frame):
@@ -266,6 +267,7 @@ class _Build:
         self.table = found.table
         self.notes += found.notes
         first, *rest = found.signals
+        self.made = set(found.signals)
         own = mapping.signals or (Signal(first), *(Signal(name, given_on=first) for name in rest))
         return replace(mapping, event=None, signals=own), found.exposures
 
@@ -297,7 +299,7 @@ class _Build:
             bad_rows=self.bad_rows,
         )
         self.table = answers.table
-        self.uses += answers.uses
+        self.uses += [replace(u, why="made of the events") if u.name in self.made else u for u in answers.uses]
         self.notes += answers.notes
         return answers
 

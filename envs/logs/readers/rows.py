@@ -264,7 +264,11 @@ def from_events(
     consumed = done[:, [names.index(name) for name in taken]]
     first_taken = taken[0]
     # Whoever bought has clicked, whether or not the click was logged.
-    values = {first_taken: consumed.max(axis=1), **{n: consumed[:, at] for at, n in enumerate(taken) if at}}
+    some = consumed.max(axis=1)
+    values = {
+        first_taken: some,
+        **{n: np.where(some == 1, consumed[:, at], np.nan) for at, n in enumerate(taken) if at},
+    }
     frame = frame.drop(columns=[name for name in values if name in frame]).assign(**values)
     notes = [
         f"Events from shallow to deep: {' < '.join(names)}. {len(depth):,} events are {len(first):,} occasions; "

@@ -14,6 +14,7 @@ from recloop.envs.logs.readers.answers import CONSUME, consumption
 from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.side_files import read_side_tables
 from recloop.envs.logs.readers.text_table import FIELD_LIMIT, BadRows, OnBadRows, decoded_text, shown
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 
 
@@ -70,6 +71,7 @@ def read_sequence_log(
             *side.notes,
         ),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading(side.columns),
     )
 
 

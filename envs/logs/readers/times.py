@@ -118,18 +118,29 @@ def _of_numbers(cells: pd.Series, numbers: Floats, filled: npt.NDArray[np.bool_]
     if unit is not None:
         return _with_resolution(numbers * UNITS[unit], f"{UNIT_NAMES[unit]} since 1970")
     middle = float(np.median(known))
-    digits = len(str(int(abs(middle)))) if np.isfinite(middle) else 0
-    if digits in DATE_DIGITS and bool(np.all(known == np.floor(known))):
+    form = _date_digits(known)
+    if form is not None:
         whole = pd.Series(np.where(np.isfinite(numbers), numbers, 0)).astype("int64").astype("str")
-        found = _parsed(whole, np.isfinite(numbers), DATE_DIGITS[digits])
-        sensible = np.isfinite(found) & (found >= -FIRST * 4) & (found <= LAST)
-        if sensible[np.isfinite(numbers)].all():
+        found = _parsed(whole, np.isfinite(numbers), form)
+        if np.isfinite(found[np.isfinite(numbers)]).all():
             return _with_resolution(found, "dates written in digits")
     for name, scale in UNITS.items():
         if FIRST <= middle * scale <= LAST:
             seconds = numbers * scale
             return _with_resolution(seconds, f"{UNIT_NAMES[name]} since 1970")
     return Moments(numbers, "numbers from an unknown start, taken for seconds", 1.0, known_start=False)
+
+
+def _date_digits(known: Floats) -> str | None:
+    """The format of whole numbers that all begin with a year of this age and have the same length, or None."""
+    if not bool(np.all((known == np.floor(known)) & (known > 0))):
+        return None
+    lengths = {len(str(int(value))) for value in (known.min(), known.max())}
+    length = lengths.pop()
+    if lengths or length not in DATE_DIGITS:
+        return None
+    years = known // 10 ** (length - 4)
+    return DATE_DIGITS[length] if bool(np.all((years >= 1900) & (years <= 2100))) else None
 
 
 def _of_words(table: TextTable, column: str, cells: pd.Series, filled: npt.NDArray[np.bool_]) -> Moments | None:
@@ -179,8 +190,9 @@ def _of_numeric_dates(table: TextTable, column: str, words: pd.Series, filled: n
 
 def _parsed(cells: pd.Series, filled: npt.NDArray[np.bool_], form: str) -> Floats:
     """Seconds of cells written in one format; NaN where one is not."""
+    words = cells.astype("str").str.strip().where(filled)
     try:
-        moments = pd.to_datetime(cells.astype("str").str.strip().where(filled), utc=True, errors="coerce", format=form)
+        moments = pd.to_datetime(words, utc=True, errors="coerce", format=form)
     except ValueError as error:
         raise LogError(f"time_format={form} is no format ({error}); write it as for example %d/%m/%Y") from None
     return np.asarray((moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), dtype=np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.cleaning import clean
+from recloop.envs.logs.cleaning import CleaningOptions, clean
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.readers import read_kuairec_log, read_kuairec_matrix, read_log
 from recloop.envs.logs.readers.published.kuairand import POOL
@@ -183,7 +183,7 @@ def test_the_small_matrix_as_a_log_loses_its_untimed_rows_in_cleaning(tmp_path: 
     log = read_log(make_kuairec(tmp_path) / "data" / "small_matrix.csv")
     assert log.name == "kuairec-small"
     assert any("1 rows have no time" in note for note in log.notes)
-    cleaned, report = clean(log)
+    cleaned, report = clean(log, CleaningOptions(max_loss=0.5))
     assert len(cleaned.interactions) == 4
     assert dict(report.dropped) == {"missing time": 1}
 

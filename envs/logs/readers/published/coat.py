@@ -15,6 +15,7 @@ from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.answers import CONSUME, consumption
 from recloop.envs.logs.readers.side_tables import items_of, users_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, decoded_text, shown
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
 
 Part = Literal["self-selected", "random", "both"]
@@ -84,6 +85,7 @@ def read_coat_log(
         source=str(folder),
         notes=(*_notes(parts, matrices), *made.notes, *users.notes),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading((*made.columns, *users.columns)),
     )
 
 

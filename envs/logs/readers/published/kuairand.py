@@ -22,6 +22,7 @@ from recloop.envs.logs.readers.published.large_table import read_large_table
 from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Signal, Times
 
 SIGNALS = {
@@ -93,6 +94,7 @@ def read_kuairand_log(
         source=str(folder),
         notes=(*_notes(rows, version, session_gap, watch_limit), *items.notes, *users.notes),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading((*items.columns, *users.columns)),
     )
 
 

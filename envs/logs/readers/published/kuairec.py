@@ -24,6 +24,7 @@ from recloop.envs.logs.readers.published.large_table import read_large_table
 from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Signal, Times
 
 FILES = {"big": "big_matrix.csv", "small": "small_matrix.csv"}
@@ -128,6 +129,7 @@ def read_kuairec_log(
             *users.notes,
         ),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading((*items.columns, *users.columns)),
     )
 
 

@@ -16,6 +16,7 @@ from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.side_tables import ItemsTable, items_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, read_text_table
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior, SessionEnd, Signal, Times
 
 BEHAVIORS, NEWS = "behaviors.tsv", "news.tsv"
@@ -88,6 +89,7 @@ def read_mind_log(
             *items.notes,
         ),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading(items.columns),
     )
 
 

@@ -17,6 +17,7 @@ from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.side_files import no_items, no_users, with_missing
 from recloop.envs.logs.readers.side_tables import ItemsTable, UsersTable, items_of, users_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, read_text_table
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 
 GENRES_100K = (
@@ -103,6 +104,7 @@ def read_movielens_log(
         source=str(folder / release.ratings),
         notes=(*found.notes, *items.notes, *users.notes),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading((*found.uses, *items.columns, *users.columns), warnings=found.warnings),
     )
 
 

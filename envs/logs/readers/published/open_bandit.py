@@ -14,6 +14,7 @@ from recloop.envs.logs.readers.published.large_table import read_large_table
 from recloop.envs.logs.readers.side_files import no_items, with_missing
 from recloop.envs.logs.readers.side_tables import ItemsTable, items_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
+from recloop.envs.logs.reading import LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
 
 Visitors = Literal["features", "rows"]
@@ -86,6 +87,7 @@ def read_open_bandit_log(
             *items.notes,
         ),
         dropped=bad_rows.as_dropped(),
+        reading=LogReading(items.columns),
     )
 
 
