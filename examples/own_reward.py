@@ -16,7 +16,7 @@ from recloop.experiments import evaluate
 RULES = {
     "never": ["category=jazz"],
     "at_most": {"category": 2},
-    "at_least": {"category=chess": 0.2},
+    "at_least": {"category=space": 0.2},
 }
 
 
