@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from recloop.agents.registry import load_policy, make_policy
     from recloop.encoders.base.errors import RecloopError
     from recloop.envs.build.pipeline import build_world
-    from recloop.envs.logs.readers.any import read_log
+    from recloop.envs.logs.cleaning import read
     from recloop.envs.simulation.core import Core
     from recloop.envs.truth.built_in import built_in_world
     from recloop.envs.users.checks import check_users
@@ -42,7 +42,7 @@ _HOMES = {
     "compare": "experiments.commands.compare:compare",
     "load_policy": "agents.registry:load_policy",
     "make_policy": "agents.registry:make_policy",
-    "read_log": "envs.logs.readers.any:read_log",
+    "read": "envs.logs.cleaning:read",
     "train": "experiments.commands.train:train",
 }
 """Public name -> where it lives."""
@@ -64,7 +64,7 @@ __all__ = [
     "load_policy",
     "make",
     "make_policy",
-    "read_log",
+    "read",
     "train",
 ]
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
 from recloop.agents.registry import make_policy
 from recloop.envs import built_in_world, check_users
 from recloop.envs.logs.schema import LoggedBehavior
 from recloop.envs.users.registry import find_simulator
 from recloop.experiments.cli import COMMANDS
+from recloop.experiments.commands.check_log import CheckLogConfig
 from recloop.experiments.comparison.evaluate import Evaluator
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,26 @@ def test_your_own_policy_beats_random(modules: Path) -> None:
     arena = Evaluator(world, "truth", episodes=300)
     mine, random = (arena.run(make_policy(name, world)).value.mean() for name in ("my_policy:Nearest", "random"))
     assert mine > random
+
+
+def test_the_logs_of_the_page_are_read_as_it_says(tmp_path: Path) -> None:
+    page = TEXTS["docs/guides/own_log.md"]
+    pairs = re.findall(r"```csv\n(.*?)```\n+```sh\nrecloop check-log (\S+)([^\n]*)\n", page, flags=re.DOTALL)
+    assert len(pairs) == 6
+    kinds = {}
+    for text, name, flags in pairs:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        config = tyro.cli(CheckLogConfig, args=[str(tmp_path / name), *shlex.split(flags)], use_underscores=False)
+        log, _ = config.read()
+        kinds[name] = (len(log.users), len(log.interactions), log.has_exposures, [s.name for s in log.signals])
+    assert kinds == {
+        "anime.csv": (2, 4, False, ["consume", "rating"]),
+        "impressions.csv": (2, 4, True, ["click"]),
+        "lists.csv": (2, 4, True, ["clicks"]),
+        "events.csv": (2, 3, True, ["click", "purchase"]),
+        "sessions.csv": (2, 3, False, ["consume"]),
+        "bare.csv": (2, 3, False, ["consume"]),
+    }
 
 
 def test_twenty_lines_and_ten() -> None:
