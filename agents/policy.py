@@ -35,8 +35,8 @@ SHORTLIST = 50
 RANKED = 5
 """Slates whose items are looked through for one that keeps the rules of whole slates."""
 
-FORMAT = 1
-"""Version of the policy folder's layout; a newer one is refused."""
+FORMAT = 2
+"""Version of the policy folder's layout; a newer one is refused. Since 2 a folder has a manifest."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class FitOptions:
         log: takes (tag, value, step) of training curves; None drops them.
         checkpoint: folder where a learner of ours keeps its training, and goes on from after an interruption.
         checkpoint_every: updates between two checkpoints.
+        resumed: told the last step of the checkpoint that a training goes on from, before anything is logged.
         compile: compile what pays, where the learner knows how; falls back with a warning.
         settings: what differs from the defaults of the policy's `config_class`, by name; text is read as its type.
     """
@@ -65,6 +66,7 @@ class FitOptions:
     log: Callable[[str, float, int], None] | None = None
     checkpoint: Path | None = None
     checkpoint_every: int = 50
+    resumed: Callable[[int], None] | None = None
     compile: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -230,8 +232,12 @@ class Policy(PolicyFacts, Described, ABC):
         """Undo `config` and `tensors`, on the CPU. Default: the class called with the config."""
         return cls(**config)
 
-    def save(self, folder: Path | str) -> None:
-        """Write `policy.json`, `weights.safetensors` and `serving/`; the folder is replaced whole or not at all."""
+    def save(self, folder: Path | str, made_with: Mapping[str, Any] | None = None) -> None:
+        """Write `policy.json`, `weights.safetensors` and `serving/`; the folder is replaced whole or not at all.
+
+        Args:
+            made_with: settings that its manifest keeps.
+        """
         if self.privileged:
             raise PolicyError(f"policy '{self.name}' reads the users' true state; it cannot be saved to serve people")
         serving = self._serving()
@@ -244,7 +250,7 @@ class Policy(PolicyFacts, Described, ABC):
             "reward": serving.world.reward.as_dict(),
             "rules": serving.world.rules.as_dict(),
         }
-        with replacing_folder(Path(folder)) as part:
+        with replacing_folder(Path(folder), made_with) as part:
             serving.save(part / "serving")
             write_tensors(part / "weights.safetensors", self.tensors())
             write_json(part / "policy.json", facts)

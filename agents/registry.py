@@ -15,6 +15,8 @@ from recloop.agents.policy import FORMAT, FitOptions, Policy, Trainer
 from recloop.agents.serving import Serving
 from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError, RecloopError, unknown_name
+from recloop.encoders.base.manifest import ANEW, check_files
+from recloop.encoders.base.replacing import sweep
 from recloop.encoders.base.storage import read_json, read_tensors
 from recloop.envs.world.world import World
 
@@ -151,12 +153,16 @@ def make_policy(name: str | Path, world: World, options: FitOptions | None = Non
     return policy
 
 
-def save_policy(policy: Policy, folder: Path | str) -> None:
-    """Write `policy.json`, `weights.safetensors` and `serving/`; the folder is replaced whole or not at all."""
+def save_policy(policy: Policy, folder: Path | str, made_with: Mapping[str, Any] | None = None) -> None:
+    """Write `policy.json`, `weights.safetensors` and `serving/`; the folder is replaced whole or not at all.
+
+    Args:
+        made_with: settings that its manifest keeps, so that a training with others does not replace it.
+    """
     known = {**known_policies(), **KINDS}
     if policy.kind and policy.kind not in known:
         raise PolicyError(unknown_name(f"kind of {type(policy).__name__}", policy.kind, known))
-    policy.save(folder)
+    policy.save(folder, made_with)
 
 
 def load_policy(folder: Path | str, trust: bool = False) -> Policy:
@@ -167,6 +173,8 @@ def load_policy(folder: Path | str, trust: bool = False) -> Policy:
             import and `trust` is False.
     """
     folder = Path(folder)
+    if not folder.exists():
+        sweep(folder.parent)  # a writer may have been killed while it replaced the folder
     if not (folder / "policy.json").exists():
         what = "is no policy folder: policy.json is missing" if folder.exists() else "does not exist"
         raise PolicyError(f"the policy folder {folder} {what}; make one with `recloop train WORLD --out {folder}`")
@@ -175,7 +183,7 @@ def load_policy(folder: Path | str, trust: bool = False) -> Policy:
     except PolicyError:
         raise
     except (RecloopError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).removesuffix(f"; {ANEW}") or type(error).__name__
         raise PolicyError(f"the policy in {folder} is damaged: {reason}; train it anew") from error
 
 
@@ -183,6 +191,7 @@ def _load(folder: Path, trust: bool) -> Policy:
     facts = read_json(folder / "policy.json")
     if facts["format"] > FORMAT:
         raise PolicyError(f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop")
+    check_files(folder, required=facts["format"] >= 2)
     found = _import(_trusted_path(facts["kind"], folder, trust))
     found = getattr(found, "policy_class", found)  # what a learner gives
     if not (isinstance(found, type) and issubclass(found, Policy)):
@@ -214,10 +223,10 @@ def _trusted_path(kind: str, folder: Path, trust: bool) -> str:
 
 def _check_same_world(policy: Policy, world: World, name: str) -> None:
     serving = policy.serving
-    if serving is not None and serving.fingerprint != world.fingerprint:
+    if serving is not None and serving.fingerprint != world.observation_fingerprint:
         raise PolicyError(
             f"the policy in {name} was made in world '{serving.world.name}' ({serving.fingerprint[:12]}), this is "
-            f"'{world.name}' ({world.fingerprint[:12]}); train it anew in this world"
+            f"'{world.name}' ({world.observation_fingerprint[:12]}); train it anew in this world"
         )
 
 

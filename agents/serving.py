@@ -28,7 +28,7 @@ class Serving:
 
     Args:
         world: the world with an empty users table; a user model only where a policy plans on one.
-        fingerprint: of the world it was taken from.
+        fingerprint: `observation_fingerprint` of the world it was taken from.
     """
 
     world: World
@@ -55,7 +55,7 @@ class Serving:
             knowledge=None,
             patterns=None,
         )
-        return cls(bare, world.fingerprint)
+        return cls(bare, world.observation_fingerprint)
 
     @property
     def catalogue_size(self) -> int:

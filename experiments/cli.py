@@ -8,8 +8,8 @@
     recloop agreement worlds/ml-100k --out runs/agreement
     recloop recommend policies/ppo --history 50,181,258 --k 10
 
-Exit codes: 0 done; 2 bad input, said in one line on stderr; 130 interrupted. Nothing heavy is imported before the
-command is known.
+Exit codes: 0 done; 2 bad input, said in one line on stderr; 130 and 143 stopped by Ctrl-C and TERM. Nothing heavy is
+imported before the command is known.
 """
 
 import contextlib
@@ -115,20 +115,25 @@ def run_script(settings: type[Config], command: Callable[[Config], Any]) -> None
 def guarded(run: Callable[[], None]) -> None:
     """Run a command; bad input, a full disk or an interruption end it in one line and an exit code."""
     from recloop.encoders.base.errors import RecloopError
+    from recloop.experiments.stopping import Stops, said_on_stop
 
-    try:
-        run()
-    except RecloopError as error:
-        _fail(str(error))
-    except KeyboardInterrupt as stop:
-        _say(str(stop) or "interrupted; nothing half-written was left")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; check the path, its permissions and the free space")
+    with Stops() as stops:
+        try:
+            run()
+        except BaseException as error:
+            if stops.stopped_by is not None or isinstance(error, KeyboardInterrupt):
+                stops.told = True
+                _say(said_on_stop(error))
+                sys.exit(stops.exit_code)
+            if isinstance(error, RecloopError):
+                _fail(str(error))
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(141)
+            if isinstance(error, OSError):
+                where = f"{error.filename}: " if error.filename else ""
+                _fail(f"{where}{error.strerror or error}; check the path, its permissions and the free space")
+            raise
 
 
 def _parse_and_run(

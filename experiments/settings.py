@@ -23,19 +23,6 @@ def at_least(limit: int, **values: int | None) -> None:
             raise RecloopError(f"--{name.replace('_', '-')} {value} is too few; it must be at least {limit}")
 
 
-def checked_out(folder: Path, marker: str, what: str) -> None:
-    """Raise `RecloopError` where writing `folder` would replace something that is not a `what`.
-
-    A folder is replaced whole, so it must be new, empty, or hold the file `marker` of an earlier one.
-    """
-    if folder.is_file():
-        raise RecloopError(f"--out {folder} is a file; name a folder for the {what}")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
-        raise RecloopError(
-            f"--out {folder} exists and is no {what} ({marker} is missing); it would be replaced, name another folder"
-        )
-
-
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Write settings as YAML; `read_settings` undoes it."""
     with replacing_file(path) as part:

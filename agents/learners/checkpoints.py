@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from recloop.encoders.base.errors import PolicyError, RecloopError
+from recloop.encoders.base.manifest import ANEW, check_files, difference
+from recloop.encoders.base.replacing import sweep
 from recloop.encoders.base.storage import (
     json_like,
     read_json,
@@ -21,7 +23,7 @@ from recloop.encoders.base.storage import (
 )
 from recloop.encoders.base.tensor_struct import TensorStruct
 
-FORMAT = 1
+FORMAT = 2
 """Version of the checkpoint's layout; another one is refused."""
 
 
@@ -58,6 +60,8 @@ def load_checkpoint(folder: Path, facts: Mapping[str, Any]) -> Checkpoint | None
     Raises:
         PolicyError: the folder holds something else, is damaged, or is of another training; the message names both.
     """
+    if not folder.exists():
+        sweep(folder.parent)  # a writer may have been killed while it replaced the folder
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     if not (folder / "checkpoint.json").is_file():
@@ -69,6 +73,7 @@ def load_checkpoint(folder: Path, facts: Mapping[str, Any]) -> Checkpoint | None
                 f"the checkpoint {folder} has format {found.get('format')}, this recloop reads {FORMAT}; name a new "
                 "folder, or go on with the recloop that wrote it"
             )
+        check_files(folder, required=True)
         _check_same(folder, found["facts"], json_like(facts))
         _warn_of_change(folder, found["circumstances"])
         parts = {name: read_tensors(folder / f"{name}.safetensors") for name in found["parts"]}
@@ -76,7 +81,8 @@ def load_checkpoint(folder: Path, facts: Mapping[str, Any]) -> Checkpoint | None
     except PolicyError:
         raise
     except (RecloopError, KeyError, TypeError, AttributeError) as error:
-        raise PolicyError(f"the checkpoint {folder} is damaged: {error}; remove it to train anew") from error
+        reason = " ".join(str(error).split()).removesuffix(f"; {ANEW}") or type(error).__name__
+        raise PolicyError(f"the checkpoint {folder} is damaged: {reason}; remove it to train anew") from error
 
 
 def flattened(tree: Any, name: str = "") -> dict[str, Tensor]:
@@ -156,24 +162,12 @@ def _circumstances() -> dict[str, Any]:
 
 
 def _check_same(folder: Path, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    for name in sorted({*theirs, *mine}):
-        if theirs.get(name) != mine.get(name):
-            raise PolicyError(
-                f"the checkpoint {folder} is of another training: {_difference(name, theirs.get(name), mine.get(name))}"
-                "; name another folder, or go on with its settings"
-            )
-
-
-def _difference(name: str, theirs: Any, mine: Any) -> str:
-    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
-        name, theirs, mine = next(
-            (f"{name}.{key}", theirs.get(key), mine.get(key))
-            for key in sorted({*theirs, *mine})
-            if theirs.get(key) != mine.get(key)
+    differs = difference(theirs, mine, everything=True)
+    if differs is not None:
+        raise PolicyError(
+            f"the checkpoint {folder} is of another training: {differs}; name another folder, or go on with its "
+            "settings"
         )
-        return _difference(name, theirs, mine)
-    short = [str(value)[:60] for value in (theirs, mine)]
-    return f"its {name} is {short[0]}, here it is {short[1]}"
 
 
 def _warn_of_change(folder: Path, theirs: Mapping[str, Any]) -> None:

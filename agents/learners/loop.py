@@ -283,6 +283,8 @@ class Training:
             value, step = found.counters["best"]
             here = {name: tensor.to(self.core.device) for name, tensor in found.parts["best"].items()}
             self.best = _Best(float(value), int(step), here)
+        if self.options.resumed is not None:
+            self.options.resumed(self._steps(self.updates))
 
     @contextmanager
     def _told_of_interruption(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import EncoderError, RecloopError
+from recloop.encoders.base.manifest import check_files
 from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 
 
@@ -86,6 +87,10 @@ class Artifact(Described):
             raise cls.artifact_error(
                 f"{path} has format {found}, this recloop reads up to {cls.artifact_format}; upgrade recloop"
             )
+        try:
+            check_files(Path(folder), required=False)  # one inside another is held against that one's manifest
+        except RecloopError as error:
+            raise cls.artifact_error(str(error)) from None
         stored = path.with_name(f"{cls.artifact_tensors or cls.artifact_file}.safetensors")
         tensors = read_tensors(stored) if stored.exists() else {}
         try:

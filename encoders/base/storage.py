@@ -1,12 +1,11 @@
 """Tensors and facts on disk: safetensors and JSON, written beside and then renamed. Nothing is unpickled."""
 
+import errno
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.replacing import replacing_file, replacing_folder
 
-
-@contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o644)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; swap it in on success, remove it on any failure.
-
-    A killed run leaves the last good `folder` in place.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    part.chmod(0o755)
-    old = part.with_name(part.name + ".old")
-    try:
-        yield part
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+__all__ = [
+    "json_like",
+    "read_json",
+    "read_tensors",
+    "replacing_file",
+    "replacing_folder",
+    "write_json",
+    "write_tensors",
+]
 
 
 def write_json(path: Path, facts: Any) -> None:
@@ -84,7 +59,12 @@ def json_like(facts: Any) -> Any:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write named tensors as safetensors; the file is replaced whole."""
     with replacing_file(path) as part:
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, part)
+        try:
+            save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, part)
+        except SafetensorError as error:  # what the system says lies in its text alone
+            code = re.search(r"os error (\d+)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import torch
 import recloop.encoders
 import recloop.envs.users.fitted
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.manifest import check_files
 from recloop.encoders.base.storage import replacing_folder
 
 Made = TypeVar("Made")
@@ -39,6 +41,8 @@ class StageCache:
     ) -> Made:
         """What `make()` gave for these inputs before, or gives now. A damaged stage is made anew.
 
+        Where the folder cannot be written, a warning says so and nothing is kept.
+
         Args:
             name: of the stage, the beginning of its folder's name.
             inputs: arrays, tensors and JSON facts; a change in any makes another stage.
@@ -50,12 +54,18 @@ class StageCache:
         stage = self.folder / f"{name}-{self._key(inputs)}"
         if stage.exists():
             try:
+                check_files(stage, required=True)
                 return load(stage)
             except (RecloopError, OSError, KeyError, ValueError, TypeError, RuntimeError):
                 pass  # damaged: made anew below
         made = make()
-        with replacing_folder(stage) as part:
-            save(made, part)
+        try:
+            with replacing_folder(stage) as part:
+                save(made, part)
+        except OSError as error:
+            said = f"{name} cannot be kept in {self.folder} ({error.strerror or error}); the next build fits it again"
+            warnings.warn(said, stacklevel=2)
+            return made
         return load(stage)
 
     def _key(self, inputs: Mapping[str, Any]) -> str:

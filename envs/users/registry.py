@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, Self, cast, runtime_checkable
 
 from recloop.encoders.base.errors import UserSimulatorError, unknown_name
-from recloop.encoders.base.storage import read_json, write_json
+from recloop.encoders.base.storage import read_json, replacing_folder, write_json
 from recloop.envs.users.contract import UserSimulator
 
 KINDS = {
@@ -52,9 +52,9 @@ def save_simulator(simulator: UserSimulator, folder: Path) -> None:
             f"{type(simulator).__name__} cannot be kept in a world folder; pass it by name when you use the world "
             "(--users my_module:MyUsers)"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    simulator.save(folder)
-    write_json(folder / "kind.json", {"kind": simulator.kind})
+    with replacing_folder(folder) as part:
+        simulator.save(part)
+        write_json(part / "kind.json", {"kind": simulator.kind})
 
 
 def load_simulator(folder: Path) -> UserSimulator:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.described import Described
+from recloop.encoders.base.digests import digest_of_value
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -130,7 +131,19 @@ class WorldData(Described):
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the tables and the encoder: two worlds with one fingerprint give equal observations."""
+        """sha256 over all that changes what happens: tables, encoders, users, reward, limits and rules.
+
+        A training goes on from a checkpoint only in a world of the same fingerprint.
+        """
+        told = {one.name for one in fields(self)} - {"card", "patterns"}
+        return digest_of_value({name: getattr(self, name) for name in told})
+
+    @cached_property
+    def observation_fingerprint(self) -> str:
+        """sha256 over the tables and the encoder: two worlds with an equal one give equal observations.
+
+        A policy acts in any world of its observation fingerprint, whoever answers there and whatever is rewarded.
+        """
         digest = hashlib.sha256()
         for fact in (self.name, self.catalogue.ids, self.users.ids, [s.as_dict() for s in self.signals]):
             digest.update(json.dumps(fact).encode())

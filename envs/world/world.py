@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError, WorldError, unknown_name
+from recloop.encoders.base.manifest import ANEW, check_files
 from recloop.encoders.base.names import file_name
+from recloop.encoders.base.replacing import sweep
 from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
@@ -36,8 +39,10 @@ from recloop.envs.world.tables import PARTS, Card, Catalogue, Part, UserTable
 
 __all__ = ["FORMAT", "PARTS", "Card", "Catalogue", "Part", "UserTable", "World"]
 
-FORMAT = 2
-"""Version of the folder's layout; a newer one is refused."""
+FORMAT = 3
+"""Version of the folder's layout; a newer one is refused. Since 3 a folder has a manifest."""
+
+_TRIPLE = ("head", "relation", "tail")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +90,20 @@ class World(WorldData):
             raise RecloopError(unknown_name(f"simulator of world '{self.name}'", name, self.simulators))
         return self.simulators[name]
 
-    def save(self, folder: Path | str) -> None:
-        """Write the world as a folder of safetensors, JSON and Parquet; replaced whole or not at all."""
-        _write(self, Path(folder))
+    def save(self, folder: Path | str, made_with: Mapping[str, Any] | None = None) -> None:
+        """Write the world as a folder of safetensors, JSON and Parquet; replaced whole or not at all.
+
+        Args:
+            made_with: settings that its manifest keeps, so that a build with others does not replace it.
+        """
+        _write(self, Path(folder), made_with)
 
     @classmethod
     def load(cls, folder: Path | str) -> World:
         """Read a world; `WorldError` where it is missing, half-written, damaged or from a newer format."""
         folder = Path(folder)
+        if not folder.exists():
+            sweep(folder.parent)  # a writer may have been killed while it replaced the folder
         if not (folder / "world.json").exists():
             what = "is half-written: world.json is missing" if folder.exists() else "does not exist"
             raise WorldError(f"the world folder {folder} {what}; make it with `recloop build LOG --out {folder}`")
@@ -101,7 +112,7 @@ class World(WorldData):
         except WorldError:
             raise
         except (RecloopError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0].removesuffix(f"; {ANEW}") if str(error) else type(error).__name__
             raise WorldError(f"the world in {folder} is damaged: {reason}; build it anew") from error
 
     def with_rules(self, rules: Rules | Mapping[str, Any] | Path | str, slate_size: int | None = None) -> World:
@@ -123,13 +134,13 @@ class World(WorldData):
         return replace(self, simulators={**self.simulators, **simulators})
 
 
-def _write(world: World, folder: Path) -> None:
+def _write(world: World, folder: Path, made_with: Mapping[str, Any] | None) -> None:
     items, users = world.catalogue, world.users
     model = _user_model_name(world)
     facts = {
         "format": FORMAT,
         "name": world.name,
-        "fingerprint": world.fingerprint,
+        "fingerprint": world.observation_fingerprint,
         "signals": [s.as_dict() for s in world.signals],
         "slate_size": world.slate_size,
         "max_steps": world.max_steps,
@@ -146,7 +157,7 @@ def _write(world: World, folder: Path) -> None:
         "rules": world.rules.as_dict(),
         "card": vars(world.card),
     }
-    with replacing_folder(folder) as part:
+    with replacing_folder(folder, made_with) as part:
         _item_table(items).to_parquet(part / "items.parquet")
         _user_table(users).to_parquet(part / "users.parquet")
         write_tensors(part / "users.safetensors", users.tensors())
@@ -175,6 +186,7 @@ def _read(folder: Path) -> World:
     facts = read_json(folder / "world.json")
     if facts["format"] > FORMAT:
         raise WorldError(f"{folder} has format {facts['format']}, this recloop reads up to {FORMAT}; upgrade recloop")
+    check_files(folder, required=facts["format"] >= 3)
     items = pd.read_parquet(folder / "items.parquet")
     users = pd.read_parquet(folder / "users.parquet")
     kept = {name: folder / "simulators" / file_name(name, "a simulator") for name in facts["simulators"]}
@@ -226,7 +238,7 @@ def _read(folder: Path) -> World:
         instruction=InstructionEncoder.load(folder / "instruction") if (folder / "instruction").exists() else None,
         patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
     )
-    if world.fingerprint != facts["fingerprint"]:
+    if facts["format"] < 3 and world.observation_fingerprint != facts["fingerprint"]:  # since then the manifest says so
         raise WorldError(f"the files in {folder} do not belong together (fingerprint differs); build it anew")
     return world
 
@@ -286,7 +298,7 @@ def sequences_from(tensors: dict[str, Tensor], policies: tuple[str, ...]) -> Seq
 def save_knowledge(knowledge: KnowledgeGraph, path: Path) -> None:
     """Write triples by name as Parquet."""
     names = [np.array(knowledge.entities), np.array(knowledge.relations), np.array(knowledge.entities)]
-    columns = {c: names[i][knowledge.triples[:, i]] for i, c in enumerate(("head", "relation", "tail"))}
+    columns = {c: names[i][knowledge.triples[:, i]] for i, c in enumerate(_TRIPLE)}
     pd.DataFrame(columns).to_parquet(path)
 
 
@@ -294,8 +306,8 @@ def load_knowledge(path: Path) -> KnowledgeGraph | None:
     """Undo `save_knowledge`; None where there is no file."""
     if not path.exists():
         return None
-    frame = pd.read_parquet(path)
-    return KnowledgeGraph.from_names(list(frame["head"]), list(frame["relation"]), list(frame["tail"]))
+    table = pyarrow.parquet.read_table(path)
+    return KnowledgeGraph.from_arrow(*(table[name].cast(pyarrow.large_string()) for name in _TRIPLE))
 
 
 def named_or_none(column: pd.Series[str]) -> tuple[str | None, ...]:

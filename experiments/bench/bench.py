@@ -28,10 +28,10 @@ from recloop.experiments.bench.memory import Footprint
 from recloop.experiments.bench.text import BenchTextConfig, bench_text
 from recloop.experiments.bench.timing import Row, keep, write_rows
 from recloop.experiments.bench.train import BenchTrainConfig, bench_train
+from recloop.experiments.output import checked_out
 from recloop.experiments.provenance import provenance
 from recloop.experiments.report.pictures import COLOURS, GREY, INK, new_figure, png_of
 from recloop.experiments.report.tables import PlainConsole, wide_console
-from recloop.experiments.settings import checked_out
 
 _WIDTH = 200
 _Size = Callable[[Row], int]

@@ -7,7 +7,7 @@ from functools import partial
 
 from recloop.experiments.bench.steps import StepSubject, driver_of, item_bytes, lane_bytes
 from recloop.experiments.bench.worlds import BenchFamily, bench_world
-from recloop.experiments.comparison.workers import one_thread_workers
+from recloop.experiments.comparison.workers import side_by_side
 
 _LANES = 64
 
@@ -35,8 +35,8 @@ class Footprint:
 
 def footprint(items: int, family: BenchFamily, members: int, slate: int) -> Footprint:
     """Measured in a process of its own, on the CPU."""
-    with one_thread_workers(1) as workers:
-        return next(iter(workers.map(partial(_measured, family, members, slate), [items])))
+    (measured,) = side_by_side([items], partial(_measured, family, members, slate), jobs=1)
+    return measured
 
 
 def _measured(family: BenchFamily, members: int, slate: int, items: int) -> Footprint:

@@ -9,6 +9,7 @@ true value, and the claims (`comparison.claims`), counted against the truth wher
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +31,7 @@ from recloop.experiments.comparison.claims import Claim, ClaimCount, ClaimRules,
 from recloop.experiments.comparison.intervals import Interval, ratio_interval
 from recloop.experiments.comparison.policy_values import PolicyValues, simulators_of, value_policies
 from recloop.experiments.comparison.ranking import tau_over_users
+from recloop.experiments.output import writing
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.tables import interval_text, print_claims, wide_console
 from recloop.experiments.settings import at_least
@@ -169,6 +171,11 @@ def main(config: AgreementConfig) -> Agreement:
     """Make the policies, value them, print the matrix and the claims, write agreement.json."""
     use_threads(config.threads)
     checked_device(config.device)
+    with writing(config.out) if config.out is not None else nullcontext():
+        return _main(config)
+
+
+def _main(config: AgreementConfig) -> Agreement:
     world = World.load(config.world)
     simulators_of(world)
     policies = {}

@@ -10,12 +10,13 @@
 
 Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
 `policies/` and `finished/`; `segments.csv` too where the world has segments of users. Started again with the same
-settings it keeps what is finished; a policy added later joins.
+settings it keeps what is finished; a policy added later joins. A run of other settings is replaced with `--overwrite`
+or `--fresh` alone.
 """
 
+import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import check_settings, facts_of, known_policies, load_policy, make_policy, save_policy
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
 from recloop.encoders.base.progress import progress_bar
-from recloop.encoders.base.storage import replacing_file, write_json
+from recloop.encoders.base.storage import read_json, replacing_file, write_json
 from recloop.envs.evidence.gates import gated
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.penalties import PenaltyConfig
@@ -49,10 +50,24 @@ from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
 from recloop.experiments.comparison.tracking import Run, write_evaluations
 from recloop.experiments.comparison.workers import work_through
+from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.pictures import picture
 from recloop.experiments.report.report import write_report
 from recloop.experiments.settings import at_least, given_settings, settings_by_policy, write_settings
+from recloop.experiments.stopping import telling_what_is_kept
+
+WRITTEN = (
+    "finished",
+    "policies",
+    "tensorboard",
+    "results.csv",
+    "segments.csv",
+    "claims.json",
+    "report.html",
+    "picture.png",
+)
+"""What a comparison writes beside `config.yaml` and `run.json`."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,8 @@ class CompareConfig:
     """Let a policy folder import a class of its own."""
     fresh: bool = False
     """Forget what an earlier run of this folder finished."""
+    overwrite: bool = False
+    """Replace a run that was made with other settings."""
     progress: bool = True
     """Show progress bars."""
 
@@ -154,24 +171,39 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     reference = _reference(config, contenders)
     world, simulators = _simulators(world, config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    clock = _Clock()
     facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
     facts["settings"] = {c.label: dict(c.settings) for c in contenders if c.settings}
+    facts["made_with"] = _made_with(world, config, world_folder, contenders)
+    with writing(config.out):
+        _make_way(config, facts["made_with"])
+        return _compare(world, config, world_folder, contenders, reference, simulators, facts)
+
+
+def _compare(
+    world: World,
+    config: CompareConfig,
+    world_folder: Path | None,
+    contenders: tuple[Entry, ...],
+    reference: str,
+    simulators: tuple[str, ...],
+    facts: dict[str, Any],
+) -> Comparison:
+    clock = _Clock()
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))
     write_json(config.out / "run.json", {**facts, "state": "running"})
-    if config.jobs > 1 and world_folder is not None:
-        _work_side_by_side(config, world_folder, contenders)
-        config = replace(config, fresh=False)  # what is finished now is as fresh as can be
-    field_ = _ComparisonRunner(world, config, simulators, world_folder)
     finished: dict[tuple[str, int], Finished] = {}
-    jobs = [(c, seed) for c in contenders for seed in range(config.seeds)]
-    with _saying_what_is_kept(finished, len(jobs), config.out):
+    with telling_what_is_kept(lambda: _kept(config, contenders, finished)):
+        if config.jobs > 1 and world_folder is not None:
+            _work_side_by_side(config, world_folder, contenders)
+            config = replace(config, fresh=False)  # what is finished now is as fresh as can be
+        runner = _ComparisonRunner(world, config, simulators, world_folder)
+        jobs = [(c, seed) for c in contenders for seed in range(config.seeds)]
         bar = progress_bar(jobs, desc="compare", unit="policy", disable=not config.progress)
         for contender, seed in bar:
             bar.set_postfix_str(f"{contender.label} seed {seed}")
             same = seed > 0 and facts_of(contender.source).deterministic
-            finished[contender.label, seed] = finished[contender.label, 0] if same else field_.result(contender, seed)
+            finished[contender.label, seed] = finished[contender.label, 0] if same else runner.result(contender, seed)
     if not world.is_truth:
         judged = [name for name in simulators if name != "truth"]
         world = gated(world, judged, seed=config.evaluation_seed, device=config.device)
@@ -210,6 +242,48 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
 
 def _as_made(entry: Entry, result: Finished, world: World) -> Entry:
     return replace(entry, privileged=result.privileged, plans=result.plans and not world.is_truth)
+
+
+def _made_with(
+    world: World, config: CompareConfig, world_folder: Path | None, contenders: tuple[Entry, ...]
+) -> dict[str, Any]:
+    """What all results of a run share; policies and seeds may join later."""
+    names = ("episodes", "slate_size", "evaluation_seed", "device", "steps")
+    facts = {
+        "world": digest_of_world(world, world_folder),
+        "reward": [world.reward.as_dict(), *(digest_of_source(path) for path in config.reward)],
+        "rules": world.rules.as_dict(),
+        "users": [digest_of_source(path) for path in config.users],
+        "penalties": asdict(config.penalties),
+        "policies": {c.label: c.source for c in contenders},
+        "settings": {c.label: sorted(map(list, c.settings.items())) for c in contenders},
+    }
+    made_with: dict[str, Any] = plain({**facts, **{name: getattr(config, name) for name in names}})
+    return made_with
+
+
+def _make_way(config: CompareConfig, made_with: Mapping[str, Any]) -> None:
+    """Refuse a run folder of other settings, or clear it where it is to be overwritten."""
+    run = config.out / "run.json"
+    if not run.exists():
+        return
+    try:
+        refuse_others(config.out, "run", read_json(run).get("made_with", {}), made_with)
+    except RecloopError:
+        if not (config.overwrite or config.fresh):
+            raise
+        for name in WRITTEN:
+            path = config.out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _kept(config: CompareConfig, contenders: tuple[Entry, ...], finished: Mapping[tuple[str, int], Finished]) -> str:
+    store, places = ResultStore(config.out / "finished"), [(c, s) for c in contenders for s in range(config.seeds)]
+    kept = sum(
+        (c.label, seed) in finished or store.has(c.label, 0 if facts_of(c.source).deterministic else seed)
+        for c, seed in places
+    )
+    return f"{kept} of {len(places)} results are kept in {config.out}, the same command goes on from there"
 
 
 def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
@@ -267,16 +341,6 @@ def _simulators(world: World, config: CompareConfig) -> tuple[World, tuple[str, 
         world = world.with_simulators(**{name: simulator})
         names.append(name)
     return world, tuple(dict.fromkeys([world.training_simulator, *names]))
-
-
-@contextmanager
-def _saying_what_is_kept(finished: dict[tuple[str, int], Finished], total: int, out: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; {len(finished)} of {total} results are kept in {out}, the same command goes on from there"
-        ) from None
 
 
 @dataclass(frozen=True)

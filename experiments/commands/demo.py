@@ -16,6 +16,7 @@ from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.intervals import Interval, ratio_interval
 from recloop.experiments.comparison.results import Comparison
+from recloop.experiments.output import writing
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import print_comparison, wide_console
 from recloop.experiments.settings import at_least
@@ -41,6 +42,8 @@ class DemoConfig:
     """Torch threads; default OMP_NUM_THREADS, else all cores."""
     fresh: bool = False
     """Forget what an earlier run of this folder finished."""
+    overwrite: bool = False
+    """Replace a run that was made with other settings."""
     progress: bool = True
     """Show progress bars."""
 
@@ -53,6 +56,11 @@ def main(config: DemoConfig) -> Comparison:
     """Make the world, compare, print the table and the verdicts."""
     use_threads(config.threads)
     checked_device(config.device)
+    with writing(config.out):
+        return _demo(config)
+
+
+def _demo(config: DemoConfig) -> Comparison:
     console, notes = wide_console(), wide_console(stderr=True)
     world = demo_world(progress=config.progress, say=lambda line: notes.print(line, style="bold"))
     folder = config.out / "world"
@@ -69,6 +77,7 @@ def main(config: DemoConfig) -> Comparison:
             device=config.device,
             threads=config.threads,
             fresh=config.fresh,
+            overwrite=config.overwrite,
             progress=config.progress,
         ),
     )

@@ -11,7 +11,8 @@ is asked for: a run that was killed, or whose budget ended, goes on where it sto
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.intervals import Interval
 from recloop.experiments.comparison.ranking import tau_over_users
+from recloop.experiments.output import replacing_output
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import wide_console
-from recloop.experiments.settings import at_least, checked_out
+from recloop.experiments.settings import at_least
 
 _FAST_LANES, _FAST_STEPS, _WARM_UP = 512, 20, 3
 """Lanes and slates over which the distilled users are timed, and slates before the clock starts."""
@@ -68,6 +70,8 @@ class DistillConfig:
     """A causal model's folder or hub name; with --endpoint, the model as the endpoint names it."""
     out: Path
     """World folder to write."""
+    overwrite: bool = False
+    """Replace a world that was made with other settings."""
     budget: int = 20_000
     """Questions the model answers, at most; each is one call of an endpoint."""
     endpoint: str | None = None
@@ -114,6 +118,26 @@ class DistillConfig:
         if not 0 <= self.compare_share < 1:
             raise RecloopError(f"--compare-share {self.compare_share} must lie in [0, 1)")
 
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide what world it is, but for the world it comes from."""
+        beside = (
+            "world",
+            "out",
+            "overwrite",
+            "endpoint",
+            "key_variable",
+            "money",
+            "price_in",
+            "price_out",
+            "timeout",
+            "concurrency",
+            "batch",
+            "threads",
+            "progress",
+        )
+        return {name: value for name, value in asdict(self).items() if name not in beside}
+
 
 @dataclass(frozen=True)
 class Distilled:
@@ -139,11 +163,16 @@ def main(config: DistillConfig) -> Distilled:
     """Ask, fit, hold the two against each other, save, and print what came out."""
     use_threads(config.threads)
     checked_device(config.device)
-    checked_out(config.out, "world.json", "world")
     world = World.load(config.world)
+    made_with = {**config.decisive, "world": world.fingerprint}
+    with replacing_output(config.out, "world.json", "world", made_with, config.overwrite) as settings:
+        return _distill(world, config, settings)
+
+
+def _distill(world: World, config: DistillConfig, made_with: Mapping[str, Any]) -> Distilled:
     store = AnswerStore(config.out.with_name(config.out.name + ".answers.sqlite"))
     made = distill(world, answer_model(config, store), store, config)
-    made.world.save(config.out)
+    made.world.save(config.out, made_with)
     console = wide_console()
     for line in _report(made, store, config):
         console.print(line, soft_wrap=True)

@@ -4,15 +4,18 @@ recloop fidelity worlds/ml-100k
 recloop fidelity worlds/ml-100k --simulator judge --out runs/fidelity --mark
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from rich.table import Table
 
+from recloop.encoders.base.manifest import Manifest
 from recloop.encoders.base.storage import replacing_file
 from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, fidelity_of, marked
 from recloop.envs.world.world import World
+from recloop.experiments.output import writing
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
 from recloop.experiments.report.tables import PlainConsole, wide_console
 from recloop.experiments.settings import at_least
@@ -49,13 +52,20 @@ def main(config: FidelityCommand) -> None:
     """Measure, print the table, write the files."""
     world = World.load(config.world)
     name = config.simulator or world.training_simulator
+    out = config.out or Path("runs") / f"fidelity-{config.world.resolve().name}-{name}"
+    with ExitStack() as held:
+        for folder in (out, config.world) if config.mark else (out,):
+            held.enter_context(writing(folder))
+        print_report(_measured(config, world, name, out), out, wide_console())
+
+
+def _measured(config: FidelityCommand, world: World, name: str, out: Path) -> FidelityReport:
     report = fidelity_of(
         world,
         name,
         world.users.rows(config.part),
         config=FidelityConfig(config.users, config.steps, config.seed, config.device),
     )
-    out = config.out or Path("runs") / f"fidelity-{config.world.resolve().name}-{name}"
     out.mkdir(parents=True, exist_ok=True)
     report.save(out / "fidelity.json")
     png = fidelity_picture(report)
@@ -63,8 +73,9 @@ def main(config: FidelityCommand) -> None:
         with replacing_file(out / "fidelity.png") as part:
             part.write_bytes(png)
     if config.mark:
-        marked(world, report).save(config.world)
-    print_report(report, out, wide_console())
+        manifest = Manifest.read(config.world)
+        marked(world, report).save(config.world, None if manifest is None else manifest.made_with)
+    return report
 
 
 def print_report(report: FidelityReport, out: Path, console: PlainConsole) -> None:

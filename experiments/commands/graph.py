@@ -10,6 +10,7 @@ environment variable RECLOOP_NEO4J_PASSWORD.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from recloop.encoders.knowledge.sources import read_triples
 from recloop.encoders.knowledge.stores import open_store
 from recloop.encoders.knowledge.stores.places import is_store
 from recloop.envs.world.world import load_knowledge
+from recloop.experiments.output import writing
 from recloop.experiments.report.tables import PlainConsole, wide_console
 
 Store = Annotated[str, tyro.conf.arg(metavar="ladybug:PATH|URL")]
@@ -118,7 +120,8 @@ def graph_from(source: str) -> KnowledgeGraph:
 
 
 def _build(config: BuildGraph, console: PlainConsole) -> None:
-    with open_store(config.store) as store:
+    kind, _, path = config.store.partition(":")
+    with writing(Path(path)) if kind == "ladybug" else nullcontext(), open_store(config.store) as store:
         graph = graph_from(config.source)
         store.build(graph, progress=config.progress)
         counts = ", ".join(f"{name} {count:,}" for name, count in store.relations().items())

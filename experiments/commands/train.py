@@ -16,8 +16,9 @@ tune users; the judges stay unread.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
@@ -36,9 +37,10 @@ from recloop.experiments.asked import asked_world, in_own_users
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.intervals import Interval, by_user, t_interval
 from recloop.experiments.comparison.tracking import Run, Tags
+from recloop.experiments.output import checked_out, replacing_output, writing
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import interval_text, wide_console
-from recloop.experiments.settings import at_least, checked_out, given_settings
+from recloop.experiments.settings import at_least, given_settings
 
 VALIDATION_SEED = 10_000
 """Of the validation users' luck, apart from the evaluation's."""
@@ -52,6 +54,8 @@ class TrainConfig:
     """World folder."""
     out: Path
     """Policy folder to write."""
+    overwrite: bool = False
+    """Replace a policy that was made with other settings."""
     agent: str = "ppo"
     """A registered name, or a dotted path module:Class; with --help, its settings are told too."""
     set: tuple[str, ...] = ()
@@ -99,6 +103,13 @@ class TrainConfig:
         """Of the agent, by name, where they differ from its defaults."""
         told = {} if self.num_envs is None else {"num_envs": self.num_envs}
         return {**given_settings(self.config, self.set), **told}
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide what policy it is, but for the world."""
+        names = ("agent", "steps", "seed", "device")
+        told = {name: getattr(self, name) for name in names}
+        return {**told, "penalties": asdict(self.penalties), "settings": sorted(map(list, self.settings.items()))}
 
     @staticmethod
     def further_help(arguments: Sequence[str]) -> str:
@@ -153,7 +164,7 @@ def main(config: TrainConfig) -> Trained:
         raise PolicyError(f"'{config.agent}' reads the users' true state; it is a bound, there is nothing to train")
     if config.settings:
         check_settings(config.agent, config.settings)
-    checked_out(config.out, "policy.json", "policy")
+    checked_out(config.out, "policy.json", "policy")  # train looks again; a world may take long to load
     world = World.load(config.world)
     trained = train(world, config)
     console = wide_console()
@@ -173,6 +184,17 @@ def train(world: World, config: TrainConfig) -> Trained:
     world = asked_world(world, config.reward, config.rules)
     if config.users is not None:
         world = in_own_users(world, config.users, config.device)
+    with ExitStack() as held:
+        if config.checkpoint is not None:
+            held.enter_context(writing(config.checkpoint))
+        made_with = {**config.decisive, "world": world.fingerprint}
+        settings = held.enter_context(
+            replacing_output(config.out, "policy.json", "policy", made_with, config.overwrite)
+        )
+        return _train(world, config, settings)
+
+
+def _train(world: World, config: TrainConfig, made_with: Mapping[str, Any]) -> Trained:
     started = time.monotonic()
     with Run(_logs(config.out)) as run:
         options = FitOptions(
@@ -182,6 +204,7 @@ def train(world: World, config: TrainConfig) -> Trained:
             progress=config.progress,
             penalties=config.penalties,
             log=run.log,
+            resumed=run.go_on,
             checkpoint=config.checkpoint,
             checkpoint_every=config.checkpoint_every,
             compile=config.compile,
@@ -189,7 +212,7 @@ def train(world: World, config: TrainConfig) -> Trained:
         )
         policy = make_policy(config.agent, world, options)
         seconds = time.monotonic() - started
-        save_policy(policy, config.out)
+        save_policy(policy, config.out, made_with)
         simulator = "validation" if "validation" in world.simulators else world.training_simulator
         arena = Evaluator(
             world, simulator, episodes=config.episodes, users="tune", seed=VALIDATION_SEED, device=config.device

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.manifest import check_files
 from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Rollout
@@ -50,6 +51,7 @@ class ResultStore:
         if not (place / "facts.json").exists():
             return None
         try:
+            check_files(place, required=True)
             facts = read_json(place / "facts.json")
             if facts["digest"] != digest:
                 return None
@@ -62,6 +64,10 @@ class ResultStore:
             return Finished(rollouts, curves, *times, bool(facts["privileged"]), bool(facts["plans"]))
         except (RecloopError, KeyError, TypeError, ValueError):
             return None  # damaged: the result is made anew
+
+    def has(self, label: str, seed: int) -> bool:
+        """Whether there is a result, whatever it depends on."""
+        return (self.folder / f"{label}-seed{seed}" / "facts.json").exists()
 
     def put(self, label: str, seed: int, digest: str, result: Finished) -> None:
         """Keep a result; replaced whole or not at all."""
@@ -111,16 +117,11 @@ def digest_of_source(source: str) -> str:
 
 
 def digest_of_world(world: World, folder: Path | None = None) -> str:
-    """A number for a world: its folder's contents where it has one, else its fingerprint and settings."""
+    """A number for a world: its folder's contents where it has one, else its fingerprint and card."""
     if folder is not None:
         return digest_of_folder(folder)
     facts = {
         "fingerprint": world.fingerprint,
-        "reward": world.reward.as_dict(),
-        "rules": world.rules.as_dict(),
-        "slate_size": world.slate_size,
-        "max_steps": world.max_steps,
-        "simulators": {name: type(s).__qualname__ for name, s in world.simulators.items()},
         "card": [world.card.learned, world.card.assumed, dict(world.card.figures)],
     }
     return digest_of(facts)

@@ -111,22 +111,32 @@ class Run:
     """One TensorBoard run: writes scalars and keeps them as curves for the report.
 
     Args:
-        folder: where the event file goes; an earlier one there is removed.
+        folder: where the event files go. The first point removes those of an earlier run, unless the run goes on.
     """
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer: Any = SummaryWriter(str(folder))
+        self.folder = folder
         self.curves: dict[str, Curve] = {}
+        self._writer: Any = None
+        self._from = -1
+
+    def go_on(self, step: int) -> None:
+        """Keep what an earlier run logged up to `step`, purge what it logged beyond, and go on from there."""
+        self.curves = logged_curves(self.folder, step)
+        self._from = step
+        self._open(purge_step=step + 1)
 
     def log(self, tag: str, value: float, step: int) -> None:
-        """Write one point; the callback that training gets."""
-        tag = contract_tag(tag)
-        self._writer.add_scalar(tag, float(value), int(step))
-        self.curves.setdefault(tag, []).append((int(step), float(value)))
+        """Write one point; the callback that training gets. A point that the earlier run has is not written twice."""
+        if self._writer is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._open()
+        tag, step = contract_tag(tag), int(step)
+        curve = self.curves.setdefault(tag, [])
+        if step <= self._from and any(known == step for known, _ in curve):
+            return
+        self._writer.add_scalar(tag, float(value), step)
+        curve.append((step, float(value)))
 
     @property
     def last_step(self) -> int:
@@ -134,14 +144,36 @@ class Run:
         return max((curve[-1][0] for curve in self.curves.values()), default=0)
 
     def close(self) -> None:
-        """Flush the event file."""
+        """Flush the event file; without a point it is there too, and empty."""
+        if self._writer is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._open()
         self._writer.close()
+
+    def _open(self, **options: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._writer = SummaryWriter(str(self.folder), **options)
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *reason: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *reason: object) -> None:
+        if kind is None or self._writer is not None:  # what failed before its first point leaves what was there
+            self.close()
+
+
+def logged_curves(folder: Path, last: int) -> dict[str, Curve]:
+    """The scalars in a run's event files by tag, up to the step `last`."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not folder.is_dir():
+        return {}
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    curves = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: [point for point in curve if point[0] <= last] for tag, curve in curves.items()}
 
 
 def write_evaluations(comparison: Comparison, claims: Sequence[Claim], folder: Path) -> None:

@@ -13,11 +13,13 @@ import torch
 from recloop.agents import FitOptions, Observed, Policy, facts_of, load_policy, make_policy, save_policy
 from recloop.agents.registry import ENTRY_POINTS, POLICIES, known_policies, names_of
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.manifest import Manifest
 from recloop.envs.world.world import World
 
 OWN = """
 import torch
 from recloop.agents import Policy
+from recloop.encoders.base.manifest import Manifest
 
 class Newest(Policy):
     def act(self, observation, carry, k, draw):
@@ -148,6 +150,7 @@ def _edit(**facts: object) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         path = folder / "policy.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+        Manifest.of(folder).write(folder)
 
     return edit
 
@@ -162,7 +165,7 @@ def _edit(**facts: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "policy.json").write_text("{"), "not valid JSON"),
         (lambda folder: (folder / "policy.json").write_text("[]"), "damaged"),
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"torn"), "damaged"),
-        (_edit(format=99), "has format 99, this recloop reads up to 1; upgrade"),
+        (_edit(format=99), "has format 99, this recloop reads up to 2; upgrade"),
         (_edit(kind="popularty"), "did you mean 'popularity'"),
         (_edit(fingerprint="0"), "do not belong together"),
     ],

@@ -202,6 +202,8 @@ class _Fit:
         restore_optimizer(self.optimizer, found.parts["optimizer"])
         self.generator.set_state(found.parts["generator"]["state"])
         self.passes = int(found.counters["passes"])
+        if self.options.resumed is not None:
+            self.options.resumed(self.passes - 1)
 
     def run(self) -> None:
         """The passes that are left."""

@@ -38,6 +38,7 @@ from recloop.envs.logs.readers import read_log
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Sequences
 from recloop.experiments.comparison.workers import work_through
+from recloop.experiments.output import writing
 from recloop.experiments.provenance import commit, short_commit
 from recloop.experiments.settings import at_least
 from recloop.experiments.studies.ablation.scorers import ENCODERS, QUICK, Content, scorer
@@ -174,13 +175,12 @@ def main(config: AblationConfig) -> list[AblationLine]:
 
 def run_missing(config: AblationConfig, units: list[AblationUnitConfig]) -> None:
     """Run the units that are not finished with these very settings, `jobs` at a time."""
-    config.folder.mkdir(parents=True, exist_ok=True)
-    missing = [unit for unit in units if config.fresh or not _finished(config.folder, unit)]
-    for seed in sorted({unit.seed for unit in missing}):
-        content(
-            str(config.data / config.log), config.text, seed, config.out, config.read_every
-        )  # once, not in every process
-    work_through(missing, partial(_keep, config.out), config.jobs, "ablation", config.progress)
+    with writing(config.out):
+        config.folder.mkdir(parents=True, exist_ok=True)
+        missing = [unit for unit in units if config.fresh or not _finished(config.folder, unit)]
+        for seed in sorted({unit.seed for unit in missing}):  # once, not in every process
+            content(str(config.data / config.log), config.text, seed, config.out, config.read_every)
+        work_through(missing, partial(_keep, config.out), config.jobs, "ablation", config.progress)
 
 
 def run_unit(unit: AblationUnitConfig, out: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -24,6 +24,7 @@ from recloop.envs.truth import LOG_USERS, TRUTHS
 from recloop.experiments.commands.agreement import agreement_of
 from recloop.experiments.comparison.policy_values import PolicyValues
 from recloop.experiments.comparison.workers import work_through
+from recloop.experiments.output import writing
 from recloop.experiments.provenance import command, commit
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -117,9 +118,10 @@ def main(config: StudyConfig) -> list[PooledRow]:
 
 def run_missing(config: StudyConfig) -> None:
     """Run the units that are not finished with these very sizes, `jobs` at a time."""
-    config.folder.mkdir(parents=True, exist_ok=True)
-    missing = [unit for unit in config.units if config.fresh or not _finished(config, unit)]
-    work_through(missing, partial(_keep, config.folder), config.jobs, "truth study", progress=True)
+    with writing(config.out):
+        config.folder.mkdir(parents=True, exist_ok=True)
+        missing = [unit for unit in config.units if config.fresh or not _finished(config, unit)]
+        work_through(missing, partial(_keep, config.folder), config.jobs, "truth study", progress=True)
 
 
 def finished_units(config: StudyConfig) -> list[TruthUnit]:

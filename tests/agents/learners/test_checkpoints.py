@@ -17,6 +17,7 @@ from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.manifest import Manifest
 from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.reward import Outcome, WeightedReward
 from recloop.envs.simulation.core import Core
@@ -107,9 +108,9 @@ def test_another_training_is_refused_in_one_line_that_names_both(tiny_world: Wor
 def test_other_formats_foreign_folders_and_damage_are_named(tiny_world: World, kept: Path, tmp_path: Path) -> None:
     facts = json.loads((kept / "checkpoint.json").read_text())
     (kept / "checkpoint.json").write_text(json.dumps({**facts, "format": 99}))
-    with pytest.raises(PolicyError, match="has format 99, this recloop reads 1"):
+    with pytest.raises(PolicyError, match="has format 99, this recloop reads 2"):
         learn(PPO, tiny_world, FitOptions(checkpoint=kept), CONFIG)
-    (kept / "checkpoint.json").write_text(json.dumps(facts))
+    (kept / "checkpoint.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
     (kept / "learner.safetensors").write_bytes(b"nothing")
     with pytest.raises(PolicyError, match=r"is damaged: .*remove it to train anew"):
         learn(PPO, tiny_world, FitOptions(checkpoint=kept), CONFIG)
@@ -127,6 +128,7 @@ def test_other_circumstances_are_told(tiny_world: World, kept: Path) -> None:
         load_checkpoint(kept, facts["facts"])
     facts["circumstances"]["torch"] = "1.0"
     (kept / "checkpoint.json").write_text(json.dumps(facts))
+    Manifest.of(kept).write(kept)
     with pytest.warns(RuntimeWarning, match="not bit for bit: torch 1.0 then"):
         load_checkpoint(kept, facts["facts"])
 

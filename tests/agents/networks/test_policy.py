@@ -13,6 +13,7 @@ from recloop.agents.networks.policy import ActorPolicy, actor_for
 from recloop.agents.registry import load_policy, save_policy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.manifest import Manifest
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.core import Core
@@ -131,4 +132,5 @@ def test_a_folder_of_the_kind_that_actors_had_before_is_read(tiny_world: World, 
     save_policy(make(tiny_world, "candidates", False, False), tmp_path / "old")
     facts = tmp_path / "old" / "policy.json"
     facts.write_text(facts.read_text().replace('"kind": "actor"', '"kind": "sb3"'))
+    Manifest.of(tmp_path / "old").write(tmp_path / "old")
     assert isinstance(load_policy(tmp_path / "old"), ActorPolicy)

@@ -13,6 +13,7 @@ from torch import Tensor
 import recloop
 from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import EncoderError, RecloopError
+from recloop.encoders.base.manifest import Manifest
 
 
 class Pair(Artifact):
@@ -57,6 +58,7 @@ def _change(folder: Path, **facts: Any) -> None:
     path = folder / "pair.json"
     kept = {**json.loads(path.read_text()), **facts}
     path.write_text(json.dumps({name: value for name, value in kept.items() if value is not None}))
+    Manifest.of(folder).write(folder)
 
 
 def test_it_comes_back_with_what_is_inside(folder: Path) -> None:
@@ -71,7 +73,7 @@ def test_it_comes_back_with_what_is_inside(folder: Path) -> None:
 def test_saving_replaces_the_folder_whole(folder: Path) -> None:
     (folder / "left over").write_text("")
     Pair(1, torch.zeros(1)).save(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["pair.json", "pair.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "pair.json", "pair.safetensors"]
 
 
 def test_an_older_format_is_migrated_and_one_without_a_number_is_the_first(folder: Path) -> None:
@@ -129,10 +131,12 @@ def test_a_world_is_made_of_artifacts_that_refuse_newer_formats(tmp_path: Path) 
     for path in held:
         kept = path.read_text()
         path.write_text(json.dumps({**json.loads(kept), "format": 99}))
+        Manifest.of(tmp_path / "world").write(tmp_path / "world")
         with pytest.raises(RecloopError, match="has format 99") as error:
             recloop.World.load(tmp_path / "world")
         assert "\n" not in str(error.value)
         path.write_text(kept)
+        Manifest.of(tmp_path / "world").write(tmp_path / "world")
     assert recloop.World.load(tmp_path / "world").fingerprint == world.fingerprint
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import EncoderError
+from recloop.encoders.base.manifest import Manifest
 from recloop.encoders.base.storage import read_tensors, write_tensors
 from recloop.encoders.items.encoder import ItemEncoder
 from recloop.encoders.items.fusion import FUSIONS
@@ -169,6 +170,7 @@ def test_a_file_that_lacks_a_source_is_named(tmp_path: Path) -> None:
     ItemEncoder(5, 8, SOURCES).save(tmp_path / "items")
     tensors = read_tensors(tmp_path / "items" / "items.safetensors")
     write_tensors(tmp_path / "items" / "items.safetensors", {n: t for n, t in tensors.items() if n != "text_rows"})
+    Manifest.of(tmp_path / "items").write(tmp_path / "items")
     with pytest.raises(EncoderError, match=r"items\.safetensors does not fit"):
         ItemEncoder.load(tmp_path / "items")
 

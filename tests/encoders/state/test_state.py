@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import EncoderError, RecloopError
+from recloop.encoders.base.manifest import Manifest
 from recloop.encoders.state.config import EncoderState, StateEncoderConfig
 from recloop.encoders.state.encoder import StateEncoder
 
@@ -260,6 +261,7 @@ def test_broken_folders_are_named(encoder: StateEncoder, tmp_path: Path) -> None
     with pytest.raises(EncoderError, match="has format 99, this recloop reads up to 3"):
         StateEncoder.load(folder)
     (folder / "encoder.json").write_text(json.dumps({**facts, "catalogue_size": 12}))
+    Manifest.of(folder).write(folder)
     with pytest.raises(EncoderError, match=r"encoder\.safetensors does not fit") as error:
         StateEncoder.load(folder)
     assert "\n" not in str(error.value)

@@ -161,7 +161,7 @@ def test_the_disk_gives_the_world_back(world: World, tmp_path: Path) -> None:
         (lambda w: (w / "users.safetensors").write_bytes(b"x" * 40), "damaged"),
         (lambda w: (w / "simulators" / "judge" / "kind.json").unlink(), "damaged"),
         (lambda w: _edit(w / "world.json", format=99), "format 99"),
-        (lambda w: _edit(w / "world.json", name="other"), "do not belong together"),
+        (lambda w: _edit(w / "world.json", name="other"), "not what manifest.json says"),
     ],
 )
 def test_a_broken_folder_is_named(world: World, tmp_path: Path, harm, message: str) -> None:  # type: ignore[no-untyped-def]

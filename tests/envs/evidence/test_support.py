@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import WorldError
+from recloop.encoders.base.manifest import Manifest
 from recloop.encoders.base.storage import read_json, write_json
 from recloop.envs.build.examination import with_support
 from recloop.envs.evidence.support import BracketRules, SupportModel, bracket_of
@@ -152,6 +153,7 @@ def test_a_world_keeps_its_support(world: World, tmp_path: Path) -> None:
     assert World.load(tmp_path / "old").support is None
     facts = read_json(tmp_path / "world" / "support" / "support.json")
     write_json(tmp_path / "world" / "support" / "support.json", {**facts, "format": 99})
+    Manifest.of(tmp_path / "world").write(tmp_path / "world")
     with pytest.raises(WorldError, match="format 99"):
         World.load(tmp_path / "world")
 

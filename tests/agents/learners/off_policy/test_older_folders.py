@@ -6,6 +6,7 @@ from recloop.agents.learners.loop import Training
 from recloop.agents.learners.off_policy.sac import SAC, SACConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import load_policy, save_policy
+from recloop.encoders.base.manifest import Manifest
 from recloop.encoders.base.storage import read_json, write_json
 from recloop.envs.world.world import World
 
@@ -17,4 +18,5 @@ def test_settings_by_their_older_names_are_read(tiny_world: World, tmp_path: Pat
     training = facts["config"]["training"]
     training["lanes"], training["validation_lanes"] = training.pop("num_envs"), training.pop("validation_episodes")
     write_json(tmp_path / "policy" / "policy.json", facts)
+    Manifest.of(tmp_path / "policy").write(tmp_path / "policy")
     assert load_policy(tmp_path / "policy").config()["training"] == config.as_dict()

@@ -121,7 +121,7 @@ def test_a_tiny_model_is_distilled_killed_and_resumed(
     assert made.after > made.before > 0
     again = World.load(tmp_path / "fast")
     assert set(again.simulators) == {*world.simulators, "distilled"}
-    assert again.fingerprint == world.fingerprint
+    assert again.observation_fingerprint == world.observation_fingerprint
     assert any("distilled: probabilities correlate" in line for line in again.card.learned)
     calls = again.card.figures["distillation"]["calls"]
     assert 200 < calls <= 1500
