@@ -14,6 +14,7 @@ import torch
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import make_policy, save_policy
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.manifest import Manifest
 from recloop.envs.world.world import FORMAT, World
 from recloop.experiments.cli import COMMANDS, guarded, main
 
@@ -272,6 +273,7 @@ def test_simulators_that_are_called_like_paths_are_refused(
     facts = json.loads((moved / "world.json").read_text())
     facts["simulators"] = ["../../outside" if name == "judge" else name for name in facts["simulators"]]
     (moved / "world.json").write_text(json.dumps(facts))
+    Manifest.of(moved).write(moved)
     assert "the name '../../outside' of a simulator cannot be a file's" in fails(capsys, "inspect", moved)
     wild = judged.with_simulators(**{"../../outside": judged.simulators["judge"]})
     with pytest.raises(RecloopError, match=r"the name '\.\./\.\./outside' of a simulator"):

@@ -11,6 +11,7 @@ or wrong: a traceback, another result without a word, something left behind, or 
 """
 
 import csv
+import importlib
 import os
 import random
 import resource
@@ -43,6 +44,11 @@ from recloop.experiments.studies.faults.processes import (
     two_writers,
 )
 
+_NEEDED = (
+    *(f"recloop.experiments.commands.{name}" for name in ("build", "train", "compare")),
+    *("recloop.agents.learners.on_policy.a2c", "recloop.envs.users.fitted.ensemble", "recloop.envs.truth.clicks"),
+    *("torch.utils.tensorboard.writer", "matplotlib.figure", "sklearn.cluster", "tyro", "pyarrow.parquet"),
+)
 COLUMNS = ("what", "tried", REFUSED, HARMLESS, WRONG, "command", "commit")
 _SMALL = BoredomWorldConfig(
     users=32, topics=2, items=16, slate_size=3, max_steps=4, sessions=2, logged_slates=6, dim=4, state_epochs=1,
@@ -57,7 +63,7 @@ class FaultsConfig:
     damages: int = 2000
     """Damaged folders, over world, policy, ledger, stage and checkpoint."""
     kills: int = 60
-    """Killed commands, over build, train, compare and compare --jobs."""
+    """Killed commands, over build, train, compare and compare --jobs; without any and without stops, folders alone."""
     stops: int = 20
     """Commands stopped by Ctrl-C or TERM."""
     jobs: int = 2
@@ -78,6 +84,8 @@ def main(config: FaultsConfig) -> dict[str, Counter[str]]:
     """Try, print, and write the table."""
     use_threads(1)
     clock = _Budget(config.minutes * 60)
+    for module in _NEEDED:  # once, rather than in every process that is forked from this one
+        importlib.import_module(module)
     with tempfile.TemporaryDirectory(prefix="recloop-faults-") as name:
         place = Path(name)
         _apart(lambda: _prepare(place))
@@ -92,6 +100,8 @@ def main(config: FaultsConfig) -> dict[str, Counter[str]]:
 def tried_processes(config: FaultsConfig, place: Path, clock: "_Budget") -> dict[str, Counter[str]]:
     """Kills, stops, second writers and bad disks, by what was tried."""
     luck, found = random.Random(config.seed), dict[str, Counter[str]]()
+    if not config.kills and not config.stops:
+        return found
     tried = commands(place / "log.csv", place / "made" / "world", config.jobs)
     for number, one in enumerate(tried):
         sound, seconds = finished(one, place / "sound" / str(number))

@@ -187,7 +187,7 @@ def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: P
     compare(judged, config_in(tmp_path, seeds=3))
     assert Learner.trainings == [0, 1, 2]
     assert len(rows_of(tmp_path)) == 3 * 3 * 2
-    compare(judged, config_in(tmp_path, seeds=1, episodes=26))
+    compare(judged, config_in(tmp_path, seeds=1, episodes=26, overwrite=True))
     assert Learner.trainings == [0, 1, 2, 0], "other lanes are another result"
     compare(judged, config_in(tmp_path, seeds=1, episodes=26, fresh=True))
     assert Learner.trainings == [0, 1, 2, 0, 0]

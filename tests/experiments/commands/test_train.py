@@ -9,6 +9,7 @@ from recloop.agents.learners.on_policy.a2c import A2C
 from recloop.agents.registry import load_policy
 from recloop.encoders.base.storage import read_json
 from recloop.experiments.cli import main
+from recloop.experiments.comparison.tracking import logged_curves
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
@@ -39,6 +40,9 @@ def test_an_interrupted_training_goes_on_when_the_same_command_is_run_again(
     assert updates[4:] == [0.6, 0.8]
     whole, parts = (load_policy(tmp_path / name).tensors() for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    curves = [logged_curves(tmp_path / f"{name}-tensorboard", last=10**6) for name in ("whole", "parts")]
+    assert curves[0] == curves[1], "the run goes on where it was, and what lay beyond the checkpoint is purged"
+    assert len(curves[1]["train/loss"]) == 5
 
 
 def test_agents_without_checkpoints_say_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
