@@ -31,9 +31,9 @@ def _feed(digest: "hashlib._Hash", value: Any) -> None:
         case None | bool() | int() | float() | str():
             _say(digest, type(value).__name__, repr(value))
         case Tensor():
-            flat = value.detach().cpu().contiguous()
-            _say(digest, "tensor", str(flat.dtype), str(tuple(flat.shape)))
-            digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+            _say(digest, "tensor", str(value.dtype), str(tuple(value.shape)))
+            flat = value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())  # as bytes: NumPy knows no bfloat16
         case np.ndarray():
             _say(digest, "array", str(value.dtype), str(value.shape))
             digest.update(np.ascontiguousarray(value).tobytes())

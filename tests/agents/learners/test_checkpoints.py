@@ -177,3 +177,9 @@ def test_out_of_memory_says_how_many_lanes_to_try(tiny_world: World, monkeypatch
         monkeypatch.setattr(PPO, "update", fail)
         with pytest.raises(PolicyError, match="8 lanes do not fit into the memory of cpu; try 4 lanes"):
             learn(PPO, tiny_world, FitOptions(), CONFIG)
+
+
+def test_a_world_of_other_limits_or_rewards_does_not_take_a_checkpoint_up(tiny_world: World, kept: Path) -> None:
+    for other in (replace(tiny_world, max_steps=3), replace(tiny_world, reward=WeightedReward({"click": 2.0}))):
+        with pytest.raises(PolicyError, match="another training: its"):
+            learn(PPO, other, FitOptions(checkpoint=kept), CONFIG)
