@@ -79,6 +79,8 @@ class LogOptions:
             value = getattr(self, f.name)
             if f.name in ("log", "columns", "signals", "clean") or value == DEFAULTS.get(f.name):
                 continue
+            if f.name == "missing" and "--missing" in log.reading.command:
+                continue
             several = value if isinstance(value, tuple) else (value,)
             parts += [f"--{f.name.replace('_', '-')}", *(shlex.quote(str(one)) for one in several)]
         if not log.reading.command:

@@ -18,6 +18,10 @@ EARLIEST = 0.0
 """1970-01-01 UTC: no log of behaviour begins before."""
 LATEST = 4_102_444_800.0
 """2100-01-01 UTC: a later time is mostly one in milliseconds."""
+_MEANT = {
+    Columns.position: "a place in the slate is a whole number from 0",
+    Columns.propensity: "a probability of what was shown lies above 0 and at most at 1",
+}
 LEAST_USERS = 2
 """Users that a log must hold: simulated users are learned on some and tried on others."""
 LEAST_ITEMS = 2
@@ -270,6 +274,15 @@ class _Cleaning:
             values = self._numbers(Columns.propensity)
             wrong = ~np.isnan(values) & ~((values > 0) & (values <= 1))
             self._mend(wrong, Columns.propensity, "propensity outside (0, 1]", np.nan)
+        for column in (Columns.position, Columns.propensity):
+            lost = sum(count for reason, count in self.repaired.items() if reason.startswith(column))
+            if lost > self.options.max_loss * max(len(self.rows), 1):
+                example = self.log.interactions[column].loc[self.rows.index[self.rows[column].isna()]].dropna().iloc[0]
+                raise LogError(
+                    f"{self.log.source or self.log.name}: {lost} of {len(self.rows)} rows have a {column} such as "
+                    f"{example:g}, but {_MEANT[column]}; mend it or leave the column out (--ignore), or let more go: "
+                    "--clean.max-loss, max_loss="
+                )
         if Columns.session_end in self.rows:
             ends = [str(end) for end in SessionEnd]
             wrong = ~np.asarray(self.rows[Columns.session_end].isin(ends), dtype=bool)

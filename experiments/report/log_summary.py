@@ -75,6 +75,8 @@ def holdings(log: LoggedBehavior, sequences: Sequences) -> dict[str, str]:
         "policies": _shares(rows[Columns.policy]) if Columns.policy in rows else "not logged",
         "knowledge graph": "none" if log.knowledge is None else f"{len(log.knowledge.triples):,} triples",
     }
+    if Columns.slate in rows and not log.has_exposures:
+        found["slates"] = "only of what was taken, so not used: a row is a consumption"
     slates = sequences.slates
     if slates is not None:
         sizes = (slates.items < sequences.catalogue_size).sum(1)

@@ -1,6 +1,7 @@
 """Which columns of a log are answers: whether something was taken, ratings on a scale, measures."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ import pandas as pd
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.roles import SHOWN_AND_TAKEN, plain
 from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, as_numbers, is_text, no_value, shown, words
+from recloop.envs.logs.readers.times import FIRST
 from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Signal
 
@@ -38,6 +40,14 @@ ANSWERS = words(
 )
 """Words in the name of a column that make it an answer; `score` only where its values are a rating scale."""
 PHRASES = words("play_time listen_time read_time view_time time_spent long_view play_count listen_count read_ratio")
+NO_ANSWERS = words("id ids key code number no nr timestamp date ts at pos position rank text title name type")
+"""Last words of names that are of no answer: `conversion_id`, `purchase_date`."""
+OCCASIONS = frozenset(words("order ordered purchase purchased conversion converted cart buy"))
+"""Words of answers that are 0 and 1 or a small count; many different numbers are those of occasions."""
+COUNTS_FROM = 0.01
+"""From this share of what was taken that counts above 1, a column of clicks is one of counts."""
+NOT_NAMED = "not named among the signals"
+_CALLED = "called like an answer"
 BAD = ("dislike", "disliked", "hate", "skip", "skipped", "hide", "unsubscribe")
 """LoggedAnswers of which more is worse for the user."""
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "y": 1.0, "n": 0.0}
@@ -47,6 +57,7 @@ CODE_SHARE = 0.001
 """From this share of the rows on a code is one: rarer, it is a wrong value."""
 ZERO_STANDS_OUT = 2.0
 """A 0 beside ratings from 1 that is so many times as frequent as any of them may mean "not given"."""
+_THOUSANDS = re.compile(r"[+-]?(?:\d{1,3}|[1-9]\d{0,2}(?:,\d{3})+)")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(?:,\d+)?")
 
 
@@ -60,6 +71,8 @@ class LoggedAnswers:
         taken: True where the consumption is a column of the log.
         uses: what became of each column that was looked at.
         notes: sentences for the card.
+        warnings: what may be wrong.
+        codes: what was taken for not given, as `--missing` says it.
     """
 
     table: TextTable
@@ -67,11 +80,32 @@ class LoggedAnswers:
     taken: bool
     uses: tuple[ColumnUse, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
 
 
 def consumption() -> Signal:
     """The signal that is 1 in every row of a log that holds consumption alone."""
     return Signal(CONSUME)
+
+
+def signal_flag(signal: Signal) -> str:
+    """A signal as `--signals` takes it.
+
+    >>> signal_flag(Signal("rating", "ordinal", levels=(1, 2), given_on="click"))
+    'rating:1,2@click'
+    """
+    values = ""
+    if signal.kind == "ordinal":
+        values = ":" + ",".join(map(_exactly, signal.levels))
+    elif signal.range is not None:
+        values = ":" + "..".join(map(_exactly, signal.range))
+    return f"{signal.name}{values}" + (f"@{signal.given_on}" if signal.given_on else "")
+
+
+def _exactly(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def rating_scale(values: Floats) -> tuple[float, ...] | None:
@@ -109,6 +143,7 @@ def answers_of(
     item: str,
     user: str,
     bad_rows: BadRows,
+    impressions: bool = False,
 ) -> LoggedAnswers:
     """The signals of a log, as named or by the names and values of its columns.
 
@@ -119,12 +154,13 @@ def answers_of(
         codes: cells that mean "not given", by column; the empty name is every column.
         item, user: the columns of ids: what is the same in all rows of an item says nothing of an answer.
         bad_rows: decides about cells that are neither missing nor a number.
+        impressions: whether the log has slates, places or propensities: its rows say what was shown.
 
     Raises:
         LogError: a column called like a consumption or an answer whose cells cannot be read; a column of 0 and 1 that
             may or may not say what was taken; zeros that may or may not be ratings.
     """
-    look = _Look(table, codes, bad_rows, item, user)
+    look = _Look(table, codes, bad_rows, item, user, impressions)
     for column in codes:
         if column and column not in table.frame:
             table.require(column)
@@ -142,6 +178,9 @@ class _Look:
     bad_rows: BadRows
     item: str
     user: str
+    impressions: bool = False
+    warnings: list[str] = field(default_factory=list)
+    coded: list[str] = field(default_factory=list)
     uses: list[ColumnUse] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -162,33 +201,43 @@ class _Look:
                 continue
             self._as_numbers(signal.name, binary=signal.kind == "binary", needed=signal.name == names[0])
             self.uses.append(ColumnUse("log", signal.name, _role(signal, signal.name == names[0]), "as named"))
-        self._rest([c for c in columns if c not in names], "not named among the signals")
+        self._rest([c for c in columns if c not in names], NOT_NAMED)
         return self._done(signals, names[0] in self.table.frame)
 
     def by_name(self, columns: Sequence[str]) -> LoggedAnswers:
         taken = [c for c in columns if plain(c) in SHOWN_AND_TAKEN and not self._missing(c).all()]
         taken.sort(key=lambda c: SHOWN_AND_TAKEN.index(plain(c)))
         first: Signal | None = None
-        if taken and self._is_scale(taken[0]):
-            taken = taken[1:]  # `label` may be a rating
+        if taken and plain(taken[0]) == "label" and self._is_scale(taken[0]):
+            taken = taken[1:]
         if taken:
             self._as_numbers(taken[0], binary=True, needed=True)
             first = Signal(taken[0])
+            if not np.nanmax(self.table.numbers(taken[0]), initial=0) > 0:
+                raise LogError(
+                    f"{self.table.path}, column {shown(taken[0])} is 0 in every row: nothing that was shown was taken; "
+                    f"give the log with what was taken, or leave the column out: --ignore {taken[0]}"
+                )
             self.uses.append(ColumnUse("log", taken[0], "consumption", "by its name: whether what was shown was taken"))
         answers = [c for c in columns if (first is None or c != first.name) and self._is_answer(c)]
         rest = [c for c in columns if c not in answers and (first is None or c != first.name)]
         if first is None:
-            self._might_be_taken(rest)
+            self._might_be_taken([*(answers if self.impressions else ()), *rest], answers)
         signals = [first or consumption()]
         for column in answers:
             signal = self._answer(column, signals[0].name if first is None else self._given_on(column, signals[0].name))
             if signal is not None:
                 signals.append(signal)
         self._rest(rest, "its name is that of no answer; name it with --signals to use it")
+        for use in self.uses:
+            if use.why.startswith(_CALLED):
+                self.warnings.append(f"{shown(use.name)} is not used: it is {use.why}.")
         return self._done(tuple(signals), first is not None)
 
     def _done(self, signals: tuple[Signal, ...], taken: bool) -> LoggedAnswers:
-        return LoggedAnswers(self.table, signals, taken, tuple(self.uses), tuple(self.notes))
+        return LoggedAnswers(
+            self.table, signals, taken, tuple(self.uses), tuple(self.notes), tuple(self.warnings), tuple(self.coded)
+        )
 
     def _cells(self, column: str) -> pd.Series:
         return self.table.frame[column]
@@ -217,6 +266,14 @@ class _Look:
                 truth = words.str.lower().map(TRUTH).to_numpy(dtype=np.float64)
                 if np.isfinite(truth[unread]).all():
                     values = np.where(unread, truth, values)
+                elif words[~missing].str.fullmatch(_THOUSANDS).all():
+                    if not words[~missing].str.count(",").max() > 1:
+                        example = words[words.str.contains(",", regex=False)].iloc[0]
+                        raise LogError(
+                            f"{self.table.path}, column {shown(column)}: {shown(example)} may be thousands or have a "
+                            f"decimal comma; write numbers without separators, or leave it out: --ignore {column}"
+                        )
+                    values = as_numbers(words.str.replace(",", "", regex=False))
                 elif words[~missing].str.fullmatch(_DECIMAL_COMMA).all():
                     comma = words.str.contains(",", regex=False)[~missing]
                     if comma.mean() > 0.5 or not np.isfinite(values[~missing]).any():
@@ -231,6 +288,11 @@ class _Look:
             if known == {-1.0, 1.0}:
                 values = np.where(values == -1, 0.0, values)
                 self.notes.append(f"In {shown(column)} -1 stands for not taken.")
+            elif needed and _counts(column, values):
+                self.notes.append(
+                    f"{shown(column)} counts up to {np.nanmax(values):g}: an item with one or more was taken."
+                )
+                values = np.where(values > 0, 1.0, values)
             elif needed and known == {-1.0, 0.0, 1.0}:
                 raise LogError(
                     f"{self.table.path}, column {shown(column)} holds -1, 0 and 1: is -1 not taken or not known? Say "
@@ -253,21 +315,28 @@ class _Look:
         return len(known) > 3 and rating_scale(values) is not None
 
     def _is_answer(self, column: str) -> bool:
-        name = plain(column)
-        words = name.split("_")
-        if any(phrase in name for phrase in PHRASES):
-            found = True
-        else:
-            found = any(word in ANSWERS for word in words) or name in SHOWN_AND_TAKEN
-        if not found or pd.api.types.is_object_dtype(self._cells(column).dtype):
-            return False
+        return _named_as_answer(column) and not self._why_none(column)
+
+    def _why_none(self, column: str) -> str:
+        """Why a column that is called like an answer is none; empty for an answer."""
+        cells = self._cells(column)
+        if pd.api.types.is_object_dtype(cells.dtype):
+            return "its cells are lists"
         missing, values = self._missing(column), self._values(column)
-        readable = np.isfinite(values[~missing])
-        if not len(readable) or readable.mean() < 0.5:
-            return False
+        if missing.all():
+            return "it has one value"
+        if np.isfinite(values[~missing]).mean() < 0.5:
+            first = cells[~missing].iloc[0]
+            return f"{_CALLED}, but most of its cells are no numbers ({shown(first)})"
+        words = plain(column).split("_")
         if "score" in words and rating_scale(values) is None:
-            return False
-        return not self._of_one(column, self.item)
+            return f"{_CALLED}, but its values are on no scale of ratings; name it with --signals to use it"
+        known = values[np.isfinite(values)]
+        if OCCASIONS.intersection(words) and len(np.unique(known)) > MOST_LEVELS:
+            return f"{_CALLED}, but its numbers tell occasions apart; name it with --signals to use it"
+        if float(np.median(known)) >= FIRST:
+            return f"{_CALLED}, but its numbers are as large as moments; name it with --signals to use it"
+        return ""
 
     def _constant(self, column: str) -> bool:
         return int(_codes(self._cells(column)).max(initial=-1)) < 1
@@ -292,12 +361,11 @@ class _Look:
         values = self._without_codes(column)
         self._as_numbers(column, binary=False, needed=False)
         values = self.table.numbers(column)
-        good = not any(word in BAD for word in plain(column).split("_"))
         signal = guess_signal(column, values, given_on)
         if signal is None:
-            self.uses.append(ColumnUse("log", column, "not used", "it has one value or none"))
+            self.uses.append(ColumnUse("log", column, "not used", "it has one value"))
             return None
-        signal = replace(signal, good=good)
+        signal = replace(signal, good=good_by_name(column))
         self.uses.append(ColumnUse("log", column, _role(signal, False), "by its name"))
         return signal
 
@@ -321,6 +389,7 @@ class _Look:
                     f"{shown(column)} is {code:g} in {len(known) - len(others):,} rows, far from all other values: "
                     "taken for not given. Where it is an answer, name the column's values with --signals."
                 )
+                self.coded.append(f"{column}={code:g}")
                 self._forget(column, values == code)
                 return self._values(column)
         zeros = known == 0
@@ -341,7 +410,7 @@ class _Look:
             cells = cells.astype("float64")
         self.table = replace(self.table, frame=self.table.frame.assign(**{column: cells.where(~gone, blank)}))
 
-    def _might_be_taken(self, columns: Sequence[str]) -> None:
+    def _might_be_taken(self, columns: Sequence[str], answers: Sequence[str]) -> None:
         """`LogError` where a column of 0 and 1 may say what was taken, and nothing else does."""
         for column in columns:
             values = self._values(column)
@@ -349,10 +418,15 @@ class _Look:
             whole = np.isfinite(values).mean() > 0.5 if len(values) else False
             if known != {0.0, 1.0} or not whole or self._of_one(column, self.item) or self._of_one(column, self.user):
                 continue
+            others = [name for name in answers if name != column]
+            guessed = [guess_signal(name, self._without_codes(name), CONSUME) for name in others]
+            rest = [signal_flag(signal) for signal in guessed if signal is not None]
+            of_taken = [flag.replace(f"@{CONSUME}", f"@{column}") for flag in rest]
+            flags = f"--signals {shlex.join([CONSUME, f'{column}@{CONSUME}', *rest])}"
             raise LogError(
                 f"{self.table.path}, column {shown(column)} holds 0 and 1: does it say whether what was shown was "
-                f"taken (--signals {column}), is it an answer to what was taken (--signals consume {column}@consume), "
-                f"or neither (--ignore {column})?"
+                f"taken (--signals {shlex.join([column, *of_taken])}), is it an answer to what was taken ({flags}), "
+                f"or neither (--ignore {shlex.quote(column)})?"
             )
 
     def _rest(self, columns: Sequence[str], why: str) -> None:
@@ -366,13 +440,43 @@ class _Look:
                 reason = "its cells are lists"
             elif self._constant(column):
                 reason = "it has one value"
+            elif why != NOT_NAMED and _named_as_answer(column) and not self._of_one(column, self.item):
+                reason = self._why_none(column) or why
             elif len(cells) > 2 and cells.is_unique:
-                reason = "it differs in every row: a number of rows"
+                reason = "it differs in every row"
             elif self._of_one(column, self.item):
                 reason = "it is the same in all rows of an item; give it in a table of items (--items-table)"
             elif self._of_one(column, self.user):
                 reason = "it is the same in all rows of a user; give it in a table of users (--users-table)"
             self.uses.append(ColumnUse("log", column, "not used", reason))
+
+
+def _named_as_answer(column: str) -> bool:
+    """True for the name of an answer; a number or a moment of one, such as `order_id`, is none."""
+    name = plain(column)
+    words = name.split("_")
+    if any(phrase in name for phrase in PHRASES):
+        return True
+    if words[-1] in NO_ANSWERS or (len(words) > 1 and "order" in words):
+        return False
+    return any(word in ANSWERS for word in words) or name in SHOWN_AND_TAKEN
+
+
+def _counts(column: str, values: Floats) -> bool:
+    """True for clicks and the like that are whole numbers from 0, not rarely above 1."""
+    known = values[np.isfinite(values)]
+    whole = len(known) > 0 and bool(np.all((known >= 0) & (known == np.floor(known))))
+    above = int((known > 1).sum())
+    return plain(column) != "label" and whole and above > COUNTS_FROM * int((known > 0).sum())
+
+
+def good_by_name(column: str) -> bool:
+    """False for answers of which more is worse for the user.
+
+    >>> good_by_name("skipped"), good_by_name("rating")
+    (False, True)
+    """
+    return not any(word in BAD for word in plain(column).split("_"))
 
 
 def _codes(cells: pd.Series) -> npt.NDArray[np.int64]:
@@ -393,9 +497,9 @@ def guess_signal(name: str, values: Floats, given_on: str | None) -> Signal | No
     """
     known = np.unique(values[np.isfinite(values)])
     rating = any(word in name.lower() for word in ("rating", "stars", "score"))
-    if rating and (scale := rating_scale(values)) is not None:
+    if rating and not set(known.tolist()) <= {0.0, 1.0} and (scale := rating_scale(values)) is not None:
         return Signal(name, "ordinal", levels=tuple(float(level) for level in scale), given_on=given_on)
-    if len(known) and np.isin(known, (0.0, 1.0)).all():
+    if len(known) and np.isin(known, (0.0, 1.0)).all() and (len(known) > 1 or not rating):
         return Signal(name, given_on=given_on)
     if len(known) < 2:
         return None

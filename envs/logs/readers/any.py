@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recloop.encoders.base.errors import LogError, unknown_name
+from recloop.envs.logs.readers.answers import good_by_name
 from recloop.envs.logs.readers.atomic import read_atomic_log
 from recloop.envs.logs.readers.files import SUFFIXES, TextFormat, kind_of
 from recloop.envs.logs.readers.interactions import ReadingOptions
@@ -98,16 +99,17 @@ def parsed_signal(text: str) -> Signal:
     >>> parsed_signal("watch:0..1").range
     (0.0, 1.0)
     """
-    rest, _, given_on = text.partition("@")
-    name, _, values = rest.partition(":")
+    rest, _, given_on = text.rpartition("@") if "@" in text else (text, "", "")
+    name, _, values = rest.rpartition(":") if ":" in rest else (rest, "", "")
+    good = good_by_name(name)
     try:
         if values in ("", "binary"):
-            return Signal(name, given_on=given_on or None)
+            return Signal(name, good=good, given_on=given_on or None)
         if ".." in values:
             low, high = values.split("..")
-            return Signal(name, "continuous", range=(float(low), float(high)), given_on=given_on or None)
+            return Signal(name, "continuous", range=(float(low), float(high)), good=good, given_on=given_on or None)
         levels = tuple(float(v) for v in values.split(","))
-        return Signal(name, "ordinal", levels=levels, given_on=given_on or None)
+        return Signal(name, "ordinal", levels=levels, good=good, given_on=given_on or None)
     except ValueError:
         raise LogError(
             f"--signals {text} is not understood; write NAME, NAME:1,2,3 for levels or NAME:0..1 for a range"
@@ -136,6 +138,13 @@ def _recognise(place: Path) -> tuple[Reader, Path]:
         return read_table_log, place
     if place.is_dir() and any(kind_of(file) for file in place.rglob("*") if file.is_file()):
         return read_table_log, place
+    if not (place.is_file() or place.is_dir()):
+        raise LogError(f"{place} is neither a file nor a folder; write what it gives into a file")
+    if place.is_file():
+        raise LogError(
+            f"{place}: files that end in '{place.suffix}' are not read; give CSV, TSV, JSON lines or Parquet (save the "
+            "sheet of a spreadsheet as CSV, unpack an archive)"
+        )
     known = ", ".join(f"*{pattern}" for pattern, _ in PATTERNS)
     raise LogError(
         f"{place} holds no log: looked for u.data, ratings.dat and ratings.csv of MovieLens, train.ascii of Coat, "

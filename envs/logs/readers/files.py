@@ -1,10 +1,12 @@
 """Files and frames as one kind of table: delimited text, JSON lines, Parquet, folders of parts, frames in memory."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -15,12 +17,13 @@ from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.text_table import (
     BadRows,
     TextTable,
+    as_ids,
     decoded_text,
     read_text_table,
     shown,
 )
 
-TEXT = (".csv", ".tsv", ".txt")
+TEXT = (".csv", ".tsv", ".txt", ".dat")
 LINES = (".jsonl", ".ndjson", ".json")
 BINARY = (".parquet", ".pq")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -32,8 +35,10 @@ SUFFIXES = (
     *BINARY,
     *(f"{kind}{pack}" for kind in (".csv", ".tsv", ".jsonl") for pack in PACKED),
 )
-"""How files end that are looked for in a folder; a `.txt` is read where it is named."""
+"""How files end that are looked for in a folder; a `.txt` or `.dat` is read where it is named."""
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_NO_NAME = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?|\d{4}-\d\d-\d\d([T ].*)?", re.IGNORECASE)
 SAMPLE_LINES = 50
 """Lines that the separator is found from."""
 
@@ -84,7 +89,7 @@ def read_file(path: Path, bad_rows: BadRows, text: TextFormat | None = None) -> 
     """
     text = text or TextFormat()
     if path.is_dir():
-        return _joined(path, [read_file(part, bad_rows, text) for part in parts_of(path)])
+        return _joined(path, [_part(path, part, bad_rows, text) for part in parts_of(path)])
     if not path.is_file():
         raise LogError(f"{path} is {'no file that can be read' if path.exists() else 'not there; check the path'}")
     kind = kind_of(path)
@@ -126,10 +131,13 @@ def table_of(frame: Any, name: str = "frame") -> TextTable:
         frame = frame.reset_index(level=levels) if levels else frame
         frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
         return from_arrow(Path(name), _arrow_of(frame))
-    if hasattr(frame, "__arrow_c_stream__"):
-        return from_arrow(Path(name), pyarrow.table(frame))
-    if isinstance(frame, dict):
-        return table_of(pd.DataFrame(frame), name)
+    try:
+        if hasattr(frame, "__arrow_c_stream__"):
+            return from_arrow(Path(name), pyarrow.table(frame))
+        if isinstance(frame, dict):
+            return table_of(pd.DataFrame(frame), name)
+    except (ValueError, TypeError, pyarrow.ArrowException) as error:
+        raise LogError(f"{name}: {type(frame).__name__} is no table ({str(error).splitlines()[0]})") from None
     raise LogError(
         f"a log of type {type(frame).__name__} is not understood; give a path or a pandas, Polars or PyArrow table"
     )
@@ -141,6 +149,9 @@ def _arrow_of(frame: pd.DataFrame) -> pyarrow.Table:
     for name in frame.columns:
         if frame.columns.to_list().count(name) > 1:
             raise LogError(f"column {shown(name)} stands there twice; name each column once")
+        if isinstance(frame[name].dtype, pd.PeriodDtype):
+            columns[name] = pyarrow.Array.from_pandas(frame[name].dt.start_time)
+            continue
         try:
             columns[name] = pyarrow.Array.from_pandas(frame[name])
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
@@ -249,7 +260,8 @@ def _strings(column: pyarrow.ChunkedArray) -> pd.Series:
 def _moments(path: Path, name: str, column: pyarrow.ChunkedArray) -> pd.Series:
     zone = getattr(column.type, "tz", None)
     try:
-        micro = column.cast(pyarrow.timestamp("us", tz=zone), safe=False)
+        fine = getattr(column.type, "unit", "day") == "ns"
+        micro = column.cast(pyarrow.timestamp("us", tz=zone), safe=not fine)
         return pd.to_datetime(pd.Series(micro.to_pandas()))
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise LogError(f"{path}, column {shown(name)}: a date that cannot be held ({str(error)[:80]})") from None
@@ -296,8 +308,25 @@ def _read_json(path: Path, bad_rows: BadRows, text: TextFormat) -> TextTable:
     if not records:
         raise LogError(f"{path} holds no records; a log needs at least one")
     names = list(dict.fromkeys(name for record in records for name in record))
-    frame = pd.DataFrame({name: _of_values([record.get(name) for record in records]) for name in names})
+    columns: dict[str, list[Any]] = {}
+    for name in names:
+        columns |= _fields_of(name, [record.get(name) for record in records])
+    frame = pd.DataFrame({name: of_values(values) for name, values in columns.items()})
     return TextTable(path, frame, np.array(lines, dtype=np.int64))
+
+
+def _fields_of(name: str, values: list[Any]) -> dict[str, list[Any]]:
+    """A column, or of one of lists of objects a column of lists for each field of theirs."""
+    filled = [cell for cell in values if cell]
+    if not filled or not all(
+        isinstance(cell, list) and all(isinstance(one, dict) and one for one in cell) for cell in filled
+    ):
+        return {name: values}
+    fields = dict.fromkeys(field for cell in filled for one in cell for field in one)
+    return {
+        f"{name}.{field}": [None if cell is None else [one.get(field) for one in cell] for cell in values]
+        for field in fields
+    }
 
 
 def _nested(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -310,7 +339,7 @@ def _nested(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _of_values(values: Sequence[Any]) -> pd.Series:
+def of_values(values: Sequence[Any]) -> pd.Series:
     """JSON values as a column: all numbers, all truth values or all lists stay so; the rest are strings."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {list}:
@@ -319,7 +348,8 @@ def _of_values(values: Sequence[Any]) -> pd.Series:
         return pd.Series(values, dtype="boolean")
     if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
         return pd.Series(values, dtype="Int64")
-    if kinds and kinds <= {int, float}:
+    exact = all(type(value) is not int or abs(value) <= 2**53 for value in values)
+    if kinds and kinds <= {int, float} and exact:
         return pd.Series(values, dtype="float64")
     words = ["" if v is None else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
     return pd.Series(words, dtype="str")
@@ -361,8 +391,8 @@ def found_separator(lines: Sequence[str]) -> str:
 
 
 def _look_at_header(table: TextTable) -> None:
-    """`LogError` where the line of names looks like a row: a number among the names."""
-    numbers = [name for name in table.frame.columns if str(name).lstrip("+-").replace(".", "", 1).isdigit()]
+    """`LogError` where the line of names looks like a row: a number or a moment among the names."""
+    numbers = [name for name in table.frame.columns if _NO_NAME.fullmatch(str(name))]
     if numbers and len(table.frame.columns) > 1:
         raise LogError(
             f"{table.path}, line 1: {shown(numbers[0])} is no name of a column, so the file seems to have no line of "
@@ -370,16 +400,40 @@ def _look_at_header(table: TextTable) -> None:
         )
 
 
+def _part(folder: Path, file: Path, bad_rows: BadRows, text: TextFormat) -> TextTable:
+    """A part of a table, with a column for each `name=value` among the folders that it lies in."""
+    table = read_file(file, bad_rows, text)
+    named = dict(part.split("=", 1) for part in file.relative_to(folder).parent.parts if "=" in part)
+    values = {name: "" if value == _NO_PARTITION else unquote(value) for name, value in named.items()}
+    columns = {
+        name: pd.Series([value] * len(table.frame), dtype="str")
+        for name, value in values.items()
+        if name not in table.frame
+    }
+    return replace(table, frame=table.frame.assign(**columns))
+
+
+def _as_text(folder: Path, name: str, cells: pd.Series) -> pd.Series:
+    if pd.api.types.is_object_dtype(cells.dtype):
+        raise LogError(f"{folder}: column {shown(name)} holds lists in some parts and text in others; write one kind")
+    return as_ids(cells).astype("str")
+
+
 def _joined(folder: Path, parts: list[TextTable]) -> TextTable:
     """Parts of one table, one below the other."""
     first = parts[0]
     for part in parts[1:]:
-        if list(part.frame.columns) != list(first.frame.columns):
+        if sorted(part.frame.columns) != sorted(first.frame.columns):
             raise LogError(
                 f"{part.path} has the columns {part.names} where {first.path.name} has {first.names}; "
                 "a folder of parts must hold one table, give the file"
             )
-    frame = pd.concat([part.frame for part in parts], ignore_index=True)
+    frames = [part.frame[first.frame.columns] for part in parts]
+    for name in first.frame.columns:
+        if any(pd.api.types.is_string_dtype(frame[name].dtype) for frame in frames):
+            # An id is a number in one part and text in another.
+            frames = [frame.assign(**{name: _as_text(folder, name, frame[name])}) for frame in frames]
+    frame = pd.concat(frames, ignore_index=True)
     lines = np.concatenate([part.lines for part in parts])
     files = np.repeat([str(part.path) for part in parts], [len(part.frame) for part in parts])
     return TextTable(folder, frame, lines, unit=first.unit, files=tuple(files))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.answers import LoggedAnswers, answers_of, missing_codes
+from recloop.envs.logs.readers.answers import NOT_NAMED, LoggedAnswers, answers_of, missing_codes, signal_flag
 from recloop.envs.logs.readers.roles import COLUMN_NAMES, SHOWN_AND_TAKEN, ColumnMapping, Roles, plain, roles_of
 from recloop.envs.logs.readers.rows import (
     PLACE,
@@ -25,6 +25,7 @@ from recloop.envs.logs.readers.times import Moments, decide_times, measure_times
 from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Columns, SessionEnd, Signal, Times
 
+_OF_IMPRESSIONS = (Columns.slate, Columns.position, Columns.propensity)
 TIMES_OF_SLATES = 0.5
 """From this share of rows that have user and time in common with another on, such rows are one slate."""
 
@@ -71,6 +72,7 @@ class Interactions:
     mapping: ColumnMapping
     uses: tuple[ColumnUse, ...] = ()
     warnings: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -81,21 +83,9 @@ class Interactions:
         unfolded_rows = SLATE in named.values()
         if not unfolded_rows and not any(use.role == "event" for use in self.uses):
             flags += ["--signals", *map(signal_flag, self.signals)]
+        if self.missing:
+            flags += ["--missing", *self.missing]
         return tuple(map(shlex.quote, flags))
-
-
-def signal_flag(signal: Signal) -> str:
-    """A signal as `--signals` takes it.
-
-    >>> signal_flag(Signal("rating", "ordinal", levels=(1, 2), given_on="click"))
-    'rating:1,2@click'
-    """
-    values = ""
-    if signal.kind == "ordinal":
-        values = ":" + ",".join(f"{level:g}" for level in signal.levels)
-    elif signal.range is not None:
-        values = f":{signal.range[0]:g}..{signal.range[1]:g}"
-    return f"{signal.name}{values}" + (f"@{signal.given_on}" if signal.given_on else "")
 
 
 def build_interactions(
@@ -133,13 +123,16 @@ class _Build:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     made: set[str] = field(default_factory=set)
+    codes: tuple[str, ...] = ()
+    listed: str = ""
+    of_row: tuple[str, ...] = ()
 
     def run(self, entry_because: str) -> Interactions:
         if not len(self.table.frame):
             raise LogError(f"{self.table.path} holds no rows that can be read; a log needs at least one")
         self._unfold()
         roles = self._roles()
-        self.uses += roles.uses
+        self.uses += [replace(use, why="a list of items") if use.name == self.listed else use for use in roles.uses]
         self.warnings += roles.warnings
         mapping = roles.mapping
         if mapping.time is not None and roles.moments is not None:
@@ -159,6 +152,7 @@ class _Build:
             mapping,
             tuple(self.uses),
             tuple(self.warnings),
+            (*self.options.missing, *self.codes),
         )
 
     def _frame(
@@ -181,6 +175,12 @@ class _Build:
         columns = {Columns.user: users, Columns.item: as_ids(self.table.frame[str(mapping.item)])}
         known = seconds is not None and bool(np.isfinite(seconds).any())
         slates = self._slates(mapping, users, seconds if known else None, exposures)
+        if slates is not None and mapping.slate is not None:
+            self._check_slates(mapping, users, slates, seconds)
+        if mapping.slate is not None and not exposures:
+            self.notes.append(
+                f"Nothing was shown and not taken, so rows are consumptions and {shown(mapping.slate)} is not used."
+            )
         kind, note = self._meaning(users, slates, seconds if known else None, entry_because)
         self.notes.append(note)
         if seconds is not None and kind is not Times.none:
@@ -204,23 +204,25 @@ class _Build:
             frame[Columns.apart] = apart
         return frame, kind, exposures
 
-    def _roles(self) -> Roles:
-        sessions = not self.given.user
-        roles = roles_of(self.table, self.given, ignore=self.options.ignore, needs_user=not sessions)
+    def _roles(self, find_time: bool = True) -> Roles:
+        ignore = self.options.ignore
+        roles = roles_of(
+            self.table, self.given, ignore=ignore, needs_user=self.given.user is not None, find_time=find_time
+        )
         if roles.mapping.user is None:
             if roles.mapping.session is None:
                 # Says what is missing, as for any log.
-                roles_of(self.table, self.given, ignore=self.options.ignore)
+                roles_of(self.table, self.given, ignore=ignore, find_time=False)
             session = str(roles.mapping.session)
             said = replace(self.given, user=session, session=None)
-            roles = roles_of(self.table, said, ignore=self.options.ignore)
-            self.warnings.append(f"The log has no users: each {shown(session)} is taken for a user of its own.")
+            roles = roles_of(self.table, said, ignore=ignore, find_time=find_time)
+            if find_time:
+                self.warnings.append(f"The log has no users: each {shown(session)} is taken for a user of its own.")
         return roles
 
     def _unfold(self) -> None:
         """One item a row; the slate and the place are columns then, where the file has none."""
-        roles = self._roles()
-        mapping = roles.mapping
+        mapping = self._roles(find_time=False).mapping
         named = mapping.signals[0].name if mapping.signals else None
         names = [str(name) for name in self.table.frame.columns]
         usual = [name for alias in SHOWN_AND_TAKEN for name in names if plain(name) == alias]
@@ -228,6 +230,9 @@ class _Build:
         found = unfolded(self.table, str(mapping.item), taken, self.bad_rows)
         self.uses += found.uses
         self.notes += found.notes
+        if found.table.frame is not self.table.frame:
+            self.listed, self.of_row = str(mapping.item), found.of_row
+            self.given = replace(self.given, item=self.listed)
         self.table = found.table
         if found.slates:
             places = {Columns.slate: SLATE, Columns.position: PLACE}
@@ -273,7 +278,7 @@ class _Build:
 
     def _ids_and_numbers(self, mapping: ColumnMapping) -> None:
         for name in (mapping.user, mapping.item):
-            self.table = self.table.with_ids(str(name), self.bad_rows)
+            self.table = self.table.with_ids(str(name), self.bad_rows).without_nobody(str(name), self.bad_rows)
         for name in (mapping.position, mapping.propensity):
             self.table = self.table if name is None else self.table.with_numbers(name, self.bad_rows)
         if mapping.session_end is not None:
@@ -289,6 +294,11 @@ class _Build:
         spoken_for = {*mapping.named.values(), *(use.name for use in self.uses)}
         names = [str(name) for name in self.table.frame.columns]
         signals = {signal.name for signal in mapping.signals}
+        one = [name for name in self.of_row if name in names and name not in spoken_for | signals]
+        self.uses += [
+            ColumnUse("log", name, "not used", "one value for all items of a row: of none by itself") for name in one
+        ]
+        spoken_for.update(one)
         answers = answers_of(
             self.table,
             [name for name in names if name not in spoken_for or name in signals],
@@ -297,9 +307,15 @@ class _Build:
             item=str(mapping.item),
             user=str(mapping.user),
             bad_rows=self.bad_rows,
+            impressions=any(mapping.named.get(role) for role in _OF_IMPRESSIONS),
         )
         self.table = answers.table
         self.uses += [replace(u, why="made of the events") if u.name in self.made else u for u in answers.uses]
+        if self.made:
+            events = "the answers of an event log are its events"
+            self.uses = [replace(u, why=events) if u.why == NOT_NAMED else u for u in self.uses]
+        self.warnings += answers.warnings
+        self.codes = answers.codes
         self.notes += answers.notes
         return answers
 
@@ -321,6 +337,33 @@ class _Build:
             notes = ()
         self.notes += notes
         return ids
+
+    def _check_slates(
+        self, mapping: ColumnMapping, users: pd.Series, slates: pd.Series, seconds: npt.NDArray[np.float64] | None
+    ) -> None:
+        """`LogError` for one slate over all times; a warning where slates lie apart in time or have two policies."""
+        rows = pd.DataFrame({"user": users, "slate": slates})
+        column = shown(mapping.slate)
+        if seconds is not None:
+            rows["time"] = seconds
+            shown_at = rows.groupby(["user", "slate"], sort=False)["time"].agg(["min", "max", "size"])
+            several = shown_at[shown_at["size"] > 1]
+            apart = several[several["max"] - several["min"] >= SESSION_GAP]
+            said = f"rows of {len(apart):,} of {len(several):,} slates ({column}) lie half an hour or more apart"
+            if len(apart) and rows["slate"].nunique() == 1:
+                raise LogError(
+                    f"{self.table.path}: {said}, so that it says not what was shown together; leave it out: "
+                    f"--ignore {mapping.slate}, or name another: --columns slate=COLUMN"
+                )
+            if len(apart):
+                self.warnings.append(f"The {said}: look whether it says what was shown together.")
+        if mapping.policy is not None:
+            rows["policy"] = as_ids(self.table.frame[mapping.policy])
+            mixed = int((rows.groupby(["user", "slate"], sort=False)["policy"].nunique() > 1).sum())
+            if mixed:
+                self.warnings.append(
+                    f"In {mixed:,} slates {shown(mapping.policy)} differs: that of the first row counts."
+                )
 
     def _meaning(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.text_table import TextTable, no_value, shown, words
+from recloop.envs.logs.readers.text_table import TextTable, is_text, no_value, shown, words
 from recloop.envs.logs.readers.times import DAY, Moments, Unit, is_hour_of_day, moments_of
 from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Columns, Signal
@@ -16,12 +16,13 @@ from recloop.envs.logs.schema import Columns, Signal
 ALIASES = {
     Columns.user: words(
         "user_id user uid customer_id customer visitor_id visitor member_id reviewer_id account_id client_id "
-        "profile_id person_id reader_id listener_id viewer_id cookie_id"
+        "profile_id person_id reader_id listener_id viewer_id cookie_id cust_id user_pseudo_id distinct_id "
+        "anonymous_id"
     ),
     Columns.item: words(
         "item_id item iid movie_id product_id product video_id sku asin parent_asin article_id news_id song_id "
         "track_id anime_id book_id isbn business_id game_id content_id goods_id ad_id joke_id listing_id items "
-        "item_ids item_list impressions"
+        "item_ids item_list impressions article_ids_inview app_id artist_id recipe_id post_id"
     ),
     Columns.session: words("session_id session visit_id sess_id"),
     Columns.session_end: words("session_end"),
@@ -36,9 +37,23 @@ TIME_NAMES = words(
     "timestamp time event_time ts datetime date_time date unix_review_time time_ms timestamp_ms created_at"
 )
 """Usual names of the time, the most usual first; any name that ends in time, date, timestamp, ts or at is tried too."""
-SHOWN_AND_TAKEN = ("label", "click", "clicked", "is_click", "is_clicked", "clicks", "consume", "consumed", "taken")
+SHOWN_AND_TAKEN = (
+    "label",
+    "click",
+    "clicked",
+    "is_click",
+    "is_clicked",
+    "clicks",
+    "consume",
+    "consumed",
+    "taken",
+    "article_ids_clicked",
+)
 """Columns that say whether what was shown was taken: the consumption of a log with exposures."""
-_TIME_ENDS = re.compile(r"(^|_)(time|date|timestamp|ts|at|datetime|ms|when)$|timestamp|time$")
+_NO_TIME = "called like a time, but its cells are none"
+_TIME_ENDS = re.compile(r"(^|_)(time|date|timestamp|ts|at|datetime|ms|when)$|timestamp|time$|^date_")
+LISTED = words("items item_ids item_list impressions article_ids_inview")
+"""Names of item columns of which each cell holds several: lists, or text of ids."""
 
 
 def plain(name: str) -> str:
@@ -121,11 +136,25 @@ class Roles:
         return self.mapping.named[role]
 
 
-def roles_of(table: TextTable, given: ColumnMapping, *, ignore: Sequence[str] = (), needs_user: bool = True) -> Roles:
+def roles_of(
+    table: TextTable,
+    given: ColumnMapping,
+    *,
+    ignore: Sequence[str] = (),
+    needs_user: bool = True,
+    find_time: bool = True,
+) -> Roles:
     """Find the columns of a log.
 
     What is named stands. Every other role goes to the column with a usual name; where two have one, to the finer,
     if each of its values comes with one value of the other. A column is taken for a time by its values.
+
+    Args:
+        table: the file.
+        given: what somebody named.
+        ignore: columns that are left out.
+        needs_user: whether a log without users is refused.
+        find_time: whether the time is looked for.
 
     Raises:
         LogError: a named column that is not there, one column for two roles, two columns that could be one role;
@@ -143,10 +172,14 @@ def roles_of(table: TextTable, given: ColumnMapping, *, ignore: Sequence[str] = 
         if role in given.named:
             continue
         candidates = _candidates(names, aliases, taken)
-        if role == Columns.position:
-            candidates = [name for name in candidates if _is_whole(table.frame[name])]
-        if role == "event":
-            candidates = [name for name in candidates if _few_words(table.frame[name])]
+        fits, why = _FITS.get(role, (_is_filled, "every cell is empty"))
+        uses += [
+            ColumnUse("log", name, "not used", f"called like the {role}, but {why}")
+            for name in candidates
+            if not fits(table.frame[name], name)
+        ]
+        taken.update(name for name in candidates if not fits(table.frame[name], name))
+        candidates = [name for name in candidates if fits(table.frame[name], name)]
         if candidates:
             chosen, others = _finest(table, role, candidates)
             found[role] = chosen
@@ -156,7 +189,7 @@ def roles_of(table: TextTable, given: ColumnMapping, *, ignore: Sequence[str] = 
             taken.update(others)
     warnings: list[str] = []
     moments = None
-    if given.time is not None:
+    if given.time is not None and find_time:
         moments = moments_of(table, given.time, given.time_unit, given.time_format)
         if moments is None:
             example = table.frame[given.time][~no_value(table.frame[given.time])].head(1).tolist() or [""]
@@ -164,7 +197,8 @@ def roles_of(table: TextTable, given: ColumnMapping, *, ignore: Sequence[str] = 
                 f"{table.path}, column {shown(given.time)}: {shown(example[0])} is no time; name the column of times, "
                 "or say how it is written: --columns time_format=%d/%m/%Y"
             )
-    else:
+        moments.require_one_reading(table, given.time)
+    elif find_time:
         ids = (given.user or found.get(Columns.user), given.item or found.get(Columns.item))
         chosen_time, moments, seen = _time(table, [n for n in names if n not in taken], given, ids, warnings)
         if chosen_time is not None:
@@ -189,12 +223,18 @@ def usual_columns(names: Iterable[str]) -> dict[str, str]:
 
 
 def _candidates(names: Sequence[str], aliases: Sequence[str], taken: Iterable[str]) -> list[str]:
-    """Columns with a usual name, the most usual first; `item_id.id` and `items.item_id` count by either part."""
-    by_name: dict[str, list[str]] = {}
-    for name in names:
-        if name not in taken:
-            by_name.setdefault(plain(name).replace("_", ""), []).append(name)
-    return [name for alias in aliases for name in by_name.get(alias.replace("_", ""), [])]
+    """Columns with a usual name, the most usual first; where there is none, `properties.item_id` by its last part."""
+    nested = [alias for alias in aliases if alias.endswith(("id", "sku", "asin", "isbn"))]
+    for part, known in ((slice(None), aliases), (slice(-1, None), nested)):
+        by_name: dict[str, list[str]] = {}
+        for name in names:
+            if name not in taken:
+                last = ".".join(name.split(".")[part])
+                by_name.setdefault(plain(last).replace("_", ""), []).append(name)
+        found = [name for alias in known for name in by_name.get(alias.replace("_", ""), [])]
+        if found:
+            break
+    return found
 
 
 def _each_once(table: TextTable, given: ColumnMapping) -> None:
@@ -231,16 +271,36 @@ def _hashable(cells: pd.Series) -> pd.Series:
     return cells.map(str) if pd.api.types.is_object_dtype(cells.dtype) else cells
 
 
-def _is_whole(cells: pd.Series) -> bool:
+def _is_filled(cells: pd.Series, _: str) -> bool:
+    return not bool(no_value(cells).all())
+
+
+def _can_be_item(cells: pd.Series, name: str) -> bool:
+    """False for an empty column, and for numbers under a name for several items: `impressions` counts them."""
+    counts = plain(name) in LISTED and pd.api.types.is_numeric_dtype(cells.dtype)
+    if plain(name) in LISTED and is_text(cells):
+        counts = bool(cells[~no_value(cells)].str.fullmatch(r"\d{1,6}").all())
+    return not counts and _is_filled(cells, name)
+
+
+def _is_whole(cells: pd.Series, _: str) -> bool:
     if pd.api.types.is_object_dtype(cells.dtype):
         return True
     numbers = pd.to_numeric(cells[~no_value(cells)], errors="coerce")
     return bool(len(numbers)) and bool((numbers % 1 == 0).mean() > 0.5)
 
 
-def _few_words(cells: pd.Series) -> bool:
-    """True for a column of at most 30 different words."""
-    return not pd.api.types.is_object_dtype(cells.dtype) and cells.nunique() <= 30
+def _few_words(cells: pd.Series, _: str) -> bool:
+    """True for a column of at most 30 different words; lists may hold few."""
+    return pd.api.types.is_object_dtype(cells.dtype) or cells.nunique() <= 30
+
+
+_FITS = {
+    Columns.position: (_is_whole, "its cells are no whole numbers"),
+    Columns.item: (_can_be_item, "it is empty or counts items"),
+    "event": (_few_words, "it has more than 30 values"),
+}
+"""What a column must hold for a role, beside its name, and what is said where it does not."""
 
 
 def _time(
@@ -261,7 +321,7 @@ def _time(
     for name, moments in read.items():
         if moments is None:
             if name in usual:
-                uses.append(ColumnUse("log", name, "not used", "called like a time, but its cells are none"))
+                uses.append(ColumnUse("log", name, "not used", _NO_TIME))
         elif not moments.known_start:
             if name in usual:
                 counters[name] = moments
@@ -315,10 +375,20 @@ def _counter(
     table: TextTable, counters: Mapping[str, Moments], uses: list[ColumnUse], warnings: list[str]
 ) -> tuple[str | None, Moments | None, list[ColumnUse]]:
     if not counters:
+        for use in uses:
+            cells = table.frame[use.name]
+            filled = cells[~no_value(cells)]
+            if is_text(cells) and filled.nunique() > 1 and use.why == _NO_TIME:
+                raise LogError(
+                    f"{table.path}, column {shown(use.name)}: {shown(filled.iloc[0])} is called a time and cannot be "
+                    f"read as one; say how it is written: --columns time={use.name} time_format='%d.%m.%Y %H:%M', or "
+                    f"leave it out: --ignore {use.name}"
+                )
         if uses:
             warnings.append(f"No time was found, though {', '.join(u.name for u in uses)} is called like one.")
         return None, None, uses
     name, moments = next(iter(counters.items()))
+    moments.require_one_reading(table, name)
     if is_hour_of_day(moments.seconds):
         raise LogError(
             f"{table.path}, column {shown(name)}: whole numbers from 0 to 23 may be hours of a day "

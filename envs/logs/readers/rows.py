@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError, unknown_name
-from recloop.envs.logs.readers.roles import plain
+from recloop.envs.logs.readers.files import of_values
+from recloop.envs.logs.readers.roles import LISTED, plain
 from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, is_text, no_value, shown, words
 from recloop.envs.logs.reading import ColumnUse
 
@@ -24,15 +26,22 @@ SLATE, PLACE = "(slate)", "(place)"
 """Columns that unfolding lists adds: the row the list stood in, and the place in it, from 0."""
 SESSION_GAP = 1800.0
 """Seconds without a row after which the next row begins a session, where no column says."""
+MANY_IDS = 3
+"""From so many numbers a cell on, a text of an item column is taken for several ids and not for one."""
 MOSTLY = 0.9
 """Share of a column's filled cells from which on all of it is taken for lists, or for slates as MIND writes them."""
 EVENTS = {
     "exposure": words("impression impress exposure show shown display recommend"),
-    "view": words("view pv pageview page_view detail detail_view product_view view_item view_content browse"),
-    "click": words("click clicked clk tap open"),
+    "view": words(
+        "view views pv pageview page_view detail detail_view product_view product_viewed view_item view_content browse"
+    ),
+    "click": words("click clicks clicked clk tap open product_clicked select_item"),
     "like": words("like fav favorite favourite wishlist save bookmark"),
-    "cart": words("cart addtocart add_to_cart add_cart basket add"),
-    "purchase": words("purchase purchased buy bought transaction order checkout conversion pay payment sale"),
+    "cart": words("cart carts product_added addtocart add_to_cart add_cart basket add"),
+    "purchase": words(
+        "purchase purchases purchased buy bought transaction order orders order_completed checkout conversion pay "
+        "payment sale"
+    ),
 }
 """What events are called, the shallowest first; each becomes a signal of the name on the left."""
 _MIND = re.compile(r"\S+-[01](?:\s+\S+-[01])*")
@@ -48,12 +57,14 @@ class Unfolded:
         slates: True where a row of the file was a slate of several items with answers.
         uses: columns that were lists and could not be used.
         notes: sentences for the card.
+        of_row: columns that have one value for all items of a row of the file.
     """
 
     table: TextTable
     slates: bool = False
     uses: tuple[ColumnUse, ...] = ()
     notes: tuple[str, ...] = ()
+    of_row: tuple[str, ...] = ()
 
 
 def unfolded(table: TextTable, item: str, taken: str | None, bad_rows: BadRows) -> Unfolded:
@@ -68,19 +79,21 @@ def unfolded(table: TextTable, item: str, taken: str | None, bad_rows: BadRows) 
     Raises:
         LogError: a cell that is no list among lists; lists of another length, as `bad_rows` decides.
     """
-    cells = table.frame[item]
-    if _is_mind(cells):
+    if _is_mind(table.frame[item]):
         return _from_mind(table, item, bad_rows)
-    if not is_lists(cells):
+    table = _split_texts(table, item)
+    if not is_lists(table.frame[item]):
         return Unfolded(table)
     lists = {
         str(name): as_lists(table, str(name), bad_rows) for name in table.frame.columns if is_lists(table.frame[name])
     }
-    items = lists.pop(item)
+    items = every = lists.pop(item)
     known = np.array([row is not None for row in items])
     table = table.without(~known, item, "is no list of items", f"malformed {item}", bad_rows)
     keep = np.flatnonzero(known)
     items = [items[row] or [] for row in keep.tolist()]
+    table, keep = _as_long(table, {n: own for n, own in lists.items() if n != taken}, items, keep, item, bad_rows)
+    items = [[] if own is None else own for own in (every[row] for row in keep.tolist())]
     lengths = np.array([len(row) for row in items], dtype=np.int64)
     columns: dict[str, list[Any]] = {item: [cell for row in items for cell in row]}
     uses: list[ColumnUse] = []
@@ -110,7 +123,69 @@ def unfolded(table: TextTable, item: str, taken: str | None, bad_rows: BadRows) 
     note = (
         f"A row of the file holds a list of items: {len(items):,} rows were unfolded as {what}, {len(owner):,} items."
     )
-    return Unfolded(replace(long, frame=frame), answers, tuple(uses), (note,))
+    of_row = tuple(str(name) for name in table.frame.columns if name not in columns)
+    return Unfolded(replace(long, frame=frame), answers, tuple(uses), (note,), of_row)
+
+
+def _as_long(
+    table: TextTable,
+    lists: dict[str, list[list[Any] | None]],
+    items: Sequence[list[Any]],
+    keep: Ints,
+    item: str,
+    bad_rows: BadRows,
+) -> tuple[TextTable, Ints]:
+    """The table less rows whose list has another length than their items, where nearly all rows have the same."""
+    wrong = np.zeros(len(keep), dtype=bool)
+    for name, own in lists.items():
+        differ = np.array([len(own[row] or []) != len(items[at]) for at, row in enumerate(keep.tolist())], dtype=bool)
+        if 0 < differ.mean() <= 1 - MOSTLY:
+            problem = f"has another length than its row's {shown(item)}"
+            table.without(differ, name, problem, f"{name} of another length", bad_rows)
+            wrong |= differ
+    return table.rows(~wrong), keep[~wrong]
+
+
+def _split_texts(table: TextTable, item: str) -> TextTable:
+    """Texts of several ids as lists, where the name of the item column says so (`LISTED`); columns beside it likewise.
+
+    Raises:
+        LogError: under another name, cells of several numbers: one id, or several.
+    """
+    cells = table.frame[item]
+    several = plain(item.split(".")[-1]) in LISTED
+    separator = _separator_of(cells, any_words=several)
+    if not separator:
+        return table
+    if not several:
+        numbers = cells[~no_value(cells)].str.split(separator)
+        if bool((numbers.str.len() >= MANY_IDS).mean() < MOSTLY):
+            return table
+        first = cells[~no_value(cells)].iloc[0]
+        raise LogError(
+            f"{table.path}, column {shown(item)}: {shown(first)} seems to hold several ids; call the column item_ids "
+            "to take each by itself, or write ids without separators"
+        )
+    lengths = cells.str.split(separator).str.len()
+    split = {}
+    for name in map(str, table.frame.columns):
+        own = table.frame[name]
+        if is_text(own) and bool((own.str.split(separator).str.len() == lengths).all()):
+            split[name] = own.str.split(separator).map(lambda row: [part.strip() for part in row]).astype(object)
+    return replace(table, frame=table.frame.assign(**split))
+
+
+def _separator_of(cells: pd.Series, any_words: bool) -> str:
+    """What stands between several ids of most cells of text, or an empty word; ids have digits, or are any words."""
+    if not is_text(cells):
+        return ""
+    filled = cells[~no_value(cells)].iloc[:1000].str.strip()
+    for separator in ("|", ",", ";", " "):
+        part = r"[^|,;]+" if any_words and separator != " " else r"[\w-]*\d[\w-]*"
+        several = filled.str.contains(separator, regex=False)
+        if several.mean() > 0.5 and filled.str.fullmatch(rf"{part}([{separator}] ?{part})*").mean() >= MOSTLY:
+            return separator
+    return ""
 
 
 def is_lists(cells: pd.Series) -> bool:
@@ -153,7 +228,7 @@ def _column(values: list[Any]) -> pd.Series:
     kinds = {type(value) for value in values if value is not None}
     if kinds and kinds <= {int, float, bool}:
         if kinds == {int}:
-            return pd.Series(values, dtype="Int64")
+            return of_values(values)
         return pd.Series(values, dtype="boolean" if kinds == {bool} else "float64")
     return pd.Series(["" if value is None else str(value) for value in values], dtype="str")
 
@@ -183,7 +258,8 @@ def _from_mind(table: TextTable, item: str, bad_rows: BadRows) -> Unfolded:
         }
     )
     note = f"A row of the file is a slate like N1-0 N2-1: {len(split):,} slates, {len(owner):,} items shown."
-    return Unfolded(replace(long, frame=frame), True, (), (note,))
+    of_row = tuple(str(name) for name in table.frame.columns if name != item)
+    return Unfolded(replace(long, frame=frame), True, (), (note,), of_row)
 
 
 @dataclass(frozen=True)
@@ -307,10 +383,13 @@ def _depths(
     canonical = {alias: name for name, aliases in EVENTS.items() for alias in aliases}
     known = {value: canonical.get(plain(value), "") for value in values}
     unknown = [value for value, name in known.items() if not name]
+    depths = list(EVENTS)
+    example = sorted((v for v in values if known[v]), key=lambda v: depths.index(known[v])) or sorted(values)
     if unknown:
         raise LogError(
             f"{table.path}, column {shown(event)}: {', '.join(map(shown, unknown[:5]))} has no known depth; give those "
-            f"to use from shallow to deep, as in --events {' '.join(values)}, or leave the column out: --ignore {event}"
+            f"to use from shallow to deep, as in --events {shlex.join(example)}, or leave the column out: "
+            f"--ignore {event}"
         )
     names = [name for name in EVENTS if name in known.values()]
     depth = words.map({value: names.index(name) for value, name in known.items()}).to_numpy(dtype=np.int64)

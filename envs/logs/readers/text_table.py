@@ -36,6 +36,14 @@ NULL_WORDS = ("null", "\\n", "none", "nan", "<na>", "#n/a")
 UNPACKED_LIMIT = 1 << 34
 """Bytes that a packed file may unpack to."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV",
+    b"PAR1": "Parquet; let its name end in .parquet",
+    b"SQLite format 3": "a database; write the table as CSV or Parquet",
+}
+"""How files begin that are no text, and what they are."""
+NO_PERSON = ("na", "n/a", "unknown", "anonymous", "guest", "undefined", "not set", "(not set)", "-")
+"""What programs write where they do not know who it was; an id by itself, unless all other ids are numbers."""
 
 OnBadRows = Literal["error", "drop"]
 Mask = npt.NDArray[np.bool_]
@@ -141,6 +149,15 @@ class TextTable:
         """The table with columns renamed, where they are there."""
         return replace(self, frame=self.frame.rename(columns=names))
 
+    def without_nobody(self, column: str, bad_rows: BadRows) -> "TextTable":
+        """The table less the rows whose id is a word for nobody, or -1, where all other ids are numbers from 0."""
+        ids = self.frame[column]
+        nobody = np.asarray(ids.str.lower().isin((*NO_PERSON, "-1")), dtype=bool)
+        if not nobody.any() or nobody.all() or not ids[~nobody].str.fullmatch(r"\d+").all():
+            return self
+        problem = "is no id where all others are numbers from 0: those rows would become one stranger"
+        return self.without(nobody, column, problem, f"unknown {column}", bad_rows)
+
     def with_ids(self, column: str, bad_rows: BadRows, unique: bool = False) -> "TextTable":
         """The table less the rows whose id is empty or, where `unique`, was there before."""
         self.require(column)
@@ -186,13 +203,19 @@ def no_value(cells: pd.Series) -> Mask:
 def as_ids(cells: pd.Series) -> pd.Series:
     """Cells as strings without white space around them; whole numbers lose their `.0`, missing ones are empty.
 
-    Text loses it where every cell of the column has it: so programs write whole numbers of which one is missing.
+    Text loses it where every cell of the column has it: so programs write whole numbers of which one is missing. An
+    infinite number is no id.
 
     >>> as_ids(pd.Series(["7.0", "", "12.0"])).tolist(), as_ids(pd.Series(["7.0", "7.5"])).tolist()
     (['7', '', '12'], ['7.0', '7.5'])
     """
-    if pd.api.types.is_float_dtype(cells.dtype) and (cells.dropna() % 1 == 0).all():
-        cells = cells.astype("Int64")
+    if pd.api.types.is_float_dtype(cells.dtype):
+        cells = cells.where(np.isfinite(cells.to_numpy(dtype=np.float64, na_value=np.nan)))
+        known = cells.dropna()
+        if (known % 1 == 0).all():
+            if (known.abs() >= 2.0**63).any():
+                return cells.map(lambda value: "" if pd.isna(value) else f"{value:.0f}").astype("str")
+            cells = cells.astype("Int64")
     if is_text(cells):
         words = cells.str.strip()
         filled = words[~no_value(words)]
@@ -240,20 +263,32 @@ def read_text_table(
             name; ragged lines and fields above `FIELD_LIMIT` characters as `bad_rows` decides.
     """
     text = decoded_text(path, encoding)
-    if quoted and '"' in text:
+    if quoted and '"' in text and len(separator) == 1:
         rows, lines = _split_quoted(path, text, separator)
         header = rows.pop(0) if columns is None else list(columns)
         lines = lines[1:] if columns is None else lines
         names = _checked_header(path, header)
         rows, lines = _checked_rows(path, rows, lines, names, bad_rows)
         frame = pd.DataFrame(rows, columns=names, dtype="str")
-        return TextTable(path, frame, np.array(lines, dtype=np.int64))
+        return _without_headers(TextTable(path, frame, np.array(lines, dtype=np.int64)), bad_rows)
     head, _, body = (text, "", "") if columns is not None else text.partition("\n")
     first_line = 1 if columns is not None else 2
     names = _checked_header(path, list(columns) if columns is not None else head.split(separator))
     body = text if columns is not None else body
     kept, line_numbers = _checked_lines(path, body, separator, names, first_line, bad_rows)
-    return TextTable(path, _parse(kept, separator, names), line_numbers)
+    return _without_headers(TextTable(path, _parse(kept, separator, names), line_numbers), bad_rows)
+
+
+def _without_headers(table: TextTable, bad_rows: BadRows) -> TextTable:
+    """The table less the rows that repeat its names, as files put one after the other have."""
+    first = str(table.frame.columns[0])
+    again = np.asarray(table.frame[first] == first, dtype=bool)
+    if again.any():
+        names = [str(name) for name in table.frame.columns]
+        again = again & np.asarray(
+            (table.frame.apply(lambda cells: cells.str.strip()) == names).all(axis=1), dtype=bool
+        )
+    return table.without(again, first, "and the names after it stand here again", "repeated line of names", bad_rows)
 
 
 def decoded_text(path: Path, encoding: str | None = None) -> str:
@@ -264,11 +299,16 @@ def decoded_text(path: Path, encoding: str | None = None) -> str:
         encoding: None takes UTF-8, and UTF-16 where the file begins with its byte order mark.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise LogError(f"{path} is no file of text: a folder, a pipe or a device; give a regular file")
         data = _unpacked(path, path.read_bytes())
     except FileNotFoundError:
         raise LogError(f"{path} is not there; check the path") from None
     except OSError as error:
         raise LogError(f"{path} cannot be read ({error.strerror})") from None
+    other = next((kind for magic, kind in _NO_TEXT.items() if data.startswith(magic)), None)
+    if other is not None:
+        raise LogError(f"{path} is {other}")
     coding = encoding or ("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     try:
         text = data.decode(coding)
@@ -277,14 +317,16 @@ def decoded_text(path: Path, encoding: str | None = None) -> str:
         start = data.rfind(b"\n", 0, error.start) + 1
         raise LogError(
             f"{path}, line {line}, byte {error.start - start + 1}: 0x{data[error.start]:02x} is not "
-            f"{coding}; say what the file is written in, such as --encoding cp1252, or convert it"
+            f"{coding.removesuffix('-sig')}; say what the file is written in, such as --encoding cp1252, or "
+            "convert it"
         ) from None
     if not text.strip():
         raise LogError(f"{path} is empty; a log needs a header and at least one row")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise LogError(f"{path}, line {line}: a NUL character; this is no text file")
-    return text.replace("\r\n", "\n").removeprefix("\ufeff")
+    text = text.replace("\r\n", "\n").removeprefix("\ufeff")
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def _unpacked(path: Path, data: bytes) -> bytes:

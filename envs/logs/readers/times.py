@@ -13,15 +13,31 @@ from recloop.envs.logs.readers.text_table import TextTable, as_numbers, is_momen
 from recloop.envs.logs.schema import Times
 
 Floats = npt.NDArray[np.float64]
-Unit = Literal["s", "ms", "us", "ns"]
+Unit = Literal["s", "ms", "us", "ns", "min", "h", "d", "excel"]
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+COARSE = {"min": 60.0, "h": 3600.0, "d": 86_400.0, "excel": 86_400.0}
+"""Units that numbers are in only where somebody says so; `excel` counts days from 1899-12-30, as spreadsheets do."""
+UNIT_NAMES = {
+    "s": "seconds since 1970",
+    "ms": "milliseconds since 1970",
+    "us": "microseconds since 1970",
+    "ns": "nanoseconds since 1970",
+    "min": "minutes since 1970",
+    "h": "hours since 1970",
+    "d": "days since 1970",
+    "excel": "days as a spreadsheet counts them",
+}
+EXCEL_1970 = 25_569
+"""1970-01-01 as a spreadsheet counts days."""
 FIRST, LAST = 5e8, 4_102_444_800.0
 """1985 and 2100, in seconds: numbers in between, in one of `UNITS`, are taken for times since 1970."""
 DATE_DIGITS = {6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 """Numbers that are dates written in digits, by how many they have."""
 HOURS_OF_DAY = 24
+ROWS_TO_DOUBT = 10
+"""Rows from which on numbers that all lie where days, minutes or years of this age do may be those."""
+_FROM_2000, _TO_2050 = 946_684_800.0, 2_524_608_000.0
 READABLE = 0.5
 """A column is one of times where more than this share of its cells can be read as one; the others are malformed."""
 DAY = 86_400.0
@@ -52,9 +68,22 @@ FORMATS = (
     "%Y/%m/%d %H:%M:%S",
     "%Y.%m.%d",
     "%Y-%m-%d %H:%M:%S UTC",
+    "%Y-%m-%d %H:%M:%S GMT",
+    "%a, %d %b %Y %H:%M:%S GMT",
+    "%B %d, %Y %I:%M %p",
+    "%B %d, %Y %I:%M:%S %p",
+    "%b %d, %Y %I:%M %p",
+    "%b %d, %Y %I:%M:%S %p",
+    "%b %d, %Y, %I:%M:%S %p",
+    "%B %d, %Y %H:%M:%S",
+    "%B %d, %Y %H:%M",
 )
 """Ways of writing a moment that can be read in one way alone, besides ISO 8601."""
-_NUMERIC_DATE = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})(?:[ T]+(\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp][Mm])?))?")
+_NUMERIC_DATE = re.compile(
+    r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})(?:,?[ T]+(\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp][Mm])?))?"
+)
+_FEW_DIGITS = re.compile(r"\d{1,2}[/.-]\d{1,2}[/.-]\d{2}(?:[, T].*)?")
+"""A day, a month and a year, in an order that nobody can tell."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +95,24 @@ class Moments:
         written: how the cells are written, in words.
         resolution: seconds that the column can tell apart; 0 where it is finer than a second.
         known_start: False for numbers that count from an unknown start.
+        other: what such numbers may be as well, with the flag that says so.
     """
 
     seconds: Floats
     written: str
     resolution: float
     known_start: bool = True
+    other: str = ""
+
+    def require_one_reading(self, table: TextTable, column: str) -> None:
+        """`LogError` where the numbers may be something else."""
+        if self.other:
+            known = self.seconds[np.isfinite(self.seconds)]
+            raise LogError(
+                f"{table.path}, column {shown(column)}: {known[0]:.10g} may be {self.other}, or count seconds "
+                f"(time_unit=s); say which: --columns time={column} and the one that holds, or leave it out: "
+                f"--ignore {column}"
+            )
 
 
 def moments_of(
@@ -82,18 +123,18 @@ def moments_of(
     Args:
         table: its rows.
         column: which column.
-        unit: of numbers since 1970, of `UNITS`; None goes by their size.
+        unit: of numbers since 1970, of `UNITS` or `COARSE`; None goes by their size.
         time_format: of text, as `strftime` writes it.
 
     Raises:
-        LogError: days and months of text that could be either; an unknown unit or a format that does not fit.
+        LogError: days and months of text that could be either; numbers that could be seconds, days or dates; an
+            unknown unit or a format that does not fit.
     """
     cells = table.frame[column]
-    if unit is not None and unit not in UNITS:
-        raise LogError(f"time_unit={unit} is unknown; use {', '.join(UNITS)}")
+    if unit is not None and unit not in UNIT_NAMES:
+        raise LogError(f"time_unit={unit} is unknown; use {', '.join(UNIT_NAMES)}")
     if is_moment(cells):
-        since = (pd.to_datetime(cells, utc=True) - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-        return _with_resolution(np.asarray(since, dtype=np.float64), "dates and times")
+        return _with_resolution(_since_1970(cells), "dates and times")
     if pd.api.types.is_object_dtype(cells.dtype) or pd.api.types.is_bool_dtype(cells.dtype):
         return None
     numbers = as_numbers(cells)
@@ -109,14 +150,23 @@ def moments_of(
             )
         return _with_resolution(found, f"text as {time_format}")
     if np.isfinite(numbers[filled]).mean() >= READABLE:
-        return _of_numbers(cells, numbers, filled, unit)
+        return _of_numbers(numbers, unit)
     return _of_words(table, column, cells, filled)
 
 
-def _of_numbers(cells: pd.Series, numbers: Floats, filled: npt.NDArray[np.bool_], unit: str | None) -> Moments:
+def _since_1970(moments: pd.Series) -> Floats:
+    """Seconds (rows,) of a column of moments, NaN where missing; of any year that its unit can hold."""
+    naive = moments if moments.dt.tz is None else moments.dt.tz_convert("UTC").dt.tz_localize(None)
+    found = naive.to_numpy()
+    seconds = found.astype("datetime64[us]").astype(np.int64) / 1e6
+    return np.asarray(np.where(np.isnat(found), np.nan, seconds), dtype=np.float64)
+
+
+def _of_numbers(numbers: Floats, unit: str | None) -> Moments:
     known = numbers[np.isfinite(numbers)]
     if unit is not None:
-        return _with_resolution(numbers * UNITS[unit], f"{UNIT_NAMES[unit]} since 1970")
+        since = numbers - EXCEL_1970 if unit == "excel" else numbers
+        return _with_resolution(since * {**UNITS, **COARSE}[unit], UNIT_NAMES[unit])
     middle = float(np.median(known))
     form = _date_digits(known)
     if form is not None:
@@ -127,8 +177,32 @@ def _of_numbers(cells: pd.Series, numbers: Floats, filled: npt.NDArray[np.bool_]
     for name, scale in UNITS.items():
         if FIRST <= middle * scale <= LAST:
             seconds = numbers * scale
-            return _with_resolution(seconds, f"{UNIT_NAMES[name]} since 1970")
-    return Moments(numbers, "numbers from an unknown start, taken for seconds", 1.0, known_start=False)
+            return _with_resolution(seconds, UNIT_NAMES[name])
+    written = "numbers from an unknown start, taken for seconds"
+    return Moments(numbers, written, 1.0, known_start=False, other=_other_reading(known))
+
+
+def _other_reading(known: Floats) -> str:
+    """What numbers that are no seconds since 1970 may be, and the flag that says so; empty for a plain count."""
+    if len(known) < ROWS_TO_DOUBT:
+        return ""
+    whole = bool(np.all(known == np.floor(known)))
+    low, high = float(known.min()), float(known.max())
+    for unit, scale in COARSE.items():
+        start = EXCEL_1970 if unit == "excel" else 0
+        since = [(value - start) * scale for value in (low, high)]
+        if all(_FROM_2000 <= value <= _TO_2050 for value in since):
+            return f"{UNIT_NAMES[unit]} (time_unit={unit})"
+    if whole and low >= 1900 and high <= 2100:
+        return "years (time_format=%Y)"
+    if whole and low >= 1e5 and high < 1e6 and np.isfinite(_six_digits(known)).all():
+        return "dates written in six digits (time_format=%y%m%d)"
+    return ""
+
+
+def _six_digits(known: Floats) -> Floats:
+    words = pd.Series(np.unique(known)).astype("int64").astype("str")
+    return _parsed(words, np.ones(len(words), dtype=bool), "%y%m%d")
 
 
 def _date_digits(known: Floats) -> str | None:
@@ -148,8 +222,7 @@ def _of_words(table: TextTable, column: str, cells: pd.Series, filled: npt.NDArr
     least = READABLE * filled.sum()
     iso = pd.to_datetime(words.where(filled), utc=True, errors="coerce", format="ISO8601")
     if int(iso.notna().sum()) >= least:
-        since = (iso - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-        return _with_resolution(np.asarray(since, dtype=np.float64), "dates and times, ISO 8601")
+        return _with_resolution(_since_1970(iso), "dates and times, ISO 8601")
     sample = words[filled].iloc[:1000]
     numeric = sample.str.fullmatch(_NUMERIC_DATE.pattern)
     if bool(numeric.mean() >= READABLE):
@@ -160,6 +233,11 @@ def _of_words(table: TextTable, column: str, cells: pd.Series, filled: npt.NDArr
             found = _parsed(words, filled, form)
             if np.isfinite(found).sum() >= least:
                 return _with_resolution(found, f"text as {form}")
+    if bool(sample.str.fullmatch(_FEW_DIGITS.pattern).mean() >= READABLE):
+        raise LogError(
+            f"{table.path}, column {shown(column)}: {shown(sample.iloc[0])} has a year of two digits; say which is the "
+            f"day, the month and the year: --columns time={column} time_format='%d.%m.%y %H:%M'"
+        )
     return None
 
 
@@ -182,7 +260,8 @@ def _of_numeric_dates(table: TextTable, column: str, words: pd.Series, filled: n
     form = day_first if first > 12 else month_first
     if len(clock):
         example = clock.iloc[0]
-        form += " %I" if example[-1] in "mM" else " %H"
+        form += ", " if "," in words[filled].iloc[0] else " "
+        form += "%I" if example[-1] in "mM" else "%H"
         form += ":%M:%S" if example.count(":") == 2 else ":%M"
         form += " %p" if example[-1] in "mM" else ""
     return _with_resolution(_parsed(words, filled, form), f"text as {form}")
@@ -195,7 +274,7 @@ def _parsed(cells: pd.Series, filled: npt.NDArray[np.bool_], form: str) -> Float
         moments = pd.to_datetime(words, utc=True, errors="coerce", format=form)
     except ValueError as error:
         raise LogError(f"time_format={form} is no format ({error}); write it as for example %d/%m/%Y") from None
-    return np.asarray((moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), dtype=np.float64)
+    return _since_1970(moments)
 
 
 def _with_resolution(seconds: Floats, written: str) -> Moments:

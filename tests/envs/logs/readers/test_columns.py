@@ -100,7 +100,7 @@ def test_numbers_that_are_no_answers_are_left_out_and_said(tmp_path: Path) -> No
     log = read_log(path)
     assert [signal.name for signal in log.signals] == ["consume", "rating"]
     why = {column.name: column.why for column in log.reading.unused}
-    assert "number of rows" in why["Unnamed: 0"]
+    assert "differs in every row" in why["Unnamed: 0"]
     assert "all rows of an item" in why["price"]
     assert "all rows of a user" in why["age"]
     assert "one value" in why["shelf"]

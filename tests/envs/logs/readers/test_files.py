@@ -66,7 +66,7 @@ def test_encodings(tmp_path: Path) -> None:
         path = written(tmp_path, accents, f"{encoding}.csv", encoding=encoding)
         assert "i0é" in read(path).items.index
     path = written(tmp_path, accents, "windows.csv", encoding="cp1252")
-    with pytest.raises(LogError, match=r"line 2, byte \d+: 0xe9 is not utf-8-sig.*--encoding cp1252"):
+    with pytest.raises(LogError, match=r"line 2, byte \d+: 0xe9 is not utf-8; .*--encoding cp1252"):
         read_log(path)
     assert "i0é" in read(path, encoding="cp1252").items.index
     with pytest.raises(LogError, match="--encoding klingon is unknown"):
