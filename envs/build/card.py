@@ -44,6 +44,8 @@ def card_of(
     for name, report in reports.items():
         learned += [f"{name}: {sentence}" for sentence in report.learned]
         figures[f"users_{name}"] = {signal: dict(values) for signal, values in report.figures.items()}
+        if report.inputs:
+            figures[f"inputs_{name}"] = dict(report.inputs)
     assumed = list(dict.fromkeys(s for report in reports.values() for s in report.assumed))
     again = "may be consumed again" if repeats >= REPEATS else "are never shown again once consumed"
     learned.append(f"{repeats:.1%} of the log's consumptions repeat an item, so items {again} in this world.")

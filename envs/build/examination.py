@@ -22,11 +22,11 @@ GATES = "gates"
 def examined(
     world: World, *, seed: int = 0, device: str = "cpu", say: Callable[[str], None] = lambda line: None
 ) -> World:
-    """The world with fidelity reports and replay gates of its training users and its judge on the card.
+    """The world with fidelity reports and replay gates of its training users and its judges on the card.
 
     Both look at users that nothing was fitted on. The gates need a log that says what was shown.
     """
-    names = [name for name in ("train", "judge") if name in world.simulators]
+    names = world.evaluation_simulators
     say("users against the log's other users")
     config = FidelityConfig(seed=seed, device=device)
     world = marked(world, *(fidelity_of(world, name, config=config) for name in names))

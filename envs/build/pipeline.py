@@ -44,6 +44,8 @@ from recloop.envs.world.patterns import first_part
 from recloop.envs.world.world import PARTS, Catalogue, UserTable, World, named_or_none
 
 _FEWEST_USERS = 8
+JUDGES: Mapping[str, Family] = {"judge-attentive": "attentive", "judge": "trees"}
+"""The judges by name and their families; neither is that of the users whom policies are trained in."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ class BuildConfig:
         shown_length: L, slates that an observation holds.
         fit: share of the users that training users are fitted on.
         tune: share that the validation simulator is fitted on.
-        judge: share that the judge is fitted on; the rest is evaluated on.
+        judge: share that the judges are fitted on; the rest is evaluated on.
         seed: of the parts and of every fit.
         encoder: text, graph and state.
         users: how users are fitted.
         members: bootstrapped fits in the ensemble of the training users.
-        judge_members: the same for the judge.
+        judge_members: the same for each judge.
         reward: what a step is worth, such as purchase=1 click=0.1 leaving=-0.5, or a dotted path my_module:my_reward;
             default the consumption.
         examine: whether the users are held against the log's other users (`evidence.fidelity`) and the logging policies
@@ -111,7 +113,7 @@ def build_world(
     """Learn a world from a clean log.
 
     Text and graph vectors see items alone. The state encoder and the user model are fitted on the train users, the
-    validation simulator on a part of them of its own, the judge on the judge users: three families. The evaluated
+    validation simulator on a part of them of its own, two judges on the judge users: four families. The evaluated
     users' behaviour is only where their episodes start from: nothing is fitted on it.
 
     Args:
@@ -165,8 +167,9 @@ def build_world(
 
     training, training_report = fitted("recurrent", "fit", config.members)
     validation, validation_report = fitted("factor", "tune", 1)
-    judge, judge_report = fitted("attentive", "judge", config.judge_members)
-    reports = {"train": training_report, "validation": validation_report, "judge": judge_report}
+    judges = {name: fitted(family, "judge", config.judge_members) for name, family in JUDGES.items()}
+    reports = {"train": training_report, "validation": validation_report}
+    reports |= {name: report for name, (_, report) in judges.items()}
     everyone = np.arange(sequences.users)
     history, feedback = sequences.last(everyone, config.history_length)
     shown, answers = sequences.last_slates(everyone, config.shown_length, config.slate_size)
@@ -206,7 +209,11 @@ def build_world(
         users=UserTable(user_ids, part, profile, profile_names, history, feedback, shown, answers),
         sequences=sequences,
         state_encoder=encoder,
-        simulators={"train": training, "validation": validation, "judge": judge},
+        simulators={
+            "train": training,
+            "validation": validation,
+            **{name: users for name, (users, _) in judges.items()},
+        },
         user_model=training,
         slate_size=config.slate_size,
         max_steps=config.max_steps,

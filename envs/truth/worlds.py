@@ -145,7 +145,7 @@ def truth_world(
         not_claimed=("Real people are not claimed to behave like these users.",),
         figures={"users": users, "items": items, "topics": topics, "seed": seed},
     )
-    world = _blank_world(name, truth, catalogue.items, catalogue.topic, ids, generator, slate_size, card)
+    world = blank_world(name, truth, catalogue.items, catalogue.topic, ids, generator, slate_size, card)
     return replace(
         world,
         catalogue=replace(world.catalogue, entities=tuple(catalogue.items[Columns.entity])),
@@ -192,11 +192,11 @@ def matrix_world(
     )
     topic = torch.from_numpy(number.astype(np.int64))
     generator = torch.Generator().manual_seed(seed)
-    world = _blank_world("matrix", truth, items, topic, watched.users, generator, slate_size, card)
+    world = blank_world("matrix", truth, items, topic, watched.users, generator, slate_size, card)
     return replace(world, max_steps=max_steps)
 
 
-def _blank_world(
+def blank_world(
     name: str,
     truth: UserSimulator,
     items: pd.DataFrame,

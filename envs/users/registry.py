@@ -13,6 +13,7 @@ KINDS = {
     "recurrent": "recloop.envs.users.fitted.recurrent:RecurrentUsers",
     "attentive": "recloop.envs.users.fitted.attentive:AttentiveUsers",
     "factor": "recloop.envs.users.fitted.factor:FactorUsers",
+    "trees": "recloop.envs.users.fitted.trees.users:TreeUsers",
     "ensemble": "recloop.envs.users.fitted.ensemble:EnsembleUsers",
     "boredom": "recloop.envs.truth.boredom:BoredomUsers",
     "clicks": "recloop.envs.truth.clicks:ClickUsers",

@@ -50,8 +50,8 @@ class World(WorldData):
     """Everything learned from one log: `WorldData`, and who answers.
 
     Args:
-        simulators: who answers, by name: `train`, `validation` and `judge` in a fitted world, `truth` in a
-            ground-truth one.
+        simulators: who answers, by name: `train`, `validation` and judges (`judge`, `judge-...`) in a fitted world,
+            `truth` in a ground-truth one.
         user_model: the users fitted on the train part that greedy policies plan on.
     """
 

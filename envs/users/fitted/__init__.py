@@ -1,13 +1,15 @@
-"""Users fitted on logs, in three families that share the heads and nothing of how they remember."""
+"""Users fitted on logs: three neural families that share the heads, and boosted trees on what users felt."""
 
 from recloop.envs.users.fitted.attentive import AttentiveState, AttentiveUsers
 from recloop.envs.users.fitted.config import AssumedLeaving, Family, FitConfig, FitReport
 from recloop.envs.users.fitted.ensemble import EnsembleState, EnsembleUsers
 from recloop.envs.users.fitted.factor import FactorState, FactorUsers
-from recloop.envs.users.fitted.fitting.fit import REPEATS, fit_users
+from recloop.envs.users.fitted.fitting.fit import fit_users
+from recloop.envs.users.fitted.fitting.prepared import REPEATS
 from recloop.envs.users.fitted.members import fit_ensemble
 from recloop.envs.users.fitted.own_member import OwnMemberState, OwnMemberUsers
 from recloop.envs.users.fitted.recurrent import RecurrentState, RecurrentUsers
+from recloop.envs.users.fitted.trees.users import TreeUsers
 
 __all__ = [
     "REPEATS",
@@ -25,6 +27,7 @@ __all__ = [
     "OwnMemberUsers",
     "RecurrentState",
     "RecurrentUsers",
+    "TreeUsers",
     "fit_ensemble",
     "fit_users",
 ]

@@ -15,15 +15,13 @@ from torch.nn import functional as F
 from recloop.encoders.base.artifact import Artifact, fitted_module
 from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.interaction.response import Expected, Past, Response
+from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
-from recloop.envs.users.fitted.heads import CONSUME, Heads, chosen, one_of, slate_summary
+from recloop.envs.users.fitted.heads import AnswerHeads
 from recloop.envs.users.fitted.inputs.groups import Groups
-from recloop.envs.users.fitted.inputs.slate_context import Reading, Recalled, SlateContext
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
-from recloop.envs.users.fitted.scoring import ItemRows, Scoring
 
 if TYPE_CHECKING:
     from recloop.envs.world.data import WorldData
@@ -46,33 +44,26 @@ class FittedUsers(UserSimulator, Artifact):
     artifact_error = UserSimulatorError
 
     kind: ClassVar[str]
+    memory: Memory
+    heads: AnswerHeads
 
     def __init__(self, signals: Sequence[Signal], sizes: Sizes, leaving: AssumedLeaving | None) -> None:
         self.signals = tuple(signals)
         self.sizes, self.leaving = sizes, leaving
         self.groups = Groups(sizes.catalogue_size, sizes.groups)
-        self.memory = self._memory(self.groups)
-        self.heads = Heads(
-            self.signals,
-            sizes.catalogue_size,
-            sizes.item_dim,
-            self.memory.user_dim,
-            rank=sizes.rank,
-            residual=sizes.residual,
-            positions=sizes.positions,
-            direct=self.memory.direct,
-        )
-        self.context: SlateContext | None = None
-        if sizes.exposures:
-            row = sizes.item_dim + sizes.residual
-            self.context = SlateContext(
-                self.groups, self.memory.group_width, self.memory.user_dim, row, len(self.signals)
-            )
-        self._tabled: Scoring | None = None
+        self._columns: Tensor | None = None
 
     @abstractmethod
-    def _memory(self, groups: Groups) -> Memory:
-        """The family's memory, its weights not set."""
+    def parts(self) -> nn.ModuleDict:
+        """The modules that hold all weights."""
+
+    @abstractmethod
+    def answer(self, state: Any, past: Past, slate: Tensor, draw: Draw) -> Response:
+        """As `respond`, without the state that follows."""
+
+    @abstractmethod
+    def _table_items(self, vectors: Tensor) -> Tensor:
+        """Table whatever depends on the items (N+1, d) alone; returns what the memory reads of each, (N+1, c)."""
 
     @torch.no_grad()
     def prepare(self, world: WorldData, device: torch.device | str) -> None:
@@ -90,7 +81,7 @@ class FittedUsers(UserSimulator, Artifact):
                 "fit users on this world's log"
             )
         self.parts().to(self.device)
-        self._tabled = Scoring(self.heads, self.context, self.memory, vectors)
+        self._columns = self._table_items(vectors)
         users = world.users
         chunks = []
         for start in range(0, max(len(users.part), 1), _CHUNK):
@@ -109,20 +100,8 @@ class FittedUsers(UserSimulator, Artifact):
 
     def arrive(self, users: Tensor, draw: Draw) -> FittedState:
         """The tabled state of users (B,) at the start of an episode."""
-        self._scoring  # noqa: B018 - raises where not prepared
+        self._read_columns  # noqa: B018 - raises where not prepared
         return self.arrivals.rows(users)
-
-    @torch.no_grad()
-    def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:
-        """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
-        rows = self._scoring.rows(slate.T)
-        response = self._answer(state, past, slate, rows, draw)
-        return self._observe(state, slate, rows.columns.transpose(0, 1), response.signals), response
-
-    @torch.no_grad()
-    def answer(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> Response:
-        """As `respond`, without the state that follows."""
-        return self._answer(state, past, slate, self._scoring.rows(slate.T), draw)
 
     @torch.no_grad()
     def observe(self, state: FittedState, slate: Tensor, signals: Tensor) -> FittedState:
@@ -131,7 +110,8 @@ class FittedUsers(UserSimulator, Artifact):
 
     def resume(self, state: FittedState, days_away: Tensor, draw: Draw) -> FittedState:
         """A new session: its slates are counted from 0."""
-        return replace(state, steps=torch.zeros_like(state.steps))
+        resumed: FittedState = self.memory.at(state, torch.zeros_like(state.steps), days_away)
+        return resumed
 
     @torch.no_grad()
     def infer(self, past: Past, profile: Tensor) -> FittedState:
@@ -151,53 +131,21 @@ class FittedUsers(UserSimulator, Artifact):
         since = past.step.unsqueeze(1) - length + place  # (B, L), negative before the episode
         steps = torch.where(since >= 0, since, place).to(torch.float32)
         held = (past.shown < n).any(-1).any(0).tolist()  # a slate that nobody was shown changes nobody
-        for slate, step, known in zip(slates.unbind(1), steps.unbind(1), held, strict=True):
-            state = self.memory.advance(replace(state, steps=step), slate) if known else state
-        guess: FittedState = replace(state, steps=past.step.to(torch.float32))
+        columns = (slates, steps, past.shown, past.answers)
+        for slate, step, items, signals, known in zip(*(x.unbind(1) for x in columns), held, strict=True):
+            state = self._moved(self.memory.at(state, step), slate, items, signals) if known else state
+        guess: FittedState = self.memory.at(state, past.step.to(torch.float32), past.days_away)
         return guess
 
     @torch.no_grad()
-    def expected(self, state: FittedState, past: Past, slate: Tensor) -> Expected:
-        """Calibrated means with position effects; 0 at empty places. The spread is not known.
+    def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:
+        """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
+        response = self.answer(state, past, slate, draw)
+        return self.observe(state, slate, response.signals), response
 
-        What a place owes to those above it is taken at their means.
-        """
-        scoring, held = self._scoring, slate < self.sizes.catalogue_size
-
-        def decide(score: Tensor, place: int) -> Tensor:
-            return torch.sigmoid(score) * held[:, place]
-
-        reading = self._reading(state, past)
-        scores, _ = scoring.scores(reading, scoring.rows(slate.T), slate.T, self._repeats(past, slate), decide)
-        vector, mean = reading.vector, self.heads.means(scores.transpose(0, 1), held)
-        appeal = mean[..., 0] * held
-        anything = appeal.sum(-1) if scoring.one_at_most else 1 - (1 - appeal).prod(-1)
-        if self.leaving is None:
-            presence = self.heads.presence(mean)
-            summary = slate_summary(self.signals, mean, presence, appeal, held, state.steps, anything)
-            leave = self.heads.leave_chance(vector, summary)
-        else:
-            leave = self._assumed_chance(anything)
-        return Expected(mean=mean * held.unsqueeze(-1), leave=leave)
-
-    @torch.no_grad()
-    def utility(self, state: FittedState, past: Past, items: Tensor) -> Tensor:
+    @abstractmethod
+    def utility(self, state: Any, past: Past, items: Tensor) -> Tensor:
         """Consumption logits without position effects: items (B, C) or (C,) -> (B, C)."""
-        reading = self._reading(state, past)
-        user, tabled = self.heads.user_parts(reading.vector, reading.direct), self._scoring.catalogue.parts
-        if items.dim() == 1:
-            whole = len(items) == self.sizes.catalogue_size and torch.equal(items, self._scoring.everything)
-            want = tabled.want[:-1] if whole else tabled.want[items]
-            bias = tabled.bias[:-1, 0] if whole else tabled.bias[items, 0]
-            raw = user.want @ want.T + bias + user.bias[:, :1]
-        else:
-            want = (tabled.want[items] @ user.want.unsqueeze(-1)).squeeze(-1)
-            raw = want + tabled.bias[items, 0] + user.bias[:, :1]
-        if self.context is not None:
-            raw = raw + self.context.alone(reading, self._scoring.catalogue.character, items)[..., 0]
-        repeats = self.memory.repeats(past.history, past.shown, items)
-        raw = raw if repeats is None else raw + repeats
-        return raw * self.heads.scale[0] + self.heads.shift[0]
 
     def chances(self, state: FittedState, past: Past, items: Tensor) -> Tensor:
         """Probability that each item is consumed if it is shown alone: items (B, C) or (C,) -> (B, C)."""
@@ -215,67 +163,38 @@ class FittedUsers(UserSimulator, Artifact):
     @classmethod
     def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
         """See `Artifact`."""
-        leaving = None if facts["leaving"] is None else AssumedLeaving(**facts["leaving"])
-        sizes = Sizes(**{**facts["sizes"], "groups": tuple(facts["sizes"]["groups"])})
-        users = cls([Signal.of(signal) for signal in facts["signals"]], sizes, leaving)
+        users = cls(*cls.stored_sizes(facts))
         fitted_module(users.parts(), tensors)
         users.parts().requires_grad_(False)
         return users
 
-    def parts(self) -> nn.ModuleDict:
-        """The modules that hold all weights."""
-        parts = {"groups": self.groups, "memory": self.memory, "heads": self.heads}
-        return nn.ModuleDict(parts if self.context is None else {**parts, "context": self.context})
+    @staticmethod
+    def stored_sizes(facts: dict[str, Any]) -> tuple[list[Signal], Sizes, AssumedLeaving | None]:
+        """Signals, sizes and leaving, from `stored_facts`."""
+        leaving = None if facts["leaving"] is None else AssumedLeaving(**facts["leaving"])
+        sizes = Sizes(**{**facts["sizes"], "groups": tuple(facts["sizes"]["groups"])})
+        return [Signal.of(signal) for signal in facts["signals"]], sizes, leaving
 
     @property
-    def _scoring(self) -> Scoring:
-        if self._tabled is None:
+    def _read_columns(self) -> Tensor:
+        if self._columns is None:
             raise UserSimulatorError(
                 f"{type(self).__name__} is not prepared; call prepare(world, device) before it answers"
             )
-        return self._tabled
+        return self._columns
 
     def _columns_of(self, items: Tensor) -> Tensor:
         """What the memory reads of items (...): (..., c)."""
-        return F.embedding(items, self._scoring.catalogue.columns)
-
-    def _answer(self, state: FittedState, past: Past, slate: Tensor, rows: ItemRows, draw: Draw) -> Response:
-        """The answer to slates (B, K), of whose items the rows (K, B) are known."""
-        scoring, heads, held = self._scoring, self.heads, slate < self.sizes.catalogue_size
-        luck = torch.logit(draw.uniform(CONSUME, slate)).masked_fill(~held, torch.inf).T  # (K, B)
-
-        def decide(score: Tensor, place: int) -> Tensor:
-            return (luck[place] < score).to(score.dtype)
-
-        reading = self._reading(state, past)
-        found, decided = scoring.scores(reading, rows, slate.T, self._repeats(past, slate), decide)
-        scores = found.transpose(0, 1)  # (B, K, S)
-        if scoring.one_at_most:
-            consumed = one_of(scores[..., 0], held, draw, slate)
-        else:
-            consumed = ((luck < found[..., 0]).to(found.dtype) if decided is None else decided).T
-        signals, given = heads.sample(scores, slate, draw, consumed)
-        if self.leaving is not None and not self.sizes.days:
-            chance = self._assumed_chance(consumed.amax(1))
-            return Response(signals, given, draw.uniform("leave") < chance)
-        appeal = chosen(scores[..., 0], held) if scoring.one_at_most else torch.sigmoid(scores[..., 0])
-        summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, state.steps)
-        if self.leaving is None:
-            chance = heads.leave_chance(reading.vector, summary)
-        else:
-            chance = self._assumed_chance(consumed.amax(1))
-        days = heads.days_away(reading.vector, summary, draw) if self.sizes.days else None
-        return Response(signals, given, draw.uniform("leave") < chance, days)
+        return F.embedding(items, self._read_columns)
 
     def _observe(self, state: FittedState, slate: Tensor, columns: Tensor, signals: Tensor) -> FittedState:
         step = self.memory.inputs(columns, slate, signals, shown=True)
-        after: FittedState = self.memory.advance(state, step)
-        return replace(after, steps=state.steps + 1)
+        return replace(self._moved(state, step, slate, signals), steps=state.steps + 1)
 
-    def _repeats(self, past: Past, slate: Tensor) -> Tensor | None:
-        """What is added to consumption of slates (B, K) because items are not new, by place: (K, B)."""
-        found = self.memory.repeats(past.history, past.shown, slate)
-        return None if found is None else found.T
+    def _moved(self, state: FittedState, step: Tensor, slate: Tensor, signals: Tensor) -> FittedState:
+        """The state after slates (B, K) with answers (B, K, S), of which the memory reads `step`; not yet counted."""
+        after: FittedState = self.memory.advance(state, step)
+        return after
 
     def _replay(self, profile: Tensor, history: Tensor, feedback: Tensor) -> Any:
         """Consumption (B, H) with feedback (B, H, S), one by one, from users of whom only the profile is known."""
@@ -286,10 +205,6 @@ class FittedUsers(UserSimulator, Artifact):
         for step, known in zip(steps.unbind(1), held, strict=True):
             state = self.memory.advance(state, step) if known else state
         return state
-
-    def _reading(self, state: FittedState, past: Past) -> Reading:
-        recalled = Recalled(past.history, past.feedback, past.shown, past.answers)
-        return self.memory.recall(self.memory.read(state), recalled, self._scoring.catalogue.columns)
 
     def _assumed_chance(self, consumed: Tensor) -> Tensor:
         """Probability of leaving by the stated default, from that of having consumed anything (B,)."""

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.fitted.answering import FittedUsers
-from recloop.envs.users.fitted.heads import centred
+from recloop.envs.users.fitted.heads import SUMS, centred
 from recloop.envs.users.fitted.inputs.groups import Groups
 from recloop.envs.users.fitted.inputs.slate_context import Reading, Recalled
 from recloop.envs.users.fitted.layers import linear
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.neural import NeuralUsers
 
 _QUERIES, _KEY, _VALUE = 4, 16, 16
 _READ = 8
@@ -61,7 +61,7 @@ class AttentiveMemory(Memory):
         """Users of whom only the profile (B, p) is known: all counts are 0."""
         zeros = profile.new_zeros(len(profile))
         counts = zeros.new_zeros(len(profile), self.items_groups.count, 2) if self.sizes.exposures else None
-        return AttentiveState(zeros, profile, counts)
+        return AttentiveState(zeros, zeros.new_zeros(len(profile), SUMS), profile, counts)
 
     def columns(self, table: Tensor) -> Tensor:
         """What is read of an item that is looked back at."""
@@ -149,7 +149,7 @@ class AttentiveMemory(Memory):
         return torch.cat([recent, consumed], dim=-1)
 
 
-class AttentiveUsers(FittedUsers):
+class AttentiveUsers(NeuralUsers):
     """Fitted users who look back at their past; see `AttentiveMemory` and `Heads`."""
 
     kind = "attentive"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from recloop.encoders.base.errors import UserSimulatorError, unknown_name
 
-Family = Literal["recurrent", "attentive", "factor"]
+Family = Literal["recurrent", "attentive", "factor", "trees"]
 """The families of fitted users."""
 
 
@@ -129,15 +129,16 @@ class FitReport:
     """What a fit of users achieved, on users it held out.
 
     Args:
-        family: `recurrent`, `attentive` or `factor`.
+        family: `recurrent`, `attentive`, `factor` or `trees`.
         figures: by signal name (and `leave`), then by figure: `log_likelihood` (nats an answer) beside
             `log_likelihood_base` of a constant, `auc` beside `auc_base`, `rmse` beside `rmse_base`,
             `calibration_error`, `count`.
         learned: sentences for the card.
         assumed: sentences for the card, about what the log does not tell.
         users: users the weights were fitted on; `held_out` those it was stopped, calibrated and measured on.
-        epochs: passes until the best held-out loss.
+        epochs: passes until the best held-out loss; of trees, how many.
         seconds: wall clock.
+        inputs: what is lost in nats an answer where a group of inputs is shuffled; empty where nobody measured it.
     """
 
     family: str
@@ -148,3 +149,4 @@ class FitReport:
     held_out: int
     epochs: int
     seconds: float
+    inputs: Mapping[str, float] = field(default_factory=dict)

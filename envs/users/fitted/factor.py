@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.fitted.answering import FittedUsers
-from recloop.envs.users.fitted.heads import centred
+from recloop.envs.users.fitted.heads import SUMS, centred
 from recloop.envs.users.fitted.inputs.groups import Groups
 from recloop.envs.users.fitted.inputs.slate_context import Reading
 from recloop.envs.users.fitted.layers import linear
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.neural import NeuralUsers
 
 FAST, SLOW, SHOWN = 0.8, 0.98, 0.7
 """What is left of a decayed sum after one more consumption (fast, slow) and one more slate (shown)."""
@@ -82,6 +82,7 @@ class FactorMemory(Memory):
 
         return FactorState(
             steps=zero(),
+            session=zero(SUMS),
             profile=profile,
             fast=zero(d),
             slow=zero(d),
@@ -194,7 +195,7 @@ class FactorMemory(Memory):
         return (answers * signs).sum(-1) / max(len(self.signals) - 1, 1)
 
 
-class FactorUsers(FittedUsers):
+class FactorUsers(NeuralUsers):
     """Fitted users read off decayed sums and features; see `FactorMemory` and `Heads`."""
 
     kind = "factor"

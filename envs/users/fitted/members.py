@@ -12,7 +12,8 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.users.fitted.config import Family, FitConfig, FitReport
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
-from recloop.envs.users.fitted.fitting.fit import fit_users, split_rows
+from recloop.envs.users.fitted.fitting.fit import fit_users
+from recloop.envs.users.fitted.fitting.prepared import split_rows
 from recloop.envs.users.fitted.fitting.propensities import random_likelihood, randomly_shown
 
 

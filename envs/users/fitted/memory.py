@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,9 +54,11 @@ class FittedState(State):
 
     Args:
         steps: float32 (B,) slates answered in this session.
+        session: float32 (B, q) sums over what was answered in it.
     """
 
     steps: Tensor
+    session: Tensor
 
 
 class Memory(nn.Module, ABC):
@@ -94,6 +96,11 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def advance(self, state: Any, step: Tensor) -> Any:
         """The state after a step (B, i), its `steps` not yet counted on; unchanged where nothing happened."""
+
+    def at(self, state: Any, steps: Tensor, away: Tensor | None = None) -> Any:
+        """The state where a session is `steps` (B,) slates old, its sums begun anew with the first of them, which came
+        `away` (B,) days after the last session."""
+        return replace(state, steps=steps, session=state.session.masked_fill((steps == 0).unsqueeze(1), 0.0))
 
     @abstractmethod
     def read(self, state: Any) -> Reading:

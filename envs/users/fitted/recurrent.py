@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from recloop.envs.logs.schema import Signal
-from recloop.envs.users.fitted.answering import FittedUsers
-from recloop.envs.users.fitted.heads import centred
+from recloop.envs.users.fitted.heads import SUMS, centred
 from recloop.envs.users.fitted.inputs.groups import Groups
 from recloop.envs.users.fitted.inputs.slate_context import Reading
 from recloop.envs.users.fitted.layers import gru_cell, linear, moved
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes, session_clock
+from recloop.envs.users.fitted.neural import NeuralUsers
 
 GROUP_UNITS = 16
 """Units of a group's state."""
@@ -69,7 +69,8 @@ class RecurrentMemory(Memory):
         """A hidden state from the profile (B, p) alone."""
         hidden = torch.tanh(profile @ self.start.T)
         groups = torch.tanh(self.origin).expand(len(profile), -1, -1) if self.sizes.exposures else None
-        return RecurrentState(hidden.new_zeros(len(profile)), hidden, profile, groups)
+        zeros = hidden.new_zeros(len(profile))
+        return RecurrentState(zeros, hidden.new_zeros(len(profile), SUMS), hidden, profile, groups)
 
     def columns(self, table: Tensor) -> Tensor:
         """What the cell reads of an item, and what it is worth to its groups; without exposures all of it."""
@@ -127,7 +128,7 @@ class RecurrentMemory(Memory):
         return Reading(torch.cat(parts, dim=-1), groups=state.groups)
 
 
-class RecurrentUsers(FittedUsers):
+class RecurrentUsers(NeuralUsers):
     """Fitted users whose state is recurrent; see `RecurrentMemory` and `Heads`."""
 
     kind = "recurrent"

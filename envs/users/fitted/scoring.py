@@ -51,6 +51,7 @@ class Scoring:
         self.everything = everything[:-1]
         self.catalogue = self._split(self._table)
         self.in_slate = None if context is None else InSlate(context, heads.scale)
+        self.spent = heads.spent_of(table)
         self.one_at_most = bool(heads.one_at_most)
         self._positions = heads.position_bias(torch.arange(_PLACES, device=vectors.device))  # (P, S)
 

@@ -68,13 +68,22 @@ class TruthUnitConfig:
         return f"{self.world}-{self.log}-{self.draw}"
 
 
-def run_unit(config: TruthUnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
-    """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from."""
+def run_unit(
+    config: TruthUnitConfig, truth: World | None = None, build: BuildConfig | None = None, progress: bool = False
+) -> tuple[dict[str, Any], PolicyValues]:
+    """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from.
+
+    Args:
+        config: sizes and place.
+        truth: the world that writes the log; default the truth world that the config names.
+        build: how the log becomes a world; default `build_config`.
+    """
     clock = _UnitClock()
-    truth = truth_world(config.world, users=config.users or LOG_USERS[config.log], items=config.items, seed=config.draw)
+    users_wanted = config.users or LOG_USERS[config.log]
+    truth = truth or truth_world(config.world, users=users_wanted, items=config.items, seed=config.draw)
     log = truth_log(truth, config.log, seed=config.draw)
     clock.lap("truth")
-    fitted = as_the_truth(build_world(log, build_config(config, truth), progress=progress), truth)
+    fitted = as_the_truth(build_world(log, build or build_config(config, truth), progress=progress), truth)
     clock.lap("build")
     users, pick = truth.simulators["truth"], logging_policy(truth, config.log, config.draw)
     measures = fidelity_measures(fitted, users, pick, users=config.episodes, seed=config.draw)

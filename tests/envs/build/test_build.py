@@ -84,8 +84,9 @@ def test_parts_are_disjoint_and_complete() -> None:
 
 
 def test_families_and_users_differ_between_training_and_judge(world: World) -> None:
-    families = {type(_ensemble(world, name).members[0]) for name in ("train", "validation", "judge")}
-    assert len(families) == 3
+    names = ("train", "validation", *world.judges)
+    assert world.judges == ("judge-attentive", "judge")
+    assert len({type(_ensemble(world, name).members[0]) for name in names}) == 4
     assert len(_ensemble(world, "train").members) == QUICK.members
     rows = [set(world.users.rows(name).tolist()) for name in PARTS]
     assert sum(map(len, rows)) == len(set().union(*rows)) == 40
@@ -112,7 +113,7 @@ def test_a_log_without_ratings_or_times_claims_neither() -> None:
 
 
 def test_the_card_says_how_the_users_fare_beside_the_log(world: World) -> None:
-    assert {report.simulator for report in reports_on(world.card)} == {"train", "judge"}
+    assert {report.simulator for report in reports_on(world.card)} == {"train", "judge-attentive", "judge"}
     assert "gates" not in world.card.figures  # nobody knows what was shown
     unexamined = build_world(rating_log(), replace(QUICK, examine=False)).card.figures
     assert "fidelity" not in unexamined
@@ -120,9 +121,9 @@ def test_the_card_says_how_the_users_fare_beside_the_log(world: World) -> None:
 
 def test_with_exposures_the_logging_policies_are_replayed(tmp_path: Path) -> None:
     made = build_world(slate_log(), QUICK)
-    assert {report.simulator for report in reports_on(made.card)} == {"train", "judge"}
+    assert {report.simulator for report in reports_on(made.card)} == {"train", *made.judges}
     gates = {name: GateReport.of(facts) for name, facts in made.card.figures["gates"].items()}
-    assert gates.keys() == {"train", "judge"}
+    assert gates.keys() == {"train", *made.judges}
     for gate in gates.values():
         assert gate.lines
         assert gate.sentence in made.card.learned

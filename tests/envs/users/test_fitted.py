@@ -18,6 +18,7 @@ from recloop.envs.users.checks import check_users
 from recloop.envs.users.fitted import AssumedLeaving, FitConfig, FitReport, fit_users
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.fit import FAMILIES
+from recloop.envs.users.fitted.neural import NeuralUsers
 from recloop.envs.users.registry import KINDS, load_simulator, save_simulator
 from tests.envs.users.conftest import QUICK, Case, consumption_log, past_at_arrival, slate_log, world_of
 
@@ -159,6 +160,15 @@ class TestWithExposures:
         assert report.figures["consume"]["auc"] > report.figures["consume"]["auc_base"] + 0.1
         assert report.figures["consume"]["log_likelihood"] > report.figures["consume"]["log_likelihood_base"]
         assert report.figures["consume"]["calibration_error"] < 0.08
+        world = world_of(slate_log(users=220, bored=0.2))
+        users.prepare(world, "cpu")
+        lanes = torch.arange(220)
+        state, past = users.arrive(lanes, draws(220)), past_at_arrival(world, lanes)
+        slate = random_slates(220, 3, 36)
+        first, last = users.expected(state, past, slate), users.expected(state, past, slate.flip(1))
+        assert float(last.mean[:, 2, 0].mean()) < 0.8 * float(first.mean[:, 0, 0].mean())  # planted: half
+        if not isinstance(users, NeuralUsers):
+            return
         bias = users.heads.position_bias(torch.arange(5))
         assert float(bias[0].abs().max()) == 0  # the first place is the measure
         assert float(bias[1, 0]) < -0.4

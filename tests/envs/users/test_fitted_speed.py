@@ -9,13 +9,13 @@ from torch import Tensor
 
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.users.fitted import AssumedLeaving, OwnMemberUsers
-from recloop.envs.users.fitted.answering import FittedUsers
-from recloop.envs.users.fitted.fitting.fit import FAMILIES
+from recloop.envs.users.fitted.fitting.fit import NEURAL
 from recloop.envs.users.fitted.heads import start_heads
 from recloop.envs.users.fitted.inputs.groups import Groups, group_sizes
 from recloop.envs.users.fitted.inputs.slate_context import InSlate, Reading, SlateContext
 from recloop.envs.users.fitted.layers import gru_cell, moved, start_weights
 from recloop.envs.users.fitted.memory import Sizes
+from recloop.envs.users.fitted.neural import NeuralUsers
 from tests.envs.users.conftest import DIM, ITEMS, Case, consumption_log, past_at_arrival, slate_log, world_of
 
 EMPTY = 6
@@ -24,12 +24,12 @@ QUICKEST = ("consumption", "recurrent", "eager")
 SCALE = torch.tensor([1.3, 0.7])
 
 
-def untrained(kind: str, family: str, seed: int = 0) -> tuple[FittedUsers, Case]:
+def untrained(kind: str, family: str, seed: int = 0) -> tuple[NeuralUsers, Case]:
     """Users of any weights, and a log they could have been fitted on."""
     case = consumption_log(users=20) if kind == "consumption" else slate_log(users=20)
     shown = case.sequences.slates is not None
     sizes = Sizes(ITEMS, DIM, 2, shown, 3 if shown else 1, True, 16, 8, 4, 3, group_sizes(case.groups), shown)
-    users = FAMILIES[family](case.signals, sizes, None if shown else AssumedLeaving(0.05, 0.15))
+    users = NEURAL[family](case.signals, sizes, None if shown else AssumedLeaving(0.05, 0.15))
     generator = torch.Generator().manual_seed(seed)
     start_weights(users.memory, generator)
     start_heads(users.heads, generator)
@@ -148,7 +148,7 @@ def agree(found: Any, wanted: Any) -> None:
             agree(getattr(found, name), value)
 
 
-TRACED = [(kind, family, "eager") for kind in ("consumption", "slates") for family in sorted(FAMILIES)]
+TRACED = [(kind, family, "eager") for kind in ("consumption", "slates") for family in sorted(NEURAL)]
 GENERATED = [("consumption", "recurrent", "inductor")]  # a minute of compiling each; the graphs above are what differs
 EVERY = [pytest.param(*case, marks=() if case == QUICKEST else pytest.mark.slow) for case in (*TRACED, *GENERATED)]
 

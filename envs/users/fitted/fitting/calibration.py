@@ -17,6 +17,7 @@ from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.losses import follow, leave_parts, step_scores
 from recloop.envs.users.fitted.fitting.windows import WindowMaker
 from recloop.envs.users.fitted.heads import chosen
+from recloop.envs.users.fitted.neural import NeuralUsers
 
 NEGATIVES = 10
 """Items drawn from the assumed exposure for each held-out consumption."""
@@ -64,7 +65,7 @@ class Scored:
 
 @torch.no_grad()
 def score(
-    fitted: FittedUsers,
+    fitted: NeuralUsers,
     maker: WindowMaker,
     users: np.ndarray,
     item_vectors: Tensor,
@@ -85,7 +86,7 @@ def score(
         windows = maker.cut(moments[start : start + 256]).to(item_vectors.device)
         path = follow(fitted, item_vectors, profile, windows)
         raw = step_scores(fitted, path, windows, windows.items, heard=not bool(fitted.heads.one_at_most))
-        answers = _by_place(fitted, raw, windows.items) if bool(fitted.heads.one_at_most) else raw
+        answers = by_place(fitted, raw, windows.items) if bool(fitted.heads.one_at_most) else raw
         for s in range(signals):
             where = windows.given[..., s] & windows.scored.unsqueeze(-1)
             found[s].append((answers[..., s][where], windows.signals[..., s][where], windows.items[where]))
@@ -122,7 +123,7 @@ def score(
     )
 
 
-def _by_place(fitted: FittedUsers, raw: Tensor, items: Tensor) -> Tensor:
+def by_place(fitted: FittedUsers, raw: Tensor, items: Tensor) -> Tensor:
     """Scores of slates (..., K, S) of which one place or none is chosen, such that each place read on its own has its
     probability to be the one."""
     heads = fitted.heads
@@ -156,7 +157,7 @@ def calibrate_leaving(fitted: FittedUsers, found: Scored) -> None:
 
 @torch.no_grad()
 def score_slates(
-    fitted: FittedUsers, maker: WindowMaker, users: np.ndarray, item_vectors: Tensor, profile: Tensor
+    fitted: NeuralUsers, maker: WindowMaker, users: np.ndarray, item_vectors: Tensor, profile: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Raw scores of consumption that know nothing of the places above; calibrated ones that do; consumption; and
     where there is an item: of every slate (n, K)."""

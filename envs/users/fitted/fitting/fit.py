@@ -9,18 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloop.encoders.base.errors import UserSimulatorError, unknown_name
+from recloop.encoders.base.errors import UserSimulatorError
 from recloop.encoders.base.fit import FitLoop, fit
 from recloop.envs.logs.schema import Signal
-from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
-from recloop.envs.logs.walk import ConsumedBefore
+from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.attentive import AttentiveUsers
 from recloop.envs.users.fitted.config import Family, FitConfig, FitReport
 from recloop.envs.users.fitted.factor import FactorUsers
 from recloop.envs.users.fitted.fitting.calibration import (
-    Exposure,
     Scored,
     calibrate,
     calibrate_leaving,
@@ -37,31 +35,29 @@ from recloop.envs.users.fitted.fitting.losses import (
     sampled_softmax,
     step_scores,
 )
+from recloop.envs.users.fitted.fitting.prepared import Prepared, check_fit, prepared
 from recloop.envs.users.fitted.fitting.propensities import effective_sample_size, propensity_weights
 from recloop.envs.users.fitted.fitting.report import Fit, logged_values, report_on
 from recloop.envs.users.fitted.fitting.windows import WindowMaker, Windows
 from recloop.envs.users.fitted.heads import start_heads
-from recloop.envs.users.fitted.inputs.groups import group_sizes
 from recloop.envs.users.fitted.layers import start_weights
-from recloop.envs.users.fitted.memory import Sizes
+from recloop.envs.users.fitted.neural import NeuralUsers
 from recloop.envs.users.fitted.recurrent import RecurrentUsers
+from recloop.envs.users.fitted.trees.fit import fit_trees
+from recloop.envs.users.fitted.trees.users import TreeUsers
 
-FAMILIES: dict[str, type[FittedUsers]] = {
+NEURAL: dict[str, type[NeuralUsers]] = {
     "recurrent": RecurrentUsers,
     "attentive": AttentiveUsers,
     "factor": FactorUsers,
 }
-"""Families by name; they share the heads and nothing of how they remember."""
-REPEATS = 0.005
-"""Share of repeated consumption from which a log is one whose users consume twice."""
-FEW_USERS = 4
-"""Below so many users nobody is held out: all are fitted on, and the figures are no evidence."""
+"""Families by name that gradients fit; they share the heads and nothing of how they remember."""
+FAMILIES: dict[str, type[FittedUsers]] = {**NEURAL, "trees": TreeUsers}
+"""All families by name."""
 _LEAVE_RIDGE = 0.01
 """Weight of the squared weights of the hazard: sessions end far more rarely than items are answered."""
 _STEPS = 16
 """Fewest gradient steps an epoch, and fewest windows a step, where the log has as many."""
-_MEMBER_STRIDE = 7919
-"""Sets the members' seeds apart from those of fits with neighbouring seeds."""
 _TUNE_SEED = 1
 """Seed of the sampled items in the held-out loss, so that epochs are compared on the same ones."""
 
@@ -87,7 +83,7 @@ def fit_users(
     states: exposure in the log was proportional to popularity^beta, and a shown item is consumed with `base_rate`.
 
     Args:
-        family: `recurrent`, `attentive` or `factor`.
+        family: `recurrent`, `attentive`, `factor` or `trees`.
         sequences: the log.
         rows: rows of the users to fit on; a share of them is held out for stopping, calibration and figures.
         item_vectors: float32 (N+1, d); row N is zero.
@@ -111,12 +107,11 @@ def fit_users(
         raise UserSimulatorError("propensity='auto' chooses between two fits; call fit_ensemble")
     begin = time.perf_counter()
     rows = np.asarray(rows, dtype=np.int64)
-    _check(family, sequences, rows, item_vectors, profile, signals)
-    rows = _active(sequences, rows)
-    groups = torch.zeros(len(item_vectors), 0, dtype=torch.int64) if groups is None else groups
-    training = _Training(
-        family, sequences, rows, item_vectors, profile, tuple(signals), groups, config, member, torch.device(device)
-    )
+    check_fit(family, FAMILIES, sequences, rows, item_vectors, profile, signals)
+    told = prepared(sequences, rows, item_vectors, profile, tuple(signals), groups, config, member)
+    if family == TreeUsers.kind:
+        return fit_trees(told, member or 0)
+    training = _Training(family, told, torch.device(device))
     found = training.run(progress)
     fitted = training.fitted
     report = report_on(fitted, found, time.perf_counter() - begin)
@@ -127,48 +122,14 @@ def fit_users(
 class _Training:
     """One fit: what it reads, what it moves, and when it stops."""
 
-    def __init__(
-        self,
-        family: str,
-        sequences: Sequences,
-        rows: Ints,
-        item_vectors: Tensor,
-        profile: Tensor,
-        signals: tuple[Signal, ...],
-        groups: Tensor,
-        config: FitConfig,
-        member: int | None,
-        device: torch.device,
-    ) -> None:
-        self.config, self.sequences, self.device = config, sequences, device
-        self.vectors, self.profile = item_vectors.to(device), profile.to(device)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.users, self.tune, self.test = split_rows(rows, config.validation_share, self.generator)
-        if member is not None:
-            self.generator.manual_seed(config.seed + _MEMBER_STRIDE * (member + 1))
-            again = torch.randint(len(self.users), (len(self.users),), generator=self.generator).numpy()
-            self.users = np.sort(self.users[again])
-        slates = sequences.slates
-        exposures = slates is not None
-        self.repeat_rate = sequences.repeat_rate(rows)
-        self.leaves = slates is not None and bool((slates.left[rows_of(slates.offsets, self.users)] == 1).any())
-        sizes = Sizes(
-            catalogue_size=int(sequences.catalogue_size),
-            item_dim=item_vectors.shape[1],
-            profile_dim=profile.shape[1],
-            exposures=exposures,
-            positions=slates.items.shape[1] if slates is not None else 1,
-            repeats=self.repeat_rate >= REPEATS,
-            hidden=config.hidden,
-            rank=config.rank,
-            residual=config.residual,
-            lead=config.lead,
-            groups=group_sizes(groups) if exposures else (),
-            days=slates is not None and slates.days_away is not None and bool(np.isfinite(slates.days_away).any()),
-        )
-        self.fitted = FAMILIES[family](signals, sizes, None if self.leaves else config.leaving.known(_goes_on(slates)))
-        if exposures:
-            self.fitted.groups.fill(groups)
+    def __init__(self, family: str, found: Prepared, device: torch.device) -> None:
+        self.prepared, self.config, self.sequences, self.device = found, found.config, found.sequences, device
+        self.vectors, self.profile = found.vectors.to(device), found.profile.to(device)
+        self.users, self.tune, self.test = found.users, found.tune, found.test
+        self.generator, self.leaves, self.exposure = found.generator, found.leaves, found.exposure
+        self.fitted = NEURAL[family](found.signals, found.sizes, found.leaving)
+        if found.sizes.exposures:
+            self.fitted.groups.fill(found.groups)
         start_weights(self.fitted.memory, self.generator)
         start_heads(self.fitted.heads, self.generator)
         if self.fitted.context is not None:
@@ -176,19 +137,15 @@ class _Training:
             self.fitted.context.last.weight.data.mul_(0.1)
         self._start_from_base_rates()
         self.fitted.parts().to(device)
-        weight = propensity_weights(sequences) if config.propensity == "clipped" else None
+        config = self.config
+        weight = propensity_weights(self.sequences) if config.propensity == "clipped" else None
         self.maker = WindowMaker(
-            sequences, config.history, config.lead, config.window, self.fitted.memory.looks_back, weight
+            self.sequences, config.history, config.lead, config.window, self.fitted.memory.looks_back, weight
         )
-        counts = torch.from_numpy(sequences.popularity(self.users))
-        self.exposure: Exposure | None = None
         self.choice: tuple[float, float] | None = None
-        self.popularity = counts
-        if not exposures:
+        if self.exposure is not None:
+            counts = found.popularity
             self.share = 0.5 * (counts + 1) / (counts + 1).sum() + 0.5 / len(counts)
-            before = None if sizes.repeats else ConsumedBefore(sequences, rows)
-            assumed = (counts + 1) ** config.beta
-            self.exposure = Exposure(assumed / assumed.sum(), config.base_rate, before)
             self.fitted.heads.offset[:-1] = torch.log(counts + 1).to(device)
 
     def run(self, progress: bool) -> Fit:
@@ -247,12 +204,12 @@ class _Training:
             config=config,
             sequences=self.sequences,
             users=self.users,
-            held_out=0 if self.test is self.users else len(self.tune) + len(self.test),
+            held_out=self.prepared.held_out,
             exposure=self.exposure,
-            popularity=self.popularity,
+            popularity=self.prepared.popularity,
             test=test,
             epochs=epochs,
-            repeat_rate=self.repeat_rate,
+            repeat_rate=self.prepared.repeat_rate,
             choice=self.choice,
             sample=effective_sample_size(self.maker.weight) if self.maker.weight is not None else None,
         )
@@ -288,7 +245,9 @@ class _Training:
             if len(left):
                 losses.append(leave_loss(logits, left))
                 if learning:
-                    losses.append(_LEAVE_RIDGE * self.fitted.heads.leave.weight.square().sum())
+                    heads = self.fitted.heads
+                    size = heads.leave.weight.square().sum() + heads.ended.weight.square().sum()
+                    losses.append(_LEAVE_RIDGE * size)
         if self.fitted.sizes.days:
             away = days_loss(self.fitted, path, windows, raw)
             losses += [] if away is None else [0.2 * away]
@@ -316,61 +275,3 @@ class _Training:
             left = self.sequences.slates.left[rows_of(self.sequences.slates.offsets, self.users)]
             rate = (left == 1).sum() / max((left >= 0).sum(), 1)
             heads.leave.bias.fill_(float(np.log((rate + 1e-3) / (1 - rate + 1e-3))))
-
-
-def _active(sequences: Sequences, rows: Ints) -> Ints:
-    """Those of the users who have a step to score: were shown something, or consumed where the log holds no more."""
-    return rows[(np.diff(sequences.step_offsets) > sequences.first_scored)[rows]]
-
-
-def split_rows(rows: Ints, share: float, generator: torch.Generator) -> tuple[Ints, Ints, Ints]:
-    """Users to fit on, to stop and calibrate on, and to measure on; all the same where they are few."""
-    if len(rows) < FEW_USERS:
-        everyone = np.sort(rows)
-        return everyone, everyone, everyone
-    order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-    each = max(1, round(len(rows) * share / 2))
-    return np.sort(order[2 * each :]), np.sort(order[:each]), np.sort(order[each : 2 * each])
-
-
-def _check(
-    family: str,
-    sequences: Sequences,
-    rows: Ints,
-    item_vectors: Tensor,
-    profile: Tensor,
-    signals: Sequence[Signal],
-) -> None:
-    if family not in FAMILIES:
-        raise UserSimulatorError(unknown_name("family of fitted users", family, FAMILIES))
-    if len(rows) and (rows.min() < 0 or rows.max() >= sequences.users):
-        raise UserSimulatorError(f"rows name user {rows.max()}; the log has users 0 to {sequences.users - 1}")
-    if len(_active(sequences, rows)) == 0:
-        beyond = "" if sequences.profile_prefix is None else " beyond what their features tell of"
-        raise UserSimulatorError(
-            f"none of the {len(rows)} users to fit on has any behaviour{beyond}; give users who have"
-        )
-    wanted = sequences.catalogue_size + 1
-    if item_vectors.dim() != 2 or len(item_vectors) != wanted:
-        raise UserSimulatorError(
-            f"item_vectors are {tuple(item_vectors.shape)}; a catalogue of {sequences.catalogue_size} items needs "
-            f"({wanted}, d), the last row zero for the empty place"
-        )
-    if not bool(torch.isfinite(item_vectors).all()) or not bool(torch.isfinite(profile).all()):
-        raise UserSimulatorError("item_vectors or profile hold NaN or infinite numbers; encode them anew")
-    if profile.dim() != 2 or len(profile) != sequences.users:
-        raise UserSimulatorError(
-            f"profile is {tuple(profile.shape)}; {sequences.users} users need ({sequences.users}, p)"
-        )
-    if sequences.feedback.shape[1] != len(signals):
-        raise UserSimulatorError(
-            f"{len(signals)} signals are named, the log's answers carry {sequences.feedback.shape[1]}; name them all"
-        )
-
-
-def _goes_on(slates: Slates | None) -> bool:
-    """True where a session of the log holds two slates or more."""
-    if slates is None:
-        return False
-    owner = np.repeat(np.arange(len(slates.offsets) - 1), np.diff(slates.offsets))
-    return bool(((owner[1:] == owner[:-1]) & (slates.session[1:] == slates.session[:-1])).any())

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.envs.logs.walk import ConsumedBefore
-from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.windows import Windows
-from recloop.envs.users.fitted.heads import UserParts, slate_summary
+from recloop.envs.users.fitted.heads import UserParts, session_step, slate_summary
 from recloop.envs.users.fitted.inputs.slate_context import Reading
+from recloop.envs.users.fitted.neural import NeuralUsers
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Trajectory:
 
 
 def follow(
-    fitted: FittedUsers,
+    fitted: NeuralUsers,
     item_vectors: Tensor,
     profile: Tensor,
     windows: Windows,
@@ -51,7 +51,7 @@ def follow(
     read = []
     rows = F.embedding(windows.items, memory.columns(table))
     for t, step in enumerate(memory.inputs(rows, windows.items, windows.signals, shown=True).unbind(1)):
-        state = replace(state, steps=windows.session_step[:, t])
+        state = memory.at(state, windows.session_step[:, t])
         read.append(memory.read(state))
         state = memory.advance(state, step)
     reading = Reading(*(_stacked(read, name) for name in ("vector", "direct", "groups")))  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def _stacked(readings: list[Reading], name: str) -> Tensor | None:
     return None if found[0] is None else torch.stack(found, dim=1)
 
 
-def step_scores(fitted: FittedUsers, path: Trajectory, windows: Windows, items: Tensor, heard: bool = True) -> Tensor:
+def step_scores(fitted: NeuralUsers, path: Trajectory, windows: Windows, items: Tensor, heard: bool = True) -> Tensor:
     """Raw scores of items (B, T, C) at each step, (B, T, C, S); positions count where the log has exposures.
 
     With `heard`, each place knows the logged answers of those above it.
@@ -87,7 +87,7 @@ def step_scores(fitted: FittedUsers, path: Trajectory, windows: Windows, items: 
     return raw
 
 
-def _repeats(fitted: FittedUsers, windows: Windows, items: Tensor) -> Tensor | None:
+def _repeats(fitted: NeuralUsers, windows: Windows, items: Tensor) -> Tensor | None:
     """What the family adds because items are not new: items (B*T, C) or (C,) -> (B*T, C)."""
     if windows.past is None:
         return None
@@ -95,7 +95,7 @@ def _repeats(fitted: FittedUsers, windows: Windows, items: Tensor) -> Tensor | N
 
 
 def leave_parts(
-    fitted: FittedUsers, path: Trajectory, windows: Windows, raw: Tensor, calibrated: bool
+    fitted: NeuralUsers, path: Trajectory, windows: Windows, raw: Tensor, calibrated: bool
 ) -> tuple[Tensor, Tensor]:
     """Logits of leaving and what happened, of the steps where somebody knows: (n,), (n,)."""
     held = windows.items < fitted.sizes.catalogue_size
@@ -110,8 +110,22 @@ def leave_parts(
         windows.session_step,
     )
     known = windows.scored & (windows.left >= 0)
-    logits = fitted.heads.leave_logit(_gently(path.reading.vector[known]), summary[known])
+    ended = fitted.heads.read_ended(
+        _gently(path.reading.vector[known]), summary[known], _session(fitted, path, windows)[known]
+    )
+    logits = fitted.heads.leave_logit(ended)
     return logits, windows.left[known].to(raw.dtype)
+
+
+def _session(fitted: NeuralUsers, path: Trajectory, windows: Windows) -> Tensor:
+    """Sums of each step's session with the step in them, (B, T, q), as far as the window goes back."""
+    spent = F.embedding(windows.items, fitted.heads.spent_of(path.table.detach()))
+    held = (windows.items < fitted.sizes.catalogue_size).to(spent.dtype)
+    total = session_step(spent, windows.signals[..., 0], held).cumsum(1)
+    total = F.pad(total, (0, 0, 1, 0))  # (B, T+1, q)
+    steps = torch.arange(windows.items.shape[1], device=spent.device)
+    first = (steps - windows.session_step.long()).clamp_min(0)  # (B, T) the step that opened the session
+    return total[:, 1:] - total.gather(1, first.unsqueeze(2).expand(-1, -1, total.shape[2]))
 
 
 def _gently(vectors: Tensor) -> Tensor:
@@ -120,7 +134,7 @@ def _gently(vectors: Tensor) -> Tensor:
     return vectors.detach() + 0.1 * (vectors - vectors.detach())
 
 
-def days_loss(fitted: FittedUsers, path: Trajectory, windows: Windows, raw: Tensor) -> Tensor | None:
+def days_loss(fitted: NeuralUsers, path: Trajectory, windows: Windows, raw: Tensor) -> Tensor | None:
     """Mean Gaussian loss of log(1 + days away) where sessions ended and the user came back; None where none did."""
     known = windows.scored & torch.isfinite(windows.days_away)
     if not bool(known.any()):
@@ -129,13 +143,16 @@ def days_loss(fitted: FittedUsers, path: Trajectory, windows: Windows, raw: Tens
     appeal = fitted.heads.means(raw, held)[..., 0].detach()
     given = windows.given.to(raw.dtype)
     summary = slate_summary(fitted.signals, windows.signals, given, appeal, held, windows.session_step)
-    mean = fitted.heads.gap_mean(_gently(path.reading.vector[known]), summary[known])
+    ended = fitted.heads.read_ended(
+        _gently(path.reading.vector[known]), summary[known], _session(fitted, path, windows)[known]
+    )
+    mean = fitted.heads.gap_mean(ended)
     spread = F.softplus(fitted.heads.gap_spread)
     return (0.5 * ((torch.log1p(windows.days_away[known]) - mean) / spread) ** 2 + torch.log(spread)).mean()
 
 
 def sampled_softmax(
-    fitted: FittedUsers,
+    fitted: NeuralUsers,
     path: Trajectory,
     windows: Windows,
     positive: Tensor,
@@ -172,7 +189,7 @@ def sampled_softmax(
     return torch.logsumexp(torch.cat([positive.unsqueeze(-1), logits], dim=-1), dim=-1) - positive
 
 
-def answer_losses(fitted: FittedUsers, windows: Windows, raw: Tensor, first: int) -> list[Tensor]:
+def answer_losses(fitted: NeuralUsers, windows: Windows, raw: Tensor, first: int) -> list[Tensor]:
     """Mean negative log-likelihood of each signal from number `first` on, where any is given."""
     losses = []
     for s in range(first, len(fitted.signals)):

@@ -1,0 +1,1 @@
+"""Fitted users whose answers are boosted trees on what users felt."""

@@ -1,0 +1,157 @@
+"""One model of boosted trees (Friedman 2001; LightGBM, Ke et al. 2017), kept as the library's own text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recloop.encoders.base.errors import UserSimulatorError
+
+Rows = npt.NDArray[np.float32]
+Objective = Literal["binary", "regression"]
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Trees, or one number where there was nothing to learn from.
+
+    Args:
+        constant: the score of everybody where `text` is empty.
+        text: the model as LightGBM writes it.
+    """
+
+    constant: float
+    text: str = ""
+
+    @cached_property
+    def _booster(self) -> Any:
+        from lightgbm import Booster  # slow to load
+        from lightgbm.basic import LightGBMError
+
+        try:
+            return Booster(model_str=self.text)
+        except LightGBMError as error:
+            reason = " ".join(str(error).split())
+            raise UserSimulatorError(f"the stored trees cannot be read ({reason}); fit the users anew") from None
+
+    @property
+    def trees(self) -> int:
+        """How many there are."""
+        return int(self._booster.num_trees()) if self.text else 0
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """Raw scores of rows (R, F) -> (R,): logits, or values. Worked out on the host, wherever the rows lie."""
+        if not self.text or not len(inputs):
+            return inputs.new_full((len(inputs),), self.constant)
+        found = self.of(inputs.cpu().numpy())
+        return torch.from_numpy(found).to(inputs.device, torch.float32)
+
+    def of(self, inputs: Rows) -> npt.NDArray[np.float64]:
+        """The same of NumPy rows."""
+        if not self.text:
+            return np.full(len(inputs), self.constant)
+        found: npt.NDArray[np.float64] = self._booster.predict(
+            inputs, raw_score=True, num_threads=torch.get_num_threads()
+        )
+        return found
+
+    def bytes(self) -> Tensor:
+        """For safetensors; `Forest.read` undoes it."""
+        head = np.frombuffer(np.float64(self.constant).tobytes(), dtype=np.uint8)
+        return torch.from_numpy(np.concatenate([head, np.frombuffer(self.text.encode(), dtype=np.uint8)]))
+
+    @classmethod
+    def read(cls, stored: Tensor) -> Forest:
+        """From what `bytes` gave."""
+        raw = stored.numpy().tobytes()
+        return cls(float(np.frombuffer(raw[:8])[0]), raw[8:].decode())
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows to learn from.
+
+    Args:
+        inputs: (n, F).
+        values: (n,) 0 or 1, or numbers.
+        weights: (n,), or None for equal ones.
+    """
+
+    inputs: Rows
+    values: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class BoostConfig:
+    """How trees are grown.
+
+    Args:
+        rounds: most trees; fewer by the held-out loss.
+        rate: what is kept of each tree.
+        leaves: most leaves of a tree.
+        patience: trees without a better held-out loss before growing stops.
+        least: fewest rows of a leaf, in large logs.
+        shrink: rows by which a leaf's value is pulled to nothing.
+    """
+
+    rounds: int = 120
+    rate: float = 0.1
+    leaves: int = 24
+    patience: int = 10
+    least: int = 40
+    shrink: float = 5.0
+
+
+_FEW = 40
+"""Rows, and rows of either answer, below which nothing is learned but the base rate."""
+
+
+def grown(rows: Labelled, held_out: Labelled, objective: Objective, config: BoostConfig, seed: int) -> Forest:
+    """Trees fitted on rows, stopped by the held-out loss; the same bits for the same rows, seed and threads."""
+    constant = _constant(rows, objective)
+    positive = int((rows.values > 0.5).sum())
+    rare = min(positive, len(rows.values) - positive) if objective == "binary" else len(rows.values)
+    if len(rows.values) < _FEW or rare < _FEW // 4 or not len(held_out.values):
+        return Forest(constant)
+    import lightgbm  # slow to load
+
+    settings = {
+        "objective": objective,
+        "learning_rate": config.rate,
+        "num_leaves": config.leaves,
+        "min_data_in_leaf": int(np.clip(len(rows.values) / 100, 5, config.least)),
+        "feature_fraction": 0.5,
+        "bagging_fraction": 0.7,
+        "bagging_freq": 1,
+        "lambda_l2": config.shrink,
+        "max_bin": 63,
+        "boost_from_average": True,
+        "num_threads": torch.get_num_threads(),
+        "seed": seed % (2**31 - 1),
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    train = lightgbm.Dataset(rows.inputs, rows.values, weight=rows.weights)
+    held = lightgbm.Dataset(held_out.inputs, held_out.values, weight=held_out.weights, reference=train)
+    stop = lightgbm.early_stopping(config.patience, verbose=False)
+    booster = lightgbm.train(settings, train, config.rounds, valid_sets=[held], callbacks=[stop])
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return Forest(constant, text.split("\nparameters:")[0] + "\n" if "\nparameters:" in text else text)
+
+
+def _constant(rows: Labelled, objective: Objective) -> float:
+    """The base rate as a score."""
+    weights = np.ones_like(rows.values) if rows.weights is None else rows.weights
+    if objective == "regression":
+        return float(np.average(rows.values, weights=weights)) if weights.sum() > 0 else 0.0
+    total = max(float(weights.sum()), 1e-9)
+    share = (float((weights * rows.values).sum()) / total * len(rows.values) + 0.5) / (len(rows.values) + 1)
+    return float(np.log(share / (1 - share)))

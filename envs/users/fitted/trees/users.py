@@ -1,0 +1,272 @@
+"""Tree users: every signal, and leaving, is one model of boosted trees on what users felt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from recloop.encoders.base.artifact import fitted_module
+from recloop.encoders.base.errors import UserSimulatorError
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.response import Expected, Past, Response
+from recloop.envs.logs.schema import Signal
+from recloop.envs.users.fitted.answering import FittedUsers
+from recloop.envs.users.fitted.config import AssumedLeaving
+from recloop.envs.users.fitted.heads import CONSUME, AnswerHeads, chosen, one_of, slate_summary
+from recloop.envs.users.fitted.inputs.experience import PLACE, Experience, ExperienceState, Felt
+from recloop.envs.users.fitted.inputs.slate_context import Recalled
+from recloop.envs.users.fitted.memory import Sizes
+from recloop.envs.users.fitted.trees.forest import Forest
+
+LEAVE, DAYS = "leave", "days away"
+"""Names of the models that are of no signal."""
+ABOVE = "answers above"
+"""The inputs that are known only while a slate is being answered."""
+_ROWS = 1 << 16
+"""Rows whose inputs are laid out at once when a catalogue is scored."""
+_SAMPLES = 8
+"""Answers drawn where an expectation over them has no closed form."""
+
+
+class TreeUsers(FittedUsers):
+    """Fitted users who read `Experience` through boosted trees; see `FittedUsers`.
+
+    Trees are walked on the host: on a GPU every step waits for it.
+
+    Args:
+        signals, sizes, leaving: see `FittedUsers`.
+        memory: of what was felt, with the facts of the items.
+        forests: by signal, `leave` and `days away`.
+        hears: whether places know what was taken of those above.
+    """
+
+    kind = "trees"
+    memory: Experience
+
+    def __init__(
+        self,
+        signals: Sequence[Signal],
+        sizes: Sizes,
+        leaving: AssumedLeaving | None,
+        *,
+        memory: Experience | None = None,
+        forests: Mapping[str, Forest] | None = None,
+        hears: bool = False,
+    ) -> None:
+        super().__init__(signals, sizes, leaving)
+        self.memory = memory or Experience(self.signals, sizes, self.groups)
+        self.groups = self.memory.groups
+        self.heads = AnswerHeads(self.signals, sizes.catalogue_size)
+        self.forests, self.hears = dict(forests or {}), hears
+
+    def parts(self) -> nn.ModuleDict:
+        """The facts of the items, and calibration; the trees lie beside them."""
+        return nn.ModuleDict({"memory": self.memory, "heads": self.heads})
+
+    def read_items(self, vectors: Tensor) -> Tensor:
+        """Table what is read of items (N+1, d), for users who are being fitted: (N+1, T)."""
+        self._columns = self._table_items(vectors)
+        return self._columns
+
+    def _table_items(self, vectors: Tensor) -> Tensor:
+        return self.memory.columns(vectors)
+
+    @torch.no_grad()
+    def answer(self, state: ExperienceState, past: Past, slate: Tensor, draw: Draw) -> Response:
+        """As `respond`, without the state that follows."""
+        heads, held = self.heads, slate < self.sizes.catalogue_size
+        felt, rows = self.memory.felt(state), self._columns_of(slate)
+        inputs = self.item_inputs(felt, _recalled(past), slate, rows)
+        luck = torch.logit(draw.uniform(CONSUME, slate)).masked_fill(~held, torch.inf)
+
+        def decide(score: Tensor, place: int) -> Tensor:
+            return (luck[:, place] < score).to(score.dtype)
+
+        score, decided = self._consumption(inputs, slate, rows, decide)
+        if bool(heads.one_at_most):
+            consumed = one_of(score, held, draw, slate)
+        else:
+            consumed = (luck < score).to(score.dtype) if decided is None else decided
+        scores = torch.stack([score, *self._others(inputs, held & (consumed > 0.5), held)], dim=-1)
+        signals, given = heads.sample(scores, slate, draw, consumed)
+        if self.leaving is not None and not self.sizes.days:
+            chance = self._assumed_chance(consumed.amax(1))
+            return Response(signals, given, draw.uniform("leave") < chance)
+        appeal = chosen(score, held) if bool(heads.one_at_most) else torch.sigmoid(score)
+        ended = self.slate_inputs(felt, slate, rows, signals, given, appeal)
+        chance = self._assumed_chance(consumed.amax(1)) if self.leaving is not None else self._leave(ended)
+        days = None
+        if self.sizes.days:
+            spread = torch.nn.functional.softplus(heads.gap_spread)
+            mean = self.forests[DAYS].scores(ended)
+            days = torch.expm1(mean + spread * draw.normal(DAYS)).clamp_min(0)
+        return Response(signals, given, draw.uniform("leave") < chance, days)
+
+    @torch.no_grad()
+    def expected(self, state: ExperienceState, past: Past, slate: Tensor) -> Expected:
+        """Calibrated means with position effects; 0 at empty places. What leaving owes to the answers is a mean over
+        eight of them, drawn by item."""
+        heads, held = self.heads, slate < self.sizes.catalogue_size
+        felt, rows = self.memory.felt(state), self._columns_of(slate)
+        inputs = self.item_inputs(felt, _recalled(past), slate, rows)
+
+        def decide(score: Tensor, place: int) -> Tensor:
+            return torch.sigmoid(score) * held[:, place]
+
+        score, _ = self._consumption(inputs, slate, rows, decide)
+        scores = torch.stack([score, *self._others(inputs, held, held)], dim=-1)
+        mean = heads.means(scores, held) * held.unsqueeze(-1)
+        appeal = mean[..., 0]
+        anything = appeal.sum(-1) if bool(heads.one_at_most) else 1 - (1 - appeal).prod(-1)
+        if self.leaving is not None:
+            return Expected(mean=mean, leave=self._assumed_chance(anything))
+        leave = torch.zeros_like(anything)
+        for number in range(_SAMPLES):
+            luck = Draw(torch.full_like(slate[:, 0], number))
+            if bool(heads.one_at_most):
+                consumed = one_of(score, held, luck, slate)
+            else:
+                consumed = ((luck.uniform(CONSUME, slate) < appeal) & held).to(score.dtype)
+            signals, given = heads.sample(scores, slate, luck, consumed)
+            leave += self._leave(self.slate_inputs(felt, slate, rows, signals, given, appeal)) / _SAMPLES
+        return Expected(mean=mean, leave=leave)
+
+    @torch.no_grad()
+    def utility(self, state: ExperienceState, past: Past, items: Tensor) -> Tensor:
+        """Consumption logits of items, each shown alone at the top: (B, C) or (C,) -> (B, C)."""
+        items = items.expand(len(past.step), -1) if items.dim() == 1 else items
+        lanes = max(_ROWS // max(items.shape[1], 1), 1)
+        found = []
+        for some in torch.arange(len(items), device=items.device).split(lanes):
+            felt = self.memory.felt(state.rows(some))
+            lately = _recalled(replace(past, seen=None).rows(some))
+            inputs = self.item_inputs(felt, lately, items[some], self._columns_of(items[some]), alone=True)
+            raw = self.forests[self.signals[0].name].scores(self._heard(inputs, None).flatten(0, 1))
+            found.append(raw.view(inputs.shape[:2]))
+        return torch.cat(found) * self.heads.scale[0] + self.heads.shift[0]
+
+    def item_parts(
+        self, felt: Felt, past: Recalled, items: Tensor, rows: Tensor, alone: bool = False
+    ) -> dict[str, Tensor]:
+        """What the models of signals read of items (B, K), by group of inputs, (B, K, n) each."""
+        found = self.memory.of_items(felt, past, items, rows, self._read_columns)
+        if self.sizes.exposures:
+            found |= self.memory.alone(items, rows, found) if alone else self.memory.of_slates(items, rows, found)
+        k = items.shape[1]
+        return found | {name: part.unsqueeze(1).expand(-1, k, -1) for name, part in felt.users.items()}
+
+    def item_inputs(self, felt: Felt, past: Recalled, items: Tensor, rows: Tensor, alone: bool = False) -> Tensor:
+        """The same side by side, (B, K, F)."""
+        return torch.cat(list(self.item_parts(felt, past, items, rows, alone).values()), dim=-1)
+
+    def above(self, slate: Tensor, rows: Tensor, consumed: Tensor, place: int | None = None) -> Tensor:
+        """Of each place of slates (B, K), or of one, what was consumed (B, K) at those above it: (B, K or 1, n)."""
+        k = slate.shape[1]
+        below = torch.ones(k, k, device=slate.device).tril(-1)
+        placed = rows[..., :PLACE]
+        same = self.memory.same_groups(slate).to(rows.dtype)
+        if place is not None:
+            here = slice(place, place + 1)
+            below, same, of = below[here], same[:, here], placed[:, here]
+        else:
+            of = placed
+        taken = consumed.unsqueeze(1) * below  # (B, K, K)
+        by_group = (same * taken.unsqueeze(-1)).sum(2)
+        alike = (of @ placed.transpose(1, 2) * taken).sum(2, keepdim=True)
+        return torch.cat([by_group, taken.sum(2, keepdim=True), alike], dim=-1)
+
+    def slate_parts(
+        self, felt: Felt, slate: Tensor, rows: Tensor, signals: Tensor, given: Tensor, appeal: Tensor
+    ) -> dict[str, Tensor]:
+        """What the model of leaving reads of answered slates (B, K), by group of inputs, (B, n) each."""
+        held = slate < self.sizes.catalogue_size
+        step = self.memory.inputs(rows, slate, signals, shown=True)
+        after = self.memory.after(felt, step)
+        summary = slate_summary(self.signals, signals, given.to(signals.dtype), appeal, held, felt.state.steps)
+        users = {name: felt.users[name] for name in ("peaks over groups", "time", "profile")}
+        return {"this slate": summary, **after, **users}
+
+    def slate_inputs(
+        self, felt: Felt, slate: Tensor, rows: Tensor, signals: Tensor, given: Tensor, appeal: Tensor
+    ) -> Tensor:
+        """The same side by side, (B, F)."""
+        return torch.cat(list(self.slate_parts(felt, slate, rows, signals, given, appeal).values()), dim=-1)
+
+    def stored_facts(self) -> dict[str, Any]:
+        """Beside what all families keep: the models' names, and whether places hear those above."""
+        more = {"forests": sorted(self.forests), "hears": self.hears}
+        return {**super().stored_facts(), **more}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Facts, calibration, and the trees as bytes of their text."""
+        trees = {f"forest.{name}": forest.bytes() for name, forest in self.forests.items()}
+        return {**super().stored_tensors(), **trees}
+
+    @classmethod
+    def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
+        """See `Artifact`."""
+        signals, sizes, leaving = cls.stored_sizes(facts)
+        forests = {name: Forest.read(tensors.pop(f"forest.{name}")) for name in facts["forests"]}
+        wanted = (
+            {signal.name for signal in signals} | (set() if leaving else {LEAVE}) | ({DAYS} if sizes.days else set())
+        )
+        if wanted - forests.keys():
+            raise UserSimulatorError(f"{folder} lacks trees for {', '.join(sorted(wanted - forests.keys()))}; fit anew")
+        users = cls(signals, sizes, leaving, forests=forests, hears=facts["hears"])
+        fitted_module(users.parts(), tensors)
+        users.parts().requires_grad_(False)
+        return users
+
+    def _consumption(
+        self, inputs: Tensor, slate: Tensor, rows: Tensor, decide: Callable[[Tensor, int], Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Calibrated scores (B, K), and what was decided (B, K), place by place, where places hear those above."""
+        forest, heads = self.forests[self.signals[0].name], self.heads
+        b, k = slate.shape
+        if not self.hears or bool(heads.one_at_most) or k == 1:
+            raw = forest.scores(self._heard(inputs, None).flatten(0, 1)).view(b, k)
+            return raw * heads.scale[0] + heads.shift[0], None
+        consumed, scores = torch.zeros_like(inputs[..., 0]), []
+        for place in range(k):
+            above = self.above(slate, rows, consumed, place)[:, 0]
+            raw = forest.scores(torch.cat([inputs[:, place], above], dim=1))
+            score = raw * heads.scale[0] + heads.shift[0]
+            taken = decide(score, place)
+            consumed = torch.cat([consumed[:, :place], taken.unsqueeze(1), consumed[:, place + 1 :]], dim=1)
+            scores.append(score)
+        return torch.stack(scores, dim=1), consumed
+
+    def _heard(self, inputs: Tensor, above: Tensor | None) -> Tensor:
+        """Inputs (B, K, F) of consumption, with what was consumed above where places hear it; by default nothing."""
+        if not self.hears:
+            return inputs
+        if above is None:
+            above = inputs.new_zeros(*inputs.shape[:2], len(self.groups.sizes) + 2)
+        return torch.cat([inputs, above], dim=-1)
+
+    def _others(self, inputs: Tensor, consumed: Tensor, held: Tensor) -> list[Tensor]:
+        """Calibrated scores (B, K) of the signals after the first, at the places where they may be given."""
+        found = []
+        on_consumption = {0}
+        for s, parent in self.heads.order:
+            if parent in on_consumption:
+                on_consumption.add(s)
+        for s, signal in enumerate(self.signals[1:], start=1):
+            where = consumed if s in on_consumption else held
+            raw = torch.zeros_like(inputs[..., 0])
+            raw[where] = self.forests[signal.name].scores(inputs[where])
+            found.append(raw * self.heads.scale[s] + self.heads.shift[s])
+        return found
+
+    def _leave(self, ended: Tensor) -> Tensor:
+        heads = self.heads
+        return torch.sigmoid(self.forests[LEAVE].scores(ended) * heads.leave_scale + heads.leave_shift)
+
+
+def _recalled(past: Past) -> Recalled:
+    return Recalled(past.history, past.feedback, past.shown, past.answers)
