@@ -89,23 +89,24 @@ class SardineUsers(UserSimulator):
         tastes: float32 (U, T) of length 1.
         items: float32 (N, T).
         rules: their laws.
+        warm: whether they arrive as the log of the world leaves them; else as if nobody had shown them anything.
     """
 
-    def __init__(self, tastes: Tensor, items: Tensor, rules: SardineRules) -> None:
+    def __init__(self, tastes: Tensor, items: Tensor, rules: SardineRules, warm: bool = False) -> None:
         self.signals = (CLICK,)
-        self.rules, self.tastes = rules, tastes
+        self.rules, self.tastes, self.warm = rules, tastes, warm
         self.items = torch.cat([items, items.new_zeros(1, items.shape[1])])  # (N+1, T)
         self.main = torch.cat([items.argmax(1), torch.tensor([items.shape[1]])])
         self.longest = float(items.norm(dim=1).max())
         self.arrivals = self.fresh(tastes)
 
     def prepare(self, world: WorldData, device: torch.device | str) -> None:
-        """Everything lies on the device; in a world whose users have a past, they have gone through its log."""
+        """Everything lies on the device; warm users have gone through the world's log."""
         super().prepare(world, device)
         self.tastes, self.items, self.main = (x.to(self.device) for x in (self.tastes, self.items, self.main))
         self.arrivals = self.fresh(self.tastes)
         slates = world.sequences.slates
-        if slates is None or not bool((world.users.history < len(self.items) - 1).any()):
+        if slates is None or not self.warm:
             return
         everyone = np.arange(len(self.tastes))
         counts = np.diff(slates.offsets)
@@ -115,6 +116,10 @@ class SardineUsers(UserSimulator):
             shown, answers = (torch.from_numpy(x).to(self.device) for x in (steps.items, steps.answers))
             moved = self.observe(self.arrivals, shown, answers)
             self.arrivals = self.arrivals.where(torch.from_numpy(there).to(self.device), moved)
+
+    def warmed(self) -> SardineUsers:
+        """The same users, who arrive as the log leaves them."""
+        return SardineUsers(self.tastes, self.items[:-1], self.rules, warm=True)
 
     def arrive(self, users: Tensor, draw: Draw) -> SardineState:
         """As the log left them, or as nobody has ever been shown anything."""

@@ -14,7 +14,7 @@ lie beside each unit, so that `--pool-only` follows a change of `ClaimRules` or 
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -28,6 +28,7 @@ from recloop.experiments.output import writing
 from recloop.experiments.provenance import command, commit
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
+from recloop.experiments.studies.sardine.users import VARIANTS
 from recloop.experiments.studies.truth.pooling import POOLED, PooledRow, TruthUnit, pool, write_table
 from recloop.experiments.studies.truth.unit import TruthUnitConfig, run_unit
 
@@ -51,7 +52,7 @@ class StudyConfig:
     out: Path
     """Folder for the units and their progress."""
     worlds: tuple[str, ...] = tuple(TRUTHS)
-    """Truth worlds."""
+    """Truth worlds, and variants of SARDINE (`sardine-bored`, `sardine-topic`, `sardine-uncertain`)."""
     logs: tuple[str, ...] = tuple(LOG_USERS)
     """Kinds of log."""
     draws: int = 3
@@ -66,6 +67,8 @@ class StudyConfig:
     """Tiny sizes: does it run?"""
     pool_only: bool = False
     """Run nothing; pool the units that are finished, whatever their sizes."""
+    start: Literal["cold", "history"] = "cold"
+    """Whether policies are valued from cold starts, or, in SARDINE, from where the log left the users."""
     fresh: bool = False
     """Run finished units again."""
     table: Path | None = None
@@ -76,8 +79,8 @@ class StudyConfig:
         at_least(0, rl_steps=self.rl_steps)
         at_least(2, episodes=self.episodes)
         for world in self.worlds:
-            if world not in TRUTHS:
-                raise RecloopError(unknown_name("truth world", world, TRUTHS))
+            if world not in (*TRUTHS, *VARIANTS):
+                raise RecloopError(unknown_name("truth world", world, (*TRUTHS, *VARIANTS)))
         for log in self.logs:
             if log not in LOG_USERS:
                 raise RecloopError(unknown_name("kind of log", log, LOG_USERS))
@@ -87,7 +90,7 @@ class StudyConfig:
         """Every unit of the study, draw by draw, so that a study cut short is balanced over worlds and logs."""
         sizes = QUICK if self.quick else {"episodes": self.episodes, "rl_steps": self.rl_steps}
         return [
-            TruthUnitConfig(world, log, draw, **sizes)
+            TruthUnitConfig(world, log, draw, start=self.start, **sizes)
             for draw in range(self.draws)
             for world in self.worlds
             for log in self.logs

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from recloop.experiments.commands.agreement import FIXED_POLICIES, agreement_of
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.policy_values import PolicyValues, cold_world, value_policies
 from recloop.experiments.provenance import commit
+from recloop.experiments.studies.sardine.users import VARIANTS, SardineUsers
+from recloop.experiments.studies.sardine.world import sardine_world
 
 _FIT, _TUNE, _JUDGE = 0.44, 0.04, 0.44
 """Shares of the users: whom policies are valued on, the rest, start cold, so that few are enough."""
@@ -48,6 +50,7 @@ class TruthUnitConfig:
         user_epochs: passes of each fit of users.
         sasrec_passes: passes of SASRec over the train users.
         rl_steps: environment steps that PPO is trained for; 0 leaves it out.
+        start: whether policies are valued from cold starts, or from where the log left the users.
     """
 
     world: str
@@ -61,39 +64,34 @@ class TruthUnitConfig:
     user_epochs: int = 6
     sasrec_passes: int = 4
     rl_steps: int = 8192
+    start: Literal["cold", "history"] = "cold"
 
     @property
     def name(self) -> str:
         """What its file is called."""
-        return f"{self.world}-{self.log}-{self.draw}"
+        return f"{self.world}-{self.log}-{self.draw}" + ("" if self.start == "cold" else "-warm")
 
 
-def run_unit(
-    config: TruthUnitConfig, truth: World | None = None, build: BuildConfig | None = None, progress: bool = False
-) -> tuple[dict[str, Any], PolicyValues]:
-    """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from.
-
-    Args:
-        config: sizes and place.
-        truth: the world that writes the log; default the truth world that the config names.
-        build: how the log becomes a world; default `build_config`.
-    """
+def run_unit(config: TruthUnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
+    """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from."""
     clock = _UnitClock()
-    users_wanted = config.users or LOG_USERS[config.log]
-    truth = truth or truth_world(config.world, users=users_wanted, items=config.items, seed=config.draw)
+    truth = truth_of(config)
     log = truth_log(truth, config.log, seed=config.draw)
     clock.lap("truth")
-    fitted = as_the_truth(build_world(log, build or build_config(config, truth), progress=progress), truth)
+    fitted = as_the_truth(build_world(log, build_config(config, truth), progress=progress), truth)
     clock.lap("build")
     users, pick = truth.simulators["truth"], logging_policy(truth, config.log, config.draw)
     measures = fidelity_measures(fitted, users, pick, users=config.episodes, seed=config.draw)
     names = ("train", *fitted.judges)
     gates = gate_outcomes(gated(fitted, names, pick=pick, seed=config.draw).card, names)
     clock.lap("fidelity")
-    world = cold_world(fitted)
+    world = cold_world(fitted) if config.start == "cold" else fitted
     policies = study_policies(config, world)
     clock.lap("policies")
-    values = value_policies(world, policies, truth=users, episodes=config.episodes, seed=config.draw, progress=progress)
+    arriving = users if config.start == "cold" else _warmed(users, config.world)
+    values = value_policies(
+        world, policies, truth=arriving, episodes=config.episodes, seed=config.draw, progress=progress
+    )
     values = replace(values, gates=gates)
     agreement = agreement_of(values, seed=config.draw)
     clock.lap("values")
@@ -109,6 +107,20 @@ def run_unit(
         "seconds": clock.laps,
     }
     return facts, values
+
+
+def truth_of(config: TruthUnitConfig) -> World:
+    """The world that writes the log: one of ours, or a variant of SARDINE."""
+    users = config.users or LOG_USERS[config.log]
+    if config.world in VARIANTS:
+        return sardine_world(config.world, users=users, seed=config.draw)
+    return truth_world(config.world, users=users, items=config.items, seed=config.draw)
+
+
+def _warmed(users: UserSimulator, world: str) -> UserSimulator:
+    if not isinstance(users, SardineUsers):
+        raise WorldError(f"the users of '{world}' cannot arrive as a log leaves them; choose start='cold'")
+    return users.warmed()
 
 
 def build_config(config: TruthUnitConfig, truth: World) -> BuildConfig:
