@@ -30,8 +30,8 @@ from recloop.envs.logs.sequences import Sequences
 from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.truth.built_in import BoredomWorldConfig, unlearned_world, written_log
 from recloop.envs.users.fitted import FitConfig, fit_ensemble
-from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
+from recloop.envs.users.fitted.neural import NeuralUsers
 from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world.world import UserTable, World
 
@@ -169,7 +169,7 @@ def _stretched_users(users: Any, n: int, source: Tensor, count: int, generator: 
     """The same users over a longer catalogue; those of a truth repeat."""
     if isinstance(users, EnsembleUsers):
         return EnsembleUsers([_stretched_users(m, n, source, count, generator) for m in users.members])
-    if isinstance(users, FittedUsers):
+    if isinstance(users, NeuralUsers):
         sizes = replace(users.sizes, catalogue_size=len(source))
         longer = type(users)(users.signals, sizes, users.leaving)
         longer.parts().load_state_dict(_repeated(users.parts().state_dict(), n, source, generator), assign=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import UserSimulatorError
+from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.sequences import Sequences
@@ -18,6 +19,7 @@ from recloop.envs.users.checks import check_users
 from recloop.envs.users.fitted import AssumedLeaving, FitConfig, FitReport, fit_users
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.fitting.fit import FAMILIES
+from recloop.envs.users.fitted.heads import ENDED, SESSION
 from recloop.envs.users.fitted.neural import NeuralUsers
 from recloop.envs.users.registry import KINDS, load_simulator, save_simulator
 from tests.envs.users.conftest import QUICK, Case, consumption_log, past_at_arrival, slate_log, world_of
@@ -265,6 +267,26 @@ def test_they_answer_alike_from_the_disk(any_fitted: tuple[FittedUsers, Case], t
         answers.append(one.respond(one.arrive(lanes, draws(40)), past, slate, draws(40))[1])
     assert torch.equal(answers[0].signals, answers[1].signals)
     assert torch.equal(answers[0].left, answers[1].left)
+
+
+def test_users_of_format_2_leave_as_they_did(tmp_path: Path) -> None:
+    """Their leaving read neither the session nor a hidden layer."""
+    users, case = fitted_on("slates", "factor")[0], slate_log(users=220, bored=0.2)
+    save_simulator(users, tmp_path)
+    tensors, facts = read_tensors(tmp_path / "users.safetensors"), read_json(tmp_path / "users.json")
+    for name in ("heads.spent.weight", "heads.ended.weight", "heads.ended.bias"):
+        del tensors[name]
+    read = tensors["heads.leave.weight"].shape[1] - SESSION - ENDED
+    for name in ("heads.leave.weight", "heads.gap.weight"):
+        tensors[name] = tensors[name][:, :read].contiguous()
+    write_tensors(tmp_path / "users.safetensors", tensors)
+    write_json(tmp_path / "users.json", {**facts, "format": 2})
+    loaded = load_simulator(tmp_path)
+    assert isinstance(loaded, NeuralUsers)
+    told = torch.zeros(1, read), torch.zeros(1, 0), torch.ones(1, SESSION - 1)
+    old = float(tensors["heads.leave.bias"])
+    assert float(loaded.heads.leave_logit(loaded.heads.read_ended(*told))) == pytest.approx(old)
+    loaded.prepare(world_of(case), "cpu")
 
 
 def changed(case: Case, user: int) -> Case:

@@ -147,8 +147,8 @@ def _shrunk(items: Ints, values: Floats, n: int) -> Floats:
 
 def _own_vectors(sequences: Sequences, users: Ints) -> Floats:
     """(N, 4) leading directions of who took what more often than others did (truncated SVD); zero where few."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.linalg import svds
+    from scipy.sparse import csr_matrix
+    from sklearn.utils.extmath import randomized_svd  # slow to load
 
     n = sequences.catalogue_size
     found = np.zeros((n, OWN), dtype=np.float32)
@@ -169,16 +169,14 @@ def _own_vectors(sequences: Sequences, users: Ints) -> Floats:
         held = items < n
         owner, items, took = owner[held], items[held], took[held]
         expected = (taken + 1) / (shown + 2)
-        own = np.bincount(owner, weights=took - expected[items], minlength=len(people))
-        own = own / (np.bincount(owner, minlength=len(people)) + 5)
-        values = took - expected[items] - own[owner]
+        more = np.bincount(owner, weights=took - expected[items], minlength=len(people))  # than others take, by user
+        values = took - expected[items] - (more / (np.bincount(owner, minlength=len(people)) + 5))[owner]
     weight = np.sqrt(np.bincount(items, minlength=n)[:n] + 5.0)
-    table = csr_array((values / weight[items], (owner, items)), shape=(len(people), n))
+    table = csr_matrix((values / weight[items], (owner, items)), shape=(len(people), n))
     if table.nnz == 0 or not np.any(table.data):
         return found
-    _, size, right = svds(table, k=OWN, v0=np.ones(min(table.shape)))
-    order = np.argsort(-size)
-    vectors = (right[order].T * size[order]) / weight[:, None]  # (N, 4)
+    _, size, right = randomized_svd(table, OWN, random_state=0)
+    vectors = (right.T * size) / weight[:, None]  # (N, 4)
     vectors = vectors * np.where(vectors.sum(0) < 0, -1, 1)
     scale = np.sqrt((vectors**2).sum(1).mean())
     return (vectors / max(scale, 1e-9) * np.sqrt(0.5)).astype(np.float32) if scale > 0 else found
