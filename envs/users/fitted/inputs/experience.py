@@ -343,7 +343,7 @@ class Experience(Memory):
             rate, recent = ((parts[i + 1] + self.rate) / (parts[i] + 1) for i in (0, 2))
             found.append(torch.stack([rate, recent, parts[0], parts[1], parts[3], consumed], dim=-1))
         nearest = [
-            (apart + _FAR**2 * (1 - where)).amin(2).clamp(0, _FAR**2).sqrt()
+            F.pad(apart + _FAR**2 * (1 - where), (0, 1), value=_FAR**2).amin(2).clamp(0, _FAR**2).sqrt()
             for apart, where in ((seen, taken), (seen, held - taken), (eaten, there))
         ]
         return torch.cat([*found, torch.stack(nearest, dim=-1)], dim=-1)
