@@ -88,7 +88,10 @@ def not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
             "The log has no exposures: the rate at which shown items are consumed, position effects and the "
             "effect of a slate's other items are not claimed."
         )
-    elif not (log.interactions.get(Columns.session_end, "") == SessionEnd.left).any():
+    elif (
+        Columns.session_end not in log.interactions
+        or not log.interactions[Columns.session_end].eq(SessionEnd.left).any()
+    ):
         said.append("Nobody is known to have left a session of the log: when people leave and return is not claimed.")
     if len(log.signals) == 1:
         said.append("The log holds no ratings or other feedback: how much users liked an item is not claimed.")
