@@ -79,6 +79,14 @@ def test_labels_of_zero_and_one_are_exposures(tmp_path: Path) -> None:
     assert log.signals[1] == Signal("watch", "ordinal", levels=(0.25, 0.5), given_on="label")
 
 
+def test_labels_typed_as_tokens_are_answers_and_lists_of_what_came_before_are_said(tmp_path: Path) -> None:
+    text = "user_id:token\titem_id:token\tlabel:token\tbefore:token_seq\nu\ta\t1\tb c\nu\tb\t0\t\nv\ta\t1\tb\n"
+    log = read_log(write(tmp_path, inter=text))
+    assert log.has_exposures
+    assert log.interactions["label"].tolist() == [1, 0, 1]
+    assert [(column.name, column.why) for column in log.reading.unused] == [("before", "a column of type token_seq")]
+
+
 def test_times_can_be_said(tmp_path: Path) -> None:
     path = write(tmp_path, inter=INTER + ROWS)
     assert read_log(path).times is Times.behavioural
