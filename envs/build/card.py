@@ -88,14 +88,16 @@ def not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
             "The log has no exposures: the rate at which shown items are consumed, position effects and the "
             "effect of a slate's other items are not claimed."
         )
-    elif (
-        Columns.session_end not in log.interactions
-        or not log.interactions[Columns.session_end].eq(SessionEnd.left).any()
-    ):
+    elif not _somebody_left(log):
         said.append("Nobody is known to have left a session of the log: when people leave and return is not claimed.")
     if len(log.signals) == 1:
         said.append("The log holds no ratings or other feedback: how much users liked an item is not claimed.")
     return tuple(said)
+
+
+def _somebody_left(log: LoggedBehavior) -> bool:
+    rows = log.interactions
+    return Columns.session_end in rows and bool((rows[Columns.session_end] == SessionEnd.left).any())
 
 
 def patterns_on_card(card: Card, patterns: Patterns, as_features: bool) -> Card:

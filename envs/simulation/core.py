@@ -219,9 +219,12 @@ class Core:
         self._luck = Draw.of_episode(self.seed, self.lanes, self.episode)
 
     def put_back(self, lanes: Tensor, snapshot: Mapping[str, Any]) -> None:
-        """Let the lanes, bool (B,), stand where they stood at a `snapshot`; the others stay where they are."""
+        """Let the lanes, bool (B,), stand where they stood at a `snapshot`; the others stay where they are.
+
+        The stock is one for all lanes, and what was taken of it stays taken.
+        """
         now = self.snapshot()
-        self.resume({name: _where(lanes, now[name], snapshot[name]) for name in now})
+        self.resume({name: v if name == "stock" else _where(lanes, v, snapshot[name]) for name, v in now.items()})
 
     def draw(self) -> Draw:
         """This step's draws."""

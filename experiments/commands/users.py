@@ -14,7 +14,7 @@ from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import ENTRY_POINTS, KINDS, find_simulator, installed_simulators, simulator_class
 from recloop.envs.world.world import World
-from recloop.experiments.commands.inspect import signal_in_words
+from recloop.experiments.report.log_summary import signal_in_words
 from recloop.experiments.report.tables import wide_console
 
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
@@ -49,7 +49,7 @@ def work_through(
                 bar.update()
 
 
-def side_by_side(units: Sequence[Unit], work: Callable[[Unit], Result], jobs: int) -> Iterator[Result]:
+def side_by_side(units: Sequence[Unit], work: Callable[[Unit], Result], jobs: int) -> Generator[Result, None, None]:
     """Results of `work` as they are done, by at most `jobs` fresh processes of one thread each.
 
     Where a unit fails, those that have begun are finished, the rest is dropped, and its error is raised. Where the

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.csv
 
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.truth.built_in import BoredomWorldConfig, unlearned_world
@@ -78,8 +80,8 @@ def write_shop(folder: Path, rows: pd.DataFrame, log: LoggedBehavior, draw: np.r
             "itemid": events[Columns.item].to_numpy(),
         }
     )
-    table.sort_values("timestamp", kind="stable").to_csv(folder / "events.csv", index=False)
-    _items(log, draw).to_csv(folder / "products.csv", index=False)
+    _write(table.sort_values("timestamp", kind="stable"), folder / "events.csv")
+    _write(_items(log, draw), folder / "products.csv")
 
 
 def write_slates(folder: Path, rows: pd.DataFrame, log: LoggedBehavior) -> None:
@@ -98,8 +100,8 @@ def write_slates(folder: Path, rows: pd.DataFrame, log: LoggedBehavior) -> None:
             "clicked": rows[log.consumption.name].astype(int),
         }
     )
-    table.to_csv(folder / "slates.csv", index=False)
-    _items(log, np.random.default_rng(0)).to_csv(folder / "items.csv", index=False)
+    _write(table, folder / "slates.csv")
+    _write(_items(log, np.random.default_rng(0)), folder / "items.csv")
 
 
 def write_mind(folder: Path, rows: pd.DataFrame, log: LoggedBehavior, draw: np.random.Generator) -> None:
@@ -110,12 +112,12 @@ def write_mind(folder: Path, rows: pd.DataFrame, log: LoggedBehavior, draw: np.r
     slates = slates.reset_index()
     times = pd.to_datetime(slates[Columns.time], unit="s").dt.strftime("%m/%d/%Y %I:%M:%S %p")
     behaviors = pd.DataFrame({0: slates["impression"], 1: slates[Columns.user], 2: times, 3: "", 4: slates["coded"]})
-    behaviors.to_csv(folder / "behaviors.tsv", sep="\t", index=False, header=False)
+    _write(behaviors, folder / "behaviors.tsv")
     items = _items(log, draw)
     news = pd.DataFrame({0: items["itemid"], 1: items["category"], 2: items["brand"], 3: items["title"]})
     for column in (4, 5, 6, 7):
         news[column] = "[]" if column > 5 else ""
-    news.to_csv(folder / "news.tsv", sep="\t", index=False, header=False)
+    _write(news, folder / "news.tsv")
 
 
 def write_anime(folder: Path, rows: pd.DataFrame, log: LoggedBehavior, draw: np.random.Generator) -> None:
@@ -123,13 +125,14 @@ def write_anime(folder: Path, rows: pd.DataFrame, log: LoggedBehavior, draw: np.
     seen = rows[rows[log.consumption.name] == 1]
     scores = np.clip(np.round(seen["rating"].fillna(3).to_numpy() * 2 - draw.integers(0, 2, len(seen))), 1, 10)
     rated = np.where(draw.random(len(seen)) < 0.2, -1, scores).astype(int)
-    pd.DataFrame({"user_id": seen[Columns.user], "anime_id": seen[Columns.item], "rating": rated}).to_csv(
-        folder / "rating.csv", index=False
+    _write(
+        pd.DataFrame({"user_id": seen[Columns.user], "anime_id": seen[Columns.item], "rating": rated}),
+        folder / "rating.csv",
     )
     items = _items(log, draw)
     genres = items["category"] + ", " + items["brand"]
     anime = pd.DataFrame({"anime_id": items["itemid"], "name": items["title"], "genre": genres, "episodes": 12})
-    anime.to_csv(folder / "anime.csv", index=False)
+    _write(anime, folder / "anime.csv")
 
 
 def _timed(log: LoggedBehavior, draw: np.random.Generator) -> pd.DataFrame:
@@ -156,6 +159,15 @@ def _items(log: LoggedBehavior, draw: np.random.Generator) -> pd.DataFrame:
             "price": draw.gamma(2.0, 10.0, len(names)).round(2),
         }
     )
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    """The table as it stands: comma separated with a line of names, `.tsv` without one, as MIND is."""
+    named = path.suffix == ".csv"
+    style = "needed" if named else "none"
+    options = pyarrow.csv.WriteOptions(include_header=named, delimiter="," if named else "\t", quoting_style=style)
+    columns = {str(name): table[name].reset_index(drop=True) for name in table.columns}
+    pyarrow.csv.write_csv(pyarrow.Table.from_pandas(pd.DataFrame(columns), preserve_index=False), path, options)
 
 
 def _folder(out: Path, name: str) -> Path:

@@ -218,7 +218,7 @@ def _is_list(kind: pyarrow.DataType) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def _cells(path: Path, name: str, column: pyarrow.ChunkedArray) -> pd.Series:
+def _cells(path: Path, name: str, column: Any) -> pd.Series:
     """A column as the kinds of cells that a table holds: numbers, truth values, moments, lists or strings."""
     types, kind = pyarrow.types, column.type
     if types.is_dictionary(kind):
@@ -227,20 +227,17 @@ def _cells(path: Path, name: str, column: pyarrow.ChunkedArray) -> pd.Series:
     if types.is_null(kind):
         return pd.Series([""] * len(column), dtype="str")
     if types.is_boolean(kind):
-        return column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get)
+        return pd.Series(column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get))
     if types.is_integer(kind):
         if column.null_count == 0:
-            return column.to_pandas()
+            return pd.Series(column.to_pandas())
         wide = pd.UInt64Dtype() if types.is_uint64(kind) else pd.Int64Dtype()
-        return column.cast(pyarrow.uint64() if types.is_uint64(kind) else pyarrow.int64()).to_pandas(
-            types_mapper=lambda _: wide
-        )
-    if types.is_floating(kind):
-        return column.cast(pyarrow.float64()).to_pandas()
-    if types.is_decimal(kind):
-        return (
-            _strings(column.cast(pyarrow.string())) if kind.scale == 0 else column.cast(pyarrow.float64()).to_pandas()
-        )
+        column = column.cast(pyarrow.uint64() if types.is_uint64(kind) else pyarrow.int64())
+        return pd.Series(column.to_pandas(types_mapper=lambda _: wide))
+    if types.is_decimal(kind) and kind.scale == 0:
+        return _strings(column.cast(pyarrow.string()))
+    if types.is_floating(kind) or types.is_decimal(kind):
+        return pd.Series(column.cast(pyarrow.float64()).to_pandas())
     if types.is_timestamp(kind) or types.is_date(kind):
         return _moments(path, name, column)
     if _is_list(kind):

@@ -389,7 +389,7 @@ def _counter(
         return None, None, uses
     name, moments = next(iter(counters.items()))
     moments.require_one_reading(table, name)
-    if is_hour_of_day(moments.seconds):
+    if "stamp" not in plain(name) and is_hour_of_day(moments.seconds):
         raise LogError(
             f"{table.path}, column {shown(name)}: whole numbers from 0 to 23 may be hours of a day "
             f"(--ignore {name}) or count from an unknown start (--columns time={name}); say which"

@@ -87,13 +87,13 @@ def unfolded(table: TextTable, item: str, taken: str | None, bad_rows: BadRows) 
     lists = {
         str(name): as_lists(table, str(name), bad_rows) for name in table.frame.columns if is_lists(table.frame[name])
     }
-    items = every = lists.pop(item)
-    known = np.array([row is not None for row in items])
+    every = lists.pop(item)
+    known = np.array([row is not None for row in every])
     table = table.without(~known, item, "is no list of items", f"malformed {item}", bad_rows)
     keep = np.flatnonzero(known)
-    items = [items[row] or [] for row in keep.tolist()]
+    items = [every[row] or [] for row in keep.tolist()]
     table, keep = _as_long(table, {n: own for n, own in lists.items() if n != taken}, items, keep, item, bad_rows)
-    items = [[] if own is None else own for own in (every[row] for row in keep.tolist())]
+    items = [every[row] or [] for row in keep.tolist()]
     lengths = np.array([len(row) for row in items], dtype=np.int64)
     columns: dict[str, list[Any]] = {item: [cell for row in items for cell in row]}
     uses: list[ColumnUse] = []
@@ -249,14 +249,9 @@ def _from_mind(table: TextTable, item: str, bad_rows: BadRows) -> Unfolded:
     tokens = pd.Series([token for row in split for token in row], dtype="str")
     owner = np.repeat(np.arange(len(split)), lengths)
     long = table.rows(owner)
-    frame = long.frame.assign(
-        **{
-            item: tokens.str.slice(0, -2),
-            "click": tokens.str.slice(-1).astype("float64"),
-            SLATE: owner,
-            PLACE: np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths),
-        }
-    )
+    frame = long.frame.copy()
+    frame[item], frame["click"] = tokens.str.slice(0, -2), tokens.str.slice(-1).astype("float64")
+    frame[SLATE], frame[PLACE] = owner, np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     note = f"A row of the file is a slate like N1-0 N2-1: {len(split):,} slates, {len(owner):,} items shown."
     of_row = tuple(str(name) for name in table.frame.columns if name != item)
     return Unfolded(replace(long, frame=frame), True, (), (note,), of_row)
@@ -378,8 +373,7 @@ def _depths(
                 raise LogError(f"{table.path}, --events: {unknown_name(f'value of {event}', name, values)}")
         place = {name: at for at, name in enumerate(order)}
         left = {value: int(counts[value]) for value in values if value not in place}
-        depth = words.map(place).fillna(-1).to_numpy(dtype=np.int64)
-        return depth, list(order), left
+        return np.asarray(words.map(place).fillna(-1), dtype=np.int64), list(order), left
     canonical = {alias: name for name, aliases in EVENTS.items() for alias in aliases}
     known = {value: canonical.get(plain(value), "") for value in values}
     unknown = [value for value, name in known.items() if not name]
@@ -392,8 +386,8 @@ def _depths(
             f"--ignore {event}"
         )
     names = [name for name in EVENTS if name in known.values()]
-    depth = words.map({value: names.index(name) for value, name in known.items()}).to_numpy(dtype=np.int64)
-    return depth, names, {}
+    depths = words.map({value: names.index(name) for value, name in known.items()})
+    return np.asarray(depths, dtype=np.int64), names, {}
 
 
 def _shown(names: Sequence[str], views: str | None) -> list[str]:
@@ -437,7 +431,7 @@ def missing_ids(ids: pd.Series) -> Mask:
     if minus.any():
         others = pd.to_numeric(ids[~missing & ~minus], errors="coerce")
         if not len(others) or bool((others >= 0).all()):
-            return missing | minus
+            missing |= minus
     return missing
 
 

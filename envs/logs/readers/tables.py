@@ -1,7 +1,7 @@
 """Any table of interactions, in a file or in memory, and tables of items and users beside it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -109,7 +109,7 @@ def _table(source: Any, what: str, bad_rows: BadRows, text: TextFormat | None) -
     return table_of(source, what)
 
 
-def _key(table: TextTable, name: str, what: Literal["user", "item"]) -> str:  # type: ignore[valid-type]
+def _key(table: TextTable, name: str, what: str) -> str:
     """The id column of a table beside the log: called as there, else as ids of its kind are, else `id`."""
     names = [str(column) for column in table.frame.columns]
     if name in names:

@@ -197,7 +197,8 @@ def no_value(cells: pd.Series) -> Mask:
     """True where a cell is missing, empty, or one of `NULL_WORDS`."""
     if not is_text(cells):
         return empty(cells)
-    return empty(cells) | np.asarray(cells.str.strip().str.lower().isin(NULL_WORDS), dtype=bool)
+    words_of_none: Mask = np.asarray(cells.str.strip().str.lower().isin(NULL_WORDS), dtype=bool)
+    return np.logical_or(empty(cells), words_of_none)
 
 
 def as_ids(cells: pd.Series) -> pd.Series:
