@@ -394,7 +394,9 @@ def _put(rows: Tensor, mine: Any, theirs: Any, every: Tensor) -> Any:
 
 
 def _where(done: Tensor, mine: Any, theirs: Any) -> Any:
-    """`theirs` where `done` (B,), `mine` elsewhere, tensors or lanes."""
+    """`theirs` where `done` (B,), `mine` elsewhere, tensors or lanes; None where a core has none."""
+    if mine is None:
+        return None
     if isinstance(mine, Tensor):
         return torch.where(done.view(-1, *[1] * (mine.dim() - 1)), theirs, mine)
     return mine.where(done, theirs)

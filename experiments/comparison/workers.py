@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.progress import progress_bar
@@ -71,7 +71,7 @@ def side_by_side(units: Sequence[Unit], work: Callable[[Unit], Result], jobs: in
                 error, result = worker.taken()
                 failure = failure or error
                 if error is None:
-                    yield result
+                    yield cast(Result, result)
                 if waiting and failure is None:
                     worker.give(waiting.popleft())
                 else:
