@@ -61,7 +61,7 @@ def test_your_own_policy_beats_random(modules: Path) -> None:
 
 def test_the_logs_of_the_page_are_read_as_it_says(tmp_path: Path) -> None:
     page = TEXTS["docs/guides/own_log.md"]
-    pairs = re.findall(r"```csv\n(.*?)```\n+```sh\nrecloop check-log (\S+)([^\n]*)\n", page, flags=re.DOTALL)
+    pairs = re.findall(r"```text\n(.*?)```\n+```sh\nrecloop check-log (\S+)([^\n]*)\n", page, flags=re.DOTALL)
     assert len(pairs) == 6
     kinds = {}
     for text, name, flags in pairs:
