@@ -154,7 +154,7 @@ def _split_texts(table: TextTable, item: str) -> TextTable:
     """
     cells = table.frame[item]
     several = plain(item.split(".")[-1]) in LISTED
-    separator = _separator_of(cells, any_words=several)
+    separator = "" if is_lists(cells) else _separator_of(cells, any_words=several)
     if not separator:
         return table
     if not several:

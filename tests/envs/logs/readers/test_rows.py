@@ -23,6 +23,8 @@ def test_a_row_a_slate_with_lists_is_a_row_an_item(tmp_path: Path) -> None:
     wanted = world_of(read(written(tmp_path, impressions())))
     assert world_of(read(written(tmp_path, by_slate(), "slates.parquet"))) == wanted
     assert world_of(read(written(tmp_path, by_slate(), "slates.csv"))) == wanted  # lists as Python prints them
+    plural = written(tmp_path, by_slate().rename(columns={"item_id": "items"}), "plural.csv")
+    assert world_of(read(plural)) == wanted
     path = tmp_path / "slates.jsonl"
     by_slate().to_json(path, orient="records", lines=True)
     assert world_of(read(path)) == wanted
