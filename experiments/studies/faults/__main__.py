@@ -73,7 +73,7 @@ class FaultsConfig:
     seed: int = 0
     """Of all that is random."""
     table: Path | None = None
-    """CSV to write."""
+    """CSV to write; rows of other runs in it stay."""
 
     def __post_init__(self) -> None:
         at_least(0, damages=self.damages, kills=self.kills, stops=self.stops, seed=self.seed)
@@ -127,13 +127,18 @@ def tried_damages(config: FaultsConfig, place: Path, clock: "_Budget") -> dict[s
 
 
 def write_table(path: Path, found: dict[str, Counter[str]]) -> None:
-    """What was tried, a row each."""
+    """What was tried, a row each; rows of what was not tried now stay as they were."""
+    rows: dict[str, dict[str, object]] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = {row["what"]: dict(row) for row in csv.DictReader(file)}
+    for what, counts in found.items():
+        told = {"what": what, "tried": counts.total(), **{kind: counts[kind] for kind in COLUMNS[2:5]}}
+        rows[what] = {**told, "command": command(), "commit": short_commit(commit())}
     with replacing_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        for what, counts in found.items():
-            numbers = (counts[kind] for kind in COLUMNS[2:5])
-            rows.writerow([what, counts.total(), *numbers, command(), short_commit(commit())])
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows.values())
 
 
 def _tried_disks(tried: Tried, place: Path, luck: random.Random) -> dict[str, Counter[str]]:
