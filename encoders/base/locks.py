@@ -32,8 +32,9 @@ def one_writer(folder: Path) -> Iterator[None]:
     Raises:
         RecloopError: another process, or another thread of this one, holds it; the line names it.
     """
-    path = folder.parent / f".{folder.name}.lock"
-    mine = (os.path.realpath(path), threading.get_ident())
+    place = Path(os.path.realpath(folder))  # one lock, by whatever name the folder goes
+    path = place.parent / f".{place.name}.lock"
+    mine = (str(path), threading.get_ident())
     if mine in _HELD:
         yield
         return

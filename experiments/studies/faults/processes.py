@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -221,8 +222,16 @@ def _soon_alive(running: Running) -> bool:
     return running.alive
 
 
+def _die_with(parent: int) -> None:
+    """A study that is stopped leaves no command running."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
 def _become(arguments: list[str], said: Path, before: Callable[[], None]) -> None:
     code = 1
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     try:
         os.setpgid(0, 0)
         handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

@@ -194,6 +194,16 @@ def test_two_processes_never_write_one_folder_and_a_dead_one_holds_nothing(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_has_one_lock_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    for name in (Path(), tmp_path / "link", tmp_path / "run"):
+        with one_writer(name):
+            assert (tmp_path / ".run.lock").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "run"]
+
+
 def test_two_threads_never_write_one_folder(tmp_path: Path) -> None:
     refused: list[str] = []
 
