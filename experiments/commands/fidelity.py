@@ -17,7 +17,7 @@ from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, fidel
 from recloop.envs.world.world import World
 from recloop.experiments.output import writing
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
-from recloop.experiments.report.tables import PlainConsole, wide_console
+from recloop.experiments.report.tables import SAID, PlainConsole, wide_console
 from recloop.experiments.settings import at_least
 
 
@@ -86,7 +86,7 @@ def print_report(report: FidelityReport, out: Path, console: PlainConsole) -> No
         console.print(f"sessions differ most in (standard deviations): {told}")
     for sentence in report.unsupported:
         console.print(f"  - {sentence}")
-    console.print(report.verdict, style="bold green" if report.passed else "bold red")
+    console.print(report.verdict, style="bold red" if report.failed else "bold green" if report.passed else "bold")
     console.print(f"report       {out / 'fidelity.json'}", soft_wrap=True)
 
 
@@ -100,7 +100,7 @@ def fidelity_table(report: FidelityReport) -> Table:
     for name, justify in (("measure", "left"), ("loop", "left"), ("value", "right"), ("passes", "right"), ("", "left")):
         table.add_column(name, justify="right" if justify == "right" else "left")
     for line in report.lines:
-        table.add_row(line.name, line.loop, line.text, line.rule, "" if line.passed else "FAILED")
+        table.add_row(line.name, line.loop, line.text, line.rule, "" if line.passed else SAID[line.verdict])
     return table
 
 

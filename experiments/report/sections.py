@@ -2,10 +2,13 @@
 
 from recloop.encoders.base.names import html_escape as escape
 from recloop.envs.evidence.fidelity import FidelityReport, failures, reports_on
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.world.world import Card, World
 from recloop.experiments.comparison.results import Comparison
 from recloop.experiments.comparison.segments import NOTE, SegmentLine, cells, segment_lines
-from recloop.experiments.report.tables import pattern_rows, simulator_in_words
+from recloop.experiments.report.tables import SAID, pattern_rows, simulator_in_words
+
+TONES = {Verdict.passed: "up", Verdict.failed: "down", Verdict.cannot_tell: ""}
 
 
 def failure_notice(card: Card) -> str:
@@ -29,7 +32,7 @@ def _report(report: FidelityReport) -> str:
     rows = "".join(
         f'<tr><td>{escape(line.name)}</td><td>{escape(line.loop)}</td><td class="n">{line.value:.3f}'
         f'<span class="i">[{line.low:.3f}, {line.high:.3f}]</span></td><td class="n">{escape(line.rule)}</td>'
-        f'<td class="{"up" if line.passed else "down"}">{"passed" if line.passed else "FAILED"}</td>'
+        f'<td class="{TONES[line.verdict]}">{SAID[line.verdict]}</td>'
         f"<td>{escape(line.reason)}</td></tr>"
         for line in report.lines
     )

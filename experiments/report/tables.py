@@ -14,6 +14,7 @@ from recloop.envs.build.card import READING
 from recloop.envs.build.examination import GATES
 from recloop.envs.evidence.fidelity import failures
 from recloop.envs.evidence.fidelity.report import FIGURE as FIDELITY
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.claims import Claim
 from recloop.experiments.comparison.intervals import Interval
@@ -23,6 +24,8 @@ FLAGGED = "(!) flagged: the log does not back this value; it may be far off, eit
 """Said of policies that act beyond the log."""
 
 
+SAID = {Verdict.passed: "passed", Verdict.failed: "FAILED", Verdict.cannot_tell: "cannot tell"}
+"""How tables call the outcome of a line."""
 REPORTS = (FIDELITY, GATES, READING)
 """Figures of a card that are whole reports: they are told in sentences and tables of their own."""
 Rows = tuple[str, list[str], list[list[str]]]

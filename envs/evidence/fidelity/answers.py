@@ -8,6 +8,7 @@ from recloop.envs.evidence.fidelity.bootstrap import by_user, interval
 from recloop.envs.evidence.fidelity.lanes import Array, LoggedLanes, Numbers
 from recloop.envs.evidence.fidelity.replaying import TeacherForced
 from recloop.envs.evidence.fidelity.report import Curve, FidelityLine
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.logs.schema import Signal
 
 LEAVE = "leave"
@@ -18,6 +19,8 @@ FEWEST = 50
 _BINS = 10
 _GRADES = 200
 _TINY = 1e-6
+_NO_WORSE = {"rmse": 0.05, "likelihood": 0.01, "auc": 0.05}
+"""How much worse than knowing nothing still counts as not worse: a share of the RMSE, nats an answer, AUC."""
 
 
 @dataclass
@@ -87,8 +90,9 @@ def _signal_lines(signal: Signal, answers: Answers, known: bool, rng: np.random.
     found.figures[f"rmse_{name}"] = float(np.sqrt(mine.mean()))
     found.figures[f"rmse_base_{name}"] = float(np.std(actual))
     reason = "RMSE over that of always saying the mean; there may be nothing to know, so it must only not be worse"
-    line = FidelityLine(f"rmse_ratio_{name}", "answers", *value, "low <= 1", value[1] <= 1, reason)
-    found.lines.append(line)
+    verdict = _within(value[2] - 1, _NO_WORSE["rmse"], value[1] - 1)
+    rule = f"high <= {1 + _NO_WORSE['rmse']:g}"
+    found.lines.append(FidelityLine(f"rmse_ratio_{name}", "answers", *value, rule, verdict, reason))
 
 
 def _calibration(name: str, answers: Answers, base: float, rng: np.random.Generator, found: Findings) -> None:
@@ -178,12 +182,25 @@ def _sums(answers: Answers, values: Numbers) -> Array:
 
 def _no_more(name: str, value: tuple[float, float, float], limit: float, reason: str) -> FidelityLine:
     """An error that must not exceed a limit."""
-    return FidelityLine(name, "answers", *value, f"<= {limit:.3f}", value[0] <= limit, reason)
+    verdict = Verdict.failed if value[1] > limit else Verdict.passed if value[2] <= limit else Verdict.cannot_tell
+    return FidelityLine(name, "answers", *value, f"high <= {limit:.3f}", verdict, reason)
+
+
+def _within(worst: float, tolerance: float, best: float) -> Verdict:
+    """Of how much worse something is, by its ends: not known to be worse, passed if known to be hardly so."""
+    if best > 0:
+        return Verdict.failed
+    return Verdict.passed if worst <= tolerance else Verdict.cannot_tell
 
 
 def _better(name: str, value: tuple[float, float, float], chance: float, known: bool, reason: str) -> FidelityLine:
     """A merit: above chance with its whole interval where there is something to be known, else not below it."""
     if known:
-        return FidelityLine(name, "answers", *value, f"low > {chance:g}", value[1] > chance, reason)
+        verdict = Verdict.cannot_tell
+        if value[1] > chance or value[2] <= chance:
+            verdict = Verdict.passed if value[1] > chance else Verdict.failed
+        return FidelityLine(name, "answers", *value, f"low > {chance:g}", verdict, reason)
     reason = f"{reason}; there may be nothing to know about it, so it must only not be worse"
-    return FidelityLine(name, "answers", *value, f"high >= {chance:g}", value[2] >= chance, reason)
+    hardly = _NO_WORSE[name.split("_")[0]]
+    verdict = _within(chance - value[1], hardly, chance - value[2])
+    return FidelityLine(name, "answers", *value, f"low >= {chance - hardly:g}", verdict, reason)

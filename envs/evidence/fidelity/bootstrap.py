@@ -14,6 +14,7 @@ def interval(
     figure: Callable[[Array], Array],
     rng: np.random.Generator,
     drawn: Callable[[Array], Array] | None = None,
+    centred: bool = False,
 ) -> tuple[float, float, float]:
     """A figure and its 95 % interval over users.
 
@@ -22,6 +23,7 @@ def interval(
         figure: totals (R, ...) -> figures (R,).
         rng: draws the users.
         drawn: the figure of drawn users, where it is another one.
+        centred: the figure can only grow by chance (a distance): what drawing users again adds to it is taken off.
     """
     value = float(figure(sums.sum(0, keepdims=True))[0])
     weights = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=DRAWS)  # (R, B)
@@ -30,7 +32,7 @@ def interval(
     found = found[np.isfinite(found)]
     if not len(found):
         return value, value, value
-    low, high = np.quantile(found, [0.025, 0.975])
+    low, high = np.quantile(found, [0.025, 0.975]) - (max(float(found.mean()) - value, 0.0) if centred else 0.0)
     return value, float(min(low, value)), float(max(high, value))
 
 

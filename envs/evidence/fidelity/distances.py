@@ -7,15 +7,18 @@ from recloop.envs.evidence.fidelity.bootstrap import DRAWS, by_user, interval
 from recloop.envs.evidence.fidelity.lanes import Array, Bools, Numbers
 from recloop.envs.evidence.fidelity.report import Curve, FidelityLine
 from recloop.envs.evidence.fidelity.sessions import Sessions
+from recloop.envs.evidence.verdict import Verdict
 
 KS_LIMIT = 0.1
 JS_LIMIT = 0.02
 FEWEST = 30
 """Values a side below which nothing is compared."""
 _BINS = 24
+_CHANCE = 3.5
+"""Standard deviations above the mean of what two equal sides give, beyond which chance is no excuse."""
 _REASONS = {
-    "ks": "a tenth of the sessions on the wrong side of some value, or what chance gives at this size if that is more",
-    "js": "0.02 bits, about a shift by a third of a standard deviation, or what chance gives if that is more",
+    "ks": "a tenth of the sessions on the wrong side of some value; beyond it, and what chance gives, it fails",
+    "js": "0.02 bits, about a shift by a third of a standard deviation; beyond it, and what chance gives, it fails",
 }
 
 
@@ -109,11 +112,16 @@ def _compare(name: str, values: Values, users: int, loop: str, rng: np.random.Ge
     swapped = _swapped(sums, rng)
     shares = _shares(sums.sum(0, keepdims=True))[0]
     for kind, distance, limit in (("ks", _ks, KS_LIMIT), ("js", _js, JS_LIMIT)):
-        value = interval(sums, distance, rng)
-        chance = float(np.quantile(distance(swapped), 0.99))
-        line = max(limit, chance)
+        value = interval(sums, distance, rng, centred=True)
+        by_chance = distance(swapped)
+        chance = float(by_chance.mean() + _CHANCE * by_chance.std())
+        verdict = Verdict.cannot_tell
+        if value[0] > max(limit, chance):
+            verdict = Verdict.failed
+        elif value[2] <= limit:
+            verdict = Verdict.passed
         found.lines.append(
-            FidelityLine(f"{name}_{kind}", loop, *value, f"<= {line:.3f}", value[0] <= line, _REASONS[kind])
+            FidelityLine(f"{name}_{kind}", loop, *value, f"high <= {limit:.3f}", verdict, _REASONS[kind])
         )
     curve = Curve(f"{name}, {loop} loop", "distribution", *(tuple(map(float, x)) for x in (edges, *shares)))
     found.curves.append(curve)

@@ -16,6 +16,7 @@ from recloop.envs.evidence.fidelity.replaying import simulate, teacher_forced
 from recloop.envs.evidence.fidelity.report import FidelityLine, FidelityReport
 from recloop.envs.evidence.fidelity.sessions import Sessions, open_loop, whole
 from recloop.envs.evidence.fidelity.two_sample import CLICKS, FEWEST, NAME, TwoSample, bag_size, two_sample_test
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 from recloop.envs.simulation.core import Core, checked_device
@@ -226,16 +227,22 @@ def _hold(
     first, second, names = session_features(logged, simulated, context)
     bag = bag_size(float(logged.clicks.sum()) / len(logged), fewest)
     test = two_sample_test(first, second, logged.lane, simulated.lane, names, bag, config.seed)
-    found.lines.append(_two_sample_line(test, loop))
+    found.lines.append(_two_sample_line(test, loop, test.bag * float(logged.clicks.sum()) / len(logged)))
     found.figures[f"two_sample_bag_{loop}"] = float(bag)
     return test.told_by
 
 
-def _two_sample_line(test: TwoSample, loop: str) -> FidelityLine:
+def _two_sample_line(test: TwoSample, loop: str, clicks: float) -> FidelityLine:
+    """Failed where sessions are told; a test whose bags hold too few clicks tells nothing, whatever the users are."""
     reason = (
         f"{NAME}, {test.bag} judged together (for about {CLICKS} clicks): truth against truth stays below, and a fault "
         "such as users who know no positions lies above 0.9"
     )
+    verdict = Verdict.cannot_tell
+    if test.low > AUC_LIMIT:
+        verdict = Verdict.failed
+    elif test.high <= AUC_LIMIT and clicks >= CLICKS / 2:
+        verdict = Verdict.passed
     return FidelityLine(
-        "two_sample_auc", loop, test.auc, test.low, test.high, f"<= {AUC_LIMIT:.3f}", test.auc <= AUC_LIMIT, reason
+        "two_sample_auc", loop, test.auc, test.low, test.high, f"high <= {AUC_LIMIT:.3f}", verdict, reason
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recloop.encoders.base.storage import json_like, read_json, write_json
+from recloop.envs.evidence.verdict import Verdict, together
 from recloop.envs.world.world import Card, World
 
 FIGURE = "fidelity"
@@ -21,8 +22,8 @@ class FidelityLine:
         loop: `answers` (the next answer, the log's before it known), `open` (on the logged slates) or `closed` (on
             slates of the logging policy).
         value, low, high: with its 95 % interval over users.
-        rule: the pass line, `<= 0.100` or so; `low > 0` and `high >= 0` ask an end of the interval.
-        passed: whether it keeps to it.
+        rule: the pass line, `high <= 0.100` or `low > 0` or so: the whole interval has to keep to it.
+        verdict: passed where it does, failed where the whole interval lies beyond, else it cannot tell.
         reason: why that is the pass line.
     """
 
@@ -32,8 +33,13 @@ class FidelityLine:
     low: float
     high: float
     rule: str
-    passed: bool
+    verdict: Verdict
     reason: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether its whole interval keeps to the pass line."""
+        return self.verdict is Verdict.passed
 
     @property
     def text(self) -> str:
@@ -88,13 +94,18 @@ class FidelityReport:
 
     @property
     def failed(self) -> tuple[FidelityLine, ...]:
-        """The lines that did not pass."""
-        return tuple(line for line in self.lines if not line.passed)
+        """The lines that failed."""
+        return tuple(line for line in self.lines if line.verdict is Verdict.failed)
+
+    @property
+    def outcome(self) -> Verdict:
+        """Failed where a line failed, passed where something was measured and every line passed."""
+        return together(line.verdict for line in self.lines)
 
     @property
     def passed(self) -> bool:
         """Whether something was measured and every line passed."""
-        return bool(self.lines) and not self.failed
+        return self.outcome is Verdict.passed
 
     def line(self, name: str, loop: str | None = None) -> FidelityLine | None:
         """The first line of a name (and loop), or None where it was not measured."""
@@ -108,6 +119,9 @@ class FidelityReport:
             return f"NOTHING MEASURED: {who} could not be held against its log"
         if self.passed:
             return f"PASSED: {who} passed all {len(self.lines)} fidelity lines"
+        if not self.failed:
+            names = ", ".join(f"{line.name} ({line.loop})" for line in self.lines if not line.passed)
+            return f"CANNOT TELL: {who} failed no fidelity line, but the log is too small for {names}"
         names = ", ".join(f"{line.name} ({line.loop})" for line in self.failed)
         return f"FAILED: {who} failed {len(self.failed)} of {len(self.lines)} fidelity lines: {names}"
 
@@ -124,7 +138,9 @@ class FidelityReport:
     def from_facts(cls, facts: Mapping[str, Any]) -> "FidelityReport":
         """From what JSON holds; numbers that are None there are NaN."""
         numbers = ("value", "low", "high")
-        lines = tuple(FidelityLine(**{**line, **{n: _number(line[n]) for n in numbers}}) for line in facts["lines"])
+        lines = tuple(
+            FidelityLine(**{**_with_verdict(line), **{n: _number(line[n]) for n in numbers}}) for line in facts["lines"]
+        )
         curves = tuple(
             Curve(c["name"], c["kind"], tuple(c["x"]), tuple(c["logged"]), tuple(c["simulated"]))
             for c in facts["curves"]
@@ -133,6 +149,13 @@ class FidelityReport:
         rest = {"lines": lines, "curves": curves, "told_by": told_by, "unsupported": tuple(facts["unsupported"])}
         figures = {name: _number(value) for name, value in facts["figures"].items()}
         return cls(**{**facts, **rest, "figures": figures})
+
+
+def _with_verdict(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line from before there were three outcomes that passed may just have seen too little."""
+    known = dict(line)
+    before = Verdict.cannot_tell if known.pop("passed", False) else Verdict.failed
+    return {**known, "verdict": Verdict(known.get("verdict", before))}
 
 
 def _number(value: float | None) -> float:
@@ -153,4 +176,4 @@ def reports_on(card: Card) -> tuple[FidelityReport, ...]:
 
 def failures(card: Card) -> tuple[str, ...]:
     """A sentence for each report on the card that failed."""
-    return tuple(report.verdict for report in reports_on(card) if not report.passed)
+    return tuple(report.verdict for report in reports_on(card) if report.failed or not report.lines)

@@ -1,11 +1,13 @@
 """Episodes as tables of users and steps, logged or simulated, what they tell, and the world as it was before them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from recloop.envs.evidence.replay.strata import spans
 from recloop.envs.interaction.response import Response
 from recloop.envs.interaction.reward import Outcome
 from recloop.envs.logs.sequences import Ints, Sequences, Slates, rows_of
@@ -44,11 +46,16 @@ class Starts:
         users: int64 (B,) rows of the users table, each once.
         first: int64 (B,) rows of `Slates` that open them.
         lengths: int64 (B,) slates.
+        limits: int64 (B,) slates after which nobody could have been seen any more: the log itself ends there.
+        weight: float64 (B,) of how many sessions each was drawn. A user whose sessions are long has few of them in a
+            log that ends at some time, so that sessions drawn by user, one of each, are longer than the log's.
     """
 
     users: Ints
     first: Ints
     lengths: Ints
+    limits: Ints
+    weight: Table
 
 
 def choose_episodes(
@@ -57,7 +64,8 @@ def choose_episodes(
     """One logged episode of each of at most `most` of the users, cut after `steps` slates.
 
     Args:
-        whole: all sessions from the user's first one on; else one session, drawn by chance.
+        whole: all sessions from the user's first one on; else one session, drawn by chance, which counts as often as
+            there were sessions to draw from.
         profile_prefix: int64 (U,) slates of each user before which no session may begin; default none.
     """
     generator = np.random.default_rng(seed)
@@ -66,12 +74,18 @@ def choose_episodes(
     first = np.searchsorted(opens, slates.offsets[:-1] + (0 if profile_prefix is None else profile_prefix))
     users = generator.permutation(users[(ends > first)[users]])[:most]
     users.sort()
+    end = slates.offsets[users + 1]
+    seen_off = slates.left[end - 1] == 1  # the log goes on until they leave
     if whole:
         start = opens[first[users]]
-        return Starts(users, start, np.minimum(slates.offsets[users + 1] - start, steps))
-    lengths = np.diff(np.append(opens, len(slates.items)))
-    number = first[users] + (generator.random(len(users)) * (ends - first)[users]).astype(np.int64)
-    return Starts(users, opens[number], np.minimum(lengths[number], steps))
+        lengths, weight = end - start, np.ones(len(users))
+        limits = np.where(seen_off, steps, lengths)
+    else:
+        weight = (ends - first)[users].astype(np.float64)
+        number = first[users] + (generator.random(len(users)) * weight).astype(np.int64)
+        start, lengths = opens[number], np.diff(np.append(opens, len(slates.items)))[number]
+        limits = np.where(slates.left[start + lengths - 1] == 1, np.where(seen_off, steps, end - start), lengths)
+    return Starts(users, start, np.minimum(lengths, steps), np.minimum(limits, steps), weight)
 
 
 def logged_episodes(world: World, sequences: Sequences, starts: Starts) -> LoggedEpisodes:
@@ -130,19 +144,19 @@ def consumed_until(sequences: Sequences, ends: Ints) -> Sequences:
     )
 
 
-def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Ints | None) -> LoggedEpisodes:
+def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Ints) -> LoggedEpisodes:
     """One episode of each of the core's lanes under `pick`.
 
     Args:
         core: fresh after `reset`.
         names: of the policies, in the order that the numbers of the result follow.
-        lengths: int64 (B,) steps after which nothing more can be shown; None without limit.
+        lengths: int64 (B,) steps after which nothing more can be shown.
     """
     shape = (core.batch, core.max_steps)
     reward, policy = np.zeros(shape), np.full(shape, -1, dtype=np.int64)
     alive, left = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     number = {name: place for place, name in enumerate(names)}
-    limits = None if lengths is None else torch.from_numpy(lengths).to(core.device)
+    limits = torch.from_numpy(lengths).to(core.device)
     for step in rollout(core, acting(pick), limits):
         going, transition = step.alive.cpu().numpy(), step.transition
         alive[:, step.number] = going
@@ -151,6 +165,11 @@ def played_episodes(core: Core, pick: Pick, names: tuple[str, ...], lengths: Int
         if step.picked.policy is not None:
             policy[:, step.number] = [number.get(str(name), -1) for name in step.picked.policy]
     return LoggedEpisodes(reward, alive, alive, left, np.where(alive, policy, -1))
+
+
+def joined(parts: Sequence[LoggedEpisodes]) -> LoggedEpisodes:
+    """Several tables of episodes, one below the other."""
+    return LoggedEpisodes(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(LoggedEpisodes)))
 
 
 def in_both(one: LoggedEpisodes, other: LoggedEpisodes) -> tuple[LoggedEpisodes, LoggedEpisodes]:
@@ -168,13 +187,14 @@ def in_both(one: LoggedEpisodes, other: LoggedEpisodes) -> tuple[LoggedEpisodes,
 
 
 def measures(
-    episodes: LoggedEpisodes, weights: Table, names: tuple[str, ...], fewest: int, single: bool
+    episodes: LoggedEpisodes, weights: Table, names: tuple[str, ...], fewest: int, single: bool, parts: bool = True
 ) -> dict[tuple[str, str], Table]:
     """What episodes tell, by (measure, policy), for each row of users' weights (R, B): (R,).
 
     Args:
         fewest: slates that a line takes at least.
         single: an episode is one session, which leaving ends.
+        parts: whether the reward is told by place in the episode.
     """
 
     def rate(top: Table, bottom: Table) -> Table:
@@ -182,7 +202,7 @@ def measures(
 
     alive = episodes.alive.astype(np.float64)
     found = {("reward a slate", ""): rate(episodes.reward.sum(1), alive.sum(1))}
-    for begin, end in _spans(alive.shape[1]):
+    for begin, end in spans(alive.shape[1]) if parts else ():
         part = slice(begin, end)
         if alive[:, part].sum() >= fewest:
             span = f"slate {begin + 1}" if end == begin + 1 else f"slates {begin + 1} to {end}"
@@ -202,12 +222,3 @@ def measures(
         found["slates an episode", ""] = stayed.sum(1)
         found["return an episode", ""] = (stayed * rate(episodes.reward, alive)).sum(1)
     return found
-
-
-def _spans(steps: int) -> list[tuple[int, int]]:
-    """Steps in spans that double: 0, 1-2, 3-6, 7-14, ..."""
-    spans, begin, width = [], 0, 1
-    while begin < steps:
-        spans.append((begin, min(begin + width, steps)))
-        begin, width = begin + width, 2 * width
-    return spans

@@ -23,8 +23,8 @@ class BracketRules:
             this it is so in part.
         model_error: share of any value that may be wrong although every step lies inside the log: what the replay
             gates let pass.
-        planning: share of its value by which a policy may be worth less that plans on the training users' own model: it
-            finds that model's errors and takes them for taste.
+        planning: further share of its value by which a policy may be worth less that plans on the training users' own
+            model, whose errors it finds and takes for taste: a value that is half as high again stays in the bracket.
         outside_limit: a policy with a larger share of steps outside the support is flagged.
         width_limit: so is one whose bracket's half width is a larger share of its value.
     """

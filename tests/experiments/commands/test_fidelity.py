@@ -8,6 +8,7 @@ import pytest
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.fidelity import FidelityLine, FidelityReport, failures, fidelity_of, marked, reports_on
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.world.world import World
 from recloop.experiments.commands.fidelity import FidelityCommand, main
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
@@ -35,7 +36,7 @@ def test_the_command_writes_report_and_picture_and_says_the_verdict(
     assert report.users == len(truth.users)
     said = capsys.readouterr().out
     assert "calibration_click" in said
-    assert ("PASSED" if report.passed else "FAILED") in said
+    assert report.verdict.partition(":")[0] in said
     assert (tmp_path / "out" / "fidelity.png").read_bytes().startswith(PNG)
     assert World.load(tmp_path / "world").card.figures["fidelity"]["truth"]["users"] == report.users
 
@@ -62,7 +63,7 @@ def test_reports_on_the_card_are_no_rows_of_fits(broken: World) -> None:
 
 
 def test_a_card_with_numbers_nobody_knows_is_equal_from_the_disk(truth: World, tmp_path: Path) -> None:
-    line = FidelityLine("two_sample_auc", "open", math.nan, math.nan, math.nan, "<= 0.650", False, "one class")
+    line = FidelityLine("two_sample_auc", "open", math.nan, math.nan, math.nan, "<= 0.650", Verdict.failed, "one class")
     report = FidelityReport(truth.name, "truth", 3, 9, 3, (line,), ("nothing",), (("length", 0.5),), {"rate": math.nan})
     world = marked(truth, report)
     world.save(tmp_path / "world")

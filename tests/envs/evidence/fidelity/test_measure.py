@@ -1,6 +1,7 @@
 """A report passes the truth, fails what is broken, and says what a log cannot support."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, failures, fidelity_of, marked, reports_on
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.truth.boredom import BoredomState, BoredomUsers
@@ -25,7 +27,11 @@ def truth_report(small: Case) -> FidelityReport:
 
 
 def test_the_truth_passes_every_line_in_both_loops(truth_report: FidelityReport) -> None:
-    assert truth_report.passed, truth_report.verdict
+    assert truth_report.failed == (), truth_report.verdict
+    assert truth_report.outcome is Verdict.cannot_tell  # 80 users are too few for the whole interval of every line
+    line = truth_report.line("calibration_click")
+    assert line is not None
+    assert line.passed
     assert truth_report.users == 80
     names = {(line.name, line.loop) for line in truth_report.lines}
     for name in ("calibration_click", "likelihood_gain_click", "auc_click", "rmse_ratio_rating", "auc_leave"):
@@ -55,9 +61,20 @@ def test_nobody_leaving_is_seen_in_leaving_and_in_session_length(small: Case) ->
 
 def test_frozen_users_fail_calibration_though_their_order_is_good(small: Case) -> None:
     report = fidelity_of(small.world, FrozenUsers(small.truth))
-    passed = {line.name: line.passed for line in report.lines if line.loop == "answers"}
-    assert not passed["calibration_click"]
-    assert passed["auc_click"]
+    found = {line.name: line.verdict for line in report.lines if line.loop == "answers"}
+    assert found["calibration_click"] is Verdict.failed
+    assert found["auc_click"] is Verdict.passed
+
+
+def test_a_few_users_pass_nothing_and_a_line_from_before_cannot_tell(small: Case) -> None:
+    report = fidelity_of(small.world, "truth", config=FidelityConfig(users=12, steps=8))
+    assert report.failed == ()
+    assert report.verdict.startswith("CANNOT TELL")
+    facts = json.loads(json.dumps(asdict(report)))
+    for line in facts["lines"]:
+        line["passed"] = line.pop("verdict") == "passed"
+    old = FidelityReport.from_facts(facts)
+    assert {line.verdict for line in old.lines} <= {Verdict.cannot_tell, Verdict.failed}
 
 
 def test_one_seed_one_report(small: Case) -> None:
