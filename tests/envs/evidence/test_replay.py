@@ -118,7 +118,7 @@ def returning() -> World:
 
 
 def test_sessions_drawn_by_user_count_as_the_logs_do() -> None:
-    """Over 20 slates one user has two sessions of ten, another ten of two; the log ends when it is cut, not when they go.
+    """Over 20 slates one user has two sessions of ten, another ten of two; then the log is cut.
 
     Drawn one a user and each counting once, a session has six slates on average; in the log it has 40 / 12.
     """
