@@ -1,6 +1,6 @@
 """Next-answer lines: how well each answer was predicted, the logged answers before it known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def _signal_lines(signal: Signal, answers: Answers, known: bool, rng: np.random.
         return
     base = float(actual.mean())
     found.figures[f"base_{name}"] = base
-    _calibration(name, answers, base - signal.bounds[0], rng, found)
+    _calibration(name, answers, base - signal.bounds[0], signal.kind == "binary", rng, found)
     if signal.kind == "binary":
         _likelihood(name, answers, base, known, rng, found)
         _auc(name, answers, known, rng, found)
@@ -95,7 +95,9 @@ def _signal_lines(signal: Signal, answers: Answers, known: bool, rng: np.random.
     found.lines.append(FidelityLine(f"rmse_ratio_{name}", "answers", *value, rule, verdict, reason))
 
 
-def _calibration(name: str, answers: Answers, base: float, rng: np.random.Generator, found: Findings) -> None:
+def _calibration(
+    name: str, answers: Answers, base: float, binary: bool, rng: np.random.Generator, found: Findings
+) -> None:
     """Mean gap of predicted and actual over ten bins, less what chance gives, over the base rate.
 
     The squared gap of a bin is lowered by its variance over users (twice for drawn users), so that a calibrated
@@ -118,7 +120,10 @@ def _calibration(name: str, answers: Answers, base: float, rng: np.random.Genera
 
     value = interval(sums, lambda t: error(t, 1), rng, lambda t: error(t, 2))
     reason = "a gap of a tenth of the base rate between predicted and actual is the most that values may be off by"
-    found.lines.append(_no_more(f"calibration_{name}", value, CALIBRATION_LIMIT, reason))
+    line = _no_more(f"calibration_{name}", value, CALIBRATION_LIMIT, reason)
+    rarer = min(answers.actual.sum(), len(order) - answers.actual.sum()) if binary else len(order)
+    few = rarer < FEWEST  # too few of one answer for an interval
+    found.lines.append(replace(line, verdict=Verdict.cannot_tell) if few else line)
     total = sums.sum(0)
     x, y = total[2] / np.maximum(total[1], 1), total[3] / np.maximum(total[1], 1)
     found.curves.append(Curve(name, "calibration", tuple(map(float, x)), tuple(map(float, y))))

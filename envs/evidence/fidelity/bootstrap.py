@@ -32,7 +32,10 @@ def interval(
     found = found[np.isfinite(found)]
     if not len(found):
         return value, value, value
-    low, high = np.quantile(found, [0.025, 0.975]) - (max(float(found.mean()) - value, 0.0) if centred else 0.0)
+    low, high = np.quantile(found, [0.025, 0.975])
+    if centred:
+        more = max(float(found.mean()) - value, 0.0)
+        low, high = max(low - more, 0.0), high - more
     return value, float(min(low, value)), float(max(high, value))
 
 
