@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from recloop.encoders.base.artifact import Artifact, fitted_module
 from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.interaction.response import Past, Response
+from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.config import AssumedLeaving
@@ -142,6 +142,10 @@ class FittedUsers(UserSimulator, Artifact):
         """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
         response = self.answer(state, past, slate, draw)
         return self.observe(state, slate, response.signals), response
+
+    @abstractmethod
+    def expected(self, state: Any, past: Past, slate: Tensor) -> Expected:
+        """Calibrated means with position effects; 0 at empty places. The spread is not known."""
 
     @abstractmethod
     def utility(self, state: Any, past: Past, items: Tensor) -> Tensor:

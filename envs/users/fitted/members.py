@@ -15,6 +15,8 @@ from recloop.envs.users.fitted.ensemble import EnsembleUsers
 from recloop.envs.users.fitted.fitting.fit import fit_users
 from recloop.envs.users.fitted.fitting.prepared import split_rows
 from recloop.envs.users.fitted.fitting.propensities import random_likelihood, randomly_shown
+from recloop.envs.users.fitted.trees.fit import random_tree_likelihood
+from recloop.envs.users.fitted.trees.users import TreeUsers
 
 
 def fit_ensemble(
@@ -66,10 +68,11 @@ def fit_ensemble(
         if randomly_shown(sequences, rows).any():
             weighted = replace(plain, propensity="clipped")
             _, _, test = split_rows(rows, plain.validation_share, torch.Generator().manual_seed(plain.seed))
-            found = [
-                random_likelihood(fit(way, None)[0].members[0], sequences, test, item_vectors, profile, plain)
-                for way in (plain, weighted)
-            ]
+            found = []
+            for way in (plain, weighted):
+                users = fit(way, None)[0].members[0]
+                likelihood = random_tree_likelihood if isinstance(users, TreeUsers) else random_likelihood
+                found.append(likelihood(users, sequences, test, item_vectors, profile, plain))  # type: ignore[arg-type]
             config = weighted if found[1] > found[0] else plain
             said = (
                 f"{family} users: propensity weights are {'on' if config is weighted else 'off'}; on randomly shown "

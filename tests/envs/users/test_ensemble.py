@@ -133,12 +133,13 @@ class TestPropensities:
     def test_effective_sample_size(self):
         assert effective_sample_size(np.array([3.0, 1.0, 0.0])) == pytest.approx(1.6)
 
-    def test_auto_says_which_way_was_likelier(self):
+    @pytest.mark.parametrize("family", ["factor", "trees"])
+    def test_auto_says_which_way_was_likelier(self, family):
         propensity = np.where(np.arange(80)[:, None] % 2 == 0, 1 / 36, 0.3) * np.ones((80, 3))
         case = self.case(propensity)
         config = replace(QUICK, epochs=2, propensity="auto")
         _, report = fit_ensemble(
-            "factor",
+            family,
             case.sequences,
             case.rows,
             case.vectors,

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.logs.sequences import Floats, Ints, Sequences, rows_of
-from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.config import FitConfig
 from recloop.envs.users.fitted.fitting.losses import answer_losses, follow, step_scores
 from recloop.envs.users.fitted.fitting.windows import WindowMaker
+from recloop.envs.users.fitted.neural import NeuralUsers
 
 CLIP = 10.0
 """Largest weight, in multiples of the median one."""
@@ -56,15 +56,18 @@ def randomly_shown(sequences: Sequences, users: Ints) -> npt.NDArray[np.bool_]:
     return near
 
 
+def random_maker(sequences: Sequences, config: FitConfig, memory: bool) -> WindowMaker:
+    """Cuts windows in which only what was randomly shown weighs anything."""
+    weight = np.where(randomly_shown(sequences, np.arange(sequences.users)), np.float32(1), np.float32(1e-9))
+    return WindowMaker(sequences, config.history, config.lead, config.window, memory=memory, weight=weight)
+
+
 @torch.no_grad()
 def random_likelihood(
-    fitted: FittedUsers, sequences: Sequences, users: Ints, item_vectors: Tensor, profile: Tensor, config: FitConfig
+    fitted: NeuralUsers, sequences: Sequences, users: Ints, item_vectors: Tensor, profile: Tensor, config: FitConfig
 ) -> float:
     """Mean log-likelihood, in nats an answer and signal, of the places randomly shown to `users`."""
-    weight = np.where(randomly_shown(sequences, np.arange(sequences.users)), np.float32(1), np.float32(1e-9))
-    maker = WindowMaker(
-        sequences, config.history, config.lead, config.window, memory=fitted.memory.looks_back, weight=weight
-    )
+    maker = random_maker(sequences, config, fitted.memory.looks_back)
     moments = maker.moments(users)
     losses, sizes = [], []
     for start in range(0, len(moments), 256):

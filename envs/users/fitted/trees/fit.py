@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.users.fitted import distributions
-from recloop.envs.users.fitted.config import FitReport
+from recloop.envs.users.fitted.config import FitConfig, FitReport
 from recloop.envs.users.fitted.fitting.calibration import (
     NEGATIVES,
     Scored,
@@ -20,7 +22,7 @@ from recloop.envs.users.fitted.fitting.calibration import (
     choose,
 )
 from recloop.envs.users.fitted.fitting.prepared import Prepared
-from recloop.envs.users.fitted.fitting.propensities import effective_sample_size, propensity_weights
+from recloop.envs.users.fitted.fitting.propensities import effective_sample_size, propensity_weights, random_maker
 from recloop.envs.users.fitted.fitting.report import Fit, logged_values, report_on
 from recloop.envs.users.fitted.fitting.windows import WindowMaker
 from recloop.envs.users.fitted.heads import chosen
@@ -108,7 +110,7 @@ class _TreeTraining:
         exposure = self.told.exposure
         calibrate(self.users, self._scored(self.tune), exposure)
         if exposure is None:
-            raw = torch.from_numpy(self._raw(self.tune)[..., 0])
+            raw = torch.from_numpy(raw_scores(self.users, self.tune)[..., 0])
             values = torch.from_numpy(self.tune.signals[..., 0])
             heard = raw * self.users.heads.scale[0] + self.users.heads.shift[0]
             self.choice = choose(self.users, (raw, heard, values, torch.from_numpy(self.tune.held)))
@@ -201,19 +203,10 @@ class _TreeTraining:
         width = part.widths[0][ABOVE]
         return Labelled(part.inputs[where][:, :-width], values.numpy().astype(np.float32), part.weight[where])
 
-    def _raw(self, part: Examples) -> Array:
-        """Raw scores of all signals at all places, (Q, K, S)."""
-        q, k, width = *part.items.shape, part.widths[0][ABOVE]
-        found = []
-        for s, signal in enumerate(self.told.signals):
-            inputs = part.inputs if s == 0 and self.users.hears else part.inputs[..., :-width]
-            found.append(self.users.forests[signal.name].of(inputs.reshape(q * k, -1)).reshape(q, k))
-        return np.stack(found, axis=-1).astype(np.float32)
-
     def _appeal(self, part: Examples) -> Array:
         """Calibrated probability of consumption at every place, (Q, K); 0 at empty ones."""
         heads = self.users.heads
-        scores = torch.from_numpy(self._raw(part)[..., 0]) * heads.scale[0] + heads.shift[0]
+        scores = torch.from_numpy(raw_scores(self.users, part)[..., 0]) * heads.scale[0] + heads.shift[0]
         held = torch.from_numpy(part.held)
         chance = chosen(scores, held) if bool(heads.one_at_most) else torch.sigmoid(scores) * held
         found: Array = chance.numpy()
@@ -222,7 +215,7 @@ class _TreeTraining:
     def _scored(self, part: Examples) -> Scored:
         """Raw scores beside what happened."""
         told, users = self.told, self.users
-        raw, items = torch.from_numpy(self._raw(part)), torch.from_numpy(part.items)
+        raw, items = torch.from_numpy(raw_scores(self.users, part)), torch.from_numpy(part.items)
         if bool(users.heads.one_at_most):
             raw = by_place(users, raw, items)
         given, signals = torch.from_numpy(part.given), torch.from_numpy(part.signals)
@@ -248,6 +241,33 @@ class _TreeTraining:
             leave=leave,
             left=torch.from_numpy(ends.values),
         )
+
+
+def raw_scores(users: TreeUsers, part: Examples) -> Array:
+    """Raw scores of all signals at all places, (Q, K, S)."""
+    q, k, width = *part.items.shape, part.widths[0][ABOVE]
+    found = []
+    for s, signal in enumerate(users.signals):
+        inputs = part.inputs if s == 0 and users.hears else part.inputs[..., :-width]
+        found.append(users.forests[signal.name].of(inputs.reshape(q * k, -1)).reshape(q, k))
+    return np.stack(found, axis=-1).astype(np.float32)
+
+
+def random_tree_likelihood(
+    users: TreeUsers, sequences: Sequences, rows: Ints, item_vectors: Tensor, profile: Tensor, config: FitConfig
+) -> float:
+    """As `random_likelihood`, of trees."""
+    maker, generator = random_maker(sequences, config, True), torch.Generator().manual_seed(config.seed)
+    columns = users.read_items(item_vectors)
+    part = examples(users, columns, profile, maker, rows, _MOST_HELD, generator, False, None, 0)
+    scores = users.heads.calibrated(torch.from_numpy(raw_scores(users, part)))
+    signals, weight = torch.from_numpy(part.signals), torch.from_numpy(part.weight)
+    found = []
+    for s in range(len(users.signals)):
+        where = torch.from_numpy(part.given[..., s])
+        likelihood = users.heads.log_likelihood(s, scores[..., s][where], signals[..., s][where])
+        found.append(float((likelihood * weight[where]).sum() / weight[where].sum().clamp_min(1e-9)))
+    return float(np.mean(found))
 
 
 def _with_appeal(part: Examples, appeal: Array) -> Array:

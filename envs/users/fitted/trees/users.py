@@ -142,7 +142,7 @@ class TreeUsers(FittedUsers):
         items = items.expand(len(past.step), -1) if items.dim() == 1 else items
         lanes = max(_ROWS // max(items.shape[1], 1), 1)
         found = []
-        for some in torch.arange(len(items), device=items.device).split(lanes):
+        for some in torch.split(torch.arange(len(items), device=items.device), lanes):
             felt = self.memory.felt(state.rows(some))
             lately = _recalled(replace(past, seen=None).rows(some))
             inputs = self.item_inputs(felt, lately, items[some], self._columns_of(items[some]), alone=True)
