@@ -73,11 +73,12 @@ class Interactions:
     uses: tuple[ColumnUse, ...] = ()
     warnings: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    event: str | None = None
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The flags of `build` that say by name what was found."""
-        named = {what: getattr(self.mapping, what) for what in COLUMN_NAMES}
+        named = {what: getattr(self.mapping, what) for what in COLUMN_NAMES} | {"event": self.event}
         columns = [f"{what}={name}" for what, name in named.items() if name not in (None, SLATE, PLACE)]
         flags = ["--columns", *columns]
         unfolded_rows = SLATE in named.values()
@@ -137,6 +138,7 @@ class _Build:
         mapping = roles.mapping
         if mapping.time is not None and roles.moments is not None:
             self._as_seconds(mapping.time, roles.moments)
+        event = mapping.event
         mapping, exposed = self._events(mapping)
         self._ids_and_numbers(mapping)
         answers = self._answers(mapping)
@@ -153,6 +155,7 @@ class _Build:
             tuple(self.uses),
             tuple(self.warnings),
             (*self.options.missing, *self.codes),
+            event,
         )
 
     def _frame(
@@ -296,7 +299,7 @@ class _Build:
         signals = {signal.name for signal in mapping.signals}
         one = [name for name in self.of_row if name in names and name not in spoken_for | signals]
         self.uses += [
-            ColumnUse("log", name, "not used", "one value for all items of a row: of none by itself") for name in one
+            ColumnUse("log", name, "not used", "it says something of a whole row, not of one item") for name in one
         ]
         spoken_for.update(one)
         answers = answers_of(

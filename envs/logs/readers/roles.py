@@ -50,6 +50,8 @@ SHOWN_AND_TAKEN = (
     "article_ids_clicked",
 )
 """Columns that say whether what was shown was taken: the consumption of a log with exposures."""
+MATRIX_FROM = 8
+"""Columns of numbers from which on a table without items is taken for a matrix."""
 _NO_TIME = "called like a time, but its cells are none"
 _TIME_ENDS = re.compile(r"(^|_)(time|date|timestamp|ts|at|datetime|ms|when)$|timestamp|time$|^date_")
 LISTED = words("items item_ids item_list impressions article_ids_inview")
@@ -417,7 +419,31 @@ def _finest_time(table: TextTable, real: Mapping[str, Moments]) -> str:
     return chosen
 
 
+def _is_matrix(table: TextTable, names: Sequence[str]) -> bool:
+    """True where nearly all columns hold numbers and none has a usual name but that of the user."""
+    usual = {plain(alias) for role, aliases in ALIASES.items() if role != Columns.user for alias in aliases}
+    if {plain(name) for name in names} & {*usual, *TIME_NAMES, *SHOWN_AND_TAKEN}:
+        return False
+    numeric = [name for name in names if pd.api.types.is_numeric_dtype(_read(table, name))]
+    return len(numeric) >= MATRIX_FROM and len(numeric) >= len(names) - 2
+
+
+def _read(table: TextTable, column: str) -> pd.Series:
+    """A column as numbers where all its filled cells are some."""
+    cells = table.frame[column]
+    if not is_text(cells):
+        return cells
+    filled = cells[~no_value(cells)]
+    numbers = pd.to_numeric(filled, errors="coerce")
+    return numbers if len(filled) and numbers.notna().all() else cells
+
+
 def _nobody(table: TextTable, role: str, names: Sequence[str]) -> None:
+    if role == Columns.item and _is_matrix(table, names):
+        raise LogError(
+            f"{table.path}, {table.unit} 1: no column is called like the item, and nearly all hold numbers: it seems a "
+            "matrix with one column an item; write one row a user and item, as pandas.DataFrame.melt does"
+        )
     usual = ", ".join(ALIASES[role][:6])
     session = (
         " (or the session, where nobody is known beyond one: --columns user=SESSION)" if role == Columns.user else ""

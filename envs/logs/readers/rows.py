@@ -119,18 +119,19 @@ def unfolded(table: TextTable, item: str, taken: str | None, bad_rows: BadRows) 
     frame = long.frame.assign(**{name: _column(values) for name, values in columns.items()})
     frame = frame.drop(columns=[use.name for use in uses])
     frame[SLATE], frame[PLACE] = owner, np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    what = "slates" if answers else "sequences of consumptions"
-    note = (
-        f"A row of the file holds a list of items: {len(items):,} rows were unfolded as {what}, {len(owner):,} items."
-    )
-    of_row = tuple(str(name) for name in table.frame.columns if name not in columns)
+    what = "slates" if answers else "items one after the other"
+    empty = int((lengths == 0).sum())
+    note = f"A row of the file holds a list of items: {len(items):,} rows were unfolded as {what}, {len(owner):,} items"
+    note += f"; {empty:,} of them hold none and say nothing." if empty else "."
+    several = bool((lengths > 1).any())
+    of_row = tuple(str(name) for name in table.frame.columns if several and name not in columns)
     return Unfolded(replace(long, frame=frame), answers, tuple(uses), (note,), of_row)
 
 
 def _as_long(
     table: TextTable,
     lists: dict[str, list[list[Any] | None]],
-    items: Sequence[list[Any]],
+    items: Sequence[list[Any] | None],
     keep: Ints,
     item: str,
     bad_rows: BadRows,
@@ -138,7 +139,7 @@ def _as_long(
     """The table less rows whose list has another length than their items, where nearly all rows have the same."""
     wrong = np.zeros(len(keep), dtype=bool)
     for name, own in lists.items():
-        differ = np.array([len(own[row] or []) != len(items[at]) for at, row in enumerate(keep.tolist())], dtype=bool)
+        differ = np.array([len(own[row] or []) != len(items[row] or []) for row in keep.tolist()], dtype=bool)
         if 0 < differ.mean() <= 1 - MOSTLY:
             problem = f"has another length than its row's {shown(item)}"
             table.without(differ, name, problem, f"{name} of another length", bad_rows)
@@ -158,19 +159,18 @@ def _split_texts(table: TextTable, item: str) -> TextTable:
     if not separator:
         return table
     if not several:
-        numbers = cells[~no_value(cells)].str.split(separator)
-        if bool((numbers.str.len() >= MANY_IDS).mean() < MOSTLY):
+        if bool((cells[~no_value(cells)].str.count(re.escape(separator)) + 1 >= MANY_IDS).mean() < MOSTLY):
             return table
         first = cells[~no_value(cells)].iloc[0]
         raise LogError(
             f"{table.path}, column {shown(item)}: {shown(first)} seems to hold several ids; call the column item_ids "
             "to take each by itself, or write ids without separators"
         )
-    lengths = cells.str.split(separator).str.len()
+    separators = cells.str.count(re.escape(separator))
     split = {}
     for name in map(str, table.frame.columns):
         own = table.frame[name]
-        if is_text(own) and bool((own.str.split(separator).str.len() == lengths).all()):
+        if is_text(own) and bool((own.str.count(re.escape(separator)) == separators).all()):
             split[name] = own.str.split(separator).map(lambda row: [part.strip() for part in row]).astype(object)
     return replace(table, frame=table.frame.assign(**split))
 

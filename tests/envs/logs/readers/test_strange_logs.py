@@ -91,7 +91,7 @@ def test_what_is_said_once_a_slate_is_no_answer_to_an_item() -> None:
     log = read_log(pa.Table.from_pylist(slates))
     assert [signal.name for signal in log.signals] == ["article_ids_clicked"]
     assert log.has_exposures
-    assert {use.name: use.why for use in log.reading.unused}["read_time"].startswith("one value for all items")
+    assert {use.name: use.why for use in log.reading.unused}["read_time"].startswith("it says something of a whole row")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +230,12 @@ def test_what_is_no_regular_file_is_refused_and_does_not_hang(tmp_path: Path) ->
             read_log(frame)
 
 
+def test_a_matrix_is_told() -> None:
+    wide = RATINGS.pivot(index="user_id", columns="item_id", values="rating").reset_index()
+    with pytest.raises(LogError, match="nearly all hold numbers: it seems a matrix"):
+        read_log(wide)
+
+
 def again(path: Path, log: LoggedBehavior) -> LoggedBehavior:
     """The log read by the command that `check-log` prints."""
     words = shlex.split(LogOptions(path).command(log))[2:]
@@ -249,11 +255,12 @@ def again(path: Path, log: LoggedBehavior) -> LoggedBehavior:
         SHOWN.assign(click=SHOWN["click"] * 2),
         lists("|"),
         RATINGS.assign(event=["view", "click", "purchase"] * (len(RATINGS) // 3)),
+        RATINGS.assign(act=["view", "click", "purchase"] * (len(RATINGS) // 3)),
     ],
 )
 def test_the_printed_command_reads_the_same_world(tmp_path: Path, frame: pd.DataFrame) -> None:
     path = written(tmp_path, frame)
-    log = LogOptions(path).read()[0]
+    log = LogOptions(path, columns=("event=act",) if "act" in frame else ()).read()[0]
     other = again(path, log)
     assert world_of(other) == world_of(log)
     assert (other.signals, other.times, other.has_exposures) == (log.signals, log.times, log.has_exposures)
