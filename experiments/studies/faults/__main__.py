@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import pandas as pd
-
+from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.storage import replacing_file
 from recloop.envs.truth.built_in import BoredomWorldConfig, boredom_world
 from recloop.envs.world.world import World
@@ -131,14 +130,13 @@ def write_table(path: Path, found: dict[str, Counter[str]]) -> None:
     rows: dict[str, dict[str, object]] = {}
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
-            rows = {row["what"]: dict(row) for row in csv.DictReader(file)}
+            rows = {row["what"]: {**row} for row in csv.DictReader(file)}
     for what, counts in found.items():
         told = {"what": what, "tried": counts.total(), **{kind: counts[kind] for kind in COLUMNS[2:5]}}
         rows[what] = {**told, "command": command(), "commit": short_commit(commit())}
-    with replacing_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows.values())
+    lines = [COLUMNS, *([row[column] for column in COLUMNS] for row in rows.values())]
+    with replacing_file(path) as part:
+        part.write_text(csv_text(lines), encoding="utf-8")
 
 
 def _tried_disks(tried: Tried, place: Path, luck: random.Random) -> dict[str, Counter[str]]:
@@ -187,10 +185,11 @@ def _prepare(place: Path) -> None:
 
 def _write_log(world: World, path: Path) -> None:
     """The world's behaviour as a CSV of clicks."""
-    rows = world.sequences
-    users = [user for user, length in enumerate(rows.lengths) for _ in range(length)]
-    items = [world.catalogue.ids[item] for item in rows.items]
-    pd.DataFrame({"user": users, "item": items, "time": range(len(items)), "click": 1}).to_csv(path, index=False)
+    log = world.sequences
+    users = [user for user, length in enumerate(log.lengths) for _ in range(length)]
+    items = [world.catalogue.ids[item] for item in log.items]
+    rows = [(user, item, time, 1) for time, (user, item) in enumerate(zip(users, items, strict=True))]
+    path.write_text(csv_text([("user", "item", "time", "click"), *rows]), encoding="utf-8")
 
 
 def _apart(work: Callable[[], None]) -> None:
