@@ -175,13 +175,10 @@ def roles_of(
             continue
         candidates = _candidates(names, aliases, taken)
         fits, why = _FITS.get(role, (_is_filled, "every cell is empty"))
-        uses += [
-            ColumnUse("log", name, "not used", f"called like the {role}, but {why}")
-            for name in candidates
-            if not fits(table.frame[name], name)
-        ]
-        taken.update(name for name in candidates if not fits(table.frame[name], name))
-        candidates = [name for name in candidates if fits(table.frame[name], name)]
+        wrong = [name for name in candidates if not fits(table.frame[name], name)]
+        uses += [ColumnUse("log", name, "not used", f"called like the {role}, but {why}") for name in wrong]
+        taken.update(wrong)
+        candidates = [name for name in candidates if name not in wrong]
         if candidates:
             chosen, others = _finest(table, role, candidates)
             found[role] = chosen

@@ -377,8 +377,8 @@ def _depths(
     canonical = {alias: name for name, aliases in EVENTS.items() for alias in aliases}
     known = {value: canonical.get(plain(value), "") for value in values}
     unknown = [value for value, name in known.items() if not name]
-    depths = list(EVENTS)
-    example = sorted((v for v in values if known[v]), key=lambda v: depths.index(known[v])) or sorted(values)
+    every = list(EVENTS)
+    example = sorted((v for v in values if known[v]), key=lambda v: every.index(known[v])) or sorted(values)
     if unknown:
         raise LogError(
             f"{table.path}, column {shown(event)}: {', '.join(map(shown, unknown[:5]))} has no known depth; give those "
