@@ -70,7 +70,7 @@ def past_of_people(people: Sequence[Observed], world: World) -> tuple[Past, Tens
         feedback=feedback,
         shown=shown,
         answers=answers,
-        step=torch.tensor([int(p.step) for p in people], dtype=torch.int64),
+        step=torch.tensor([int(_checked("step", p.step, 0)) for p in people], dtype=torch.int64),
         days_away=torch.tensor([_checked("days_away", p.days_away, 0.0) for p in people]),
         seen=LoggedItems.of(b, empty, owner, whole.flatten()).seen(capacity=0),
     )

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from recloop.agents.asking import asked
 from recloop.agents.facts import PolicyFacts
 from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
@@ -127,11 +128,11 @@ class Policy(PolicyFacts, Described, ABC):
     ) -> tuple[Tensor, Carry]:
         """`act` where rules are kept: one that `ranks` shows the first k of a longer slate that keep them together.
 
-        What still breaks a rule the core mends.
+        What still breaks a rule the core mends. `PolicyError` names what `act` gives that is no slate.
         """
         if ruled is None or not ruled.of_whole_slates or not self.ranks:
-            return self.act(observation, carry, k, draw)
-        ranked, carry = self.act(observation, carry, self.most_ranked(k), draw)
+            return asked(self.act, self, observation, carry, k, draw)
+        ranked, carry = asked(self.act, self, observation, carry, self.most_ranked(k), draw)
         return ruled.first_keeping(ranked), carry
 
     def most_ranked(self, k: int) -> int:

@@ -8,8 +8,8 @@
     recloop agreement worlds/ml-100k --out runs/agreement
     recloop recommend policies/ppo --history 50,181,258 --k 10
 
-Exit codes: 0 done; 2 bad input, said in one line on stderr; 130 and 143 stopped by Ctrl-C and TERM. Nothing heavy is
-imported before the command is known.
+Exit codes: 0 done; 2 bad input or a fault of plugged-in code, said in one line on stderr, after its traceback where
+`--debug` is given; 130 and 143 stopped by Ctrl-C and TERM. Nothing heavy is imported before the command is known.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
@@ -73,7 +74,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `recloop` command."""
     _replace_what_cannot_be_shown()
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given, debug = _without_debug(arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(_overview())
         return
@@ -103,18 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _fail(f"recloop {name} is not part of the installed package; run it in a checkout (pip install -e .)")
         _parse_and_run(getattr(module, settings), module.main, f"recloop {name}", given[1:])
 
-    guarded(run)
+    guarded(run, debug)
 
 
 def run_script(settings: type[Config], command: Callable[[Config], Any]) -> None:
     """What a script of this room does when it is run by itself: the same as its command."""
     _replace_what_cannot_be_shown()
-    guarded(lambda: _parse_and_run(settings, command, None, None))
+    given, debug = _without_debug(None)
+    guarded(lambda: _parse_and_run(settings, command, None, given), debug)
 
 
-def guarded(run: Callable[[], None]) -> None:
-    """Run a command; bad input, a full disk or an interruption end it in one line and an exit code."""
-    from recloop.encoders.base.errors import RecloopError
+def guarded(run: Callable[[], None], debug: bool = False) -> None:
+    """Run a command; bad input, a full disk, a fault of plugged-in code or an interruption end it in one line and an
+    exit code. With `debug` the traceback stands before the line, of plugged-in code the part that is its own."""
+    from recloop.encoders.base.errors import PlugInError, RecloopError
     from recloop.experiments.stopping import Stops, said_on_stop
 
     with Stops() as stops:
@@ -125,7 +128,14 @@ def guarded(run: Callable[[], None]) -> None:
                 stops.told = True
                 _say(said_on_stop(error))
                 sys.exit(stops.exit_code)
+            if not isinstance(error, RecloopError):
+                from recloop.encoders.base.plug_ins import plug_in_fault
+
+                error = plug_in_fault(error) or error
             if isinstance(error, RecloopError):
+                if debug:
+                    own = isinstance(error, PlugInError)
+                    print(error.__notes__[0] if own else "".join(traceback.format_exception(error)), file=sys.stderr)
                 _fail(str(error))
             if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -136,8 +146,15 @@ def guarded(run: Callable[[], None]) -> None:
             raise
 
 
+def _without_debug(arguments: Sequence[str] | None) -> tuple[list[str], bool]:
+    """The arguments, of the process where None, without the one flag that all commands share; and whether it stood
+    among them."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return [word for word in given if word != "--debug"], "--debug" in given
+
+
 def _parse_and_run(
-    settings: type[Config], command: Callable[[Config], Any], prog: str | None, arguments: list[str] | None
+    settings: type[Config], command: Callable[[Config], Any], prog: str | None, arguments: list[str]
 ) -> None:
     import tyro
 
@@ -149,7 +166,7 @@ def _parse_and_run(
         if stop.code in (0, None):
             more = getattr(settings, "further_help", None)
             if more is not None:
-                print(more(sys.argv[1:] if arguments is None else arguments))
+                print(more(arguments))
             raise
         _fail(_one_line(said.getvalue()))
     command(config)
@@ -196,7 +213,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "recloop COMMAND --help tells what a command takes.",
+            "recloop COMMAND --help tells what a command takes; --debug shows the traceback of what ends it.",
         ]
     )
 

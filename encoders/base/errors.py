@@ -31,6 +31,10 @@ class UserSimulatorError(RecloopError):
     """A user simulator that breaks its contract."""
 
 
+class PlugInError(RecloopError):
+    """An error raised by code that a person plugged in; a note holds its traceback."""
+
+
 class LanguageModelError(RecloopError):
     """A language model that cannot be asked, or whose answers are of no use."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.encoders.base.plug_ins import returned, source_of
 from recloop.envs.interaction.item_columns import ItemColumns, ShownItems
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.schema import Signal
@@ -145,11 +146,20 @@ def slate_diversity(slate: Tensor, item_vectors: Tensor) -> Tensor:
     return torch.where(shown > 1, diversity, torch.zeros_like(diversity))
 
 
-def checked_reward(reward: Any, lanes: Tensor, faults: DeferredChecks) -> Tensor:
-    """The reward as float32 (B,); `RecloopError` where it has another shape or is not finite, naming the first lane."""
-    if not isinstance(reward, Tensor) or reward.shape != lanes.shape:
-        what = f"shape {tuple(reward.shape)}" if isinstance(reward, Tensor) else f"type {type(reward).__name__}"
-        raise RecloopError(f"the reward has {what}; return a torch tensor with one number a lane, ({len(lanes)},)")
+def checked_reward(reward: Any, lanes: Tensor, faults: DeferredChecks, function: Any = None) -> Tensor:
+    """The reward as float32 (B,); `RecloopError` where it has another shape or is not finite, naming the first lane.
+
+    `function` is what returned it, for messages.
+    """
+    if not isinstance(reward, Tensor) or reward.shape != lanes.shape or reward.is_complex():
+        who = (
+            "the reward"
+            if function is None
+            else f"the reward {getattr(function, 'path', None) or source_of(function)}(outcome)"
+        )
+        raise RecloopError(
+            f"{who} returned {returned(reward)}; return a torch tensor with one number a lane, ({len(lanes)},)"
+        )
     faults.look(~torch.isfinite(reward).all(), lambda: _not_finite(reward, lanes))
     return reward.to(torch.float32)
 

@@ -156,7 +156,7 @@ def _try(reward: CodedReward, signals: Sequence[Signal], columns: ItemColumns, i
             f"the reward {reward.path} fails on a slate of two items without an answer ({type(error).__name__}: "
             f"{error}); mend it: `past` may be None, places may be empty"
         ) from error
-    checked_reward(found, lanes, DeferredChecks(torch.device("cpu")))
+    checked_reward(found, lanes, DeferredChecks(torch.device("cpu")), reward)
 
 
 def expected_by_place(

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.encoders.base.plug_ins import returned
 from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.interaction.checked_slate import WHOLE_NUMBERS
 from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.simulation.retrieval import best_rows
 
@@ -124,14 +126,22 @@ class ActionCodec(ABC):
         """`decode` of a checked action."""
 
 
+def action_tensor(action: Any) -> Tensor:
+    """An action as a skin is given it, a tensor, an array or numbers; `RecloopError` for what holds no numbers."""
+    try:
+        return action if isinstance(action, Tensor) else torch.as_tensor(np.asarray(action))
+    except (TypeError, ValueError, RuntimeError):
+        raise RecloopError(f"the action is {returned(action)}; give numbers of the action space") from None
+
+
 class _Choices(ActionCodec):
     """Modes whose action is one choice, or one a place, among `choices` numbers."""
 
     choices: int
 
     def _check_values(self, action: Tensor) -> None:
-        if action.is_floating_point() or action.dtype == torch.bool:
-            raise RecloopError(f"action has dtype {action.dtype}; mode '{self.mode}' takes whole numbers")
+        if action.dtype not in WHOLE_NUMBERS:
+            raise RecloopError(f"action has dtype {action.dtype}; mode '{self.mode}' takes whole numbers, int64")
         low, high = (int(bound) for bound in action.aminmax())
         if low < 0 or high >= self.choices:
             value = low if low < 0 else high
@@ -248,6 +258,8 @@ class ProtoCodec(ActionCodec):
         self.space = gym.spaces.Box(-1.0, 1.0, (item_vectors.shape[1],), np.float32)
 
     def _check_values(self, action: Tensor) -> None:
+        if not action.is_floating_point() and action.dtype not in WHOLE_NUMBERS:
+            raise RecloopError(f"action has dtype {action.dtype}; mode 'proto' takes float32")
         broken = ~torch.isfinite(action)
         if bool(broken.any()):
             raise RecloopError(

@@ -11,6 +11,7 @@ from recloop.encoders.state.config import EncoderState
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past
 from recloop.envs.interaction.seen import LoggedItems
+from recloop.envs.users.asking import arriving
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
@@ -75,7 +76,7 @@ class ArrivalTables:
 
     def of(self, users: Tensor, draw: Draw) -> Arrival:
         """Users (B,), rows of the users table, as they arrive; all tensors are new ones."""
-        state = self.simulator.arrive(users, draw) if self._strangers is None else self._strangers.rows(users)
+        state = arriving(self.simulator, users, draw) if self._strangers is None else self._strangers.rows(users)
         return Arrival(
             self._past.rows(users),
             self._encoded.rows(users),

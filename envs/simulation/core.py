@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import DeviceError, RecloopError, UserSimulatorError
 from recloop.encoders.base.tensor_struct import TensorStruct
+from recloop.envs.interaction.checked_slate import slate_fault
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
@@ -196,7 +197,7 @@ class Core:
         unsure = self._unsure(state, past, slate)
         signals, vectors = self.world.signals, self.encoder.item_vectors
         outcome = Outcome(slate, response, invalid, vectors, signals, *unsure, past=self.past, columns=self.columns)
-        reward = checked_reward(self.reward(outcome), self.lanes, self._faults)
+        reward = checked_reward(self.reward(outcome), self.lanes, self._faults, self.reward)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
         self.state, terminated = self._leave_or_return(moved.state, response, past.step)
@@ -289,10 +290,9 @@ class Core:
 
     def _checked(self, slate: Tensor) -> Tensor:
         """The slate as int64 on the device, or `RecloopError`."""
-        if slate.shape != (self.batch, self.slate_size):
-            raise RecloopError(
-                f"slate has shape {tuple(slate.shape)}; this core takes ({self.batch}, {self.slate_size})"
-            )
+        fault = slate_fault(slate, (self.batch, self.slate_size))
+        if fault is not None:
+            raise RecloopError(f"slate is {fault}; this core takes an int64 tensor ({self.batch}, {self.slate_size})")
         slate = slate.to(self.device, torch.int64)
         low, high = slate.aminmax()
         self._faults.look((low < 0) | (high > self.empty), lambda: self._no_such_row(int(low), int(high)))

@@ -168,8 +168,8 @@ class Driver:
     def step(self, action: Tensor) -> AgentStep:
         """Act in every lane: (B, *action_space.shape). A slate is shown once it is complete."""
         action = action.to(self.core.device)
-        if len(action) != self.core.batch:
-            raise RecloopError(f"action has {len(action)} rows; give one a lane, {self.core.batch}")
+        if action.shape[:1] != (self.core.batch,):
+            raise RecloopError(f"action has shape {tuple(action.shape)}; give one row a lane, {self.core.batch}")
         self._picks.append(self.codec.decode(action, self._full))
         self.lengths = self.lengths + 1
         if sum(pick.shape[1] for pick in self._picks) < self.core.slate_size:

@@ -14,6 +14,7 @@ from recloop.envs.interaction.past import remember
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.simulation.compiling import Compiled
+from recloop.envs.users.asking import answering
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fast import CompiledUsers, Respond
 
@@ -58,7 +59,7 @@ class StepKernel:
     ) -> None:
         self.simulator, self.encoder, self.empty, self.encodes = simulator, encoder, empty, encodes
         self._drop_invalid: Callable[..., tuple[Tensor, Tensor]] = self._without_invalid
-        self._respond: Respond = simulator.respond
+        self._respond: Respond = answering(simulator)
         self._follow: Callable[..., tuple[Past, EncoderState, Tensor]] = self._followed
         self._whole: dict[Respond, Compiled] | None = None
         # Who consumed nothing keeps their state: on the CPU it pays to look who did.
@@ -80,7 +81,7 @@ class StepKernel:
         if self._whole is None:
             return self._moved(self._respond, state, past, encoded, vector, slate, luck)
         users = self.simulator
-        respond = users.answering(state) if isinstance(users, CompiledUsers) else users.respond
+        respond = users.answering(state) if isinstance(users, CompiledUsers) else self._respond
         if respond not in self._whole:
             self._whole[respond] = Compiled(partial(self._moved, respond), "the step", self.simulator.device)
         moved: KernelResult = self._whole[respond](state, past, encoded, vector, slate, luck)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.envs.simulation.actions import action_tensor
 from recloop.envs.simulation.driver import Observed, answers, arrays
 from recloop.envs.simulation.tasks import make_driver
 from recloop.envs.skins.rendering import RENDER_MODES, checked_render_mode, draw_lane
@@ -122,7 +122,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
         """Act once; after the last step of an episode comes `reset`."""
         if self._over:
             raise RecloopError("the episode is over; call reset() before the next step")
-        agent_step = self.driver.step(torch.as_tensor(np.asarray(action)).unsqueeze(0))
+        agent_step = self.driver.step(action_tensor(action).unsqueeze(0))
         self._over = len(agent_step.finished) > 0
         observation = agent_step.observation if agent_step.final is None else agent_step.final
         info: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.observation import Observation
+from recloop.envs.simulation.actions import action_tensor
 from recloop.envs.simulation.driver import AgentStep, Driver, answers, arrays
 from recloop.envs.simulation.tasks import make_driver
 from recloop.envs.skins.autoreset import WaitingDriver, autoreset_mode_of
@@ -99,7 +100,7 @@ class RecommendVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 f"the episode of lane {int(waited.argmax())} is over; start the next one with "
                 "reset(options={'reset_mask': terminated | truncated}) before the next step"
             )
-        agent_step = self.driver.step(torch.as_tensor(actions))
+        agent_step = self.driver.step(action_tensor(actions))
         observation = self._handed_out(agent_step.observation)
         info = self._info(agent_step, waited)
         if self.tensors:

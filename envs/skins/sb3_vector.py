@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.envs.simulation.actions import action_tensor
 from recloop.envs.simulation.driver import answers, arrays, lane_options
 from recloop.envs.simulation.tasks import make_driver
 from recloop.envs.skins.rendering import RENDERED_LANES, checked_render_mode, draw_lane
@@ -84,7 +84,7 @@ class SB3VecEnv(VecEnv):
         """Act: observations, rewards (B,), dones (B,), infos."""
         if self._actions is None:
             raise RecloopError("step_wait() without step_async(); call step(actions)")
-        agent_step = self.driver.step(torch.as_tensor(self._actions))
+        agent_step = self.driver.step(action_tensor(self._actions))
         self._actions = None
         infos: list[dict[str, Any]] = [{}] * self.num_envs
         if agent_step.final is not None and agent_step.transition is not None:

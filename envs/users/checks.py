@@ -107,7 +107,7 @@ class _Checks:
         users = torch.arange(self.lanes, device=self.device) % len(table.part)
         past = self._past(users)
         draw = self._draw(-1)
-        state = self.notes.called("arrive", lambda: self.simulator.arrive(users, draw))
+        state = self._given("arrive", lambda: self.simulator.arrive(users, draw))
         if state is None or not self._state(state):
             return
         self._same("arrive", state, self.simulator.arrive(users, draw))
@@ -173,10 +173,17 @@ class _Checks:
             _close(mixed, picked, 0.0), "the state's `where` and `rows` mix up lanes; pick lane by lane"
         )
 
+    def _given(self, name: str, call: Callable[[], Any]) -> Any:
+        """What a method gives; None and a note where it raises or gives nothing."""
+        noted = len(self.notes.broken)
+        found = self.notes.called(name, call)
+        self.notes.expect(found is not None or len(self.notes.broken) > noted, f"{name} returns None; it must answer")
+        return found
+
     def _answers(self, case: _AnswerCase) -> tuple[Any, Response] | None:
         """One response: well-formed, pure, and the same again."""
         before = copy.deepcopy((case.state, case.past, case.slate, case.draw))
-        found = self.notes.called("respond", case.respond(self.simulator))
+        found = self._given("respond", case.respond(self.simulator))
         if found is None:
             return None
         if not self.notes.expect(

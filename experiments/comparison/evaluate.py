@@ -13,8 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recloop.agents.asking import check_slate
 from recloop.agents.policy import Policy
 from recloop.encoders.base.errors import PolicyError, RecloopError
+from recloop.encoders.base.plug_ins import source_of
 from recloop.envs.evidence.support.bracket import BracketRules, BracketTally
 from recloop.envs.evidence.support.model import SupportModel
 from recloop.envs.interaction.observation import DEFAULT_KEYS
@@ -209,14 +211,12 @@ class Evaluator:
             if not isinstance(policy, ReadsState):
                 raise PolicyError(f"policy '{policy.name}' is privileged but has no act_on_state(core, k)")
             slate = policy.act_on_state(core, core.slate_size)
+            call = f"{source_of(policy)}.act_on_state(core, k={core.slate_size})"
+            check_slate(slate, (core.batch, core.slate_size), call)
         else:
             stream = (self.seed * 1_000_003 + policy_seed) ^ _POLICY_STREAM
             draw = Draw.at(stream, core.lanes, core.episode, core.past.step)
             slate, carry = policy.act_under(core.ruled, core.observe(), carry, core.slate_size, draw)
-        wanted = (core.batch, core.slate_size)
-        if not isinstance(slate, Tensor) or tuple(slate.shape) != wanted or slate.is_floating_point():
-            got = f"{slate.dtype} {tuple(slate.shape)}" if isinstance(slate, Tensor) else type(slate).__name__
-            raise PolicyError(f"policy '{policy.name}' returned {got}; a slate is an int64 tensor {wanted}")
         return Picked(slate, carry=carry)
 
 

@@ -14,6 +14,7 @@ from multiprocessing.context import SpawnContext
 from typing import Protocol, TypeVar, cast
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.plug_ins import plug_in_fault
 from recloop.encoders.base.progress import progress_bar
 from recloop.experiments.provenance import use_threads
 
@@ -148,6 +149,8 @@ def _die_with_parent() -> None:
 
 def _portable(error: BaseException) -> BaseException:
     """An error that another process can raise, with what happened here as a note."""
+    if not isinstance(error, RecloopError):
+        error = plug_in_fault(error) or error
     error.add_note("".join(traceback.format_exception(error)))
     try:
         pickle.loads(pickle.dumps(error))  # our own bytes

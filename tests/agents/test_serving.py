@@ -138,6 +138,7 @@ WRONG: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     ("lost answers", lambda: {"observed": Observed(shown=[["item-105"]], answers=[])}, "0 answers to 1 shown"),
     ("unknown feature", lambda: {"observed": Observed(profile={"tast": 1})}, "did you mean 'taste'"),
     ("short profile", lambda: {"observed": Observed(profile=[1.0, 2.0])}, "2 values.*1 features"),
+    ("a step that is none", lambda: {"observed": Observed(step=float("nan"))}, "step is nan"),  # type: ignore[arg-type]
     ("before now", lambda: {"observed": Observed(days_away=-1)}, "days_away is -1"),
 ]
 

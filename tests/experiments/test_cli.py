@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -172,11 +173,9 @@ def test_an_interruption_ends_with_130_and_what_was_kept(capsys: pytest.CaptureF
 
 
 def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def full() -> None:
-        raise OSError(28, os.strerror(28), "runs/x/results.csv")
-
+    full = OSError(28, os.strerror(28), "runs/x/results.csv")
     with pytest.raises(SystemExit) as stop:
-        guarded(full)
+        guarded(Mock(side_effect=full))
     assert stop.value.code == 2
     assert "runs/x/results.csv: No space left on device" in capsys.readouterr().err
 

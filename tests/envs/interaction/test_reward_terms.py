@@ -112,7 +112,10 @@ def test_a_dotted_path_is_kept_by_name_and_not_imported_by_a_folder(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("by_item", r"the reward has shape \(2, 2\)"), ("of_past", "fails on a slate of two items .*`past` may be None")],
+    [
+        ("by_item", r"the reward my_rewards:by_item\(outcome\) returned float32 \(2, 2\)"),
+        ("of_past", "fails on a slate of two items .*`past` may be None"),
+    ],
 )
 def test_a_callable_is_tried_first(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _module(monkeypatch)

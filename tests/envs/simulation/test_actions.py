@@ -12,7 +12,7 @@ from torch import Tensor
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.interaction.observation import ObservationSpec
-from recloop.envs.simulation.actions import ActionCodec, EncoderRetriever, make_codec
+from recloop.envs.simulation.actions import ActionCodec, EncoderRetriever, action_tensor, make_codec
 from recloop.envs.simulation.retrieval import best_of
 from recloop.envs.world.world import World
 
@@ -146,6 +146,9 @@ def test_defaults_and_limits_of_the_retriever(world: World) -> None:
         ("slate", torch.full((2, 3), -1), r"action holds -1; mode 'slate' takes 0 to 11"),
         ("slate", torch.zeros(2, 4).long(), r"action has shape \(2, 4\); mode 'slate' takes \(lanes, 3\)"),
         ("slate", torch.zeros(2, 3), r"dtype torch.float32; mode 'slate' takes whole numbers"),
+        ("slate", torch.zeros(2, 3).to(torch.uint16), r"dtype torch.uint16; mode 'slate' takes whole numbers, int64"),
+        ("slate", torch.zeros(2, 3).to(torch.uint64), r"dtype torch.uint64; mode 'slate' takes whole numbers, int64"),
+        ("proto", torch.zeros(2, 5).to(torch.uint32), r"dtype torch.uint32; mode 'proto' takes float32"),
         ("candidates", torch.full((2, 3), 5), r"action holds 5; mode 'candidates' takes 0 to 4"),
         ("proto", torch.full((2, 5), torch.nan), r"action holds nan; mode 'proto' takes finite numbers"),
         ("proto", torch.zeros(5), r"action has shape \(5,\)"),
@@ -155,6 +158,12 @@ def test_actions_outside_the_space_are_refused(mode: str, action: Tensor, messag
     candidates = torch.arange(5).expand(2, 5)
     with pytest.raises(RecloopError, match=message):
         codec(mode, candidates=5).decode(action, {"candidates": candidates})
+
+
+@pytest.mark.parametrize(("action", "what"), [(None, "None"), ("3", "a str of 1"), ([["a", "b"]], "a list of 1")])
+def test_actions_that_are_no_numbers_are_refused(action: object, what: str) -> None:
+    with pytest.raises(RecloopError, match=f"the action is {what}; give numbers of the action space"):
+        action_tensor(action)
 
 
 def test_modes_that_do_not_exist_or_fit_are_refused() -> None:

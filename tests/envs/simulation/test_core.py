@@ -295,7 +295,7 @@ def test_bad_input_is_named(world: World) -> None:
     core = Core(world, batch=2)
     with pytest.raises(RecloopError, match=r"slate_size=41 does not fit a catalogue of 40 items"):
         Core(world, slate_size=41)
-    with pytest.raises(RecloopError, match=r"slate has shape \(2, 3\); this core takes \(2, 4\)"):
+    with pytest.raises(RecloopError, match=r"slate is int64 \(2, 3\); this core takes an int64 tensor \(2, 4\)"):
         core.step(torch.zeros(2, 3).long())
     with pytest.raises(RecloopError, match=r"item row 41; the catalogue has rows 0 to 39"):
         core.step(torch.full((2, 4), 41))

@@ -131,16 +131,42 @@ def test_a_rollout_survives_the_disk(truth: World) -> None:
         assert (getattr(back, name) == tensor.numpy()).all()
 
 
-@pytest.mark.parametrize("slate", [torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 3), [[0, 1, 2]] * 4])
-def test_a_slate_of_the_wrong_kind_names_the_policy(truth: World, slate: object) -> None:
-    class Wrong(Fixed):
-        name = "wrong"
+ROWS = torch.zeros(4, 3, dtype=torch.int64)
 
+
+@pytest.mark.parametrize(
+    ("slate", "what"),
+    [
+        (ROWS[:, :2], r"int64 \(4, 2\)"),
+        (ROWS.float(), r"float32 \(4, 3\)"),
+        (ROWS.bool(), r"bool \(4, 3\)"),
+        (ROWS.to(torch.uint16), r"uint16 \(4, 3\)"),
+        (ROWS.to(torch.uint32), r"uint32 \(4, 3\)"),
+        (ROWS.to(torch.uint64), r"uint64 \(4, 3\)"),
+        (np.array([["1", "2", "3"]] * 4), r"<U1 \(4, 3\)"),
+        ([["1", "2", "3"]] * 4, "a list of 4"),
+        (None, "None"),
+    ],
+)
+def test_a_slate_of_another_kind_names_the_policy(truth: World, slate: object, what: str) -> None:
+    class Wrong(Fixed):
         def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
             return slate, None  # type: ignore[return-value]
 
-    with pytest.raises(PolicyError, match=r"policy 'wrong' returned .* a slate is an int64 tensor"):
+    message = (
+        rf"Wrong\.act\(observation of 4 lanes, carry, k=3, draw\) returned {what}; a slate is an int64 tensor \(4, 3\)"
+    )
+    with pytest.raises(PolicyError, match=message):
         evaluate(Wrong([]), truth, "truth", episodes=4)
+
+
+def test_slates_without_a_carry_name_the_policy(truth: World) -> None:
+    class Alone(Fixed):
+        def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+            return ROWS  # type: ignore[return-value]
+
+    with pytest.raises(PolicyError, match=r"Alone\.act\(.* returned int64 \(4, 3\); return the slates and"):
+        evaluate(Alone([]), truth, "truth", episodes=4)
 
 
 def test_one_lane_or_one_user_is_too_few(truth: World) -> None:
