@@ -7,16 +7,13 @@ import numpy as np
 
 from recloop.envs.build.card import reward_on_card
 from recloop.envs.evidence.fidelity import FidelityConfig, fidelity_of, marked
-from recloop.envs.evidence.replay import replay_gate
+from recloop.envs.evidence.gates import gate_outcomes, gated
 from recloop.envs.evidence.support.model import SupportConfig, SupportModel
 from recloop.envs.interaction.reward import Reward
 from recloop.envs.interaction.reward_terms import kept_reward
 from recloop.envs.logs.sequences import Ints
 from recloop.envs.world.patterns import PatternConfig, fit_patterns, item_attributes
 from recloop.envs.world.world import World
-
-GATES = "gates"
-"""Key of the replay gates among a card's figures."""
 
 
 def examined(
@@ -33,10 +30,9 @@ def examined(
     if world.sequences.slates is None:
         return world
     say("logging policies replayed in the users")
-    gates = [replay_gate(world, name, seed=seed + 1, device=device) for name in names]
-    card = world.card
-    figures = {**card.figures, GATES: {gate.simulator: gate.as_dict() for gate in gates}}
-    return replace(world, card=replace(card, learned=(*card.learned, *(g.sentence for g in gates)), figures=figures))
+    world = gated(world, names, seed=seed, device=device)
+    said = tuple(gate.sentence for gate in gate_outcomes(world.card, names))
+    return replace(world, card=replace(world.card, learned=(*world.card.learned, *said)))
 
 
 def with_support(world: World, users: Ints | None = None, config: SupportConfig | None = None) -> World:

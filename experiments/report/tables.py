@@ -11,9 +11,9 @@ from rich.text import Text
 from recloop.encoders.base.names import visible
 from recloop.encoders.patterns import Portrait
 from recloop.envs.build.card import READING
-from recloop.envs.build.examination import GATES
 from recloop.envs.evidence.fidelity import failures
 from recloop.envs.evidence.fidelity.report import FIGURE as FIDELITY
+from recloop.envs.evidence.replay.gate import GATES
 from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.claims import Claim

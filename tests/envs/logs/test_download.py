@@ -78,7 +78,12 @@ def names(folder: Path) -> list[str]:
 
 def test_fetched_checked_unpacked_and_read(tmp_path: Path, home: Home) -> None:
     folder = download(home.url, tmp_path, known_hash=home.hash, progress=False)
-    assert names(tmp_path) == ["tiny/.download.json", "tiny/readme/LICENSE", "tiny/t.sequences.txt"]
+    assert names(tmp_path) == [
+        "tiny/.download.json",
+        "tiny/manifest.json",
+        "tiny/readme/LICENSE",
+        "tiny/t.sequences.txt",
+    ]
     assert len(read_log(folder).interactions) == 5
     assert download(home.url, tmp_path, known_hash=home.hash, progress=False) == folder
     assert len(home.asked) == 1, "what is there is not fetched again"
