@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from recloop.envs.logs.sequences import Ints
 from recloop.envs.simulation.core import Core, checked_device
 from recloop.envs.simulation.rollout import Picked, steps
 from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.fitted import Family, FitConfig
+from recloop.envs.users.fitted import FitConfig
 from recloop.envs.users.language import (
     AnswerModel,
     AnswerStore,
@@ -94,7 +94,7 @@ class DistillConfig:
     """Share of the budget that is kept for ranking policies in the language model."""
     policies: tuple[str, ...] = ("random", "popularity", "worst-first", "content", "last-item")
     """Policies ranked in both; none skips it."""
-    family: Family = "recurrent"
+    family: Literal["recurrent", "attentive", "factor"] = "recurrent"
     """Of the fitted users."""
     ask_leaving: bool = False
     """Ask the model whether the user stops; default a stated rule."""
