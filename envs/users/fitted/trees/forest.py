@@ -120,7 +120,12 @@ def grown(rows: Labelled, held_out: Labelled, objective: Objective, config: Boos
     rare = min(positive, len(rows.values) - positive) if objective == "binary" else len(rows.values)
     if len(rows.values) < _FEW or rare < _FEW // 4 or not len(held_out.values):
         return Forest(constant)
-    import lightgbm  # slow to load
+    try:
+        import lightgbm  # slow to load
+    except OSError as missing:
+        raise UserSimulatorError(
+            f"LightGBM cannot be loaded ({missing}); install OpenMP (Debian: libgomp1, macOS: brew install libomp)"
+        ) from None
 
     settings = {
         "objective": objective,
