@@ -9,8 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from recloop.encoders.base.errors import RecloopError
+
 PACKAGES = ("recloop", "torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib", "transformers")
 """Packages whose versions a run records."""
+
+_THREADS_A_CORE, _FEW_THREADS = 4, 64
+"""Threads that may be asked for: so many a core, but never fewer than this."""
 
 
 def provenance(device: str) -> dict[str, Any]:
@@ -85,11 +90,20 @@ def device_name(device: str) -> str:
 
 
 def use_threads(threads: int | None) -> None:
-    """Set how many threads torch uses; None leaves it to OMP_NUM_THREADS, else to torch."""
+    """Set how many threads torch uses; None leaves it to OMP_NUM_THREADS, else to torch.
+
+    Raises:
+        RecloopError: for so many that the system may give none.
+    """
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if threads is None:
+        return
+    cores = os.cpu_count() or 1
+    most = max(_THREADS_A_CORE * cores, _FEW_THREADS)
+    if threads > most:
+        raise RecloopError(f"--threads {threads} is too many for {cores} cores; give 1 to {most}")
+    torch.set_num_threads(threads)
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -110,6 +110,14 @@ class Unfitting(Exception):
     """Stored tensors that do not fit the module they belong to."""
 
 
+def check_shapes(tensors: Mapping[str, Tensor], **shapes: tuple[int, ...]) -> None:
+    """Raise `Unfitting` for the first stored tensor of another shape than the facts say: asked before anything of that
+    size is made."""
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise Unfitting(f"{name} is {tuple(tensors[name].shape)}, by its facts {shape}")
+
+
 def fitted_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load tensors into a module; `Unfitting` says in one line what does not fit."""
     try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.encoders.base.artifact import Artifact, fitted_module
+from recloop.encoders.base.artifact import Artifact, check_shapes, fitted_module
 from recloop.encoders.base.errors import EncoderError, unknown_name
 from recloop.encoders.items.fusion import FUSIONS
 
@@ -124,6 +124,8 @@ class ItemEncoder(nn.Module, Artifact):
     def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> ItemEncoder:
         """See `Artifact`."""
         sources = {name: tensors[f"{name}_rows"] for name in facts["sources"] if f"{name}_rows" in tensors}
+        inputs = sum(rows.shape[-1] for rows in sources.values()) or facts["catalogue_size"]
+        check_shapes(tensors, weight=(inputs, facts["dim"]))
         encoder = cls(facts["catalogue_size"], facts["dim"], sources, fusion=facts["fusion"])
         fitted_module(encoder, tensors)
         return encoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ Table = tuple[Sequence[Any] | Array, Array]
 
 _RESERVED = ("text", "neighbours")
 """What `fit_state_encoder` is given, or adds, under these names."""
-_NUMPY_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_NUMPY_ERRORS = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
 _ID_COLUMNS = ("item", "item_id", "id", "ids")
 
 
@@ -186,11 +187,29 @@ def _loaded(path: Path, mmap: Literal["r"] | None) -> Any:
         raise EncoderError(f"{path} {_why(error)}") from None
 
 
-def _array(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
+def _array(path: Path, arrays: np.lib.npyio.NpzFile, name: str) -> Array:
     try:
-        return arrays[name]
+        _check_length(path, arrays, name)
+        found: Array = arrays[name]
+        return found
     except _NUMPY_ERRORS as error:
         raise EncoderError(f"{path}: '{name}' {_why(error)}") from None
+
+
+def _check_length(path: Path, arrays: np.lib.npyio.NpzFile, name: str) -> None:
+    """Raise `EncoderError` where an array's header asks for more memory than the archive holds values for."""
+    assert arrays.zip is not None
+    place = arrays.zip.getinfo(f"{name}.npy")
+    with arrays.zip.open(place) as file:
+        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)  # type: ignore[no-untyped-call]
+    asked = math.prod(shape) * kind.itemsize
+    if asked > place.file_size and not kind.hasobject:
+        raise EncoderError(
+            f"{path}: '{name}' says that it is {shape} of {kind}, {asked:,} bytes, and holds {place.file_size:,}; "
+            "write it anew"
+        )
 
 
 def _why(error: Exception) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from recloop.encoders.base.artifact import Artifact, fitted_module
+from recloop.encoders.base.artifact import Artifact, check_shapes, fitted_module
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.state.behavior import BehaviorEncoder, load_behavior
 from recloop.encoders.state.config import EncoderFitReport, EncoderState, StateEncoderConfig
@@ -276,6 +276,12 @@ class StateEncoder(StateLayers, Artifact):
         """See `Artifact`."""
         config = StateEncoderConfig(**facts["config"])
         n, r = facts["catalogue_size"], len(facts["relations"])
+        check_shapes(
+            tensors,
+            item_vectors=(n + 1, config.dim),
+            pattern_weights=(n + 1, config.pooled),
+            relation_rows=(n + 1, r, config.key_dim + config.value_dim + 1),
+        )
         encoder = cls(
             torch.zeros(n, config.dim),
             facts["signal_bounds"],

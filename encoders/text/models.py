@@ -79,10 +79,15 @@ def load_model(
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a folder on disk is read in a moment
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.random.fork_rng(devices=[]):  # weights that the folder lacks would be drawn
             model, found = AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
             )
         missing = sorted(name for name in found["missing_keys"] if not _unread(name))
         if missing:
@@ -114,7 +119,7 @@ def model_shape(folder: Path) -> tuple[int, int]:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return int(config.hidden_size), int(config.num_hidden_layers)
     except (OSError, ValueError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]

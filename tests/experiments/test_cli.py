@@ -180,6 +180,12 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "runs/x/results.csv: No space left on device" in capsys.readouterr().err
 
 
+def test_more_threads_than_the_system_gives_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(capsys, "recommend", "policies/none", "--threads", "100000")
+    assert "--threads 100000 is too many for" in line
+    assert "give 1 to " in line
+
+
 def test_threads_are_set(folder: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:

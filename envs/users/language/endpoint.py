@@ -56,6 +56,12 @@ class EndpointConfig:
     least_mass: float = 0.01
 
     def __post_init__(self) -> None:
+        if "@" in self.base_url:
+            host = self.base_url.rpartition("@")[2]
+            raise LanguageModelError(
+                f"the base URL of {host} holds a user or password, which would be written down with the command; leave "
+                f"it out, and put the key into the environment variable {self.key_variable}"
+            )
         for name in ("timeout", "attempts", "concurrency", "top_logprobs"):
             if not getattr(self, name) > 0:
                 raise LanguageModelError(f"{name}={getattr(self, name)} of the endpoint must be above 0")

@@ -219,9 +219,9 @@ def _load(name: str, config: LocalConfig) -> tuple[PreTrainedModel, PreTrainedTo
     folder, device = model_folder(name), torch.device(config.device)
     dtype = number_type(config.dtype, device)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
         )
         model = model.to(device).eval()
     except Exception as error:  # transformers raises what it likes on a broken folder

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.base.manifest import Manifest
-from recloop.encoders.base.storage import read_tensors, write_tensors
+from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
 from recloop.encoders.items.encoder import ItemEncoder
 from recloop.encoders.items.fusion import FUSIONS
 
@@ -173,6 +173,16 @@ def test_a_file_that_lacks_a_source_is_named(tmp_path: Path) -> None:
     Manifest.of(tmp_path / "items").write(tmp_path / "items")
     with pytest.raises(EncoderError, match=r"items\.safetensors does not fit"):
         ItemEncoder.load(tmp_path / "items")
+
+
+@pytest.mark.parametrize("names", [("text",), ()])
+def test_sizes_are_held_against_the_weights_before_memory_is_asked_for(names: tuple[str, ...], tmp_path: Path) -> None:
+    ItemEncoder(5, 8, {name: SOURCES[name] for name in names}).save(tmp_path)
+    facts = read_json(tmp_path / "items.json")
+    write_json(tmp_path / "items.json", {**facts, "dim": 10**15})
+    Manifest.of(tmp_path).write(tmp_path)
+    with pytest.raises(EncoderError, match=r"weight is \(., 8\), by its facts \(., 1000000000000000\)"):
+        ItemEncoder.load(tmp_path)
 
 
 def test_rows_that_do_not_fit_are_named() -> None:

@@ -1,4 +1,6 @@
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,14 @@ def test_paths_by_name() -> None:
     ):
         with pytest.raises(EncoderError, match=message):
             modality_paths(pairs)
+
+
+@pytest.mark.parametrize("rows", [10**10, 2**62])
+def test_more_vectors_than_the_file_holds_are_refused_before_memory_is_asked_for(tmp_path: Path, rows: int) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (rows, 8)})  # type: ignore[no-untyped-call]
+    np.savez(tmp_path / "a.npz", ids=np.array(["a", "b"]))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("vectors.npy", header.getvalue() + bytes(64))
+    with pytest.raises(EncoderError, match=r"a\.npz: 'vectors' says that it is \(.*, 8\) of float32, .* and holds"):
+        read_modality(tmp_path / "a.npz", CATALOGUE)

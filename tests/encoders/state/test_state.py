@@ -267,6 +267,15 @@ def test_broken_folders_are_named(encoder: StateEncoder, tmp_path: Path) -> None
     assert "\n" not in str(error.value)
 
 
+def test_sizes_are_held_against_the_tensors_before_memory_is_asked_for(encoder: StateEncoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path)
+    facts = json.loads((tmp_path / "encoder.json").read_text())
+    (tmp_path / "encoder.json").write_text(json.dumps({**facts, "catalogue_size": 10**15}))
+    Manifest.of(tmp_path).write(tmp_path)
+    with pytest.raises(EncoderError, match=r"item_vectors is \(.*\), by its facts \(1000000000000001, .*make"):
+        StateEncoder.load(tmp_path)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_gpu_agrees_with_the_cpu(encoder: StateEncoder) -> None:

@@ -1,7 +1,9 @@
+import ast
 import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from recloop.encoders.base.errors import DeviceError, EncoderError
 from recloop.encoders.text import models as text_model
 from recloop.encoders.text.encoder import HashedText, TextEncoder, default_cache, pool
+from recloop.envs.users.language import local
 
 TEXTS = ["red shoe", "the old warm blue coat", "a hat", "", "red shoe"]
 
@@ -356,3 +359,32 @@ def test_hashed_words_by_hand() -> None:
 def test_hashed_words_are_the_same_in_every_process() -> None:
     row = HashedText(32).encode(["red shoe"])[0]
     assert {int(i): round(float(row[i]), 4) for i in row.nonzero()} == {6: 0.7071, 29: -0.7071}
+
+
+@pytest.mark.parametrize("load", [text_model.model_shape, TextEncoder])
+def test_code_of_a_model_is_never_run_and_nobody_is_asked(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], object]
+) -> None:
+    folder = tiny_model("bert")
+    ran = folder / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        facts = json.loads((folder / name).read_text())
+        owned = {kind: "own.Own" for kind in ("AutoConfig", "AutoModel")} | {"AutoTokenizer": ["own.Own", None]}
+        (folder / name).write_text(json.dumps({**facts, "model_type": "own", "auto_map": owned}))
+    monkeypatch.setattr("builtins.input", lambda *words: "y")
+    with pytest.raises(EncoderError, match="contains custom code"):
+        load(folder)
+    assert not ran.exists()
+
+
+def test_whatever_is_loaded_says_that_no_code_is_run() -> None:
+    sources = [text_model.__file__, local.__file__]
+    calls = [
+        {word.arg: word.value for word in node.keywords}
+        for source in sources
+        for node in ast.walk(ast.parse(Path(source).read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained"
+    ]
+    assert len(calls) == 5
+    assert all(ast.unparse(words["trust_remote_code"]) == "False" for words in calls)

@@ -48,6 +48,13 @@ def test_the_key_travels_in_the_header_and_never_in_a_message(server: Any, monke
         Endpoint(EndpointConfig("http://example.org/v1", "m", key_variable="TINY_KEY"))
 
 
+@pytest.mark.parametrize("url", ["https://me:hush@example.org/v1", "https://me:hu/sh@example.org/v1", "me:hush@x"])
+def test_a_password_in_the_url_is_refused_and_never_shown(url: str) -> None:
+    with pytest.raises(LanguageModelError, match=r"holds a user or password, .* variable OPENAI_API_KEY") as error:
+        EndpointConfig(url, "m")
+    assert "hu" not in str(error.value)
+
+
 @pytest.mark.parametrize("fault", [429, 500, 503, "hang", "nonsense"])
 def test_passing_faults_are_asked_again(server: Any, fault: Any) -> None:
     server.fail = lambda number: fault if number < 2 else None
