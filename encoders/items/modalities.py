@@ -201,9 +201,9 @@ def _check_length(path: Path, arrays: np.lib.npyio.NpzFile, name: str) -> None:
     assert arrays.zip is not None
     place = arrays.zip.getinfo(f"{name}.npy")
     with arrays.zip.open(place) as file:
-        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = read(file)  # type: ignore[no-untyped-call]
+        shape, _, kind = read(file)
     asked = math.prod(shape) * kind.itemsize
     if asked > place.file_size and not kind.hasobject:
         raise EncoderError(
