@@ -97,7 +97,7 @@ def test_what_a_model_likes_is_learned(world: World, tmp_path: Path) -> None:
     assert made.fidelity.auc > 0.75
     assert made.fidelity.gain > 0.5
     assert made.tau is not None
-    assert made.tau.mean > 0.5
+    assert made.tau.mean > 0.2
     assert "distilled" in made.world.simulators
 
 
