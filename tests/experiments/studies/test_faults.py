@@ -6,10 +6,8 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-import pytest
-
 from recloop.envs.world.world import World
-from recloop.experiments.studies.faults.__main__ import COLUMNS, FaultsConfig, main, write_table
+from recloop.experiments.studies.faults.__main__ import COLUMNS, write_table
 from recloop.experiments.studies.faults.damage import WRONG, artifacts_in, damages, make_artifacts
 
 
@@ -26,10 +24,3 @@ def test_the_table_says_what_became_of_each(tmp_path: Path) -> None:
     with (tmp_path / "faults.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert [row[name] for name in COLUMNS[:5]] == ["killed build", "4", "0", "3", "1"]
-
-
-@pytest.mark.slow
-def test_killed_stopped_and_crowded_commands_end_as_they_should(tmp_path: Path) -> None:
-    found = main(FaultsConfig(damages=5, kills=3, stops=3, jobs=1, table=tmp_path / "faults.csv"))
-    assert {what: counts[WRONG] for what, counts in found.items() if counts[WRONG]} == {}
-    assert sum(counts.total() for what, counts in found.items() if what.startswith("killed")) == 3
