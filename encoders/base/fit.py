@@ -138,7 +138,7 @@ def fit(
     scheduler = _scheduler(optimizer, loop, spent)
     passes: list[Pass] = []
     best, best_loss, kept = 0, math.inf, None
-    bar = progress_bar(range(loop.passes), desc=name, unit="pass", disable=not progress)
+    bar = progress_bar(range(loop.passes), desc=name, unit="epoch", disable=not progress)
     for number in bar:
         losses, counts = [], []
         for batch in batches():

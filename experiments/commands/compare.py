@@ -199,7 +199,7 @@ def _compare(
             config = replace(config, fresh=False)  # what is finished now is as fresh as can be
         runner = _ComparisonRunner(world, config, simulators, world_folder)
         jobs = [(c, seed) for c in contenders for seed in range(config.seeds)]
-        bar = progress_bar(jobs, desc="compare", unit="policy", disable=not config.progress)
+        bar = progress_bar(jobs, desc="compare", unit="training", disable=not config.progress)
         for contender, seed in bar:
             bar.set_postfix_str(f"{contender.label} seed {seed}")
             same = seed > 0 and facts_of(contender.source).deterministic

@@ -211,7 +211,7 @@ class _Fit:
         batches = -(-len(rows) // config.batch_size)
         done, total = self.passes * batches, config.passes * batches
         left = range(self.passes, config.passes)
-        for number in progress_bar(left, desc=NAME, unit="pass", disable=not self.options.progress):
+        for number in progress_bar(left, desc=NAME, unit="epoch", disable=not self.options.progress):
             order = rows[torch.randperm(len(rows), generator=self.generator, device=rows.device)]
             told = []
             for some in torch.split(order, config.batch_size):
