@@ -88,8 +88,12 @@ def not_claimed(log: LoggedBehavior) -> tuple[str, ...]:
             "The log has no exposures: the rate at which shown items are consumed, position effects and the "
             "effect of a slate's other items are not claimed."
         )
-    elif not _somebody_left(log):
-        said.append("Nobody is known to have left a session of the log: when people leave and return is not claimed.")
+    else:
+        if Columns.slate in log.interactions and Columns.position not in log.interactions:
+            said.append("The log has no positions: what a place in the slate does is not claimed.")
+        if not _somebody_left(log):
+            left = "Nobody is known to have left a session of the log: when people leave and return is not claimed."
+            said.append(left)
     if len(log.signals) == 1:
         said.append("The log holds no ratings or other feedback: how much users liked an item is not claimed.")
     return tuple(said)

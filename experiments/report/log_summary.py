@@ -95,11 +95,14 @@ def claimable(log: LoggedBehavior, sequences: Sequences) -> tuple[str, ...]:
     if log.has_exposures:
         said.append("how often a shown item is taken")
         if sequences.slates is not None and sequences.slates.items.shape[1] > 1:
-            said.append("what its place in the slate and the other items there do to it")
-    if log.times is Times.behavioural:
-        said.append(
-            "boredom and what time passing does to it" if log.has_exposures else "the order and rhythm of consumption"
-        )
+            place = "its place in the slate and the other items there do"
+            said.append(
+                f"what {place if Columns.position in log.interactions else 'the other items of a slate do'} to it"
+            )
+    if log.times is Times.behavioural and not log.has_exposures:
+        said.append("the order and rhythm of consumption")
+    if log.times is Times.behavioural and _comes_again(sequences):
+        said.append("boredom and what time passing does to it")
     slates = sequences.slates
     if slates is not None and bool((slates.left == 1).any()):
         said.append("when people leave a session")
@@ -109,6 +112,12 @@ def claimable(log: LoggedBehavior, sequences: Sequences) -> tuple[str, ...]:
     if Columns.policy in log.interactions and log.interactions[Columns.policy].nunique() > 1:
         said.append("whether simulated users would have treated each logging policy as real ones did (replay gates)")
     return tuple(said)
+
+
+def _comes_again(sequences: Sequences) -> bool:
+    """True where half of the users were shown two slates or more."""
+    slates = sequences.slates
+    return slates is not None and float(np.median(np.diff(slates.offsets))) >= 2
 
 
 def signal_in_words(signal: Signal) -> str:

@@ -49,7 +49,7 @@ COUNTS_FROM = 0.01
 NOT_NAMED = "not named among the signals"
 _CALLED = "called like an answer"
 BAD = ("dislike", "disliked", "hate", "skip", "skipped", "hide", "unsubscribe")
-"""LoggedAnswers of which more is worse for the user."""
+"""Answers of which more is worse for the user."""
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "y": 1.0, "n": 0.0}
 CODES = (-1.0, 99.0, -99.0, 999.0, -999.0, 9999.0, -9999.0)
 """Numbers that stand for "not given" where they lie far from all other ratings."""
