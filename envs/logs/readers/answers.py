@@ -10,46 +10,38 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.roles import SHOWN_AND_TAKEN, plain
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, as_numbers, is_text, no_value, shown, words
-from recloop.envs.logs.readers.times import FIRST
+from recloop.envs.logs.readers.columns.cells import (
+    Floats,
+    as_ids,
+    as_numbers,
+    codes,
+    is_text,
+    no_value,
+    one_value_each,
+    words,
+)
+from recloop.envs.logs.readers.columns.names import SHOWN_AND_TAKEN, plain
+from recloop.envs.logs.readers.columns.signals import (
+    CONSUME,
+    MOST_LEVELS,
+    consumption,
+    good_by_name,
+    guess_signal,
+    named_as_answer,
+    rating_scale,
+    signal_flag,
+)
+from recloop.envs.logs.readers.columns.times import FIRST
+from recloop.envs.logs.readers.text_table import BadRows, TextTable, shown
 from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Signal
 
-Floats = npt.NDArray[np.float64]
-
-CONSUME = "consume"
-"""Name of the consumption signal that readers add where a row means that the item was consumed."""
-RATING_SCALES: tuple[tuple[float, ...], ...] = (
-    (1, 2, 3, 4, 5),
-    tuple(step / 2 for step in range(1, 11)),
-    tuple(range(1, 11)),
-    tuple(range(0, 11)),
-)
-"""Scales that ratings are given on; the first that holds nearly all ratings of a log is taken."""
-SCALE_HOLDS = 0.99
-"""Share of the ratings that must lie on a scale; the rest is out of range and left to cleaning."""
-MOST_LEVELS = 10
-"""A column of up to this many different values is ordinal; above, it is continuous."""
-ANSWERS = words(
-    "rating ratings stars star like liked likes dislike disliked follow followed comment comments share shared shares "
-    "forward forwarded hate save saved favorite favourite fav bookmark purchase purchased buy bought order ordered "
-    "cart conversion converted convert dwell plays playcount listens watch watched completion completed finish "
-    "finished skip skipped install installed download subscribe unsubscribe hide vote votes thumbs feedback "
-    "satisfaction enjoyment score engagement reward helpful"
-)
-"""Words in the name of a column that make it an answer; `score` only where its values are a rating scale."""
-PHRASES = words("play_time listen_time read_time view_time time_spent long_view play_count listen_count read_ratio")
-NO_ANSWERS = words("id ids key code number no nr timestamp date ts at pos position rank text title name type")
-"""Last words of names that are of no answer: `conversion_id`, `purchase_date`."""
 OCCASIONS = frozenset(words("order ordered purchase purchased conversion converted cart buy"))
 """Words of answers that are 0 and 1 or a small count; many different numbers are those of occasions."""
 COUNTS_FROM = 0.01
 """From this share of what was taken that counts above 1, a column of clicks is one of counts."""
 NOT_NAMED = "not named among the signals"
 _CALLED = "called like an answer"
-BAD = ("dislike", "disliked", "hate", "skip", "skipped", "hide", "unsubscribe")
-"""Answers of which more is worse for the user."""
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "y": 1.0, "n": 0.0}
 CODES = (-1.0, 99.0, -99.0, 999.0, -999.0, 9999.0, -9999.0)
 """Numbers that stand for "not given" where they lie far from all other ratings."""
@@ -82,43 +74,6 @@ class LoggedAnswers:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
-
-
-def consumption() -> Signal:
-    """The signal that is 1 in every row of a log that holds consumption alone."""
-    return Signal(CONSUME)
-
-
-def signal_flag(signal: Signal) -> str:
-    """A signal as `--signals` takes it.
-
-    >>> signal_flag(Signal("rating", "ordinal", levels=(1, 2), given_on="click"))
-    'rating:1,2@click'
-    """
-    values = ""
-    if signal.kind == "ordinal":
-        values = ":" + ",".join(map(_exactly, signal.levels))
-    elif signal.range is not None:
-        values = ":" + "..".join(map(_exactly, signal.range))
-    return f"{signal.name}{values}" + (f"@{signal.given_on}" if signal.given_on else "")
-
-
-def _exactly(value: float) -> str:
-    short = f"{value:g}"
-    return short if float(short) == value else repr(float(value))
-
-
-def rating_scale(values: Floats) -> tuple[float, ...] | None:
-    """The scale ratings (R,) are given on, or None where none of `RATING_SCALES` holds them.
-
-    >>> rating_scale(np.array([1.0, 5.0, 4.0]))
-    (1, 2, 3, 4, 5)
-    """
-    known = values[np.isfinite(values)]
-    for scale in RATING_SCALES:
-        if len(known) and float(np.mean(np.isin(known, scale))) >= SCALE_HOLDS:
-            return scale
-    return None
 
 
 def missing_codes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -315,7 +270,7 @@ class _Look:
         return len(known) > 3 and rating_scale(values) is not None
 
     def _is_answer(self, column: str) -> bool:
-        return _named_as_answer(column) and not self._why_none(column)
+        return named_as_answer(column) and not self._why_none(column)
 
     def _why_none(self, column: str) -> str:
         """Why a column that is called like an answer is none; empty for an answer."""
@@ -339,14 +294,11 @@ class _Look:
         return ""
 
     def _constant(self, column: str) -> bool:
-        return int(_codes(self._cells(column)).max(initial=-1)) < 1
+        return int(codes(self._cells(column)).max(initial=-1)) < 1
 
     def _of_one(self, column: str, ids: str) -> bool:
         """True where all rows of an id have one value, and ids have several rows: it belongs to the id."""
-        frame = pd.DataFrame({"id": _codes(self._cells(ids)), "value": _codes(self._cells(column))})
-        counts = frame.groupby("id", sort=False)["value"].agg(["size", "nunique"])
-        several = counts[counts["size"] > 2]
-        return len(several) >= 5 and bool((several["nunique"] == 1).all()) and frame["value"].nunique() > 1
+        return one_value_each(self._cells(column), self._cells(ids), rows=3, least=5)
 
     def _given_on(self, column: str, taken: str) -> str | None:
         """The consumption, where the answer exists only there; None where rows that were not taken have it too."""
@@ -440,7 +392,7 @@ class _Look:
                 reason = "its cells are lists"
             elif self._constant(column):
                 reason = "it has one value"
-            elif why != NOT_NAMED and _named_as_answer(column) and not self._of_one(column, self.item):
+            elif why != NOT_NAMED and named_as_answer(column) and not self._of_one(column, self.item):
                 reason = self._why_none(column) or why
             elif len(cells) > 2 and cells.is_unique:
                 reason = "it differs in every row"
@@ -451,17 +403,6 @@ class _Look:
             self.uses.append(ColumnUse("log", column, "not used", reason))
 
 
-def _named_as_answer(column: str) -> bool:
-    """True for the name of an answer; a number or a moment of one, such as `order_id`, is none."""
-    name = plain(column)
-    words = name.split("_")
-    if any(phrase in name for phrase in PHRASES):
-        return True
-    if words[-1] in NO_ANSWERS or (len(words) > 1 and "order" in words):
-        return False
-    return any(word in ANSWERS for word in words) or name in SHOWN_AND_TAKEN
-
-
 def _counts(column: str, values: Floats) -> bool:
     """True for clicks and the like that are whole numbers from 0, not rarely above 1."""
     known = values[np.isfinite(values)]
@@ -470,39 +411,5 @@ def _counts(column: str, values: Floats) -> bool:
     return plain(column) != "label" and whole and above > COUNTS_FROM * int((known > 0).sum())
 
 
-def good_by_name(column: str) -> bool:
-    """False for answers of which more is worse for the user.
-
-    >>> good_by_name("skipped"), good_by_name("rating")
-    (False, True)
-    """
-    return not any(word in BAD for word in plain(column).split("_"))
-
-
-def _codes(cells: pd.Series) -> npt.NDArray[np.int64]:
-    """A number (rows,) for each different cell, a missing one too."""
-    cells = cells.map(str) if pd.api.types.is_object_dtype(cells.dtype) else cells
-    return np.asarray(pd.factorize(cells, use_na_sentinel=False)[0], dtype=np.int64)
-
-
 def _role(signal: Signal, first: bool) -> str:
     return "consumption" if first else f"answer, {signal.kind}"
-
-
-def guess_signal(name: str, values: Floats, given_on: str | None) -> Signal | None:
-    """The signal a numeric column is, or None for a column that says nothing (one value or no value).
-
-    A column called rating is held against `RATING_SCALES`; otherwise 0 and 1 are binary, up to `MOST_LEVELS`
-    values are ordinal levels, and more are continuous within the range seen.
-    """
-    known = np.unique(values[np.isfinite(values)])
-    rating = any(word in name.lower() for word in ("rating", "stars", "score"))
-    if rating and not set(known.tolist()) <= {0.0, 1.0} and (scale := rating_scale(values)) is not None:
-        return Signal(name, "ordinal", levels=tuple(float(level) for level in scale), given_on=given_on)
-    if len(known) and np.isin(known, (0.0, 1.0)).all() and (len(known) > 1 or not rating):
-        return Signal(name, given_on=given_on)
-    if len(known) < 2:
-        return None
-    if len(known) <= MOST_LEVELS:
-        return Signal(name, "ordinal", levels=tuple(known.tolist()), given_on=given_on)
-    return Signal(name, "continuous", range=(float(known[0]), float(known[-1])), given_on=given_on)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recloop.encoders.base.errors import LogError, unknown_name
-from recloop.envs.logs.readers.answers import good_by_name
 from recloop.envs.logs.readers.atomic import read_atomic_log
+from recloop.envs.logs.readers.columns.signals import good_by_name
 from recloop.envs.logs.readers.files import SUFFIXES, TextFormat, kind_of
 from recloop.envs.logs.readers.interactions import ReadingOptions
 from recloop.envs.logs.readers.published.coat import is_coat, read_coat_log

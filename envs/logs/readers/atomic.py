@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from recloop.envs.logs.readers.columns.cells import as_ids
 from recloop.envs.logs.readers.interactions import ReadingOptions, build_interactions
 from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.side_files import read_atomic, read_side_tables
-from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, as_ids
+from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
 from recloop.envs.logs.reading import ColumnUse, LogReading
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 

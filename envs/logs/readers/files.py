@@ -14,14 +14,8 @@ import pyarrow
 import pyarrow.parquet
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.text_table import (
-    BadRows,
-    TextTable,
-    as_ids,
-    decoded_text,
-    read_text_table,
-    shown,
-)
+from recloop.envs.logs.readers.columns.cells import as_ids
+from recloop.envs.logs.readers.text_table import BadRows, TextTable, decoded_text, read_text_table, shown
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 LINES = (".jsonl", ".ndjson", ".json")

@@ -9,19 +9,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.answers import NOT_NAMED, LoggedAnswers, answers_of, missing_codes, signal_flag
-from recloop.envs.logs.readers.roles import COLUMN_NAMES, SHOWN_AND_TAKEN, ColumnMapping, Roles, plain, roles_of
-from recloop.envs.logs.readers.rows import (
-    PLACE,
-    SESSION_GAP,
-    SLATE,
-    from_events,
-    sessions_of,
-    slate_ids,
-    unfolded,
-)
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, no_value, shown
-from recloop.envs.logs.readers.times import Moments, decide_times, measure_times, mixed_units
+from recloop.envs.logs.readers.answers import NOT_NAMED, LoggedAnswers, answers_of, missing_codes
+from recloop.envs.logs.readers.columns.cells import as_ids, no_value
+from recloop.envs.logs.readers.columns.names import SHOWN_AND_TAKEN, plain
+from recloop.envs.logs.readers.columns.signals import signal_flag
+from recloop.envs.logs.readers.columns.times import Moments, decide_times, measure_times, mixed_units
+from recloop.envs.logs.readers.events import from_events
+from recloop.envs.logs.readers.roles import COLUMN_NAMES, ColumnMapping, Roles, roles_of
+from recloop.envs.logs.readers.sessions import SESSION_GAP, ends_by_pause, sessions_of, slate_ids
+from recloop.envs.logs.readers.text_table import BadRows, TextTable, shown
+from recloop.envs.logs.readers.unfolding import PLACE, SLATE, unfolded
 from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Columns, SessionEnd, Signal, Times
 
@@ -431,12 +428,3 @@ class _Build:
         codes = pd.Series(0, index=frame.index)
         codes[same.to_numpy()] = rest.groupby(list(rest.columns), sort=False).ngroup().to_numpy()
         return codes if codes[same.to_numpy()].nunique() > 1 else None
-
-
-def ends_by_pause(users: pd.Series, sessions: pd.Series, seconds: npt.NDArray[np.float64], gap: float) -> pd.Series:
-    """`left` (rows,) where a pause follows the session within the log, `cut` where the log ends too soon to tell."""
-    times = pd.Series(seconds, index=users.index)
-    ends = times.groupby([users, sessions]).transform("max")
-    newest = ends == times.groupby(users).transform("max")
-    cut = np.asarray(newest & (times.max() - ends < gap))
-    return pd.Series(np.where(cut, str(SessionEnd.cut), str(SessionEnd.left)), index=users.index, dtype="str")

@@ -1,71 +1,21 @@
 """Which column of a table is what: by what a person names, then by usual names held against the values."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.text_table import TextTable, is_text, no_value, shown, words
-from recloop.envs.logs.readers.times import DAY, Moments, Unit, is_hour_of_day, moments_of
+from recloop.envs.logs.readers.columns.cells import codes, is_text, no_value
+from recloop.envs.logs.readers.columns.names import ALIASES, LISTED, SHOWN_AND_TAKEN, TIME_NAMES, plain, usually_called
+from recloop.envs.logs.readers.columns.time_column import time_column
+from recloop.envs.logs.readers.columns.times import Moments, Unit, moments_of
+from recloop.envs.logs.readers.text_table import TextTable, shown
 from recloop.envs.logs.reading import ColumnUse
 from recloop.envs.logs.schema import Columns, Signal
 
-ALIASES = {
-    Columns.user: words(
-        "user_id user uid customer_id customer visitor_id visitor member_id reviewer_id account_id client_id "
-        "profile_id person_id reader_id listener_id viewer_id cookie_id cust_id user_pseudo_id distinct_id "
-        "anonymous_id"
-    ),
-    Columns.item: words(
-        "item_id item iid movie_id product_id product video_id sku asin parent_asin article_id news_id song_id "
-        "track_id anime_id book_id isbn business_id game_id content_id goods_id ad_id joke_id listing_id items "
-        "item_ids item_list impressions article_ids_inview app_id artist_id recipe_id post_id"
-    ),
-    Columns.session: words("session_id session visit_id sess_id"),
-    Columns.session_end: words("session_end"),
-    Columns.slate: words("slate_id slate impression_id request_id recommendation_id display_id page_view_id"),
-    Columns.position: words("position rank slot place"),
-    Columns.propensity: words("propensity propensity_score"),
-    Columns.policy: words("policy logging_policy policy_id"),
-    "event": words("event event_type event_name action action_type behavior behaviour behavior_type interaction_type"),
-}
-"""What columns are called where nobody says; case, blanks and underscores do not matter."""
-TIME_NAMES = words(
-    "timestamp time event_time ts datetime date_time date unix_review_time time_ms timestamp_ms created_at"
-)
-"""Usual names of the time, the most usual first; any name that ends in time, date, timestamp, ts or at is tried too."""
-SHOWN_AND_TAKEN = (
-    "label",
-    "click",
-    "clicked",
-    "is_click",
-    "is_clicked",
-    "clicks",
-    "consume",
-    "consumed",
-    "taken",
-    "article_ids_clicked",
-)
-"""Columns that say whether what was shown was taken: the consumption of a log with exposures."""
 MATRIX_FROM = 8
 """Columns of numbers from which on a table without items is taken for a matrix."""
-_NO_TIME = "called like a time, but its cells are none"
-_TIME_ENDS = re.compile(r"(^|_)(time|date|timestamp|ts|at|datetime|ms|when)$|timestamp|time$|^date_")
-LISTED = words("items item_ids item_list impressions article_ids_inview")
-"""Names of item columns of which each cell holds several: lists, or text of ids."""
-
-
-def plain(name: str) -> str:
-    """A column's name as it is compared.
-
-    >>> plain("userId"), plain("User ID"), plain("is_clicked"), plain("unixReviewTime")
-    ('user_id', 'user_id', 'is_clicked', 'unix_review_time')
-    """
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
-    return re.sub(r"[^a-z0-9]+", "_", parted.lower()).strip("_")
 
 
 @dataclass(frozen=True)
@@ -173,7 +123,7 @@ def roles_of(
     for role, aliases in ALIASES.items():
         if role in given.named:
             continue
-        candidates = _candidates(names, aliases, taken)
+        candidates = usually_called(names, aliases, taken)
         fits, why = _FITS.get(role, (_is_filled, "every cell is empty"))
         wrong = [name for name in candidates if not fits(table.frame[name], name)]
         uses += [ColumnUse("log", name, "not used", f"called like the {role}, but {why}") for name in wrong]
@@ -199,7 +149,9 @@ def roles_of(
         moments.require_one_reading(table, given.time)
     elif find_time:
         ids = (given.user or found.get(Columns.user), given.item or found.get(Columns.item))
-        chosen_time, moments, seen = _time(table, [n for n in names if n not in taken], given, ids, warnings)
+        chosen_time, moments, seen = time_column(
+            table, [n for n in names if n not in taken], given.time_unit, given.time_format, ids, warnings
+        )
         if chosen_time is not None:
             found[Columns.time] = chosen_time
         uses += seen
@@ -217,23 +169,8 @@ def usual_columns(names: Iterable[str]) -> dict[str, str]:
     {'user': 'userId', 'item': 'movieId'}
     """
     every = list(names)
-    found = {role: _candidates(every, ALIASES[role], set()) for role in (Columns.user, Columns.item)}
+    found = {role: usually_called(every, ALIASES[role], set()) for role in (Columns.user, Columns.item)}
     return {role: columns[0] for role, columns in found.items() if columns}
-
-
-def _candidates(names: Sequence[str], aliases: Sequence[str], taken: Iterable[str]) -> list[str]:
-    """Columns with a usual name, the most usual first; where there is none, `properties.item_id` by its last part."""
-    nested = [alias for alias in aliases if alias.endswith(("id", "sku", "asin", "isbn"))]
-    for part, known in ((slice(None), aliases), (slice(-1, None), nested)):
-        by_name: dict[str, list[str]] = {}
-        for name in names:
-            if name not in taken:
-                last = ".".join(name.split(".")[part])
-                by_name.setdefault(plain(last).replace("_", ""), []).append(name)
-        found = [name for alias in known for name in by_name.get(alias.replace("_", ""), [])]
-        if found:
-            break
-    return found
 
 
 def _each_once(table: TextTable, given: ColumnMapping) -> None:
@@ -250,10 +187,10 @@ def _finest(table: TextTable, role: str, candidates: Sequence[str]) -> tuple[str
     """Of columns that could all be one role, the one that says all that the others say; and the others."""
     if len(candidates) == 1:
         return candidates[0], []
-    codes = {name: pd.factorize(_hashable(table.frame[name]))[0] for name in candidates}
+    numbers = {name: codes(table.frame[name]) for name in candidates}
 
     def decides(one: str, other: str) -> bool:
-        pairs = pd.DataFrame({"a": codes[one], "b": codes[other]}).drop_duplicates()
+        pairs = pd.DataFrame({"a": numbers[one], "b": numbers[other]}).drop_duplicates()
         return bool(pairs["a"].is_unique)
 
     for name in candidates:
@@ -264,10 +201,6 @@ def _finest(table: TextTable, role: str, candidates: Sequence[str]) -> tuple[str
     raise LogError(
         f"{table.path}: {' and '.join(map(shown, candidates))} could each be the {role} and differ; say which: {flags}"
     )
-
-
-def _hashable(cells: pd.Series) -> pd.Series:
-    return cells.map(str) if pd.api.types.is_object_dtype(cells.dtype) else cells
 
 
 def _is_filled(cells: pd.Series, _: str) -> bool:
@@ -300,120 +233,6 @@ _FITS = {
     "event": (_few_words, "it has more than 30 values"),
 }
 """What a column must hold for a role, beside its name, and what is said where it does not."""
-
-
-def _time(
-    table: TextTable,
-    names: Sequence[str],
-    given: ColumnMapping,
-    ids: tuple[str | None, str | None],
-    warnings: list[str],
-) -> tuple[str | None, Moments | None, list[ColumnUse]]:
-    """The column of times, by its name and its values; `ids` are the columns of users and items."""
-    user, item = ids
-    usual = _candidates(names, TIME_NAMES, ())
-    smelling = [*usual, *(n for n in names if n not in usual and _TIME_ENDS.search(plain(n)))]
-    read = {name: moments_of(table, name, given.time_unit, given.time_format) for name in smelling}
-    uses: list[ColumnUse] = []
-    real: dict[str, Moments] = {}
-    counters: dict[str, Moments] = {}
-    for name, moments in read.items():
-        if moments is None:
-            if name in usual:
-                uses.append(ColumnUse("log", name, "not used", _NO_TIME))
-        elif not moments.known_start:
-            if name in usual:
-                counters[name] = moments
-        else:
-            real[name] = moments
-    for name in [name for name in real if len(real) > 1 or name not in usual]:
-        of = next((ids for ids in (user, item) if ids is not None and _says_of(table, name, ids)), None)
-        if of is not None:
-            del real[name]
-            uses.append(ColumnUse("log", name, "not used", f"each {of} has one alone: no time of behaviour"))
-    if not real and not counters:
-        real = _by_values(table, [n for n in names if n not in smelling], given, user)
-    if not real:
-        return _counter(table, counters, uses, warnings)
-    uses += [ColumnUse("log", name, "not used", "its numbers are no moments") for name in counters]
-    chosen = _finest_time(table, real)
-    uses += [
-        ColumnUse("log", name, "not used", f"the time is {chosen}, which is finer") for name in real if name != chosen
-    ]
-    uses.append(ColumnUse("log", chosen, Columns.time, real[chosen].written))
-    return chosen, real[chosen], uses
-
-
-def _says_of(table: TextTable, column: str, user: str) -> bool:
-    """True where each user with several rows has one value of a column alone: a birthday, a day of sign-up."""
-    frame = pd.DataFrame({"user": _hashable(table.frame[user]), "value": table.frame[column].astype("str")})
-    counts = frame.groupby("user", sort=False)["value"].agg(["size", "nunique"])
-    several = counts[counts["size"] > 1]
-    return len(several) > 1 and bool((several["nunique"] == 1).all()) and frame["value"].nunique() > 1
-
-
-def _by_values(table: TextTable, names: Sequence[str], given: ColumnMapping, user: str | None) -> dict[str, Moments]:
-    """Columns of any name whose values are moments since 1970 and differ within users."""
-    found = {}
-    for name in names:
-        cells = table.frame[name]
-        if pd.api.types.is_bool_dtype(cells.dtype) or cells.empty:
-            continue
-        try:
-            moments = moments_of(table, name)
-        except LogError:
-            continue
-        epoch = moments is not None and moments.known_start and not moments.written.startswith("dates written")
-        if epoch and not (user is not None and _says_of(table, name, user)):
-            assert moments is not None
-            found[name] = moments
-    return found if len(found) == 1 else {}
-
-
-def _counter(
-    table: TextTable, counters: Mapping[str, Moments], uses: list[ColumnUse], warnings: list[str]
-) -> tuple[str | None, Moments | None, list[ColumnUse]]:
-    if not counters:
-        for use in uses:
-            cells = table.frame[use.name]
-            filled = cells[~no_value(cells)]
-            if is_text(cells) and filled.nunique() > 1 and use.why == _NO_TIME:
-                raise LogError(
-                    f"{table.path}, column {shown(use.name)}: {shown(filled.iloc[0])} is called a time and cannot be "
-                    f"read as one; say how it is written: --columns time={use.name} time_format='%d.%m.%Y %H:%M', or "
-                    f"leave it out: --ignore {use.name}"
-                )
-        if uses:
-            warnings.append(f"No time was found, though {', '.join(u.name for u in uses)} is called like one.")
-        return None, None, uses
-    name, moments = next(iter(counters.items()))
-    moments.require_one_reading(table, name)
-    if "stamp" not in plain(name) and is_hour_of_day(moments.seconds):
-        raise LogError(
-            f"{table.path}, column {shown(name)}: whole numbers from 0 to 23 may be hours of a day "
-            f"(--ignore {name}) or count from an unknown start (--columns time={name}); say which"
-        )
-    uses.append(ColumnUse("log", name, Columns.time, moments.written))
-    uses += [ColumnUse("log", n, "not used", f"the time is {name}") for n in counters if n != name]
-    return name, moments, uses
-
-
-def _finest_time(table: TextTable, real: Mapping[str, Moments]) -> str:
-    """Of columns of moments, the finest, where the coarser ones say the same; `LogError` where they differ."""
-    if len(real) == 1:
-        return next(iter(real))
-    chosen = min(real, key=lambda name: real[name].resolution)
-    fine = real[chosen].seconds
-    for moments in real.values():
-        both = np.isfinite(fine) & np.isfinite(moments.seconds)
-        # A day and an hour may be local ones: up to a day apart.
-        slack = max(moments.resolution, 1.0) + (DAY if moments.resolution >= 3600 else 0)
-        if not both.any() or float(np.mean(np.abs(fine[both] - moments.seconds[both]) <= slack)) < 0.99:
-            flags = " or ".join(f"--columns time={n}" for n in real)
-            raise LogError(
-                f"{table.path}: {' and '.join(map(shown, real))} could each be the time and differ; say which: {flags}"
-            )
-    return chosen
 
 
 def _is_matrix(table: TextTable, names: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.answers import CONSUME, consumption
+from recloop.envs.logs.readers.columns.signals import CONSUME, consumption
 from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.side_files import read_side_tables
 from recloop.envs.logs.readers.text_table import FIELD_LIMIT, BadRows, OnBadRows, decoded_text, shown

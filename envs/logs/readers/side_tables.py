@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.envs.logs.readers.columns.cells import is_text
 from recloop.envs.logs.readers.columns.item_text import texts, titles, year_of
 from recloop.envs.logs.readers.columns.kinds import (
     ATTRIBUTES,
     MANY_VALUES,
     Column,
     columns_of,
-    is_text,
     is_wordy,
-    plain,
+    plain_table,
     plain_titles,
 )
 from recloop.envs.logs.readers.columns.labels import LONG, MOST_WORDS, name_parts, noun_of
@@ -115,7 +115,7 @@ def items_of(
     """
     named = (*(text_columns or ()), *(relations or ()), *((title,) if title else ()))
     table.require(*named)
-    table = plain(table).with_ids(key, bad_rows, unique=True)
+    table = plain_table(table).with_ids(key, bad_rows, unique=True)
     head, why = (title, "it was named") if title else _title(table, key)
     table, columns = columns_of(
         table,
@@ -174,7 +174,7 @@ def users_of(table: TextTable, key: str, *, kinds: Mapping[str, str] | None = No
     Raises:
         LogError: with file, line and column.
     """
-    table = plain(table).with_ids(key, bad_rows, unique=True)
+    table = plain_table(table).with_ids(key, bad_rows, unique=True)
     table, columns = columns_of(table, key, bad_rows, kinds=kinds)
     index = pd.Index(table.frame[key].tolist(), dtype="str", name=Columns.user)
     kept = {name: column for name, column in columns.items() if column.kind in ("numbers", "words", "codes")}

@@ -9,7 +9,7 @@ import pytest
 from recloop.envs.logs.cleaning import clean
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.readers import read_log
-from recloop.envs.logs.readers.times import measure_times
+from recloop.envs.logs.readers.columns.times import measure_times
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
 from recloop.envs.logs.splits import leave_one_out
 

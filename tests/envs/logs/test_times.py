@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recloop.envs.logs.readers.times import DAY, TimesEvidence, decide_times, measure_times
+from recloop.envs.logs.readers.columns.times import DAY, TimesEvidence, decide_times, measure_times
 from recloop.envs.logs.schema import Times
 
 

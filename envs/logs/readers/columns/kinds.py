@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recloop.envs.logs.readers.columns.cells import NULL_WORDS, as_ids, as_numbers, is_text
 from recloop.envs.logs.readers.columns.labels import (
     LISTS,
     NO_NUMBER,
@@ -17,14 +18,14 @@ from recloop.envs.logs.readers.columns.labels import (
     are_vectors,
     holds_lists,
     labels_of,
-    listed,
+    lists_of,
     name_parts,
     noun_of,
     separator_of,
     split_labels,
     words_of,
 )
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, as_ids, as_numbers
+from recloop.envs.logs.readers.text_table import BadRows, TextTable
 
 Kind = Literal["empty", "numbers", "labels", "words", "codes", "dates", "vectors"]
 
@@ -60,7 +61,6 @@ _ATTRIBUTES = (
 )
 ATTRIBUTES = frozenset((*LISTS, *_ATTRIBUTES))
 """What columns of one label a row are called; their whole numbers count nothing."""
-_MISSING = ("null", "\\n", "nan", "<na>", "#n/a", "none")
 _DATE = re.compile(r"(\d{4}-\d\d?-\d\d?|\d\d?[./-]\d\d?[./-]\d{2,4}|\d\d?-[A-Z][a-z]{2}-\d{4})([T ].*)?$")
 _NO_WORDS = re.compile(
     r"(\w+://|www\.|[./\\])\S*$|[0-9a-fA-F-]{16,}$|\S+@\S+$|\S+\.(jpe?g|png|gif|webp|mp[34])$|(?=.*\d)[A-Z\d-]{6,}$"
@@ -136,16 +136,11 @@ def columns_of(
     return table, {name: _column(name, table.frame[name], name in numeric, kinds.get(name, "")) for name in names}
 
 
-def plain(table: TextTable) -> TextTable:
+def plain_table(table: TextTable) -> TextTable:
     """The table with columns of mixed Python objects as strings, but for those of lists."""
     mixed = [str(name) for name, cells in table.frame.items() if cells.dtype == object and not holds_lists(cells)]
     strings = {name: table.frame[name].astype("str").where(table.frame[name].notna(), "") for name in mixed}
     return replace(table, frame=table.frame.assign(**strings)) if mixed else table
-
-
-def is_text(cells: pd.Series) -> bool:
-    """True for a column of strings."""
-    return isinstance(cells.dtype, pd.StringDtype)
 
 
 def is_wordy(cell: str) -> bool:
@@ -161,7 +156,7 @@ def plain_titles(cells: pd.Series) -> list[str]:
     """Cells of any type as titles in single blanks; a film may be called "Unknown", so only what databases write for
     a missing cell is empty."""
     words = (" ".join(word.split()) for word in as_ids(cells).tolist())
-    return ["" if word.lower() in _MISSING else word for word in words]
+    return ["" if word.lower() in NULL_WORDS else word for word in words]
 
 
 def plain_words(cells: pd.Series) -> list[str]:
@@ -218,7 +213,7 @@ def _column(name: str, cells: pd.Series, numeric: bool, kind: str) -> Column:
     if pd.api.types.is_datetime64_any_dtype(cells.dtype):
         words = plain_words(cells)
         return Column(name, "dates", words, split_labels(words, None))
-    lists = listed(cells)
+    lists = lists_of(cells)
     if kind == "float_seq" or (lists is not None and are_vectors(lists)):
         return Column(name, "vectors", [""] * len(cells), [])
     if lists is not None:

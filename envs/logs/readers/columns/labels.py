@@ -6,26 +6,14 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-NOT_GIVEN = frozenset(
-    (
-        "",
-        "null",
-        "none",
-        "nan",
-        "<na>",
-        "#n/a",
-        "n/a",
-        "\\n",
-        "unknown",
-        "undefined",
-        "not available",
-        "(no genres listed)",
-    )
-)
+from recloop.envs.logs.readers.columns.cells import NULL_WORDS
+
+NOT_GIVEN = frozenset(("", *NULL_WORDS, "n/a", "unknown", "undefined", "not available", "(no genres listed)"))
 """Cells, in small letters, that say that nothing is known."""
 NO_NUMBER = NOT_GIVEN | {"na", "-", "--", "?", ".", "missing"}
 """The same in a column of numbers, where a few more cannot be mistaken for a word."""
@@ -37,7 +25,7 @@ LONG = 12
 """Mean number of words from which on a column is running text."""
 
 Labels = list[tuple[str, ...]]
-_LIST = re.compile(r"^(\[.*\]|\(.*\))$", re.DOTALL)
+LIST = re.compile(r"^(\[.*\]|\(.*\))$", re.DOTALL)
 _NUMPY_LIST = re.compile(r"""['"]\s+['"]""")
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
@@ -81,12 +69,12 @@ def is_given(cell: str) -> bool:
     return cell == "none" or cell.lower() not in NOT_GIVEN
 
 
-def listed(cells: pd.Series) -> list[list[object]] | None:
+def lists_of(cells: pd.Series) -> list[list[Any]] | None:
     """The elements of each cell where most cells are lists, as Python's or as text; else None.
 
     Text is understood as Python, JSON and NumPy write it. Another cell is a list of itself, an empty one has none.
 
-    >>> listed(pd.Series(["['War', 'Drama']", '["War"]', "Drama", "", "[]"]))
+    >>> lists_of(pd.Series(["['War', 'Drama']", '["War"]', "Drama", "", "[]"]))
     [['War', 'Drama'], ['War'], ['Drama'], [], []]
     """
     if holds_lists(cells):
@@ -94,11 +82,10 @@ def listed(cells: pd.Series) -> list[list[object]] | None:
     if isinstance(cells.dtype, pd.StringDtype):
         text = [str(cell).strip() for cell in cells]
         filled = [cell for cell in text if cell.lower() not in NOT_GIVEN]
-        if not filled or sum(bool(_LIST.match(cell)) for cell in filled) < 0.75 * len(filled):
+        if not filled or sum(bool(LIST.match(cell)) for cell in filled) < 0.75 * len(filled):
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in what is read as Python
-            return [_parsed(cell) for cell in text]
+        read = [listed(cell) for cell in text]
+        return [([cell] if cell else []) if own is None else own for own, cell in zip(read, text, strict=True)]
     return None
 
 
@@ -166,20 +153,28 @@ def _parts(cell: str, separator: str | None) -> list[str]:
     return [part for part in map(str.strip, cell.split(separator) if separator else [cell]) if part]
 
 
-def _parsed(cell: str) -> list[object]:
-    if not _LIST.match(cell):
-        return [cell] if cell else []
+def listed(cell: str) -> list[Any] | None:
+    """A list as Python, JSON or NumPy write it; None where it is none.
+
+    >>> listed("['a', 'b']"), listed('["a"]'), listed("['a b' 'c']"), listed("[1 2]"), listed("x")
+    (['a', 'b'], ['a'], ['a b', 'c'], ['1', '2'], None)
+    """
+    cell = cell.strip()
+    if not LIST.match(cell):
+        return None
     if _NUMPY_LIST.search(cell):
         return [first or second for first, second in _QUOTED.findall(cell)]
     for parse in (json.loads, ast.literal_eval):
         try:
-            return _elements(parse(cell))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd escapes in what is read as Python
+                return _elements(parse(cell))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-    return [part.strip(" '\"") for part in cell[1:-1].split(",")]
+    return [part for part in re.split(r"[\s,'\"]+", cell[1:-1]) if part]
 
 
-def _elements(cell: object) -> list[object]:
+def _elements(cell: object) -> list[Any]:
     if isinstance(cell, set):
         return sorted(cell, key=str)
     if isinstance(cell, (list, tuple, np.ndarray)):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.answers import CONSUME, consumption
+from recloop.envs.logs.readers.columns.signals import CONSUME, consumption
 from recloop.envs.logs.readers.side_tables import items_of, users_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, decoded_text, shown
 from recloop.envs.logs.reading import LogReading

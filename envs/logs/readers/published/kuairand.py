@@ -19,7 +19,7 @@ from recloop.envs.logs.readers.published.kuai_tables import (
     watch_ratio_signal,
 )
 from recloop.envs.logs.readers.published.large_table import read_large_table
-from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
+from recloop.envs.logs.readers.sessions import SESSION_GAP, ends_by_pause, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
 from recloop.envs.logs.reading import LogReading
@@ -74,9 +74,11 @@ def read_kuairand_log(
     version = _version(files)
     rows = pd.concat([_rows(file, watch, bad_rows) for file in files], ignore_index=True)
     seconds = rows[Columns.time].to_numpy(dtype=np.float64)
-    numbers, newest = sessions_by_pause(rows[Columns.user], seconds, session_gap)
-    rows[Columns.session] = pd.Series(numbers).astype("str")
-    rows[Columns.session_end] = _session_ends(rows, numbers, newest, session_gap, whole=version != "pure")
+    users = rows[Columns.user]
+    rows[Columns.session] = pd.Series(sessions_by_pause(users, seconds, session_gap)).astype("str")
+    ends = ends_by_pause(users, rows[Columns.session], seconds, session_gap)
+    # Of the pure version parts of sessions are published.
+    rows[Columns.session_end] = str(SessionEnd.unknown) if version == "pure" else ends
     suffix = f"_{version}" if version else ""
     items = read_videos(
         folder / f"video_features_basic{suffix}.csv", "tag", ("video_type", "upload_type"), item_relations, bad_rows
@@ -141,16 +143,6 @@ def _rows(path: Path, watch: Signal, bad_rows: BadRows) -> pd.DataFrame:
 def _whole(table: TextTable, column: str, bad_rows: BadRows) -> TextTable:
     """The table less rows without a value in a column that every row must have."""
     return table.without(np.isnan(table.numbers(column)), column, "is empty", f"missing {column}", bad_rows)
-
-
-def _session_ends(rows: pd.DataFrame, numbers: np.ndarray, newest: np.ndarray, gap: float, whole: bool) -> pd.Series:
-    """`left` where a pause follows within the log, `cut` where the log ends too soon to tell, `unknown` in parts."""
-    if not whole:
-        return pd.Series(str(SessionEnd.unknown), index=rows.index, dtype="str")
-    seconds = rows[Columns.time]
-    ends = seconds.groupby(numbers).transform("max")
-    cut = newest & np.asarray(seconds.max() - ends < gap)
-    return pd.Series(np.where(cut, str(SessionEnd.cut), str(SessionEnd.left)), index=rows.index, dtype="str")
 
 
 def _notes(rows: pd.DataFrame, version: str, gap: float, limit: float) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from recloop.envs.logs.readers.published.kuai_tables import (
     watch_ratio_signal,
 )
 from recloop.envs.logs.readers.published.large_table import read_large_table
-from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
+from recloop.envs.logs.readers.sessions import SESSION_GAP, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable
 from recloop.envs.logs.reading import LogReading
@@ -93,7 +93,7 @@ def read_kuairec_log(
     without = int(np.isnan(table.numbers("timestamp")).sum())
     ratio = table.numbers("watch_ratio")
     seconds = table.numbers("timestamp")
-    numbers, _ = sessions_by_pause(table.frame["user_id"], seconds, session_gap)
+    numbers = sessions_by_pause(table.frame["user_id"], seconds, session_gap)
     timed = bool(np.isfinite(seconds).any())
     columns = {
         Columns.user: table.frame["user_id"],

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.rows import SESSION_GAP, sessions_by_pause
+from recloop.envs.logs.readers.sessions import SESSION_GAP, sessions_by_pause
 from recloop.envs.logs.readers.side_files import with_missing
 from recloop.envs.logs.readers.side_tables import ItemsTable, items_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, read_text_table
@@ -111,7 +111,7 @@ def _malformed(table: TextTable, column: str, bad: pd.Series, bad_rows: BadRows)
 
 def _rows(impressions: pd.DataFrame, gap: float) -> pd.DataFrame:
     """One row a news shown, in the order of the file."""
-    number, _ = sessions_by_pause(impressions["user_id"], impressions["seconds"].to_numpy(), gap)
+    number = sessions_by_pause(impressions["user_id"], impressions["seconds"].to_numpy(), gap)
     shown = impressions["impressions"].str.split()
     of = np.repeat(np.arange(len(impressions)), [len(own) for own in shown])
     pairs = shown.explode(ignore_index=True).str.rsplit("-", n=1, expand=True)

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.text_table import TextTable, as_numbers, is_moment, no_value, shown
+from recloop.envs.logs.readers.columns.cells import Floats, as_numbers, is_moment, no_value
+from recloop.envs.logs.readers.text_table import TextTable, shown
 from recloop.envs.logs.schema import Times
 
-Floats = npt.NDArray[np.float64]
 Unit = Literal["s", "ms", "us", "ns", "min", "h", "d", "excel"]
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
