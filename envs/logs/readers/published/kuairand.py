@@ -74,9 +74,9 @@ def read_kuairand_log(
     version = _version(files)
     rows = pd.concat([_rows(file, watch, bad_rows) for file in files], ignore_index=True)
     seconds = rows[Columns.time].to_numpy(dtype=np.float64)
-    users = rows[Columns.user]
-    rows[Columns.session] = pd.Series(sessions_by_pause(users, seconds, session_gap)).astype("str")
-    ends = ends_by_pause(users, rows[Columns.session], seconds, session_gap)
+    who = rows[Columns.user]
+    rows[Columns.session] = pd.Series(sessions_by_pause(who, seconds, session_gap)).astype("str")
+    ends = ends_by_pause(who, rows[Columns.session], seconds, session_gap)
     # Of the pure version parts of sessions are published.
     rows[Columns.session_end] = str(SessionEnd.unknown) if version == "pure" else ends
     suffix = f"_{version}" if version else ""
