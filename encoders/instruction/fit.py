@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -63,14 +62,12 @@ class InstructionReport:
         items: items that they could mean.
         loss: mean cross-entropy against the fitting items in the last pass, in nats.
         chance: the same for a model that knows nothing: the logarithm of the number of items.
-        seconds: wall time.
     """
 
     pairs: int
     items: int
     loss: float
     chance: float
-    seconds: float
 
 
 def fit_instruction_encoder(
@@ -102,7 +99,7 @@ def fit_instruction_encoder(
     Raises:
         EncoderError: where nothing is known of the items, or the language model gives NaN.
     """
-    config, began = config or InstructionConfig(), time.monotonic()
+    config = config or InstructionConfig()
     rows = np.arange(len(texts)) if items is None else np.sort(items)
     pairs = draw_instructions(facts, book, rows, config.pairs, np.random.default_rng([seed, 0x1257]))
     pairs = [pair for pair in pairs if len(np.intersect1d(pair.fitting, rows))]
@@ -118,7 +115,7 @@ def fit_instruction_encoder(
     loss = _fit(model, hidden, inputs[rows], _targets(pairs, rows, len(texts)), config, seed, progress)
     with torch.no_grad():
         table = torch.cat([model.items(inputs), torch.zeros(1, config.dim)])
-    report = InstructionReport(len(pairs), len(rows), loss, math.log(len(rows)), time.monotonic() - began)
+    report = InstructionReport(len(pairs), len(rows), loss, math.log(len(rows)))
     return InstructionEncoder(
         text, model.head.detach(), model.bias.detach(), table, {"config": asdict(config), "report": asdict(report)}
     )

@@ -104,7 +104,6 @@ class EncoderFitReport:
         popularity_recall_at_10: what ranking by popularity gives there.
         users: users fitted on.
         validation_users: users held out; 0 where there were too few: the figures are then of fitted users.
-        seconds: wall time.
     """
 
     train_loss: tuple[float, ...]
@@ -115,10 +114,9 @@ class EncoderFitReport:
     popularity_recall_at_10: float
     users: int
     validation_users: int
-    seconds: float
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> EncoderFitReport:
-        """From what `dataclasses.asdict` gave, by way of JSON."""
-        held: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        """From what `dataclasses.asdict` gave, by way of JSON; older ones held the seconds that the fit took."""
+        held: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items() if k != "seconds"}
         return cls(**held)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -104,7 +103,6 @@ def _fit(
     model: NextItemModel, log: Log, fitting: NextItemConfig, generator: torch.Generator, progress: bool
 ) -> EncoderFitReport:
     """Fit until held-out users are predicted no better; the best weights stay in the model."""
-    began = time.perf_counter()
     device = model.residual.device
     train, held_out = _parts(log, fitting, generator)
     validation = NextItemValidation(log, held_out if len(held_out) else train, fitting, device)
@@ -131,7 +129,7 @@ def _fit(
     recall, ndcg, popular = validation.figures(model)
     return EncoderFitReport(
         tuple(one.loss for one in history.passes), tuple(one.held_out for one in history.passes), history.best,
-        recall, ndcg, popular, len(train), len(held_out), round(time.perf_counter() - began, 3),
+        recall, ndcg, popular, len(train), len(held_out),
     )  # fmt: skip
 
 

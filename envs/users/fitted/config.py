@@ -137,7 +137,6 @@ class FitReport:
         assumed: sentences for the card, about what the log does not tell.
         users: users the weights were fitted on; `held_out` those it was stopped, calibrated and measured on.
         epochs: passes until the best held-out loss; of trees, how many.
-        seconds: wall clock.
         inputs: what is lost in nats an answer where a group of inputs is shuffled; empty where nobody measured it.
     """
 
@@ -148,5 +147,4 @@ class FitReport:
     users: int
     held_out: int
     epochs: int
-    seconds: float
     inputs: Mapping[str, float] = field(default_factory=dict)

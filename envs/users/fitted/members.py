@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +81,5 @@ def fit_ensemble(
     report = fits[0][1]
     if members > 1:
         said = (*said, f"{members} {family} members, each fitted on users drawn again; the figures are the first's.")
-    seconds = float(np.sum([r.seconds for _, r in fits]))
     ensemble = EnsembleUsers([users.members[0] for users, _ in fits])
-    return ensemble, replace(report, learned=(*report.learned, *said), seconds=seconds)
+    return ensemble, replace(report, learned=(*report.learned, *said))

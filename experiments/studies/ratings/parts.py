@@ -151,7 +151,7 @@ def fitted_answers(parts: Parts, world: World, family: str, fitting: Fitting) ->
         config=config,
         progress=fitting.progress,
     )
-    print(f"{family}: {report.epochs} epochs, {report.seconds:.0f} s")
+    print(f"{family}: {report.epochs} epochs")
     simulator.prepare(world, "cpu")
     column = [signal.name for signal in world.signals].index(RATING)
     ratings = np.empty(len(parts.held_out.users))

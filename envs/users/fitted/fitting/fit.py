@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -105,7 +104,6 @@ def fit_users(
     config = config or FitConfig()
     if config.propensity == "auto":
         raise UserSimulatorError("propensity='auto' chooses between two fits; call fit_ensemble")
-    begin = time.perf_counter()
     rows = np.asarray(rows, dtype=np.int64)
     check_fit(family, FAMILIES, sequences, rows, item_vectors, profile, signals)
     told = prepared(sequences, rows, item_vectors, profile, tuple(signals), groups, config, member)
@@ -114,7 +112,7 @@ def fit_users(
     training = _Training(family, told, torch.device(device))
     found = training.run(progress)
     fitted = training.fitted
-    report = report_on(fitted, found, time.perf_counter() - begin)
+    report = report_on(fitted, found)
     fitted.parts().to("cpu").requires_grad_(False)
     return fitted, report
 

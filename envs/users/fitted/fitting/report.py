@@ -52,7 +52,7 @@ class Fit:
 
 
 @torch.no_grad()
-def report_on(fitted: FittedUsers, fit: Fit, seconds: float) -> FitReport:
+def report_on(fitted: FittedUsers, fit: Fit) -> FitReport:
     """The report of a finished fit."""
     figures: dict[str, dict[str, float]] = {}
     for s, signal in enumerate(fitted.signals):
@@ -70,7 +70,6 @@ def report_on(fitted: FittedUsers, fit: Fit, seconds: float) -> FitReport:
         users=len(fit.users),
         held_out=fit.held_out,
         epochs=fit.epochs,
-        seconds=round(seconds, 3),
     )
 
 

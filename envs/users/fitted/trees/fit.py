@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -50,15 +49,14 @@ def fit_trees(told: Prepared, member: int) -> tuple[TreeUsers, FitReport]:
     Args:
         member: number in an ensemble, of the seeds.
     """
-    begin = time.perf_counter()
     training = _TreeTraining(told, member)
     training.grow()
     training.calibrate()
     fit = training.measured()
-    report = report_on(training.users, fit, time.perf_counter() - begin)
+    report = report_on(training.users, fit)
     worth = training.worth()
     learned = (*report.learned, *training.unlearned(), *_sentence(worth))
-    report = replace(report, inputs=worth, learned=learned, seconds=round(time.perf_counter() - begin, 3))
+    report = replace(report, inputs=worth, learned=learned)
     training.users.parts().requires_grad_(False)
     return training.users, report
 
