@@ -96,8 +96,8 @@ def file_name(name: str, what: str) -> str:
     """
     if _NO_FILE.search(name) or not name.strip(" .") or name[0] == "." or name[-1] in " ." or len(name) > _LONGEST:
         raise RecloopError(
-            f"the name '{name}' of {what} cannot be a file's; take 1 to {_LONGEST} letters, digits, '-', '_', or '.' "
-            "within"
+            f"the name '{visible(name)}' of {what} cannot be a file's; take 1 to {_LONGEST} letters, digits, '-', '_', "
+            "or '.' within"
         )
     return name
 

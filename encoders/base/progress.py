@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable
+from threading import RLock
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -21,8 +22,8 @@ def progress_bar(things: Iterable[Any] | None = None, **options: Any) -> "tqdm[A
     if "ipykernel" in sys.modules:
         return _notebook_bar(things, options)
     if sys.stderr.isatty():
-        return tqdm(things, **options)
-    return tqdm(things, **{"desc": "progress", **options}, file=_Lines(sys.stderr), bar_format=_LINE)
+        return _Bar(things, **options)
+    return _Bar(things, **{"desc": "progress", **options}, file=_Lines(sys.stderr), bar_format=_LINE)
 
 
 def _notebook_bar(things: Iterable[Any] | None, options: dict[str, Any]) -> "tqdm[Any]":
@@ -32,6 +33,12 @@ def _notebook_bar(things: Iterable[Any] | None, options: dict[str, Any]) -> "tqd
         warnings.simplefilter("ignore")  # that there are no widgets: the bar is text then
         from tqdm.auto import tqdm as fitting
     return fitting(things, **options)
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar of one process: the lock that `tqdm` has is a semaphore of the system, which a killed process leaves."""
+
+    _lock = RLock()
 
 
 class _Lines:

@@ -30,6 +30,7 @@ The x axis is the training step; evaluations stand at the last one.
 One run a policy and seed: `tensorboard --logdir runs/NAME/tensorboard`.
 """
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -170,6 +171,7 @@ def logged_curves(folder: Path, last: int) -> dict[str, Curve]:
 
     if not folder.is_dir():
         return {}
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that points were purged is no news
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     curves = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

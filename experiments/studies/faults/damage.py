@@ -20,9 +20,7 @@ from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.result_store import Finished, ResultStore
-
-REFUSED, HARMLESS, WRONG = "refused", "harmless", "wrong"
-"""Of a damage: said in one line or made anew; of no effect; a traceback, or another result without a word."""
+from recloop.experiments.studies.faults.outcomes import HARMLESS, REFUSED, Ending, wrong
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def artifacts_in(place: Path) -> tuple[Damaged, ...]:
     return tuple(Damaged(name, place / name, read) for name, read in reads.items())
 
 
-def damages(artifact: Damaged, place: Path, luck: random.Random) -> Iterator[str]:
+def damages(artifact: Damaged, place: Path, luck: random.Random) -> Iterator[Ending]:
     """Damage copies of a folder for ever, at random; what became of each."""
     sound = artifact.read(artifact.folder)
     assert sound is not None
@@ -113,23 +111,25 @@ def damages(artifact: Damaged, place: Path, luck: random.Random) -> Iterator[str
         copy = place / artifact.name
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(artifact.folder, copy)
-        damage(copy, luck)
+        done = damage(copy, luck)
         try:
             found = artifact.read(copy)
         except RecloopError as error:
-            yield REFUSED if "\n" not in str(error) else WRONG
-        except Exception:
-            yield WRONG
+            yield wrong(f"{done}: {error}") if "\n" in str(error) else Ending(REFUSED)
+        except Exception as error:
+            yield wrong(f"{done}: {error!r}")
         else:
-            yield REFUSED if found is None else HARMLESS if found == sound else WRONG
+            right = Ending(REFUSED if found is None else HARMLESS)
+            yield right if found in (None, sound) else wrong(f"{done}: another result without a word")
 
 
-def damage(folder: Path, luck: random.Random) -> None:
-    """Flip a bit of a random file, cut it, lose it, or put another one in its place."""
+def damage(folder: Path, luck: random.Random) -> str:
+    """Flip a bit of a random file, cut it, lose it, or put another one in its place; what was done."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     path = luck.choice(files)
     held = bytearray(path.read_bytes())
-    match luck.choice(("flip", "flip", "cut", "lose", "swap")):
+    way = luck.choice(("flip", "flip", "cut", "lose", "swap"))
+    match way:
         case "flip":
             held[luck.randrange(len(held))] ^= 1 << luck.randrange(8)
             path.write_bytes(held)
@@ -141,6 +141,7 @@ def damage(folder: Path, luck: random.Random) -> None:
             other = luck.choice(files)
             path.write_bytes(other.read_bytes())
             other.write_bytes(held)
+    return f"{way} {path.relative_to(folder)}"
 
 
 def _unkept(made: object, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Commands in processes of their own: killed, stopped, two at once, on disks that are full or cannot be written."""
 
+import math
 import os
 import random
 import signal
@@ -7,20 +8,25 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from recloop.experiments.cli import main as recloop
+from recloop.encoders.base.digests import digest_of_value
 from recloop.experiments.comparison.result_store import digest_of_folder
-from recloop.experiments.studies.faults.damage import HARMLESS, REFUSED, WRONG
+from recloop.experiments.comparison.tracking import Tags, logged_curves
+from recloop.experiments.studies.faults.outcomes import HARMLESS, REFUSED, Ending, wrong
 
 PATIENCE = 3.0
 """Seconds within which a stopped command must have ended."""
 _GRACE = 2.0
 """Seconds after which no process of a killed command may be alive."""
+_FOREVER = 600.0
+"""Seconds after which a command hangs."""
+_RECLOOP = "from recloop.experiments.cli import main\nmain()"
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,36 @@ class Tried:
 
     Args:
         name: what tables call it.
-        arguments: of `recloop`, for a folder.
-        result: digest of what it wrote there, of all that must not depend on when it was killed.
+        arguments: of the program, for a folder.
+        outputs: what it writes there of all that must not depend on what disturbed it, as globs; of folders whose
+            name holds `tensorboard` the curves count, of all others every byte.
+        program: Python; `recloop` if not told.
     """
 
     name: str
     arguments: Callable[[Path], list[str]]
-    result: Callable[[Path], str]
+    outputs: tuple[str, ...]
+    program: str = _RECLOOP
+
+    def result(self, place: Path) -> dict[str, str]:
+        """Digests of the outputs, by path."""
+        found = sorted(path for pattern in self.outputs for path in place.glob(pattern))
+        return {str(path.relative_to(place)): _digest(path) for path in found}
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing happened to.
+
+    Args:
+        result: digests of its outputs.
+        began: seconds until it first wrote something.
+        ended: seconds until its end.
+    """
+
+    result: Mapping[str, str]
+    began: float
+    ended: float
 
 
 def commands(log: Path, world: Path, jobs: int) -> tuple[Tried, ...]:
@@ -43,171 +72,202 @@ def commands(log: Path, world: Path, jobs: int) -> tuple[Tried, ...]:
 
     def build(place: Path) -> list[str]:
         encoder = "--encoder.text none --encoder.kg none --encoder.segments -1 --encoder.topics 0 --encoder.dim 8"
-        fits = "--encoder.next-item.epochs 1 --users.epochs 1 --members 1 --no-examine --slate-size 3"
+        fits = "--encoder.next-item.epochs 1 --users.epochs 1 --members 1 --no-examine --slate-size 3 --no-progress"
         small = f"{encoder} {fits}"
         return ["build", str(log), "--out", str(place / "out"), "--cache", str(place / "cache"), *small.split()]
 
     def train(place: Path) -> list[str]:
-        small = "--agent a2c --steps 2560 --checkpoint-every 1 --episodes 4"
+        small = "--agent a2c --steps 2560 --checkpoint-every 1 --episodes 4 --no-progress"
         paths = ["--out", str(place / "out"), "--checkpoint", str(place / "checkpoint")]
         return ["train", str(world), *paths, *small.split()]
 
     def compare(place: Path, more: tuple[str, ...] = ()) -> list[str]:
-        small = "--policies random popularity a2c --steps 1280 --seeds 2 --episodes 8"
+        small = "--policies random popularity a2c --steps 1280 --seeds 2 --episodes 8 --no-progress"
         return ["compare", str(world), "--out", str(place / "out"), *small.split(), *more]
 
-    def results(place: Path) -> str:
-        policies = digest_of_folder(place / "out" / "policies")
-        return digest_of_folder(place / "out" / "results.csv") + policies + left_behind(place)
-
-    def folder(place: Path) -> str:
-        return digest_of_folder(place / "out") + left_behind(place)
-
-    side_by_side = Tried(f"compare --jobs {jobs}", lambda place: compare(place, ("--jobs", str(jobs))), results)
+    written = ("out/results.csv", "out/claims.json", "out/policies/*", "out/tensorboard/*")
+    side_by_side = Tried(f"compare --jobs {jobs}", lambda place: compare(place, ("--jobs", str(jobs))), written)
     return (
-        Tried("build", build, folder),
-        Tried("train", train, folder),
-        Tried("compare", compare, results),
+        Tried("build", build, ("out/*",)),
+        Tried("train", train, ("out/*", "out-tensorboard")),
+        Tried("compare", compare, written),
         *((side_by_side,) if jobs > 1 else ()),
     )
 
 
-def left_behind(place: Path) -> str:
-    """Names of half-written things and locks below a folder."""
-    names = (path.name for path in place.rglob(".*"))
-    return " ".join(sorted(name for name in names if name.endswith((".part", ".old", ".lock"))))
-
-
 class Running:
-    """A command in a process of its own, forked from this one, which has imported everything already.
+    """A command in a process and a session of its own, all of which is over where the block is left.
 
     Args:
-        arguments: of `recloop`.
-        said: file for what it says.
-        before: called in the process, before the command.
+        tried: the command.
+        place: its folder.
+        before: Python to run in the process before the program.
     """
 
-    def __init__(self, arguments: list[str], said: Path, before: Callable[[], None] = lambda: None) -> None:
-        self.said = said
-        sys.stdout.flush()
-        self.process = os.fork()
-        if self.process == 0:
-            _become([*arguments, "--no-progress"], said, before)
+    def __init__(self, tried: Tried, place: Path, before: str = "") -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", before + tried.program, *tried.arguments(place)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **_ENVIRONMENT}, text=True, errors="replace",
+        )  # fmt: skip
+        self._said: list[str] = []  # no file: it would be on a disk that is not full
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
-    def wait(self, seconds: float = 600.0) -> int | None:
+    def _listen(self) -> None:
+        self._said.extend(self._process.stdout or ())
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.send(signal.SIGKILL, all_of_them=True)
+        self._process.wait()
+
+    def wait(self, seconds: float = _FOREVER) -> int | None:
         """The exit code, negative for a signal; None where it has not ended."""
-        limit = time.monotonic() + seconds
-        while time.monotonic() < limit:
-            ended, status = os.waitpid(self.process, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.01)
-        return None
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def send(self, number: int, all_of_them: bool = False) -> None:
         """Send a signal to the process, or to its workers too, as a terminal does."""
         with suppress(ProcessLookupError):
-            os.killpg(self.process, number) if all_of_them else os.kill(self.process, number)
+            (os.killpg if all_of_them else os.kill)(self._process.pid, number)
 
     @property
-    def alive(self) -> bool:
-        """Whether any process of the command is."""
-        try:
-            os.killpg(self.process, 0)
-        except ProcessLookupError:
-            return False
-        return True
+    def alive(self) -> list[int]:
+        """The processes of the command that are, but for those that wait to be buried."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+                if int(session) == self._process.pid and state not in "ZX":
+                    found.append(int(stat.parent.name))
+        return found
 
     @property
     def last_line(self) -> str:
-        """The last it said."""
-        lines = self.said.read_text(errors="replace").splitlines()
-        return lines[-1] if lines else ""
+        """The last it said before it ended."""
+        self._listener.join(1)
+        return self._said[-1].rstrip("\n") if self._said else ""
 
     @property
     def in_one_line(self) -> bool:
         """Whether it said what is wrong in one line."""
-        return self.last_line.startswith("recloop: ") and "Traceback" not in self.said.read_text(errors="replace")
+        return self.last_line.startswith("recloop: ") and not any("Traceback" in line for line in self._said)
 
 
-def finished(tried: Tried, place: Path) -> tuple[str, float]:
-    """The result of an undisturbed run, and its seconds."""
+def undisturbed(tried: Tried, place: Path) -> Undisturbed:
+    """Run a command to its end, as all others are measured by.
+
+    Raises:
+        RuntimeError: it did not end well.
+    """
     place.mkdir(parents=True)
     started = time.monotonic()
-    running = Running(tried.arguments(place), place / "said")
-    code = running.wait()
-    if code != 0:
-        raise RuntimeError(f"{tried.name} ended with {code}: {running.said.read_text(errors='replace')}")
-    return tried.result(place), time.monotonic() - started
+    with Running(tried, place) as running:
+        while running.wait(0.02) is None and not any(place.iterdir()):
+            pass
+        began, code = time.monotonic() - started, running.wait()
+        if code != 0:
+            raise RuntimeError(f"{tried.name} ended with {code}: {running.last_line}")
+    return Undisturbed(tried.result(place), began, time.monotonic() - started)
 
 
-def kills(tried: Tried, sound: str, seconds: float, place: Path, luck: random.Random) -> Iterator[str]:
-    """Kill a command at random for ever and run it again; what became of each."""
-    number = 0
-    while True:
-        number += 1
-        here = place / str(number)
-        here.mkdir(parents=True)
-        running = Running(tried.arguments(here), here / "killed")
-        ended = running.wait(luck.uniform(0.05, seconds))
-        if ended is None:
+def kills(tried: Tried, sound: Undisturbed, place: Path, luck: random.Random) -> Iterator[Ending]:
+    """Kill a command at random for ever, after it first wrote, and run it again; what became of each."""
+    for here in _places(place):
+        moment = luck.uniform(sound.began, sound.ended)
+        with Running(tried, here) as running:
+            if running.wait(moment) is not None:
+                continue  # it was faster
             running.send(signal.SIGKILL)
             running.wait()
             time.sleep(_GRACE)
-        survived = running.alive
-        again = Running(tried.arguments(here), here / "said")
-        sound_again = again.wait() == 0 and tried.result(here) == sound
-        yield HARMLESS if sound_again and not survived else WRONG
+            alive = running.alive
+        fault = f"{len(alive)} process(es) alive {_GRACE:g} s later" if alive else _gone_on(tried, sound, here)
+        yield wrong(f"killed after {moment:.2f} s: {fault}") if fault else Ending(HARMLESS)
 
 
-def stops(tried: Tried, seconds: float, place: Path, luck: random.Random) -> Iterator[str]:
-    """Stop a command at random for ever, by Ctrl-C and TERM; what became of each."""
-    number = 0
-    while True:
-        number += 1
-        here = place / str(number)
-        here.mkdir(parents=True)
+def stops(tried: Tried, sound: Undisturbed, place: Path, luck: random.Random) -> Iterator[Ending]:
+    """Stop a command at random for ever, by Ctrl-C or TERM, and run it again; what became of each."""
+    for here in _places(place):
         stop = luck.choice((signal.SIGINT, signal.SIGTERM))
-        running = Running(tried.arguments(here), here / "said")
-        if running.wait(luck.uniform(0.3, seconds)) is not None:
-            yield HARMLESS  # it was faster
-            continue
-        running.send(stop, all_of_them=True)
-        code = running.wait(PATIENCE)
-        right = code == 128 + stop and running.in_one_line and "kept" in running.last_line
-        if code is None:
-            running.send(signal.SIGKILL, all_of_them=True)
-            running.wait()
-        elif code == 0 and not running.alive:
-            right = True  # it had just ended
-        yield REFUSED if right and not running.alive and not _soon_alive(running) else WRONG
+        moment = luck.uniform(sound.began, sound.ended)
+        with Running(tried, here) as running:
+            if running.wait(moment) is not None:
+                continue  # it was faster
+            running.send(stop, all_of_them=stop == signal.SIGINT)  # a terminal asks all, `kill` the one it names
+            code = running.wait(PATIENCE)
+            late = code in (0, -stop) and not _differs(tried, sound, here)  # its work was done
+            fault = "" if late else _badly_stopped(running, code, stop)
+        fault = fault or _gone_on(tried, sound, here)
+        outcome = Ending(HARMLESS if late else REFUSED)
+        yield wrong(f"{stop.name} after {moment:.2f} s: {fault}") if fault else outcome
 
 
-def two_writers(tried: Tried, sound: str, place: Path) -> str:
-    """Start a command twice in one folder: one is refused in a line that names the other, and the result is sound."""
-    place.mkdir(parents=True)
-    first = Running(tried.arguments(place), place / "first")
-    time.sleep(0.3)
-    second = Running(tried.arguments(place), place / "second")
-    codes = sorted([first.wait() or 0, second.wait() or 0])
-    refused = second if "is being written by process" in second.last_line else first
-    named = refused.in_one_line and "is being written by process" in refused.last_line
-    return REFUSED if codes == [0, 2] and named and tried.result(place) == sound else WRONG
+def two_writers(tried: Tried, sound: Undisturbed, place: Path) -> Iterator[Ending]:
+    """Start a command in the folder of one that is held up, for ever: it must be refused, the first go on unharmed."""
+    for here in _places(place):
+        fault = _crowded(tried, sound, here)
+        yield wrong(fault) if fault else Ending(REFUSED)
 
 
-def on_disk(tried: Tried, place: Path, before: Callable[[], None] = lambda: None) -> str:
-    """Run a command where it cannot write: it must end in one line and leave nothing."""
-    said = place.parent / f"{place.name}.said"
-    running = Running(tried.arguments(place), said, before)
-    code = running.wait()
-    sound = code == 2 and running.in_one_line and not left_behind(place)
-    return REFUSED if sound else WRONG
+def _crowded(tried: Tried, sound: Undisturbed, place: Path) -> str:
+    with Running(tried, place) as first:
+        while not any(place.rglob(".*.lock")):
+            if first.wait(0.01) is not None:
+                return f"no lock was seen: {first.last_line}"
+        first.send(signal.SIGSTOP, all_of_them=True)
+        with Running(tried, place) as second:
+            code = second.wait()
+            if code != 2 or not second.in_one_line or "is being written by process" not in second.last_line:
+                return f"the second ended with {code}: {second.last_line}"
+        first.send(signal.SIGCONT, all_of_them=True)
+        code = first.wait()
+        return f"the first ended with {code}: {first.last_line}" if code else _differs(tried, sound, place)
+
+
+def on_disk(tried: Tried, place: Path, room: int | None) -> Iterator[Ending]:
+    """Run a command on a disk of `room` KiB, for ever: it must say so in one line and leave nothing.
+
+    Args:
+        room: None for a disk that cannot be written. Nothing is tried where this user may mount none.
+    """
+    for here in _places(place):
+        with _small_disk(here, room) as mounted:
+            if not mounted:
+                return
+            with Running(tried, here) as running:
+                fault = _badly_refused(running, running.wait()) or _left_behind(here)
+        yield wrong(fault) if fault else Ending(REFUSED)
+
+
+def on_filling_disk(tried: Tried, sound: Undisturbed, place: Path, luck: random.Random) -> Iterator[Ending]:
+    """Run a command where no file may grow beyond a size, for ever at random, and again where it may."""
+    for here in _places(place):
+        size = int(math.exp(luck.uniform(math.log(1 << 7), math.log(1 << 16))))
+        with Running(tried, here, before=_NO_ROOM.format(size=size)) as running:
+            code = running.wait()
+            fault = "" if code == 0 else _badly_refused(running, code) or _left_behind(here)
+        fault = fault or _gone_on(tried, sound, here)
+        outcome = Ending(HARMLESS if code == 0 else REFUSED)
+        yield wrong(f"no more than {size} bytes: {fault}") if fault else outcome
+
+
+_NO_ROOM = """
+import resource
+from recloop.experiments import output
+
+output._ROOM = 0  # nobody looked beforehand
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+"""
 
 
 @contextmanager
-def small_disk(place: Path, room: int | None) -> Iterator[bool]:
-    """A disk of `room` KiB at `place`, None for one that cannot be written; False where this user may mount none."""
-    place.mkdir(parents=True)
+def _small_disk(place: Path, room: int | None) -> Iterator[bool]:
     options = "ro" if room is None else f"size={room}k"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True).returncode
     try:
@@ -217,35 +277,49 @@ def small_disk(place: Path, room: int | None) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def _soon_alive(running: Running) -> bool:
+def _gone_on(tried: Tried, sound: Undisturbed, place: Path) -> str:
+    """What is wrong after the command was run once more; empty where its outputs are as if nothing had happened."""
+    with Running(tried, place) as again:
+        code = again.wait()
+        return f"run again it ended with {code}: {again.last_line}" if code else _differs(tried, sound, place)
+
+
+def _differs(tried: Tried, sound: Undisturbed, place: Path) -> str:
+    found = tried.result(place)
+    names = sorted(name for name in {*sound.result, *found} if sound.result.get(name) != found.get(name))
+    return f"{', '.join(names)} differ from an undisturbed run's" if names else _left_behind(place)
+
+
+def _badly_stopped(running: Running, code: int | None, stop: signal.Signals) -> str:
+    if code != 128 + stop:
+        return f"it did not end within {PATIENCE:g} s" if code is None else f"it ended with {code}: {running.last_line}"
+    if not running.in_one_line or "kept" not in running.last_line:
+        return f"it does not say what is kept: {running.last_line}"
     time.sleep(0.2)
-    return running.alive
+    return f"{len(running.alive)} process(es) live on" if running.alive else ""
 
 
-def _die_with(parent: int) -> None:
-    """A study that is stopped leaves no command running."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
+def _badly_refused(running: Running, code: int | None) -> str:
+    return "" if code == 2 and running.in_one_line else f"it ended with {code}: {running.last_line}"
 
 
-def _become(arguments: list[str], said: Path, before: Callable[[], None]) -> None:
-    code = 1
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-    try:
-        os.setpgid(0, 0)
-        handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        before()
-        recloop(arguments)
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+def _left_behind(place: Path) -> str:
+    """Half-written things and locks below a folder."""
+    names = sorted(path.name for path in place.rglob(".*") if path.suffix in (".part", ".old", ".lock"))
+    return f"left behind: {', '.join(names)}" if names else ""
+
+
+def _digest(path: Path) -> str:
+    """Of a file or folder, or of the curves in one: their points, but for how fast it was."""
+    if "tensorboard" not in str(path):
+        return digest_of_folder(path)
+    curves = logged_curves(path, sys.maxsize)
+    return digest_of_value({tag: curve for tag, curve in curves.items() if tag != Tags.train_speed})
+
+
+def _places(place: Path) -> Iterator[Path]:
+    """Folders, a new one each time."""
+    for number in count():
+        here = place / str(number)
+        here.mkdir(parents=True)
+        yield here

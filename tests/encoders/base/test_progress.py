@@ -1,6 +1,7 @@
 """Progress: a bar where somebody looks, few plain lines where it goes to a file."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -63,5 +64,5 @@ def test_a_notebook_gets_what_fits_there(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_all_loops_share_the_helper() -> None:
     root = Path(__file__).parents[3]
     sources = [path for room in ("encoders", "envs", "agents", "experiments") for path in (root / room).rglob("*.py")]
-    homes = [str(path.relative_to(root)) for path in sources if " tqdm(" in path.read_text(encoding="utf-8")]
+    homes = [str(path.relative_to(root)) for path in sources if re.search(r" tqdm\(|\(tqdm\)", path.read_text("utf-8"))]
     assert homes == ["encoders/base/progress.py"]
