@@ -98,12 +98,12 @@ def of_processes(config: FaultsConfig, place: Path) -> Iterator[Trial]:
         sound = undisturbed(one, here / "sound")
         full, fixed = on_disk(one, here / "full", 1024), on_disk(one, here / "fixed", None)
         late = on_filling_disk(one, sound, here / "late", luck)
-        yield Trial(f"killed {one.name}", kills(one, sound, here / "kills", luck), killed, 2 * sound.ended + 2)
-        yield Trial(f"stopped {one.name}", stops(one, sound, here / "stops", luck), stopped, 2 * sound.ended)
-        yield Trial(f"second {one.name}", two_writers(one, sound, here / "two"), config.crowded, 1.5 * sound.ended)
-        yield Trial(f"full disk, {one.name}", full, config.crowded, sound.ended)
-        yield Trial(f"read-only disk, {one.name}", fixed, config.crowded, sound.ended)
-        yield Trial(f"disk that fills up, {one.name}", late, config.crowded, 2 * sound.ended)
+        yield Trial(f"killed {one.name}", kills(one, sound, here / "kills", luck), killed, 2 * sound.seconds + 2)
+        yield Trial(f"stopped {one.name}", stops(one, sound, here / "stops", luck), stopped, 2 * sound.seconds)
+        yield Trial(f"second {one.name}", two_writers(one, sound, here / "two"), config.crowded, 1.5 * sound.seconds)
+        yield Trial(f"full disk, {one.name}", full, config.crowded, sound.seconds)
+        yield Trial(f"read-only disk, {one.name}", fixed, config.crowded, sound.seconds)
+        yield Trial(f"disk that fills up, {one.name}", late, config.crowded, 2 * sound.seconds)
 
 
 def of_damages(config: FaultsConfig, place: Path) -> Iterator[Trial]:

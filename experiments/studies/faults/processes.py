@@ -58,13 +58,13 @@ class Undisturbed:
 
     Args:
         result: digests of its outputs.
-        began: seconds until it first wrote something.
-        ended: seconds until its end.
+        seconds: it took.
+        writing: of these, from its first file on.
     """
 
     result: Mapping[str, str]
-    began: float
-    ended: float
+    seconds: float
+    writing: float
 
 
 def commands(log: Path, world: Path, jobs: int) -> tuple[Tried, ...]:
@@ -105,6 +105,7 @@ class Running:
     """
 
     def __init__(self, tried: Tried, place: Path, before: str = "") -> None:
+        self._place = place
         self._process = subprocess.Popen(
             [sys.executable, "-c", before + tried.program, *tried.arguments(place)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -130,6 +131,11 @@ class Running:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+
+    def writes(self) -> None:
+        """Wait until it has written something, or has ended."""
+        while self.wait(0.01) is None and not any(self._place.iterdir()):
+            pass
 
     def send(self, number: int, all_of_them: bool = False) -> None:
         """Send a signal to the process, or to its workers too, as a terminal does."""
@@ -168,19 +174,20 @@ def undisturbed(tried: Tried, place: Path) -> Undisturbed:
     place.mkdir(parents=True)
     started = time.monotonic()
     with Running(tried, place) as running:
-        while running.wait(0.02) is None and not any(place.iterdir()):
-            pass
-        began, code = time.monotonic() - started, running.wait()
+        running.writes()
+        began, code = time.monotonic(), running.wait()
         if code != 0:
             raise RuntimeError(f"{tried.name} ended with {code}: {running.last_line}")
-    return Undisturbed(tried.result(place), began, time.monotonic() - started)
+    ended = time.monotonic()
+    return Undisturbed(tried.result(place), ended - started, ended - began)
 
 
 def kills(tried: Tried, sound: Undisturbed, place: Path, luck: random.Random) -> Iterator[Ending]:
     """Kill a command at random for ever, after it first wrote, and run it again; what became of each."""
     for here in _places(place):
-        moment = luck.uniform(sound.began, sound.ended)
+        moment = luck.uniform(0, sound.writing)
         with Running(tried, here) as running:
+            running.writes()
             if running.wait(moment) is not None:
                 continue  # it was faster
             running.send(signal.SIGKILL)
@@ -188,15 +195,16 @@ def kills(tried: Tried, sound: Undisturbed, place: Path, luck: random.Random) ->
             time.sleep(_GRACE)
             alive = running.alive
         fault = f"{len(alive)} process(es) alive {_GRACE:g} s later" if alive else _gone_on(tried, sound, here)
-        yield wrong(f"killed after {moment:.2f} s: {fault}") if fault else Ending(HARMLESS)
+        yield wrong(f"killed {moment:.2f} s after its first file: {fault}") if fault else Ending(HARMLESS)
 
 
 def stops(tried: Tried, sound: Undisturbed, place: Path, luck: random.Random) -> Iterator[Ending]:
     """Stop a command at random for ever, by Ctrl-C or TERM, and run it again; what became of each."""
     for here in _places(place):
         stop = luck.choice((signal.SIGINT, signal.SIGTERM))
-        moment = luck.uniform(sound.began, sound.ended)
+        moment = luck.uniform(0, sound.writing)
         with Running(tried, here) as running:
+            running.writes()
             if running.wait(moment) is not None:
                 continue  # it was faster
             running.send(stop, all_of_them=stop == signal.SIGINT)  # a terminal asks all, `kill` the one it names
@@ -205,7 +213,7 @@ def stops(tried: Tried, sound: Undisturbed, place: Path, luck: random.Random) ->
             fault = "" if late else _badly_stopped(running, code, stop)
         fault = fault or _gone_on(tried, sound, here)
         outcome = Ending(HARMLESS if late else REFUSED)
-        yield wrong(f"{stop.name} after {moment:.2f} s: {fault}") if fault else outcome
+        yield wrong(f"{stop.name} {moment:.2f} s after its first file: {fault}") if fault else outcome
 
 
 def two_writers(tried: Tried, sound: Undisturbed, place: Path) -> Iterator[Ending]:
