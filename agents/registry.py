@@ -14,6 +14,7 @@ from recloop.agents.learners.loop import learn
 from recloop.agents.policy import FORMAT, FitOptions, Policy, Trainer
 from recloop.agents.serving import Serving
 from recloop.agents.settings import with_settings
+from recloop.encoders.base.artifact import Bounded, Unfitting
 from recloop.encoders.base.errors import PolicyError, RecloopError, unknown_name
 from recloop.encoders.base.manifest import ANEW, check_files
 from recloop.encoders.base.replacing import sweep
@@ -182,7 +183,7 @@ def load_policy(folder: Path | str, trust: bool = False) -> Policy:
         return _load(folder, trust)
     except PolicyError:
         raise
-    except (RecloopError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (RecloopError, Unfitting, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split()).removesuffix(f"; {ANEW}") or type(error).__name__
         raise PolicyError(f"the policy in {folder} is damaged: {reason}; train it anew") from error
 
@@ -201,7 +202,9 @@ def _load(folder: Path, trust: bool) -> Policy:
         serving = serving.with_code()
     if serving.fingerprint != facts["fingerprint"]:
         raise PolicyError(f"the files in {folder} do not belong together (fingerprint differs); train it anew")
-    policy = found.restore(serving, facts["config"], read_tensors(folder / "weights.safetensors"))
+    tensors = read_tensors(folder / "weights.safetensors")
+    with Bounded(folder):
+        policy = found.restore(serving, facts["config"], tensors)
     policy.serving = serving
     policy.name = facts["name"]
     return policy

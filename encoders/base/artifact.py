@@ -1,15 +1,20 @@
 """One way to disk: facts as JSON and tensors as safetensors, in a folder that is replaced whole; no pickle."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import EncoderError, RecloopError
 from recloop.encoders.base.manifest import check_files
 from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
+
+_TIMES, _ROOM, _LEAST = 4, 1 << 26, 1 << 14
+"""Numbers that a folder may ask for: so many a byte it holds, so many besides; a tensor counts as so many at least."""
 
 
 class Artifact(Described):
@@ -96,7 +101,8 @@ class Artifact(Described):
         try:
             if found < cls.artifact_format:
                 facts, tensors = cls.migrated(facts, tensors, found)
-            return cls.restored(facts, tensors, Path(folder), **context)
+            with Bounded(Path(folder)):
+                return cls.restored(facts, tensors, Path(folder), **context)
         except KeyError as missing:
             raise cls.artifact_error(f"{path} or its tensors lack {missing}; make the folder anew") from None
         except Unfitting as error:
@@ -108,6 +114,28 @@ class Artifact(Described):
 
 class Unfitting(Exception):
     """Stored tensors that do not fit the module they belong to."""
+
+
+class Bounded(TorchDispatchMode):
+    """Meanwhile tensors are made within a multiple of what a folder holds: sizes in its facts may be anything.
+
+    Raises `Unfitting` before more memory is asked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._stored = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        self._left = _TIMES * self._stored + _ROOM
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count what is made of sizes alone, which is all that modules are made of."""
+        size = args[0] if args else ()
+        if not isinstance(size, Tensor) and not any(isinstance(value, Tensor) for value in args):
+            numbers = math.prod(size) if isinstance(size, list | tuple) else max(args, default=0)
+            self._left -= max(numbers if isinstance(numbers, int) else 0, _LEAST)
+            if self._left < 0:
+                raise Unfitting(f"its sizes ask for far more than the {self._stored:,} bytes that are stored")
+        return func(*args, **(kwargs or {}))
 
 
 def check_shapes(tensors: Mapping[str, Tensor], **shapes: tuple[int, ...]) -> None:

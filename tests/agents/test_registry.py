@@ -180,6 +180,18 @@ def test_broken_folders_are_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", ["hidden", "slate_dim", "layers"])
+def test_sizes_of_networks_that_nothing_stored_has_are_refused_before_memory_is_asked_for(
+    tiny_world: World, tmp_path: Path, size: str
+) -> None:
+    folder = tmp_path / "policy"
+    save_policy(make_policy("recloop-ppo", tiny_world, FitOptions(steps=64)), folder)
+    config = json.loads((folder / "policy.json").read_text())["config"]
+    _edit(config={**config, "network": {**config["network"], size: 10**9}})(folder)
+    with pytest.raises(PolicyError, match=r"damaged: its sizes ask for far more than the .* bytes that are stored"):
+        load_policy(folder)
+
+
 def test_saving_again_replaces_the_folder_whole(tiny_world: World, tmp_path: Path) -> None:
     save_policy(make_policy("popularity", tiny_world), tmp_path / "policy")
     (tmp_path / "policy" / "old").write_text("left over")

@@ -271,6 +271,19 @@ def test_they_answer_alike_from_the_disk(any_fitted: tuple[FittedUsers, Case], t
     assert torch.equal(answers[0].left, answers[1].left)
 
 
+@pytest.mark.parametrize("name", ["catalogue_size", "item_dim"])
+def test_sizes_that_nothing_stored_has_are_refused_before_memory_is_asked_for(
+    on_consumption: Fitted, tmp_path: Path, name: str
+) -> None:
+    save_simulator(on_consumption[0], tmp_path)
+    facts = read_json(tmp_path / "users.json")
+    write_json(tmp_path / "users.json", {**facts, "sizes": {**facts["sizes"], name: 10**11}})
+    Manifest.of(tmp_path).write(tmp_path)
+    asked_for = r"users\.safetensors does not fit: its sizes ask for far more than the [\d,]+ bytes that are stored"
+    with pytest.raises(UserSimulatorError, match=asked_for):
+        load_simulator(tmp_path)
+
+
 def test_users_of_format_2_leave_as_they_did(tmp_path: Path) -> None:
     """Their leaving read neither the session nor a hidden layer."""
     users, case = fitted_on("slates", "factor")[0], slate_log(users=220, bored=0.2)
