@@ -36,6 +36,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recloop.experiments.comparison.claims import Claim
 from recloop.experiments.comparison.results import Comparison, Curve
 
@@ -134,7 +136,7 @@ class Run:
             self._open()
         tag, step = contract_tag(tag), int(step)
         curve = self.curves.setdefault(tag, [])
-        if step <= self._from and any(known == step for known, _ in curve):
+        if step <= self._from and (step, float(np.float32(value))) in curve:  # as event files keep it
             return
         self._writer.add_scalar(tag, float(value), step)
         curve.append((step, float(value)))

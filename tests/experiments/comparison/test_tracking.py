@@ -37,6 +37,23 @@ def test_every_learners_tag_has_a_place_in_the_table() -> None:
         assert matches(contract_tag(tag)), tag
 
 
+def test_a_run_that_goes_on_keeps_every_point_once(tmp_path: Path) -> None:
+    """Killed after the loop's last checkpoint, before or after `train` validated what came out, at the same step."""
+    points = [(10, 0.1), (20, 0.3), (20, 1.25)]
+    for killed_after in (1, 2, 3):
+        folder = tmp_path / str(killed_after)
+        with Run(folder) as run:
+            for step, value in points[:killed_after]:
+                run.log("validation/return", value, step)
+        with Run(folder) as again:
+            again.go_on(points[min(killed_after, 2) - 1][0])
+            for step, value in points[min(killed_after, 2) - 1 :]:
+                again.log("validation/return", value, step)
+        expected = [(step, pytest.approx(value)) for step, value in points]
+        assert written(folder) == {"validation/return": expected}
+        assert again.curves == {"validation/return": expected}
+
+
 def test_a_run_writes_and_keeps_its_curves(tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         run.log("rollout/ep_rew_mean", 1.5, 10)
