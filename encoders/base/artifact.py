@@ -129,10 +129,9 @@ class Bounded(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count what is made of sizes alone, which is all that modules are made of."""
-        size = args[0] if args else ()
-        if not isinstance(size, Tensor) and not any(isinstance(value, Tensor) for value in args):
-            numbers = math.prod(size) if isinstance(size, list | tuple) else max(args, default=0)
-            self._left -= max(numbers if isinstance(numbers, int) else 0, _LEAST)
+        size = args[0] if args and isinstance(args[0], list | tuple) else args  # of `empty`, or of `arange`
+        if size and all(isinstance(number, int) for number in size):
+            self._left -= max(max(size) if size is args else math.prod(size), _LEAST)
             if self._left < 0:
                 raise Unfitting(f"its sizes ask for far more than the {self._stored:,} bytes that are stored")
         return func(*args, **(kwargs or {}))

@@ -90,7 +90,7 @@ class _Worker:
     def __init__(self, work: Callable[[Unit], Result]) -> None:
         context: SpawnContext = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, pickle.dumps(work)), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -123,10 +123,15 @@ class _Worker:
         )
 
 
-def _serve(connection: Connection, work: Callable[[Unit], Result]) -> None:
-    """The life of a worker: units until there are no more, or until its parent is dead."""
+def _serve(connection: Connection, packed: bytes) -> None:
+    """The life of a worker: units until there are no more, or until its parent is dead.
+
+    Args:
+        packed: the pickled work, so that its modules, which take seconds, are imported in a process that can die.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal asks all of them; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    work = pickle.loads(packed)  # our own bytes
     use_threads(1)
     while True:
         try:

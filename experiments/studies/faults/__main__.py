@@ -54,10 +54,10 @@ class FaultsConfig:
     """Commands stopped by Ctrl-C or TERM, over the same."""
     crowded: int = 3
     """Times that each command meets a second writer, a full disk, one that fills up, and one that cannot be written."""
+    commands: tuple[str, ...] = ("build", "train", "compare", "compare --jobs 2")
+    """Which to kill, stop and crowd out."""
     texts: int = 200
     """Texts made to harm."""
-    jobs: int = 2
-    """Of the comparison side by side; 1 leaves it out."""
     minutes: float = 60.0
     """Time for all; what is not reached is not counted as tried."""
     seed: int = 0
@@ -70,7 +70,6 @@ class FaultsConfig:
             0, damages=self.damages, kills=self.kills, stops=self.stops, crowded=self.crowded, texts=self.texts,
             seed=self.seed,
         )  # fmt: skip
-        at_least(1, jobs=self.jobs)
 
 
 def main(config: FaultsConfig) -> dict[str, Counter[str]]:
@@ -89,7 +88,7 @@ def main(config: FaultsConfig) -> dict[str, Counter[str]]:
 
 def of_processes(config: FaultsConfig, place: Path) -> Iterator[Trial]:
     """Kills, stops, second writers and bad disks."""
-    luck, tried = random.Random(config.seed), commands(place / "log.csv", place / "made" / "world", config.jobs)
+    luck, tried = random.Random(config.seed), commands(place / "log.csv", place / "made" / "world", config.commands)
     for number, one in enumerate(tried):
         killed, stopped = (len(range(number, most, len(tried))) for most in (config.kills, config.stops))
         if not killed + stopped + config.crowded:

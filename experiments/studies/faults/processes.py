@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from recloop.encoders.base.digests import digest_of_value
+from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.experiments.comparison.result_store import digest_of_folder
 from recloop.experiments.comparison.tracking import Tags, logged_curves
 from recloop.experiments.studies.faults.outcomes import HARMLESS, REFUSED, Ending, wrong
@@ -67,8 +68,12 @@ class Undisturbed:
     writing: float
 
 
-def commands(log: Path, world: Path, jobs: int) -> tuple[Tried, ...]:
-    """Build, train and compare, small."""
+def commands(log: Path, world: Path, names: Sequence[str]) -> list[Tried]:
+    """Build, train and compare, small, by name.
+
+    Raises:
+        RecloopError: a name that is none of these.
+    """
 
     def build(place: Path) -> list[str]:
         encoder = "--encoder.text none --encoder.kg none --encoder.segments -1 --encoder.topics 0 --encoder.dim 8"
@@ -86,13 +91,16 @@ def commands(log: Path, world: Path, jobs: int) -> tuple[Tried, ...]:
         return ["compare", str(world), "--out", str(place / "out"), *small.split(), *more]
 
     written = ("out/results.csv", "out/claims.json", "out/policies/*", "out/tensorboard/*")
-    side_by_side = Tried(f"compare --jobs {jobs}", lambda place: compare(place, ("--jobs", str(jobs))), written)
-    return (
-        Tried("build", build, ("out/*",)),
-        Tried("train", train, ("out/*", "out-tensorboard")),
-        Tried("compare", compare, written),
-        *((side_by_side,) if jobs > 1 else ()),
-    )
+    known = {
+        "build": Tried("build", build, ("out/*",)),
+        "train": Tried("train", train, ("out/*", "out-tensorboard")),
+        "compare": Tried("compare", compare, written),
+        "compare --jobs 2": Tried("compare --jobs 2", lambda place: compare(place, ("--jobs", "2")), written),
+    }
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RecloopError(unknown_name("command", unknown[0], known))
+    return [known[name] for name in names]
 
 
 class Running:
@@ -158,6 +166,12 @@ class Running:
         """The last it said before it ended."""
         self._listener.join(1)
         return self._said[-1].rstrip("\n") if self._said else ""
+
+    @property
+    def last_lines(self) -> str:
+        """The last few it said, in one."""
+        self._listener.join(1)
+        return " | ".join(line.strip() for line in self._said[-8:])
 
     @property
     def in_one_line(self) -> bool:
@@ -302,7 +316,7 @@ def _badly_stopped(running: Running, code: int | None, stop: signal.Signals) -> 
     if code != 128 + stop:
         return f"it did not end within {PATIENCE:g} s" if code is None else f"it ended with {code}: {running.last_line}"
     if not running.in_one_line or "kept" not in running.last_line:
-        return f"it does not say what is kept: {running.last_line}"
+        return f"it does not say in one line what is kept: {running.last_lines}"
     time.sleep(0.2)
     return f"{len(running.alive)} process(es) live on" if running.alive else ""
 

@@ -91,6 +91,35 @@ def test_workers_die_with_a_killed_parent_and_nothing_new_begins(script: Path) -
     assert len(list((script.parent / "out").glob("*.begun"))) == 2
 
 
+def test_workers_that_are_still_importing_die_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("""
+import multiprocessing, os, time
+from pathlib import Path
+if multiprocessing.parent_process() is not None:
+    (Path(__file__).parent / f"{os.getpid()}.importing").touch()
+    time.sleep(30)
+
+def work(unit):
+    pass
+""")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from recloop.experiments.comparison.workers import side_by_side
+from slow import work
+list(side_by_side(["a", "b"], work, 2))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    limit = time.monotonic() + 60
+    while len(workers := list(tmp_path.glob("*.importing"))) < 2 and time.monotonic() < limit:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    time.sleep(1)
+    assert len(workers) == 2
+    assert [path.stem for path in workers if _alive(int(path.stem))] == []
+
+
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_ends_everything_at_once_and_says_what_is_kept(script: Path, stop: signal.Signals, code: int) -> None:
     parent = _started(script, 30.0, "a", "b", "c", "d")
