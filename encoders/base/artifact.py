@@ -116,14 +116,14 @@ class Unfitting(Exception):
     """Stored tensors that do not fit the module they belong to."""
 
 
-class Bounded(TorchDispatchMode):
+class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Meanwhile tensors are made within a multiple of what a folder holds: sizes in its facts may be anything.
 
     Raises `Unfitting` before more memory is asked for.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._stored = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
         self._left = _TIMES * self._stored + _ROOM
 
