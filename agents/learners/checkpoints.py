@@ -23,7 +23,7 @@ from recloop.encoders.base.storage import (
 )
 from recloop.encoders.base.tensor_struct import TensorStruct
 
-FORMAT = 2
+FORMAT = 3
 """Version of the checkpoint's layout; another one is refused."""
 
 

@@ -1,5 +1,6 @@
 """What our agents see of an observation, at a cost that does not grow with the catalogue."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,13 +9,15 @@ from torch.nn import functional as F
 
 from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.encoders.state.encoder import StateEncoder
-from recloop.envs.interaction.observation import CONTEXT, Observation
+from recloop.envs.interaction.observation import CONTEXT, Observation, ObservationSpec
+from recloop.envs.logs.schema import Signal
 
 FEATURE_KEYS = ("state", "shown", "answers", "context")
 """The observation keys that features are made of, besides `profile` in a world that has profiles."""
 
-ANCHORS = ("last shown", "shown lately", "consumed lately", "picked")
-"""Mean vectors that an action head may be drawn to or away from, in this order; `lately` fades by the slate."""
+ANCHORS = ("last shown", "shown lately", "consumed lately", "picked", "liked lately")
+"""Mean vectors that an action head may be drawn to or away from, in this order; `lately` fades by the slate, and `liked` is
+by the mean of the signals besides consumption."""
 
 _FADE = 0.7
 """What each slate back leaves of its weight in the `lately` means."""
@@ -106,26 +109,38 @@ class ItemTables:
 
 
 class SlateMeans(nn.Module):
-    """The mean (centred) vector of what was shown, and of what was consumed, in each past slate. No parameters."""
+    """The mean (centred) vector of each past slate, and of it by each signal of the answers. No parameters.
+
+    Args:
+        tables: the items.
+        signals: of the answers; the first is consumption, 0 or 1. The others count as shares of their largest size, so
+            that 0 is "not given".
+    """
 
     vectors: Tensor
+    scales: Tensor
 
-    def __init__(self, tables: ItemTables) -> None:
+    def __init__(self, tables: ItemTables, signals: Sequence[Signal]) -> None:
         super().__init__()
         self.register_buffer("vectors", tables.centred(), persistent=False)
+        sizes = [max(abs(bound) for bound in signal.bounds) or 1.0 for signal in signals]
+        self.register_buffer("scales", torch.tensor(sizes, device=self.vectors.device), persistent=False)
 
-    def forward(self, shown: Tensor, consumed: Tensor) -> tuple[Tensor, Tensor]:
-        """Slates (B, L, K) and which places were consumed (B, L, K), bool -> two of (B, L, d), and zero where empty.
+    def forward(self, shown: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """Slates (B, L, K) and the answers (B, L, K, S) -> (B, L, d) and (B, L, S, d), zero where empty.
 
         Both are divided by the number of items *shown*, so that the length of the second tells how much was liked.
         """
         b, length, k = shown.shape
+        dim, signals = self.vectors.shape[1], len(self.scales)
         if length * k == 0:
-            empty = self.vectors.new_zeros(b, length, self.vectors.shape[1])
-            return empty, empty
+            return self.vectors.new_zeros(b, length, dim), self.vectors.new_zeros(b, length, signals, dim)
         held = (shown < len(self.vectors) - 1).to(self.vectors.dtype)
         size = held.sum(2, keepdim=True).clamp_min(1)
-        return self._sum(shown, held) / size, self._sum(shown, held * consumed) / size
+        known = answers / self.scales
+        taken = torch.cat([(answers[..., :1] > 0.5).to(known.dtype), known[..., 1:]], dim=3) * held.unsqueeze(3)
+        by_signal = [self._sum(shown, taken[..., s]) / size for s in range(signals)]
+        return self._sum(shown, held) / size, torch.stack(by_signal, dim=2)
 
     def _sum(self, items: Tensor, weights: Tensor) -> Tensor:
         flat = items.flatten(0, 1)
@@ -139,9 +154,9 @@ class FeatureInputs(TensorStruct):
 
     Args:
         user: float32 (B, d + c), state and context.
-        slates: float32 (B, L, 2 d), means of what was shown and of what was consumed.
+        slates: float32 (B, L, (1 + S) d), means of what was shown, and of it by each signal.
         rest: float32 (B, d + p), mean of what is picked, and profile.
-        anchors: float32 (B, 4, d), the `ANCHORS`.
+        anchors: float32 (B, 5, d), the `ANCHORS`.
     """
 
     user: Tensor
@@ -151,33 +166,33 @@ class FeatureInputs(TensorStruct):
 
 
 class LoopFeatures(nn.Module):
-    """Observation -> features (B, 4 d + hidden): the `ANCHORS` in item space, then a trunk; `split` parts them.
+    """Observation -> features (B, 5 d + hidden): the `ANCHORS` in item space, then a trunk; `split` parts them.
 
     The trunk is an MLP (LayerNorm, tanh) over the state, the context, the profile, and for each of the last L slates
-    the projected mean of what was shown and of what was consumed, so that an agent can see what it has worn out. The
-    anchors have no parameters; `picked` is what the slate in the making holds, zero where none is observed.
+    the projected mean of what was shown and of it by each signal, so that an agent can see what it has worn out and
+    what was liked. The anchors have no parameters; `picked` is what the slate in the making holds, zero where none is
+    observed.
 
     Args:
         tables: the items.
-        shown_length: L.
-        profile_dim: p.
+        spec: of observations.
         config: sizes.
     """
 
     lately: Tensor
 
-    def __init__(self, tables: ItemTables, shown_length: int, profile_dim: int, config: NetworkConfig) -> None:
+    def __init__(self, tables: ItemTables, spec: ObservationSpec, config: NetworkConfig) -> None:
         super().__init__()
-        self.dim, self.hidden, self.profile_dim = tables.dim, config.hidden, profile_dim
-        self.means = SlateMeans(tables)
-        self.project = nn.Linear(2 * tables.dim, config.slate_dim)
-        width = tables.state_dim + len(CONTEXT) + profile_dim + shown_length * config.slate_dim + tables.dim
+        self.dim, self.hidden, self.profile_dim = tables.dim, config.hidden, spec.profile_dim
+        self.means = SlateMeans(tables, spec.signals)
+        self.project = nn.Linear((1 + len(spec.signals)) * tables.dim, config.slate_dim)
+        width = tables.state_dim + len(CONTEXT) + spec.profile_dim + spec.shown_length * config.slate_dim + tables.dim
         layers: list[nn.Module] = []
         for _ in range(config.layers):
             layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.Tanh()]
             width = config.hidden
         self.trunk = nn.Sequential(*layers)
-        lately = _FADE ** torch.arange(shown_length - 1, -1, -1, dtype=torch.float32)  # (L,)
+        lately = _FADE ** torch.arange(spec.shown_length - 1, -1, -1, dtype=torch.float32)  # (L,)
         self.register_buffer("lately", lately / lately.sum(), persistent=False)
         self.mean_scale = tables.dim**0.5  # entries of the means about as large as those of the state
 
@@ -194,17 +209,19 @@ class LoopFeatures(nn.Module):
     def inputs(self, observation: Observation) -> FeatureInputs:
         """The part without parameters."""
         state = observation["state"]
-        consumed = observation["answers"][..., 0] > 0.5
-        shown, liked = self.means(observation["shown"].long(), consumed)  # (B, L, d) each
+        shown, taken = self.means(observation["shown"].long(), observation["answers"])  # (B, L, d), (B, L, S, d)
         picked = self._picked(observation, state)
         rest = [picked * self.mean_scale]
         if self.profile_dim:
             rest.append(F.softsign(observation["profile"]))
+        consumed, others = taken[:, :, 0], taken[:, :, 1:]
+        liked = others.sum(2) / max(others.shape[2], 1)
+        lately = [self.lately @ each for each in (shown, consumed, liked)]
         return FeatureInputs(
             user=torch.cat([state, observation["context"]], dim=1),
-            slates=torch.cat([shown, liked], dim=2) * self.mean_scale,
+            slates=torch.cat([shown, taken.flatten(2)], dim=2) * self.mean_scale,
             rest=torch.cat(rest, dim=1),
-            anchors=torch.stack([shown[:, -1], self.lately @ shown, self.lately @ liked, picked], dim=1),
+            anchors=torch.stack([shown[:, -1], *lately[:2], picked, lately[2]], dim=1),
         )
 
     def trunk_of(self, inputs: FeatureInputs) -> Tensor:
@@ -215,7 +232,7 @@ class LoopFeatures(nn.Module):
 
     @staticmethod
     def split(features: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """Features -> trunk (B, hidden) and anchors (B, 4, d)."""
+        """Features -> trunk (B, hidden) and anchors (B, 5, d)."""
         anchors = features[:, : len(ANCHORS) * dim].view(-1, len(ANCHORS), dim)
         return features[:, len(ANCHORS) * dim :], anchors
 
@@ -223,5 +240,5 @@ class LoopFeatures(nn.Module):
         if "picked" not in observation:
             return state.new_zeros(len(state), self.dim)
         picked = observation["picked"].long().unsqueeze(1)  # (B, 1, K)
-        mean: Tensor = self.means(picked, torch.zeros_like(picked, dtype=torch.bool))[0][:, 0]
+        mean: Tensor = self.means(picked, state.new_zeros(*picked.shape, len(self.means.scales)))[0][:, 0]
         return mean

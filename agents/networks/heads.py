@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from recloop.agents.networks.features import ANCHORS, ItemTables, LoopFeatures, NetworkConfig
 from recloop.agents.slates import FORBIDDEN
-from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.observation import Observation, ObservationSpec
 
 FACTS = ("encoder score", "log popularity", "times shown", *(f"likeness to {anchor}" for anchor in ANCHORS))
 """What a head knows of an item for this user besides its vector; `times shown` in the last L slates."""
@@ -244,12 +244,11 @@ HeadName = Literal["candidates", "item", "proto"]
 def make_actor(
     head: HeadName,
     tables: ItemTables,
-    shown_length: int,
-    profile_dim: int,
+    spec: ObservationSpec,
     config: NetworkConfig,
 ) -> Actor:
     """An actor with fresh weights from torch's global generator."""
-    features = LoopFeatures(tables, shown_length, profile_dim, config)
+    features = LoopFeatures(tables, spec, config)
     heads = {"candidates": CandidateHead, "item": QHead, "proto": ProtoHead}
     return Actor(features, heads[head](tables, features, config))
 

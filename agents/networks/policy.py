@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import ItemTables, NetworkConfig
@@ -20,6 +21,10 @@ from recloop.envs.interaction.ruled_slates import RuledSlates
 from recloop.envs.simulation.actions import EncoderRetriever
 from recloop.envs.simulation.retrieval import best_rows
 from recloop.envs.world.world import World
+
+
+_GROWN = {"features.project.weight": 1, "gates.shared": 0, "gates.of_state.weight": 0}
+"""Weights that grew when answers besides consumption came to be read, and the dimension that did."""
 
 
 class ActorPolicy(Policy):
@@ -150,7 +155,7 @@ class ActorPolicy(Policy):
         network = NetworkConfig(**facts.pop("network"))
         actor = actor_for(serving.world, facts["head"], network, seed=0)
         weights = {n.removeprefix("actor."): t for n, t in tensors.items() if n.startswith("actor.")}
-        actor.load_state_dict(weights)
+        actor.load_state_dict(_widened(weights, actor.state_dict()))
         return cls(serving, actor, network=network, log_std=tensors.get("log_std"), **facts)
 
     def _retrieve(self, observation: Observation, k: int) -> Tensor:
@@ -196,6 +201,18 @@ class ActorPolicy(Policy):
         return self._serving().world.item_vectors[:-1].to(like.device)
 
 
+def _widened(weights: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a policy that read no answers but consumption, with zeros for what is read since: `liked lately` and
+    the means by other signals, which stand last among what they are weighed with."""
+    known = dict(weights)
+    for name, value in known.items():
+        place = next((p for p in _GROWN if name.endswith(p)), None)
+        if place is not None and value.shape != now[name].shape:
+            missing = now[name].shape[_GROWN[place]] - value.shape[_GROWN[place]]
+            known[name] = F.pad(value, (0, missing) if _GROWN[place] == value.dim() - 1 else (0, 0, 0, missing))
+    return known
+
+
 def retrieved(retriever: EncoderRetriever, observation: Observation, k: int, name: str) -> Tensor:
     """The candidates (B, C) of a policy that shows k, where the observation is; it needs `state` and `action_mask`."""
     if k > retriever.size:
@@ -207,7 +224,6 @@ def retrieved(retriever: EncoderRetriever, observation: Observation, k: int, nam
 
 def actor_for(world: World, head: HeadName, network: NetworkConfig, seed: int) -> Actor:
     """A fresh actor with the sizes of a world; no global generator is touched."""
-    spec = world.spec()
     tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
     with isolated_randomness(seed):
-        return make_actor(head, tables, spec.shown_length, spec.profile_dim, network)
+        return make_actor(head, tables, world.spec(), network)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from recloop.agents.networks.features import ItemTables, NetworkConfig
 from recloop.agents.networks.heads import HeadName, ValueHead, make_actor
 from recloop.agents.slates import FORBIDDEN, first_pick_entropy, log_prob, sample
-from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.observation import Observation, ObservationSpec
 
 
 class PlackettLuceDistribution(Distribution):
@@ -82,17 +82,22 @@ class ItemActor(BaseFeaturesExtractor):
     SB3 casts observations to float32 on the way, which is exact for catalogues up to 16.7 million items.
 
     Args:
-        observation_space: a Dict; L, p and C are read from it.
+        observation_space: a Dict; C is read from it.
         head: action mode.
         tables: the items.
+        spec: of observations.
         config: sizes.
     """
 
     def __init__(
-        self, observation_space: gym.spaces.Dict, head: HeadName, tables: ItemTables, config: NetworkConfig
+        self,
+        observation_space: gym.spaces.Dict,
+        head: HeadName,
+        tables: ItemTables,
+        spec: ObservationSpec,
+        config: NetworkConfig,
     ) -> None:
-        shown_length, profile_dim = _length(observation_space, "shown"), _length(observation_space, "profile")
-        actor = make_actor(head, tables, shown_length, profile_dim, config)
+        actor = make_actor(head, tables, spec, config)
         as_long_as = {"candidates": "candidates", "item": "action_mask", "proto": "state"}
         super().__init__(observation_space, actor.features.size + _length(observation_space, as_long_as[head]))
         self.actor = actor

@@ -199,7 +199,7 @@ class SB3Agent(Trainer):
             device=options.device,
         )
         tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
-        features = {"head": cls.head, "tables": tables, "config": config.network}
+        features = {"head": cls.head, "tables": tables, "spec": world.spec(), "config": config.network}
         arguments = {"features_extractor_class": ItemActor, "features_extractor_kwargs": features, "net_arch": []}
         model = cls._build(config, env, arguments, options.seed, options.device)
         model.set_logger(logger_to(options.log))

@@ -100,7 +100,7 @@ class LoggedNetworks(nn.Module):
 
     def __init__(self, tables: ItemTables, spec: ObservationSpec, network: NetworkConfig) -> None:
         super().__init__()
-        self.actor = make_actor("candidates", tables, spec.shown_length, spec.profile_dim, network)
+        self.actor = make_actor("candidates", tables, spec, network)
         features = self.actor.features
         assert isinstance(features, LoopFeatures)
         self.behaviour = CandidateHead(tables, features, network)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from recloop.agents.networks.features import ANCHORS, FeatureInputs, ItemTables, LoopFeatures, NetworkConfig
 from recloop.agents.networks.heads import Actor, EncoderDirection
-from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.observation import Observation, ObservationSpec
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,14 @@ class PointCritic(nn.Module):
 
     Args:
         tables: the items.
-        shown_length: L.
-        profile_dim: p.
+        spec: of observations.
         config: sizes.
         heads: Q, critics that share the trunk; 2 where a learner takes the smaller of two estimates.
     """
 
-    def __init__(
-        self, tables: ItemTables, shown_length: int, profile_dim: int, config: NetworkConfig, heads: int = 1
-    ) -> None:
+    def __init__(self, tables: ItemTables, spec: ObservationSpec, config: NetworkConfig, heads: int = 1) -> None:
         super().__init__()
-        self.features = LoopFeatures(tables, shown_length, profile_dim, config)
+        self.features = LoopFeatures(tables, spec, config)
         self.encoder = EncoderDirection(tables)
         self.dim, self.heads, self.width = tables.dim, heads, config.hidden
         self.query = nn.Linear(self.features.hidden, heads * self.dim)

@@ -49,12 +49,12 @@ class HACNetworks(ProtoNetworks):
     """
 
     def _build(self, tables: ItemTables, spec: ObservationSpec, config: HACConfig) -> None:
-        self.actor = make_actor("proto", tables, spec.shown_length, spec.profile_dim, config.network)
+        self.actor = make_actor("proto", tables, spec, config.network)
         self.kernel = nn.Linear(tables.dim, tables.dim, bias=False)
         nn.init.eye_(self.kernel.weight)
         self.odds_gain = config.network.shared_gain
         self.odds = nn.Parameter(torch.tensor([1.0, 0.0]) / self.odds_gain)  # slope and level of log-odds by score
-        self.critic = PointCritic(tables, spec.shown_length, spec.profile_dim, config.network)
+        self.critic = PointCritic(tables, spec, config.network)
 
     def hyper_action(self, known: ItemFeatures) -> Tensor:
         """(B, d), of about length 1 at first."""

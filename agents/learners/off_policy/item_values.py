@@ -242,8 +242,7 @@ class ItemValueLearner(Learner):
 
     def _fresh_actor(self) -> Actor:
         """An actor over candidates with weights from torch's global generator."""
-        spec = self.task.spec
-        return make_actor("candidates", self.task.tables, spec.shown_length, spec.profile_dim, self.config.network)
+        return make_actor("candidates", self.task.tables, self.task.spec, self.config.network)
 
     def _take(self, online: CandidateValues, **others: nn.Module) -> None:
         """Train these networks; `others` learn along. The target of `online` starts as a copy."""

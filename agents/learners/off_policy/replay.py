@@ -51,10 +51,9 @@ class Replayed:
 class Replay:
     """The last `capacity` transitions of B lanes as tables (T, B, ...), T = capacity / B; the oldest are overwritten.
 
-    Kept compact, and exactly: item rows as int16 where the catalogue allows, else int32; of `answers` the one thing
-    that our features read, whether a place was consumed, as bool; `action_mask` as bool. `sample` gives them back in
-    the dtypes of an observation, `answers` as (M, L, K, 1) of 0 and 1. Neither `keep` nor `sample` waits for the
-    device. Experience replay (Lin 1992) as in DQN (Mnih et al. 2015): uniform, with replacement.
+    Kept compact, and exactly: item rows as int16 where the catalogue allows, else int32; `action_mask` as bool.
+    `sample` gives them back in the dtypes of an observation. Neither `keep` nor `sample` waits for the device. Experience
+    replay (Lin 1992) as in DQN (Mnih et al. 2015): uniform, with replacement.
 
     Args:
         task: sizes, lanes, device and seed.
@@ -212,7 +211,7 @@ def _observed(spec: ObservationSpec, candidates: int) -> dict[str, tuple[tuple[i
     return {
         "state": ((spec.state_dim,), torch.float32),
         "shown": (slates, rows),
-        "answers": (slates, torch.bool),
+        "answers": ((*slates, len(spec.signals)), torch.float32),
         "context": ((len(CONTEXT),), torch.float32),
         "profile": ((spec.profile_dim,), torch.float32),
         "candidates": ((candidates,), rows),
@@ -227,14 +226,10 @@ def _rows_dtype(catalogue_size: int) -> torch.dtype:
 
 def _packed(key: str, observation: Observation) -> Tensor:
     value = observation[key]
-    if key == "answers":
-        return value[..., 0] > 0.5
     return value != 0 if key == "action_mask" else value
 
 
 def _unpacked(key: str, value: Tensor) -> Tensor:
-    if key == "answers":
-        return value.unsqueeze(-1).to(torch.float32)
     return value.long() if key in ("shown", "candidates") else value
 
 

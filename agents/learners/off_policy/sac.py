@@ -50,11 +50,11 @@ class SACNetworks(ProtoNetworks):
     """A squashed Gaussian over item space, and twin critics of directions; of an action only the direction counts."""
 
     def _build(self, tables: ItemTables, spec: ObservationSpec, config: SACConfig) -> None:
-        self.actor = make_actor("proto", tables, spec.shown_length, spec.profile_dim, config.network)
+        self.actor = make_actor("proto", tables, spec, config.network)
         self.spread = nn.Linear(self.actor.features.hidden, tables.dim)
         nn.init.zeros_(self.spread.weight)
         nn.init.constant_(self.spread.bias, config.log_std)
-        self.critic = PointCritic(tables, spec.shown_length, spec.profile_dim, config.network, heads=2)
+        self.critic = PointCritic(tables, spec, config.network, heads=2)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
 
     def direction(self, known: ItemFeatures) -> Tensor:

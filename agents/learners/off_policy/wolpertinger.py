@@ -76,8 +76,8 @@ class WolpertingerNetworks(ProtoNetworks):
     def _build(self, tables: ItemTables, spec: ObservationSpec, config: DDPGConfig) -> None:
         self.exploration = config.exploration
         self.count = min(config.nearest, tables.catalogue_size)
-        self.actor = make_actor("proto", tables, spec.shown_length, spec.profile_dim, config.network)
-        self.critic = PointCritic(tables, spec.shown_length, spec.profile_dim, config.network, config.critics)
+        self.actor = make_actor("proto", tables, spec, config.network)
+        self.critic = PointCritic(tables, spec, config.network, config.critics)
 
     def direction(self, known: ItemFeatures) -> Tensor:
         """(B, d), of length 1."""

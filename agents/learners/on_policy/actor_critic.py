@@ -78,7 +78,7 @@ class SlateActorCritic(nn.Module):
 
     def __init__(self, tables: ItemTables, spec: ObservationSpec, network: NetworkConfig) -> None:
         super().__init__()
-        self.actor = make_actor("candidates", tables, spec.shown_length, spec.profile_dim, network)
+        self.actor = make_actor("candidates", tables, spec, network)
         self.value = ValueHead(self.actor.features)
         self.empty = tables.catalogue_size
 

@@ -108,7 +108,7 @@ def test_another_training_is_refused_in_one_line_that_names_both(tiny_world: Wor
 def test_other_formats_foreign_folders_and_damage_are_named(tiny_world: World, kept: Path, tmp_path: Path) -> None:
     facts = json.loads((kept / "checkpoint.json").read_text())
     (kept / "checkpoint.json").write_text(json.dumps({**facts, "format": 99}))
-    with pytest.raises(PolicyError, match="has format 99, this recloop reads 2"):
+    with pytest.raises(PolicyError, match="has format 99, this recloop reads 3"):
         learn(PPO, tiny_world, FitOptions(checkpoint=kept), CONFIG)
     (kept / "checkpoint.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
     (kept / "learner.safetensors").write_bytes(b"nothing")

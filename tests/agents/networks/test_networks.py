@@ -10,6 +10,7 @@ from recloop.agents.networks.heads import admissible, gathered_products, make_ac
 from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
+from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.core import Core
 from recloop.envs.world.world import World
 
@@ -34,10 +35,25 @@ def observation_of(world: World, lanes: int = 6) -> Observation:
 
 def test_slate_means_are_over_what_was_shown_and_ignore_empty_places(tables: ItemTables) -> None:
     shown = torch.tensor([[[0, 2, 4], [4, 4, 4]]])  # one slate with an empty place, one empty slate
-    consumed = torch.tensor([[[False, True, False], [False] * 3]])
-    mean, liked = SlateMeans(tables)(shown, consumed)
+    answers = torch.tensor([[[[0.0, 0.0], [1.0, 4.0], [1.0, 5.0]], [[0.0, 0.0]] * 3]])
+    signals = (Signal("click"), Signal("rating", "ordinal", levels=(1.0, 2.0, 3.0, 4.0, 5.0)))
+    mean, liked = SlateMeans(tables, signals)(shown, answers)
     assert mean.tolist() == [[[0.5, 0.5], [0.0, 0.0]]]
-    assert liked.tolist() == [[[0.0, 0.5], [0.0, 0.0]]]
+    assert liked[:, :, 0].tolist() == [[[0.0, 0.5], [0.0, 0.0]]]
+    torch.testing.assert_close(liked[:, :, 1], torch.tensor([[[0.0, 0.4], [0.0, 0.0]]]))  # rated 4 of 5
+
+
+def test_features_tell_what_was_rated_from_what_was_only_consumed(tiny_world: World) -> None:
+    tables = ItemTables.of(tiny_world.state_encoder, tiny_world.catalogue.popularity)
+    torch.manual_seed(0)
+    features = LoopFeatures(tables, tiny_world.spec(), SMALL)
+    seen = observation_of(tiny_world)
+    seen["shown"][:, -1], seen["answers"][:, -1] = torch.tensor([1, 5, 9]), torch.tensor([1.0, 5.0])
+    other = {**seen, "answers": seen["answers"] * torch.tensor([1.0, 0.2])}  # consumed alike, rated 1
+    (trunk, anchors), (theirs, lower) = (LoopFeatures.split(features(o), tables.dim) for o in (seen, other))
+    assert not torch.allclose(trunk, theirs)
+    assert torch.equal(anchors[:, :4], lower[:, :4])
+    assert not torch.allclose(anchors[:, 4], lower[:, 4])
 
 
 def test_centred_vectors_lose_what_all_items_share() -> None:
@@ -49,7 +65,7 @@ def test_centred_vectors_lose_what_all_items_share() -> None:
 def test_features_change_with_fatigue_and_split_into_their_parts(tiny_world: World) -> None:
     tables = ItemTables.of(tiny_world.state_encoder, tiny_world.catalogue.popularity)
     torch.manual_seed(0)
-    features = LoopFeatures(tables, 2, 1, SMALL)
+    features = LoopFeatures(tables, tiny_world.spec(), SMALL)
     seen = observation_of(tiny_world)
     found = features(seen)
     trunk, anchors = LoopFeatures.split(found, tables.dim)
@@ -67,7 +83,7 @@ def test_a_fresh_candidate_head_ranks_as_the_state_encoder_does(tiny_world: Worl
     encoder = _opinionated(tiny_world.state_encoder)
     tables = ItemTables.of(encoder, tiny_world.catalogue.popularity)
     torch.manual_seed(0)
-    actor = make_actor("candidates", tables, 2, 1, SMALL)
+    actor = make_actor("candidates", tables, tiny_world.spec(), SMALL)
     seen = observation_of(tiny_world)
     scores = actor(seen)
     allowed = seen["action_mask"]
@@ -80,7 +96,7 @@ def test_a_fresh_proto_head_points_where_the_encoder_expects(tiny_world: World) 
     encoder = _opinionated(tiny_world.state_encoder)
     tables = ItemTables.of(encoder, tiny_world.catalogue.popularity)
     torch.manual_seed(0)
-    direction = make_actor("proto", tables, 2, 1, SMALL)(observation_of(tiny_world))
+    direction = make_actor("proto", tables, tiny_world.spec(), SMALL)(observation_of(tiny_world))
     near = direction @ tables.vectors[:-1].T
     wanted = encoder.scores(observation_of(tiny_world)["state"])
     both = torch.stack([near - near.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True)])
@@ -91,7 +107,7 @@ def test_a_fresh_proto_head_points_where_the_encoder_expects(tiny_world: World) 
 def test_the_q_head_forbids_masked_items(tiny_world: World) -> None:
     tables = ItemTables.of(tiny_world.state_encoder, tiny_world.catalogue.popularity)
     seen = observation_of(tiny_world)
-    q = make_actor("item", tables, 2, 1, SMALL)(seen)
+    q = make_actor("item", tables, tiny_world.spec(), SMALL)(seen)
     assert torch.equal(q > FORBIDDEN / 2, seen["action_mask"])
 
 
@@ -106,7 +122,7 @@ def test_scoring_by_gathering_equals_scoring_the_whole_catalogue(
 ) -> None:
     tables = ItemTables.of(_opinionated(tiny_world.state_encoder), tiny_world.catalogue.popularity)
     torch.manual_seed(0)
-    actor = make_actor("candidates", tables, 2, 1, SMALL)
+    actor = make_actor("candidates", tables, tiny_world.spec(), SMALL)
     seen = observation_of(tiny_world)
     expected = actor(seen)
     monkeypatch.setattr(networks, "_DENSE_RATIO", ratio)

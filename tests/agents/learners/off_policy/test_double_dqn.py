@@ -110,7 +110,8 @@ def test_values_of_what_was_shown_are_those_it_had_among_the_candidates(tiny_wor
     kept_value, kept_scores = learner.online(learner._chosen(drawn))
     found = 0
     for lane in range(16):  # where the step just kept was drawn
-        rows = (drawn.seen["state"] == seen["state"][lane]).all(1) & (drawn.slate == acted.slate[lane]).all(1)
+        same = [(drawn.seen[key] == seen[key][lane]).flatten(1).all(1) for key in ("state", "shown", "answers")]
+        rows = torch.stack([*same, (drawn.slate == acted.slate[lane]).all(1)]).all(0)
         for row in rows.nonzero()[:, 0].tolist():
             assert torch.allclose(kept_value[row], value[lane], atol=1e-5)
             assert torch.allclose(kept_scores[row], scores[lane].gather(0, acted.extra["positions"][lane]), atol=1e-5)

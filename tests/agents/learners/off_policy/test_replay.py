@@ -31,7 +31,7 @@ def observation(task: Task, mark: float) -> Observation:
     spec, lanes = task.spec, task.lanes
     shown = torch.full((lanes, spec.shown_length, spec.slate_size), int(mark))
     answers = torch.zeros(*shown.shape, len(spec.signals))
-    answers[..., 0] = float(mark % 2)
+    answers[..., 0], answers[..., 1] = float(mark % 2), mark
     return {
         "state": torch.full((lanes, spec.state_dim), mark / 10),
         "shown": shown,
@@ -69,7 +69,6 @@ def test_what_is_written_comes_back_in_the_dtypes_of_an_observation(task: Task) 
     drawn = replay.sample(4)
     for key, value in observation(task, 2).items():
         expected = value[:1].expand(4, *value.shape[1:])
-        expected = expected[..., :1] if key == "answers" else expected
         assert drawn.seen[key].dtype == expected.dtype
         assert torch.equal(drawn.seen[key], expected)
     assert torch.equal(drawn.next_observation["state"], observation(task, 3)["state"][:1].expand(4, -1))
