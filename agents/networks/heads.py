@@ -4,7 +4,8 @@ An actor is `LoopFeatures` and one of the heads below; it alone is what a saved 
 """
 
 import math
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,19 +88,19 @@ class ItemScores(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Scores (B, C), and the facts (B, F, C) they were made of: no parameter is in those, `of_facts` takes them."""
         query = self._query(trunk)
-        products = _dot(torch.cat([query, anchors], dim=1), self.items, items)  # (B, 1 + anchors, C)
+        products = item_products(torch.cat([query, anchors], dim=1), self.items, items)  # (B, 1 + anchors, C)
         facts = self._facts(observation, products[:, 1:], items, mask)
         return self._sum(trunk, products[:, :1], facts), facts
 
     def facts(self, anchors: Tensor, observation: Observation, items: Tensor, mask: Tensor) -> Tensor:
         """The facts (B, F, C) alone."""
-        return self._facts(observation, _dot(anchors, self.items, items), items, mask)
+        return self._facts(observation, item_products(anchors, self.items, items), items, mask)
 
     def of_facts(self, trunk: Tensor, items: Tensor, facts: Tensor) -> Tensor:
         """Scores (B, C) of item rows whose facts are known already."""
         query = self._query(trunk)
         if _is_dense(self.items, items):
-            return self._sum(trunk, _dot(query, self.items, items), facts)
+            return self._sum(trunk, item_products(query, self.items, items), facts)
         return self._sum(trunk, gathered_products(query[:, 0], self.items, items).unsqueeze(1), facts)
 
     def _query(self, trunk: Tensor) -> Tensor:
@@ -112,18 +113,47 @@ class ItemScores(nn.Module):
 
     @torch.no_grad()
     def _facts(self, observation: Observation, likeness: Tensor, items: Tensor, mask: Tensor) -> Tensor:
-        encoder = _dot(observation["state"].unsqueeze(1), self.encoder_vectors, items)[:, 0] + self.encoder_bias[items]
+        encoder = (
+            item_products(observation["state"].unsqueeze(1), self.encoder_vectors, items)[:, 0]
+            + self.encoder_bias[items]
+        )
         times = _times(observation["shown"].long().flatten(1), items, self.empty)
         known = torch.stack([encoder, self.log_popularity[items], times], dim=1)
         return _standardised(torch.cat([known, likeness], dim=1), mask.unsqueeze(1))
 
 
+class SplitScores(ItemScores):
+    """Scores in two parts that add up: what an item earns by its own answers (`own`), and all else it brings."""
+
+    def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
+        super().__init__(tables, features, replace(config, prior=0.0))
+        self.own = ItemScores(tables, features, config)
+
+    def with_facts(
+        self, trunk: Tensor, anchors: Tensor, observation: Observation, items: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `ItemScores`."""
+        scores, facts = super().with_facts(trunk, anchors, observation, items, mask)
+        return scores + self.own.of_facts(trunk, items, facts), facts
+
+    def of_facts(self, trunk: Tensor, items: Tensor, facts: Tensor) -> Tensor:
+        """See `ItemScores`."""
+        own, rest = self.parts(trunk, items, facts)
+        return own + rest
+
+    def parts(self, trunk: Tensor, items: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B, C) by what items earn themselves, and by what else they bring."""
+        return self.own.of_facts(trunk, items, facts), super().of_facts(trunk, items, facts)
+
+
 class CandidateHead(nn.Module):
     """Features and `observation["candidates"]` (B, C) -> scores (B, C); inadmissible places score `FORBIDDEN`."""
 
+    scores_class: ClassVar[type[ItemScores]] = ItemScores
+
     def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
         super().__init__()
-        self.scores = ItemScores(tables, features, config)
+        self.scores = self.scores_class(tables, features, config)
         self.empty = tables.catalogue_size
 
     def forward(self, features: Tensor, observation: Observation) -> Tensor:
@@ -131,6 +161,12 @@ class CandidateHead(nn.Module):
         mask = admissible(observation, self.empty)
         scores: Tensor = self.scores(features, observation, items, mask)
         return scores.masked_fill(~mask, FORBIDDEN)
+
+
+class SplitCandidateHead(CandidateHead):
+    """`CandidateHead` whose scores are `SplitScores`."""
+
+    scores_class = SplitScores
 
 
 class ValueHead(nn.Module):
@@ -237,8 +273,8 @@ class Actor(nn.Module):
         return scores
 
 
-HeadName = Literal["candidates", "item", "proto"]
-"""The action modes that have a head."""
+HeadName = Literal["candidates", "item", "proto", "split-candidates"]
+"""The action modes that have a head; `split-candidates` acts as `candidates` does."""
 
 
 def make_actor(
@@ -249,7 +285,7 @@ def make_actor(
 ) -> Actor:
     """An actor with fresh weights from torch's global generator."""
     features = LoopFeatures(tables, spec, config)
-    heads = {"candidates": CandidateHead, "item": QHead, "proto": ProtoHead}
+    heads = {"candidates": CandidateHead, "item": QHead, "proto": ProtoHead, "split-candidates": SplitCandidateHead}
     return Actor(features, heads[head](tables, features, config))
 
 
@@ -274,7 +310,7 @@ def _is_dense(table: Tensor, items: Tensor) -> bool:
     return len(table) <= _DENSE_RATIO * items.shape[1]
 
 
-def _dot(queries: Tensor, table: Tensor, items: Tensor) -> Tensor:
+def item_products(queries: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """Inner products of queries (B, Q, d) with the rows `items` (B, C) of a table (N+1, d): (B, Q, C)."""
     if _is_dense(table, items):
         return (queries @ table.T).gather(2, items.unsqueeze(1).expand(-1, queries.shape[1], -1))

@@ -15,13 +15,13 @@ from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask, best_slate, sample, slate_log_prob
 from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.item_space import item_space
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.ruled_slates import RuledSlates
 from recloop.envs.simulation.actions import EncoderRetriever
 from recloop.envs.simulation.retrieval import best_rows
 from recloop.envs.world.world import World
-
 
 _GROWN = {"features.project.weight": 1, "gates.shared": 0, "gates.of_state.weight": 0}
 """Weights that grew when answers besides consumption came to be read, and the dimension that did."""
@@ -73,8 +73,9 @@ class ActorPolicy(Policy):
         self.training, self.name = dict(training or {}), name
         self.log_std = log_std
         self.ranks = not one_at_a_time
-        self.retriever = None
-        if head == "candidates":
+        self.retriever: EncoderRetriever | None = None
+        self._space: Tensor | None = None
+        if self.head.endswith("candidates"):
             self.retriever = EncoderRetriever(serving.world.state_encoder, candidates)
         actor.eval()
 
@@ -114,7 +115,7 @@ class ActorPolicy(Policy):
 
     def log_prob(self, observation: Observation, slate: Tensor) -> Tensor:
         """Exact log-probability (B,) of slates (B, k) under the stochastic form; -inf for those it never shows."""
-        if self.head != "candidates" or not self.stochastic:
+        if self.retriever is None or not self.stochastic:
             raise NotImplementedError(
                 f"{self.name} has a log-probability where it acts on candidates and with stochastic=True only"
             )
@@ -198,7 +199,10 @@ class ActorPolicy(Policy):
         return mean.clamp(-1, 1)
 
     def _vectors(self, like: Tensor) -> Tensor:
-        return self._serving().world.item_vectors[:-1].to(like.device)
+        world = self._serving().world
+        if self._space is None:
+            self._space = item_space(world.item_vectors, world.catalogue.popularity)[:-1]
+        return self._space.to(like.device)
 
 
 def _widened(weights: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -225,5 +229,7 @@ def retrieved(retriever: EncoderRetriever, observation: Observation, k: int, nam
 def actor_for(world: World, head: HeadName, network: NetworkConfig, seed: int) -> Actor:
     """A fresh actor with the sizes of a world; no global generator is touched."""
     tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
+    if head == "proto":
+        tables = tables.with_popularity()
     with isolated_randomness(seed):
         return make_actor(head, tables, world.spec(), network)

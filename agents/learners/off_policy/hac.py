@@ -31,7 +31,7 @@ class HACConfig(ProtoConfig):
 
     actor_starts: int = 300
     noise: float = 0.5
-    alignment: float = 2.0
+    alignment: float = 0.2
     supervision: float = 0.5
 
     def __post_init__(self) -> None:
@@ -45,7 +45,8 @@ class HACNetworks(ProtoNetworks):
     """A proto actor that gives hyper-actions, a linear kernel of items that starts as the identity, and a critic.
 
     An item's score is the inner product of the hyper-action with its kernel; the hyper-action inferred from a slate
-    is the mean of its items' kernels (the paper's inverse pooling).
+    is the mean of its items' kernels (the paper's inverse pooling). Only the direction of a hyper-action decides which
+    slate is shown, so hyper-actions, drawn and inferred, are valued at length 1.
     """
 
     def _build(self, tables: ItemTables, spec: ObservationSpec, config: HACConfig) -> None:
@@ -53,7 +54,7 @@ class HACNetworks(ProtoNetworks):
         self.kernel = nn.Linear(tables.dim, tables.dim, bias=False)
         nn.init.eye_(self.kernel.weight)
         self.odds_gain = config.network.shared_gain
-        self.odds = nn.Parameter(torch.tensor([1.0, 0.0]) / self.odds_gain)  # slope and level of log-odds by score
+        self.odds = nn.Parameter(torch.tensor([0.5, -1.0]) / self.odds_gain)  # slope before softplus, level of log-odds
         self.critic = PointCritic(tables, spec, config.network)
 
     def hyper_action(self, known: ItemFeatures) -> Tensor:
@@ -82,12 +83,12 @@ class HACNetworks(ProtoNetworks):
         """Of consuming each item of a slate: (B, K)."""
         scores = (self.vectors(slate) @ self.in_item_space(hyper_action).unsqueeze(2))[..., 0]
         slope, level = self.odds_gain * self.odds
-        log_odds: Tensor = slope * scores + level
+        log_odds: Tensor = F.softplus(slope) * scores + level
         return log_odds
 
     def value(self, known: ItemFeatures, hyper_action: Tensor) -> Tensor:
-        """(B,) of hyper-actions (B, d), an actor's or inferred ones."""
-        value: Tensor = self.critic(known, hyper_action.unsqueeze(1))[0, :, 0]
+        """(B,) of hyper-actions (B, d), an actor's or inferred ones, by their directions."""
+        value: Tensor = self.critic(known, F.normalize(hyper_action, dim=1).unsqueeze(1))[0, :, 0]
         return value
 
 
@@ -102,13 +103,14 @@ class HACPolicy(ProtoPolicy):
 class HAC(ProtoLearner):
     """Hyper-actor critic (Liu et al., WWW 2023: Exploration and Regularization of the Latent Action Space).
 
-    Its four losses: the critic's temporal difference on hyper-actions inferred from the slates shown; the actor's
-    ascent of the same critic at its hyper-action; the distance between that and the hyper-action inferred from the
-    slate it leads to; and the log-loss of the consumed items under the scores. Differences: users are read by
-    `LoopFeatures` instead of the paper's SASRec, by actor and critic apart; the kernel is linear and starts as the
-    identity, the hyper-action at the state encoder's direction; a learned slope and level turn scores into log-odds;
-    the actor's three losses are summed and descended as one; slates are the top K under Gaussian noise on
-    hyper-actions, never drawn item by item; scaled rewards.
+    Its four losses: the critic's temporal difference on the hyper-actions drawn and on those inferred from the slates
+    shown; the actor's ascent of the same critic at its hyper-action; the distance between that and the hyper-action
+    inferred from the slate it leads to; and the log-loss of the consumed items under the scores. Differences: users are
+    read by `LoopFeatures` instead of the paper's SASRec, by actor and critic apart; the kernel is linear, starts as the
+    identity and is moved by the log-loss alone, the hyper-action starts at the state encoder's direction; the critic,
+    which the paper trains on inferred hyper-actions, meets those of the kind that the actor asks it about, too; a
+    learned slope above zero and a level turn scores into log-odds; the actor's three losses are summed and descended as
+    one; slates are the top K under Gaussian noise on hyper-actions, never drawn item by item; scaled rewards.
     """
 
     name = "hac"
@@ -116,7 +118,8 @@ class HAC(ProtoLearner):
     policy_class = HACPolicy
 
     def __init__(self, task: Task, config: HACConfig) -> None:
-        super().__init__(task, config, {"consumed": ((task.spec.slate_size,), torch.bool)})
+        drawn = {"drawn": ((task.tables.dim + 1,), torch.float32)}
+        super().__init__(task, config, {"consumed": ((task.spec.slate_size,), torch.bool), **drawn})
         networks = self.networks
         self._adam("actor", [*networks.actor.parameters(), networks.kernel.weight, networks.odds])
         self._adam("critic", list(networks.critic.parameters()))
@@ -127,15 +130,19 @@ class HAC(ProtoLearner):
         known, networks = self.networks.read(seen), self.networks
         point = networks.hyper_action(known)
         point = point + self.config.noise / point.shape[1] ** 0.5 * noise_at(draw, point.shape[1])
-        return ActionSample(networks.nearest(networks.in_item_space(point), self.task.spec.slate_size, known))
+        slate = networks.nearest(networks.in_item_space(point), self.task.spec.slate_size, known)
+        return ActionSample(slate, {"drawn": point})
 
     def _extra(self, step: Step) -> dict[str, Tensor]:
-        return {"consumed": (step.response.signals[..., 0] > 0.5) & step.response.given[..., 0]}
+        consumed = (step.response.signals[..., 0] > 0.5) & step.response.given[..., 0]
+        return {"consumed": consumed, "drawn": step.acted.extra["drawn"]}
 
     def _gradient_step(self, batch: Replayed) -> dict[str, Tensor]:
         known, networks, config = self.networks.read(batch.seen), self.networks, self.config
         target = self._scaled(batch.reward) + batch.discount * self._later(batch)
-        loss = F.mse_loss(networks.value(known, networks.inferred(batch.slate).detach()), target)
+        drawn, inferred = batch.extra["drawn"], networks.inferred(batch.slate).detach()
+        misses = [F.mse_loss(networks.value(known, action), target) for action in (drawn, inferred)]
+        loss = torch.stack(misses).mean()
         self._descend("critic", loss)
         if self.rounds < config.actor_starts:
             return {"train/loss": loss.detach()}
@@ -153,18 +160,18 @@ class HAC(ProtoLearner):
 
     @torch.no_grad()
     def _later(self, batch: Replayed) -> Tensor:
-        """What the slate that the target actor shows after the step is worth, (M,)."""
+        """What the target actor's hyper-action after the step is worth, (M,)."""
         known, targets = self.networks.read(batch.next_observation), self.targets
-        slate = targets.best(known, self.task.spec.slate_size)
-        later: Tensor = targets.value(known, targets.inferred(slate))
+        later: Tensor = targets.value(known, targets.hyper_action(known))
         return later
 
     def _distance(self, known: ItemFeatures, action: Tensor) -> Tensor:
-        """Mean squared distance of hyper-actions from those inferred from the slates they lead to."""
+        """Mean squared distance of hyper-actions from those inferred from the slates they lead to, both of length 1."""
         networks = self.networks
         with torch.no_grad():
             slate = networks.nearest(networks.in_item_space(action), self.task.spec.slate_size, known)
-        distance: Tensor = (action - networks.inferred(slate)).square().sum(1).mean()
+            inferred = F.normalize(networks.inferred(slate), dim=1)
+        distance: Tensor = (F.normalize(action, dim=1) - inferred).square().sum(1).mean()
         return distance
 
     def _surprise(self, batch: Replayed, action: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from recloop.agents.learners.off_policy.critics import follow
 from recloop.agents.learners.off_policy.replay import Layout, Replay, Replayed
 from recloop.agents.learners.returns import PlaceRewards
 from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, NetworkConfig
-from recloop.agents.networks.heads import FACTS, Actor, CandidateHead, ValueHead, admissible, make_actor
+from recloop.agents.networks.heads import FACTS, Actor, CandidateHead, HeadName, ValueHead, admissible, make_actor
 from recloop.agents.slates import FORBIDDEN, sample
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation
@@ -240,9 +240,9 @@ class ItemValueLearner(Learner):
         """The values of `_extra_layout`."""
         return {}
 
-    def _fresh_actor(self) -> Actor:
+    def _fresh_actor(self, head: HeadName = "candidates") -> Actor:
         """An actor over candidates with weights from torch's global generator."""
-        return make_actor("candidates", self.task.tables, self.task.spec, self.config.network)
+        return make_actor(head, self.task.tables, self.task.spec, self.config.network)
 
     def _take(self, online: CandidateValues, **others: nn.Module) -> None:
         """Train these networks; `others` learn along. The target of `online` starts as a copy."""

@@ -52,8 +52,8 @@ class Replay:
     """The last `capacity` transitions of B lanes as tables (T, B, ...), T = capacity / B; the oldest are overwritten.
 
     Kept compact, and exactly: item rows as int16 where the catalogue allows, else int32; `action_mask` as bool.
-    `sample` gives them back in the dtypes of an observation. Neither `keep` nor `sample` waits for the device. Experience
-    replay (Lin 1992) as in DQN (Mnih et al. 2015): uniform, with replacement.
+    `sample` gives them back in the dtypes of an observation. Neither `keep` nor `sample` waits for the device.
+    Experience replay (Lin 1992) as in DQN (Mnih et al. 2015): uniform, with replacement.
 
     Args:
         task: sizes, lanes, device and seed.

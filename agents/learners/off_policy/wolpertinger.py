@@ -70,18 +70,25 @@ class WolpertingerNetworks(ProtoNetworks):
     """A proto actor, and critics of items.
 
     A slate is worth the mean of its items' values, so that the K items of highest value among those retrieved are the
-    best slate of them, and the critic meets single items alike in learning and in ranking.
+    best slate of them, and the critic meets single items alike in learning and in ranking. An item's value is what it
+    earns by its own answers (the critic's first head) and all else it brings (each further head).
     """
 
     def _build(self, tables: ItemTables, spec: ObservationSpec, config: DDPGConfig) -> None:
         self.exploration = config.exploration
         self.count = min(config.nearest, tables.catalogue_size)
         self.actor = make_actor("proto", tables, spec, config.network)
-        self.critic = PointCritic(tables, spec, config.network, config.critics)
+        self.critic = PointCritic(tables, spec, config.network, 1 + config.critics)
 
     def direction(self, known: ItemFeatures) -> Tensor:
         """(B, d), of length 1."""
         return F.normalize(head_of(self.actor, known), dim=1)
+
+    def values(self, known: ItemFeatures, points: Tensor, critics: int | None = None) -> Tensor:
+        """(Q, B, M) of points (B, M, d), by the first `critics` of the Q; default all."""
+        parts = self.critic(known, points, None if critics is None else 1 + critics)
+        values: Tensor = parts[:1] + parts[1:]
+        return values
 
     def best(self, known: ItemFeatures, k: int) -> Tensor:
         """Of the m nearest items, the k that the first critic values most."""
@@ -90,7 +97,7 @@ class WolpertingerNetworks(ProtoNetworks):
     def among_nearest(self, points: Tensor, k: int, known: ItemFeatures, draw: Draw | None = None) -> Tensor:
         """The same (B, k) for other points (B, d) than the direction; equal values by nearness. `draw` explores."""
         retrieved = self.nearest(points, max(self.count, k), known)
-        values = self.critic(known, self.vectors(retrieved), heads=1)[0]  # (B, m)
+        values = self.values(known, self.vectors(retrieved), critics=1)[0]  # (B, m)
         if draw is not None:
             favoured = draw.uniform("explore", retrieved) < self.exploration * k / retrieved.shape[1]
             values = values + _FAVOUR * favoured
@@ -112,10 +119,11 @@ class DDPG(ProtoLearner):
 
     The actor gives a direction; of the m nearest items the K that the critic values most are shown; the critic learns
     from what was shown, the actor ascends the critic at its direction. Exact search. Differences: slates of K items,
-    a slate's value being the mean of its items', whose own answers' earnings are told apart (`item_targets`); nearness
-    by inner product with items around the catalogue's mean, directions and noise on the unit sphere; the actor starts
-    from the state encoder's direction; Gaussian noise, as in TD3, instead of Ornstein-Uhlenbeck, and some items
-    favoured by chance, since noise alone explores nothing where m is all items; scaled rewards; no weight decay.
+    a slate's value being the mean of its items', which is fitted to the target, with what items earn by their own
+    answers in a head of its own (as in `DoubleDQN`); nearness by inner product with items around the catalogue's mean,
+    directions and noise on the unit sphere; the actor starts from the state encoder's direction; Gaussian noise, as in
+    TD3, instead of Ornstein-Uhlenbeck, and some items favoured by chance, since noise alone explores nothing where m is
+    all items; scaled rewards; no weight decay.
     """
 
     name = "ddpg"
@@ -142,14 +150,16 @@ class DDPG(ProtoLearner):
     def _gradient_step(self, batch: Replayed) -> dict[str, Tensor]:
         known, networks = self.networks.read(batch.seen), self.networks
         shares = networks.shares(batch.slate)
-        later = batch.discount * self._later(batch)
-        target = item_targets(self._scaled(batch.extra["own"]), self._scaled(batch.reward) + later, shares)
-        values = networks.critic(known, networks.vectors(batch.slate))  # (Q, M, K)
-        loss = ((values - target).square() * shares).sum(2).mean()
+        target = self._scaled(batch.reward) + batch.discount * self._later(batch)
+        parts = networks.critic(known, networks.vectors(batch.slate))  # (1 + Q, M, K)
+        own = self._scaled(batch.extra["own"]) * (shares > 0).sum(1, keepdim=True)  # the mean of these is their sum
+        earned = ((parts[0] - own).square() * shares).sum(1).mean()
+        values = ((parts[:1].detach() + parts[1:]) * shares).sum(2)  # (Q, M)
+        loss = (values - target).square().mean() + earned
         self._descend("critic", loss)
-        logged = {"train/loss": loss.detach(), "train/value": (values.detach() * shares).sum(2).mean()}
+        logged = {"train/loss": loss.detach(), "train/own_loss": earned.detach(), "train/value": values.detach().mean()}
         if self.rounds >= self.config.actor_starts and self.rounds % self.config.actor_every == 0:
-            gain = networks.critic(known, networks.direction(known).unsqueeze(1), heads=1).mean()
+            gain = networks.values(known, networks.direction(known).unsqueeze(1), critics=1).mean()
             self._descend("actor", -gain)
             logged["train/actor_loss"] = -gain.detach()
         return logged
@@ -163,26 +173,9 @@ class DDPG(ProtoLearner):
             limit = self.config.smoothing_limit
             point = point + self.config.smoothing / point.shape[1] ** 0.5 * self._noise(batch).clamp(-limit, limit)
         slate = targets.among_nearest(point, self.task.spec.slate_size, known)
-        values = targets.critic(known, targets.vectors(slate))  # (Q, M, K)
+        values = targets.values(known, targets.vectors(slate))  # (Q, M, K)
         later: Tensor = (values * targets.shares(slate)).sum(2).amin(0)
         return later
-
-
-def item_targets(own: Tensor, worth: Tensor, shares: Tensor) -> Tensor:
-    """What the items of a slate are to be worth, (M, K): their mean over the slate is what the slate is worth.
-
-    Args:
-        own: (M, K) what each item's own answer earned.
-        worth: (M,) the reward, of which the sum of `own` is a part, and what comes after.
-        shares: (M, K) of the items in the mean.
-
-    >>> share = torch.tensor([[0.5, 0.5, 0.0]])
-    >>> item_targets(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([3.0]), share).tolist()
-    [[4.0, 2.0, 2.0]]
-    """
-    own = own * (shares > 0)
-    count = (shares > 0).sum(1, keepdim=True)
-    return count * own + (worth - own.sum(1)).unsqueeze(1)
 
 
 class TD3(DDPG):

@@ -1,4 +1,4 @@
-"""REINFORCE with top-K correction in the loop: the policy's own slates, item by item."""
+"""REINFORCE in the loop: the policy's own slates, item by item."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -25,7 +25,6 @@ class ReinforceConfig(ActorCriticConfig):
 
     Args:
         gae_lambda: 1 for returns that reach to the rollout's end, where the value network takes over.
-        top_k: whether lambda_K is applied; without it items are learned as if one alone were shown.
         cap: largest importance weight.
         normalised: importance weights of a batch are divided by their mean.
         credit: what an item is held to have brought: `item`, its own signals and all that came after the slate, or
@@ -37,7 +36,6 @@ class ReinforceConfig(ActorCriticConfig):
     learning_rate: float = 2e-3
     gae_lambda: float = 1.0
     entropy: float = 0.002
-    top_k: bool = True
     cap: float = 10.0
     normalised: bool = False
     credit: Literal["item", "slate"] = "item"
@@ -54,17 +52,17 @@ class ReinforceConfig(ActorCriticConfig):
 
 
 class Reinforce(ActorCriticLearner):
-    """REINFORCE (Williams 1992) with top-K off-policy correction (Chen et al., WSDM 2019), in the loop.
+    """REINFORCE (Williams 1992) on slates, in the loop.
 
     Slates are drawn by Plackett-Luce from the softmax over C candidates. Each of their items is one example: the
-    gradient of log pi(a | s, places above), times min(pi / beta, cap), lambda_K, and what the item brought; beta is pi
-    when the slate was drawn, so that later batches of a rollout, which are off-policy, are corrected.
-    Differences from the paper: it learns from its own slates (`reinforce-logged` learns from logs); pi is that of the
-    pick among what the places above left, because with single picks from the whole softmax the items behind a sure
-    one got gradients that never died down; returns are cut at the rollout's end, where a value network takes over,
-    which is their baseline too; what an item brought is its own signals and the return after its slate, for the reward
-    of a slate is known place by place; rewards are divided by the running spread of the discounted return and worths
-    standardised; an entropy bonus.
+    gradient of log pi(a | s, places above), times min(pi / beta, cap) and what the item brought; beta is pi when the
+    slate was drawn, so that later batches of a rollout, which are off-policy, are corrected. The picks are those of the
+    policy itself, with their exact probabilities, so nothing of the top-K correction (Chen et al., WSDM 2019) is left
+    to do: that is for items of a log, see `reinforce-logged`.
+    Differences from Williams: returns are cut at the rollout's end, where a value network takes over, which is their
+    baseline too; what an item brought is its own signals and the return after its slate, for the reward of a slate is
+    known place by place; rewards are divided by the running spread of the discounted return and worths standardised;
+    an entropy bonus.
     """
 
     name = "reinforce"
@@ -73,8 +71,7 @@ class Reinforce(ActorCriticLearner):
 
     def __init__(self, task: Task, config: ReinforceConfig) -> None:
         super().__init__(task, config)
-        k = task.spec.slate_size
-        self.correction = Correction(k if config.top_k else 1, config.cap, config.normalised)
+        self.correction = Correction(1, config.cap, config.normalised)
         self.by_place = PlaceRewards(task.serving.world, task.device)
         self.own = RolloutBuffer(config.rollout)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
@@ -98,7 +95,7 @@ class Reinforce(ActorCriticLearner):
         kept["target"] = (advantages + rollout["value"]).flatten()
         kept["counted"] = kept["items"].gather(1, kept["positions"]) < self.networks.empty
         kept["log_beta"] = self._acted_by(kept)
-        kept["worth"] = self._worth(advantages.flatten(), kept["log_beta"], kept["counted"])
+        kept["worth"] = self._worth(advantages.flatten(), kept["counted"])
         count = len(kept["target"])
         size = min(config.batch_size, count)
         rate = config.learning_rate * (1 - progress)
@@ -122,21 +119,15 @@ class Reinforce(ActorCriticLearner):
         super().restore(state)
         self.generator.set_state(state["generator"])
 
-    def _worth(self, advantage: Tensor, log_pi: Tensor, counted: Tensor) -> Tensor:
-        """What each place brought more than expected, (M, K), standardised over those that hold an item.
-
-        The mean is that of the weighed items: lambda_K all but leaves out items that are sure to be shown, and with
-        their worth in the mean the rest would be pushed away, whatever they bring.
-        """
+    def _worth(self, advantage: Tensor, counted: Tensor) -> Tensor:
+        """What each place brought more than expected, (M, K), standardised over those that hold an item."""
         own = self.own.flat("own")
         worth = advantage.unsqueeze(1).expand_as(own)
         if self.config.credit == "item":
             worth = worth - own.sum(1, keepdim=True) + own
-        weights = self.correction.weights(log_pi, log_pi, counted)
-        mean = (weights * worth).sum() / weights.sum().clamp_min(1e-6)
         count = counted.sum().clamp_min(1)
-        spread = (worth - (worth * counted).sum() / count).square()
-        return (worth - mean) / (((spread * counted).sum() / count).sqrt() + 1e-8)
+        worth = worth - (worth * counted).sum() / count
+        return worth / (((worth.square() * counted).sum() / count).sqrt() + 1e-8)
 
     @torch.no_grad()
     def _acted_by(self, kept: Mapping[str, Tensor]) -> Tensor:

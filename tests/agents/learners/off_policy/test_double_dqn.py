@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recloop.agents.learners.contract import Step
 from recloop.agents.learners.loop import Training
-from recloop.agents.learners.off_policy.double_dqn import DoubleDQN, DoubleDQNConfig, place_targets
+from recloop.agents.learners.off_policy.double_dqn import DoubleDQN, DoubleDQNConfig
 from recloop.agents.learners.off_policy.item_values import ItemValueLearner
 from recloop.agents.learners.off_policy.replay import Replayed
 from recloop.agents.learners.off_policy.slate_q import SlateQ
@@ -55,17 +55,6 @@ def textbook_later(learner: DoubleDQN, drawn: Replayed) -> Tensor:
     return later
 
 
-def test_targets_of_places_by_hand() -> None:
-    """Reward 3, of which the places earned 1 and 0.5; discount 0.5, 4 later: 3.5 to share."""
-    own = torch.tensor([[1.0, 0.5, 0.0], [1.0, 0.5, 9.0]])
-    shown = torch.tensor([[True, True, True], [True, True, False]])
-    two = torch.ones(2)
-    found = place_targets(own, 3 * two, 0.5 * two, 4 * two, shown)
-    assert found[0].tolist() == pytest.approx([1 + 3.5 / 3, 0.5 + 3.5 / 3, 3.5 / 3])
-    assert found[1, :2].tolist() == pytest.approx([1 + 1.75, 0.5 + 1.75])
-    assert (found * shown).sum(1).tolist() == pytest.approx([5.0, 5.0])
-
-
 @pytest.mark.parametrize("consumes_twice", [True, False])
 @torch.no_grad()
 def test_online_chooses_and_target_values(tiny_world: World, consumes_twice: bool) -> None:
@@ -80,21 +69,18 @@ def test_online_chooses_and_target_values(tiny_world: World, consumes_twice: boo
 
 
 @torch.no_grad()
-def test_with_one_place_it_is_double_dqn(tiny_world: World) -> None:
-    """r + gamma q_target(s', argmax q_online(s')), nothing after the user left."""
-    learner, _ = collected(replace(tiny_world, slate_size=1, consumes_twice=True), 3, gamma=0.7, return_steps=1)
-    drawn = learner.replay.sample(64)
-    found = place_targets(
-        drawn.extra["own"],
-        drawn.reward,
-        drawn.discount,
-        learner._later(drawn.next_observation),
-        drawn.slate < learner.empty,
-    )
-    look = learner.online.look(drawn.next_observation)
-    best = learner.online(look)[1].argmax(1, keepdim=True)
-    value, scores = learner.target(look)
-    assert torch.allclose(found, drawn.reward.unsqueeze(1) + 0.7 * (value + scores.gather(1, best)), atol=1e-4)
+def test_the_sum_over_places_is_fitted_and_own_earnings_place_by_place(tiny_world: World) -> None:
+    learner, _ = collected(replace(tiny_world, consumes_twice=True), 3, gamma=0.7, return_steps=1)
+    drawn = learner.replay.sample(32)
+    told, chosen = learner._loss(drawn), learner._chosen(drawn)
+    value, scores = learner.online(chosen)
+    own, rest = learner.online.parts(chosen)
+    assert torch.allclose(own + rest, value + scores, atol=1e-5)
+    target = drawn.reward + drawn.discount * textbook_later(learner, drawn)
+    wanted = torch.nn.functional.smooth_l1_loss((value + scores).sum(1), target)
+    assert float(told["train/q_loss"]) == pytest.approx(float(wanted), rel=1e-4)
+    earned = torch.nn.functional.smooth_l1_loss(own, drawn.extra["own"])
+    assert float(told["train/own_loss"]) == pytest.approx(float(earned), rel=1e-4)
 
 
 @torch.no_grad()

@@ -42,6 +42,7 @@ def test_the_supervised_loss_is_the_log_loss_of_the_shown_items(rig: Any) -> Non
     networks, batch = learner.networks, learner.replay.sample(5)
     action = networks.hyper_action(networks.read(batch.seen))
     slope, level = (networks.odds_gain * networks.odds.detach()).tolist()
+    slope = math.log(1 + math.exp(slope))
     losses = []
     for row in range(5):
         shown = [place for place in range(3) if batch.slate[row, place] < 10]
@@ -61,7 +62,10 @@ def test_the_alignment_is_the_distance_to_what_the_actions_own_slate_says(rig: A
     known = networks.read(learner.replay.sample(5).seen)
     action = networks.hyper_action(known)
     slate = networks.best(known, 3)
-    rows = [float((action[r] - networks.inferred(slate[r : r + 1])[0]).square().sum()) for r in range(5)]
+    rows = []
+    for r in range(5):
+        inferred = networks.inferred(slate[r : r + 1])[0]
+        rows.append(float((action[r] / action[r].norm() - inferred / inferred.norm()).square().sum()))
     assert float(learner._distance(known, action)) == pytest.approx(sum(rows) / 5, abs=1e-5)
 
 
@@ -74,6 +78,39 @@ def test_the_critic_waits_for_nobody_and_the_actor_for_the_critic(rig: Any) -> N
     assert any(not torch.equal(a, b) for a, b in zip(critic, learner.networks.critic.parameters(), strict=True))
     assert "train/alignment_loss" in learner.update(0.0)
     assert any(not torch.equal(a, b) for a, b in zip(actor, learner.networks.actor.parameters(), strict=True))
+
+
+def test_a_score_never_lowers_the_odds_and_alignment_leaves_the_kernel_alone(rig: Any) -> None:
+    learner = bent(rig)
+    networks = learner.networks
+    networks.odds.data[0] = -1.0
+    slate = torch.arange(10).unsqueeze(0)
+    hyper = networks.items[3:4] @ networks.kernel.weight.T
+    scores = networks.in_item_space(hyper) @ networks.items[:-1].T
+    odds = networks.log_odds(hyper, slate)
+    order = scores[0].argsort()
+    assert bool((odds[0, order].diff() >= 0).all())
+    known = networks.read(learner.replay.sample(5).seen)
+    loss = learner._distance(known, networks.hyper_action(known))
+    assert torch.autograd.grad(loss, networks.kernel.weight, allow_unused=True, retain_graph=True) == (None,)
+    assert any(
+        g.abs().sum() > 0
+        for g in torch.autograd.grad(loss, list(networks.actor.parameters()), allow_unused=True)
+        if g is not None
+    )
+
+
+def test_the_critic_is_fitted_to_what_the_actor_asks_it_about(rig: Any) -> None:
+    """After enough of the critic alone, it knows drawn hyper-actions as well as inferred ones, at any length."""
+    learner = rig.filled(HAC, HACConfig(**{**rig.small, "actor_starts": 10**6, "gamma": 0.0}))
+    for _ in range(150):
+        learner.update(0.0)
+    batch = learner.replay.sample(64)
+    known, networks = learner.networks.read(batch.seen), learner.networks
+    target = learner._scaled(batch.reward)
+    for hyper_action in (batch.extra["drawn"], 3 * batch.extra["drawn"], networks.inferred(batch.slate)):
+        miss = (networks.value(known, hyper_action) - target).square().mean()
+        assert float(miss.detach()) < 0.5 * float(target.var())
 
 
 def test_supervision_alone_raises_the_scores_of_what_was_consumed(rig: Any) -> None:

@@ -8,18 +8,9 @@ from torch import Tensor
 
 from recloop.agents.learners.off_policy.critics import PointCritic, follow
 from recloop.agents.learners.off_policy.proto import ProtoLearner
-from recloop.agents.learners.off_policy.wolpertinger import DDPG, TD3, DDPGConfig, TD3Config, item_targets
+from recloop.agents.learners.off_policy.wolpertinger import DDPG, TD3, DDPGConfig, TD3Config
 from recloop.agents.networks.features import NetworkConfig
 from recloop.encoders.base.errors import PolicyError
-
-
-def test_items_are_to_be_worth_their_own_and_the_rest_so_that_their_mean_is_the_slates_worth() -> None:
-    own, worth = torch.tensor([[1.0, 0.0, 2.0], [1.0, 1.0, 9.0]]), torch.tensor([5.0, 4.0])
-    shares = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0]])
-    target = item_targets(own, worth, shares)
-    assert torch.allclose(target[0], torch.tensor([3 + 2.0, 0 + 2.0, 6 + 2.0]))
-    assert torch.allclose(target[1, :2], torch.tensor([2 + 2.0, 2 + 2.0]))
-    assert torch.allclose((target * shares).sum(1), worth)
 
 
 @torch.no_grad()
@@ -29,7 +20,7 @@ def test_the_best_slate_is_the_critics_choice_among_the_nearest(rig: Any) -> Non
     known = networks.read(learner.replay.sample(7).seen)
     slates = networks.best(known, 3)
     direction, mask = networks.direction(known), known.observation["action_mask"]
-    values = networks.critic(known, networks.items.expand(7, -1, -1))[0]  # (7, N+1)
+    values = networks.values(known, networks.items.expand(7, -1, -1))[0]  # (7, N+1)
     assert torch.allclose(direction.norm(dim=1), torch.ones(7))
     for lane in range(7):
         allowed = [item for item in range(10) if mask[lane, item]]
@@ -43,9 +34,9 @@ def test_a_critics_first_head_alone_says_what_it_says_among_others(rig: Any) -> 
     known = learner.networks.read(learner.replay.sample(4).seen)
     points = torch.randn(4, 6, learner.networks.items.shape[1], generator=torch.Generator().manual_seed(0))
     both = learner.networks.critic(known, points)
-    assert both.shape == (2, 4, 6)
+    assert both.shape == (3, 4, 6)  # own earnings and the twins
     assert torch.allclose(learner.networks.critic(known, points, heads=1)[0], both[0], atol=1e-6)
-    assert not torch.allclose(both[0], both[1])
+    assert not torch.allclose(both[1], both[2])
 
 
 def test_td3_takes_the_smaller_critic_after_the_step(rig: Any) -> None:
@@ -53,7 +44,7 @@ def test_td3_takes_the_smaller_critic_after_the_step(rig: Any) -> None:
     batch = learner.replay.sample(9)
     known = learner.networks.read(batch.next_observation)
     slate = learner.targets.best(known, 3)
-    values = learner.targets.critic(known, learner.targets.vectors(slate))  # (2, 9, 3)
+    values = learner.targets.values(known, learner.targets.vectors(slate))  # (2, 9, 3)
     later = learner._later(batch)
     for row in range(9):
         shown = [place for place in range(3) if slate[row, place] < 10]
@@ -78,7 +69,7 @@ def test_the_actor_ascends_the_critic(rig: Any) -> None:
     known = learner.networks.read(learner.replay.sample(64).seen)
 
     def gain() -> Tensor:
-        return learner.networks.critic(known, learner.networks.direction(known).unsqueeze(1)).mean()
+        return learner.networks.values(known, learner.networks.direction(known).unsqueeze(1)).mean()
 
     before = gain()
     for _ in range(10):

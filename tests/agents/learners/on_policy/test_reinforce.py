@@ -10,7 +10,8 @@ import torch
 
 from recloop.agents.learners.logged.batches import LoggedBatch
 from recloop.agents.learners.logged.reinforce import LoggedReinforceConfig, logged_loss, train_logged
-from recloop.agents.learners.on_policy.reinforce import ReinforceConfig
+from recloop.agents.learners.loop import Training
+from recloop.agents.learners.on_policy.reinforce import Reinforce, ReinforceConfig
 from recloop.agents.learners.top_k import Correction, top_k_factor
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
@@ -83,6 +84,19 @@ def test_no_gradient_goes_through_the_weights():
     theta = THETA.clone().requires_grad_()
     log_pi = torch.log_softmax(theta, 0)
     assert not Correction(3).weights(log_pi, BETA.log(), torch.ones(3, dtype=torch.bool)).requires_grad
+
+
+def test_in_the_loop_every_pick_counts_once(tiny_world: World):
+    """Slates are the policy's own, with their exact probabilities: the first loss is that of plain REINFORCE."""
+    training = Training(Reinforce, tiny_world, FitOptions(), ReinforceConfig(num_envs=8, entropy=0.0, value=0.0))
+    training._collect(training._observed())
+    learner = training.learner
+    batches, loss_of = [], learner._loss
+    learner._loss = lambda batch: batches.append((batch, loss_of(batch))) or batches[-1][1]
+    learner.update(0.0)
+    batch, (loss, _) = batches[0]
+    plain = -(batch["worth"] * batch["log_beta"] * batch["counted"]).sum() / batch["counted"].sum()
+    assert float(loss.detach()) == pytest.approx(float(plain), rel=1e-4)
 
 
 @pytest.mark.parametrize(
