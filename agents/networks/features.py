@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.encoders.state.encoder import StateEncoder
+from recloop.envs.interaction.item_space import POPULARITY_SPREAD, centred, with_popularity
 from recloop.envs.interaction.observation import CONTEXT, Observation, ObservationSpec
 from recloop.envs.logs.schema import Signal
 
@@ -16,8 +17,8 @@ FEATURE_KEYS = ("state", "shown", "answers", "context")
 """The observation keys that features are made of, besides `profile` in a world that has profiles."""
 
 ANCHORS = ("last shown", "shown lately", "consumed lately", "picked", "liked lately")
-"""Mean vectors that an action head may be drawn to or away from, in this order; `lately` fades by the slate, and `liked` is
-by the mean of the signals besides consumption."""
+"""Mean vectors that an action head may be drawn to or away from, in this order; `lately` fades by the slate, `liked`
+is by the mean of the signals besides consumption."""
 
 _FADE = 0.7
 """What each slate back leaves of its weight in the `lately` means."""
@@ -74,23 +75,17 @@ class ItemTables:
             F.pad(logs / logs.max().clamp_min(1e-6), (0, 1)),
         )
 
-    def with_popularity(self, spread: float) -> "ItemTables":
+    def with_popularity(self, spread: float = POPULARITY_SPREAD) -> "ItemTables":
         """The same with one more coordinate of item space: how popular an item is, which its text may not tell.
 
         Args:
             spread: standard deviation of that coordinate, as a multiple of the vectors' spread around their mean.
         """
-        centre = self.vectors[:-1].mean(0)
-        length = (self.vectors[:-1] - centre).square().sum(1).mean().sqrt()
-        known = self.log_popularity[:-1]
-        coordinate = spread * length * (known - known.mean()) / known.std(correction=0).clamp_min(1e-6)
-        return replace(self, vectors=torch.cat([self.vectors, F.pad(coordinate, (0, 1)).unsqueeze(1)], dim=1))
+        return replace(self, vectors=with_popularity(self.vectors, self.log_popularity[:-1], spread))
 
     def centred(self) -> Tensor:
         """The vectors around their mean over the catalogue, of mean square length 1; (N+1, d), row N zero."""
-        parts = self.vectors[:-1] - self.vectors[:-1].mean(0)
-        length = parts.square().sum(1).mean().sqrt().clamp_min(1e-6)
-        return F.pad(parts / length, (0, 0, 0, 1))
+        return centred(self.vectors)
 
     @property
     def catalogue_size(self) -> int:

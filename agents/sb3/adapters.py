@@ -98,8 +98,9 @@ class ItemActor(BaseFeaturesExtractor):
         config: NetworkConfig,
     ) -> None:
         actor = make_actor(head, tables, spec, config)
-        as_long_as = {"candidates": "candidates", "item": "action_mask", "proto": "state"}
-        super().__init__(observation_space, actor.features.size + _length(observation_space, as_long_as[head]))
+        as_long_as = {"candidates": "candidates", "item": "action_mask"}
+        actions = tables.dim if head == "proto" else _length(observation_space, as_long_as[head])
+        super().__init__(observation_space, actor.features.size + actions)
         self.actor = actor
 
     def forward(self, observations: Observation) -> Tensor:

@@ -199,6 +199,8 @@ class SB3Agent(Trainer):
             device=options.device,
         )
         tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
+        if cls.head == "proto":
+            tables = tables.with_popularity()
         features = {"head": cls.head, "tables": tables, "spec": world.spec(), "config": config.network}
         arguments = {"features_extractor_class": ItemActor, "features_extractor_kwargs": features, "net_arch": []}
         model = cls._build(config, env, arguments, options.seed, options.device)

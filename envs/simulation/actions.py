@@ -244,7 +244,8 @@ class ProtoCodec(ActionCodec):
     are the slate.
 
     Args:
-        item_vectors: float32 (N+1, d), on the device of the actions; row N is zero.
+        item_vectors: float32 (N+1, d), on the device of the actions; row N is zero. Environments hand in
+            `recloop.envs.interaction.item_space`, whose last coordinate is popularity.
         search: finds the items instead of the exact search, shaped as `Search`.
     """
 

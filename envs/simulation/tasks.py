@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.envs.interaction.item_space import item_space
 from recloop.envs.interaction.reward import Reward
 from recloop.envs.interaction.reward_terms import parsed_reward
 from recloop.envs.interaction.rules import Rules
@@ -112,13 +113,16 @@ def make_driver(
         retriever = chosen(core.encoder, asked.candidates)
     elif retriever is not None and not isinstance(retriever, Retriever):
         retriever = retriever(found)
+    space = core.encoder.item_vectors
+    if mode == "proto":
+        space = item_space(space, found.catalogue.popularity)
     codec = make_codec(
         mode,
         core.spec,
-        core.encoder.item_vectors,
+        space,
         candidates=retriever.size if retriever is not None else 0,
         one_at_a_time=asked.one_at_a_time,
-        search=ItemIndex(core.encoder.item_vectors[:-1], index).nearest if index and mode == "proto" else None,
+        search=ItemIndex(space[:-1], index).nearest if index and mode == "proto" else None,
     )
     return kind(core, codec, asked.observation, retriever, watched)
 

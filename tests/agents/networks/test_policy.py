@@ -40,7 +40,7 @@ def make(world: World, head: HeadName, one_at_a_time: bool, stochastic: bool, ca
         SMALL,
         candidates=candidates if head == "candidates" else None,
         one_at_a_time=one_at_a_time,
-        log_std=torch.full((world.state_encoder.dim,), -1.0) if head == "proto" else None,
+        log_std=torch.full((world.state_encoder.dim + 1,), -1.0) if head == "proto" else None,
         stochastic=stochastic,
         name="fresh",
     )
