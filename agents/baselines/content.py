@@ -1,4 +1,4 @@
-"""Content-based policies: what lies nearest to what the user consumed, by item vectors."""
+"""Policies of vectors alone: what lies nearest to what the user consumed, or what the state encoder expects next."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -68,3 +68,28 @@ class LastItemPolicy(ContentPolicy):
     name = "last-item"
     kind = "last-item"
     newest: ClassVar[int | None] = 1
+
+
+class EncoderOrderPolicy(ScoringPolicy):
+    """Shows the k items that the world's state encoder expects next: where our learners start, and learns nothing more.
+
+    The control of a comparison: what an agent earns beyond it, its training added.
+    """
+
+    name = "encoder"
+    kind = "encoder"
+    trains: ClassVar[Trains] = "no"
+    deterministic: ClassVar[bool] = True
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> Self:
+        """The encoder is the world's."""
+        policy = cls()
+        policy.serving = Serving.of(world)
+        return policy
+
+    @torch.no_grad()
+    def scores(self, observation: Observation) -> Tensor:
+        """The encoder's next-item scores, (B, N)."""
+        encoder, state = self._serving().world.state_encoder, observation["state"]
+        return encoder.scores(state.to(encoder.item_vectors.device)).to(state.device)

@@ -17,7 +17,7 @@ from recloop.envs.simulation.core import Core
 from recloop.envs.truth.built_in import built_in_world
 from recloop.envs.world.world import World
 
-ELSEWHERE = {"instructed", "actor", "slateq", "wolpertinger", "sac", "hac"}
+ELSEWHERE = {"instructed", "actor", "slateq", "slate-ppo", "wolpertinger", "sac", "hac"}
 """Kinds under contract in test_instructed, networks/test_policy and learners/test_contract."""
 
 NAMES = (
@@ -25,6 +25,7 @@ NAMES = (
     "popularity",
     "content",
     "last-item",
+    "encoder",
     "worst-first",
     "greedy",
     "exploring-greedy",

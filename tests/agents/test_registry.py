@@ -78,7 +78,8 @@ def test_what_is_true_of_a_policy_stands_with_its_class(own_module: str, tmp_pat
     assert {name for name, how in trains.items() if how == "log"} == {"sasrec", "dnn", "reinforce-logged"}
     assert {trains[name] for name in ("ppo", "dqn", "recloop-ppo", "hac")} == {"loop"}
     assert names_of(deterministic=True) == [
-        "content", "diversified-greedy", "greedy", "instructed", "last-item", "planner", "popularity", "worst-first",
+        "content", "diversified-greedy", "encoder", "greedy", "instructed", "last-item", "planner", "popularity",
+        "worst-first",
     ]  # fmt: skip
     assert names_of(privileged=True) == ["planner"]
     assert set(names_of(resumable=True)) == {n for n in POLICIES if ".learners." in POLICIES[n]}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from recloop.agents.learners.on_policy.slate_odds import slate_odds
 from recloop.agents.networks.features import FEATURE_KEYS, FeatureInputs, ItemTables, NetworkConfig
 from recloop.agents.networks.heads import CandidateHead, ValueHead, admissible, make_actor
 from recloop.agents.networks.policy import ActorPolicy
+from recloop.agents.policy import Policy
 from recloop.agents.slates import FORBIDDEN, sample
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.tensor_struct import TensorStruct
@@ -120,7 +122,9 @@ class ActorCriticLearner(Learner):
     CPU of those lanes alone, on a GPU of all lanes, which is cheaper there than asking how many they are.
     """
 
-    policy_class = ActorPolicy
+    policy_class: ClassVar[type[Policy]] = ActorPolicy
+    look_class: ClassVar[type[Any]] = RolloutInputs
+    """The dataclass of what an update reads of an observation."""
     keys = FEATURE_KEYS
     chooses_candidates = True
     config: ActorCriticConfig
@@ -136,7 +140,7 @@ class ActorCriticLearner(Learner):
             )
         self.horizon = config.rollout
         with isolated_randomness(task.seed):
-            self.networks = SlateActorCritic(task.tables, task.spec, config.network).to(task.device)
+            self.networks = self._fresh_networks().to(task.device)
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
         self.rollout = RolloutBuffer(config.rollout)
         self.scale = RewardScale(config.gamma, task.lanes, task.device)
@@ -161,7 +165,11 @@ class ActorCriticLearner(Learner):
         kept = {"reward": reward, "terminated": step.terminated, "truncated": step.truncated}
         self.rollout.put({**step.acted.extra, **kept, "next_value": self._values_after(step.next_observation, owed)})
 
-    def policy(self) -> ActorPolicy:
+    def _fresh_networks(self) -> Any:
+        """`SlateActorCritic`, or what has its methods."""
+        return SlateActorCritic(self.task.tables, self.task.spec, self.config.network)
+
+    def policy(self) -> Policy:
         """The most likely slate."""
         policy = ActorPolicy(
             self.task.serving,
@@ -208,7 +216,8 @@ class ActorCriticLearner(Learner):
     def _values_after(self, after: Observation, owed: Tensor) -> Tensor:
         """Values (B,) of the lanes `owed` (B,) at least; anything elsewhere."""
         if self.task.device.type != "cpu":
-            return self.networks.value_of(after)
+            every: Tensor = self.networks.value_of(after)
+            return every
         rows = owed.nonzero()[:, 0]
         values = torch.zeros(len(owed))
         if len(rows):

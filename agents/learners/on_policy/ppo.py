@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from recloop.agents.learners.contract import Task
-from recloop.agents.learners.on_policy.actor_critic import ActorCriticConfig, ActorCriticLearner, RolloutInputs
+from recloop.agents.learners.on_policy.actor_critic import ActorCriticConfig, ActorCriticLearner
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
 from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.encoders.base.errors import PolicyError
 
-_LOOK = tuple(f.name for f in fields(RolloutInputs))  # a compiler cannot follow `fields`
 _STREAM = 314_159
 """Added to the seed for the order of transitions, apart from weights and slates."""
 
@@ -26,6 +25,7 @@ class PPOConfig(ActorCriticConfig):
         batch_size: transitions a gradient step; what does not fill one is left out of the epoch.
         epochs: passes over a rollout.
         clip: range of the probability ratio.
+        entropy_falls: whether the weight of the entropy falls linearly to zero, as the learning rate does.
         target_kl: an update stops early beyond 1.5 times this divergence, which makes it wait for the device at every
             gradient step; None for never.
     """
@@ -36,6 +36,7 @@ class PPOConfig(ActorCriticConfig):
     batch_size: int = 256
     epochs: int = 3
     clip: float = 0.4
+    entropy_falls: bool = False
     target_kl: float | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +70,8 @@ class PPO(ActorCriticLearner):
 
     def __init__(self, task: Task, config: PPOConfig) -> None:
         super().__init__(task, config)
+        self._look = tuple(f.name for f in fields(self.look_class))  # a compiler cannot follow `fields`
+        self._entropy = torch.tensor(config.entropy, device=task.device)
         self.generator = torch.Generator(task.device).manual_seed(task.seed + _STREAM)
         self._loss = task.compiled(self._loss_of, "the loss of recloop-ppo")
 
@@ -76,7 +79,8 @@ class PPO(ActorCriticLearner):
         """`epochs` passes over the rollout in batches of a random order."""
         config, rollout = self.config, self.rollout
         advantages = self._advantages()
-        names = [*_LOOK, "positions", "log_prob"]
+        self._entropy.fill_(config.entropy * (1 - progress if config.entropy_falls else 1))
+        names = [*self._look, "positions", "log_prob"]
         kept = {name: rollout.flat(name) for name in names}
         kept["advantage"] = advantages.flatten()
         kept["target"] = (advantages + rollout["value"]).flatten()
@@ -107,7 +111,7 @@ class PPO(ActorCriticLearner):
 
     def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        scores, value = self.networks(RolloutInputs(*(batch[name] for name in _LOOK)))
+        scores, value = self.networks(self.look_class(*(batch[name] for name in self._look)))
         found, entropy = slate_odds(scores, batch["positions"])
         advantage = batch["advantage"]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -117,7 +121,7 @@ class PPO(ActorCriticLearner):
         gain = torch.minimum(ratio * advantage, clipped * advantage).mean()
         miss = (value - batch["target"]).square().mean()
         unsure = entropy.mean()
-        loss = config.value * miss - gain - config.entropy * unsure
+        loss = config.value * miss - gain - self._entropy * unsure
         with torch.no_grad():
             parts = {
                 "train/policy_loss": -gain,

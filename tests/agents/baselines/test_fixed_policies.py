@@ -45,6 +45,13 @@ def test_who_consumed_nothing_gets_what_is_popular() -> None:
         assert policy.act(seen([], [0]), None, 2, one_draw(2))[0].tolist() == [[3, 2], [0, 2]]
 
 
+def test_encoder_shows_what_the_encoder_expects_next(tiny_world: World) -> None:
+    observation = Core(tiny_world, batch=4, keys=(*DEFAULT_KEYS, "action_mask")).observe()
+    slate, _ = make_policy("encoder", tiny_world).act(observation, None, 3, one_draw(4))
+    scores = tiny_world.state_encoder.scores(observation["state"]).masked_fill(~observation["action_mask"].bool(), -9e9)
+    assert torch.equal(slate, scores.topk(3, dim=1).indices)
+
+
 def test_worst_first_is_popularity_turned_round(tiny_world: World) -> None:
     observation = Core(tiny_world, batch=2, start="cold", keys=(*DEFAULT_KEYS, "action_mask")).observe()
     n = len(tiny_world.catalogue)

@@ -49,6 +49,7 @@ SHARED = {
 }
 QUICK: dict[str, dict[str, Any]] = {
     "recloop-ppo": {"steps": 6_000, "rollout": 8, "batch_size": 32},
+    "slate-ppo": {"steps": 4_000, "batch_size": 32},
     "a2c": {"steps": 12_000, "rollout": 4},
     "double-dqn": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
     "slateq": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
@@ -61,6 +62,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 SHORT: dict[str, dict[str, Any]] = {
     "recloop-ppo": {"batch_size": 64},
+    "slate-ppo": {"batch_size": 64},
     "double-dqn": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
     "slateq": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
     "ddpg": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
@@ -84,7 +86,9 @@ def settings(name: str, steps: int, **changes: Any) -> AgentConfig:
 @pytest.fixture(scope="module")
 def obvious(tiny_world: World) -> World:
     """Three clicks a slate for four slates are possible: 12. A slate of random items gets half of that."""
-    return replace(tiny_world, consumes_twice=True, reward=WeightedReward({"click": 1.0}))
+    halves = torch.tensor([0] * 5 + [1] * 5 + [2]).unsqueeze(1)
+    catalogue = replace(tiny_world.catalogue, groups=halves, group_names=("half",))
+    return replace(tiny_world, catalogue=catalogue, consumes_twice=True, reward=WeightedReward({"click": 1.0}))
 
 
 def updates_of(name: str, count: int, world: World) -> int:

@@ -1,0 +1,196 @@
+"""Slates that hang together: what each cluster of items proposes, what is known of a proposal, and who chooses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recloop.agents.networks.features import ItemTables, SlateMeans
+from recloop.agents.networks.heads import item_products
+from recloop.agents.slates import FORBIDDEN
+from recloop.encoders.base.tensor_struct import TensorStruct
+from recloop.envs.interaction.observation import CONTEXT, Observation, ObservationSpec
+from recloop.envs.world.world import World
+
+_MOST_GROUPS = 24
+"""Groupings of the catalogue with more groups propose nothing: each would need a proposal of its own."""
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """Which slates are proposed, and how they are told apart; round-trips through JSON.
+
+    Args:
+        clusters: k of each k-means over item vectors; each cluster proposes.
+        groups: whether the catalogue's own groupings (category, an attribute, nearness) propose too.
+        affinities: learned bilinear likenesses of the user's state to a proposal.
+    """
+
+    clusters: tuple[int, ...] = (4,)
+    groups: bool = True
+    affinities: int = 8
+
+
+def proposing_groups(world: World, config: ProposalConfig, seed: int = 0) -> Tensor:
+    """bool (P, N+1): which items each proposal is made of; all items first, row N in none."""
+    vectors = world.item_vectors[:-1].detach().cpu()
+    n = len(vectors)
+    parts = [torch.ones(1, n, dtype=torch.bool)]
+    for k in config.clusters:
+        parts.append(_members(_clustered(vectors, min(k, n), seed)))
+    groups = world.catalogue.groups
+    for column in range(groups.shape[1] if config.groups else 0):
+        numbers = groups[:-1, column].cpu()
+        if int(groups[-1, column]) <= _MOST_GROUPS:
+            parts.append(_members(numbers)[: int(groups[-1, column])])
+    members = torch.cat(parts)
+    distinct = torch.from_numpy(np.sort(np.unique(members.numpy(), axis=0, return_index=True)[1]))
+    return F.pad(members[distinct], (0, 1))
+
+
+def _clustered(vectors: Tensor, k: int, seed: int) -> Tensor:
+    """The cluster (N,) of each vector, by k-means."""
+    points = np.ascontiguousarray(vectors.numpy(), dtype=np.float64)
+    k = min(k, len(np.unique(points, axis=0)))
+    from sklearn.cluster import KMeans  # slow to load
+
+    return torch.from_numpy(KMeans(k, n_init=4, random_state=seed).fit(points).labels_).long()
+
+
+def _members(numbers: Tensor) -> Tensor:
+    """Group numbers (N,) -> bool (G, N)."""
+    return numbers.unsqueeze(0) == torch.arange(int(numbers.max()) + 1).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Proposals(TensorStruct):
+    """What is chosen from, before any parameter is involved: worked out when acting, reused in every update.
+
+    Args:
+        there: bool (B, P), whether it holds an item.
+        facts: float32 (B, P, F) of each, see `ProposalNetwork`.
+        centres: float32 (B, P, d) mean vectors.
+        user: float32 (B, d + c + p), state, context and profile.
+    """
+
+    there: Tensor
+    facts: Tensor
+    centres: Tensor
+    user: Tensor
+
+
+class ProposalNetwork(nn.Module):
+    """Observation with `candidates` -> a score (B, P) of each proposed slate, and the value (B,) of the state.
+
+    A proposal is the K best candidates of its group in the order of the state encoder, filled up with the best of the
+    others. Facts of it: the mean and the best of its standardised encoder scores, its mean log popularity, its share
+    of the group's own items, and the inner product of its mean vector with that of each of the last L slates, as shown
+    and by each signal of the answers. One network reads these and `affinities` bilinear forms of the user's state and
+    the proposal's mean vector, for all proposals alike, first each by itself and then beside the mean of all.
+
+    Args:
+        tables: the items.
+        groups: bool (P, N+1), see `proposing_groups`.
+        spec: of observations.
+        config: of the proposals.
+        hidden: units of each hidden layer.
+    """
+
+    groups: Tensor
+    items: Tensor
+    encoder_vectors: Tensor
+    encoder_bias: Tensor
+    log_popularity: Tensor
+
+    def __init__(
+        self, tables: ItemTables, groups: Tensor, spec: ObservationSpec, config: ProposalConfig, hidden: int
+    ) -> None:
+        super().__init__()
+        self.slate_size, self.empty, self.profile_dim = spec.slate_size, tables.catalogue_size, spec.profile_dim
+        self.register_buffer("groups", groups.to(tables.vectors.device))
+        self.means = SlateMeans(tables, spec.signals)
+        self.register_buffer("items", tables.centred(), persistent=False)
+        for name in ("encoder_vectors", "encoder_bias", "log_popularity"):
+            self.register_buffer(name, getattr(tables, name), persistent=False)
+        facts = 4 + spec.shown_length * (1 + len(spec.signals))
+        user = tables.state_dim + len(CONTEXT) + spec.profile_dim
+        self.state_dim, self.affinities = tables.state_dim, config.affinities
+        self.affinity = nn.Linear(tables.state_dim, config.affinities * tables.dim, bias=False)
+        nn.init.orthogonal_(self.affinity.weight, 0.3)
+        told = facts + config.affinities + len(CONTEXT)
+        self.alone = nn.Sequential(nn.Linear(told, hidden), nn.LayerNorm(hidden), nn.Tanh())
+        self.user = nn.Sequential(nn.Linear(user, hidden), nn.LayerNorm(hidden), nn.Tanh())
+        self.beside = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.value = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+    @torch.no_grad()
+    def propose(self, observation: Observation, k: int) -> tuple[Proposals, Tensor]:
+        """What is chosen from, and the slates int64 (B, P, k) of item rows; N where nothing admissible is left."""
+        candidates = observation["candidates"].long()  # (B, C), the best first
+        state = observation["state"]
+        order = self._places(candidates, k)  # (B, P, K)
+        slates = candidates.unsqueeze(1).expand(-1, order.shape[1], -1).gather(2, order)
+        own = self.groups.unsqueeze(0).expand(len(slates), -1, -1).gather(2, slates).float().mean(2)
+        score = self._standardised(state, candidates)
+        scores = score.unsqueeze(1).expand(-1, order.shape[1], -1).gather(2, order)
+        held = (slates < self.empty).float()
+        size = held.sum(2).clamp_min(1)
+        centres = F.embedding_bag(slates.flatten(0, 1), self.items, per_sample_weights=held.flatten(0, 1), mode="sum")
+        centres = centres.view(*slates.shape[:2], -1) / size.unsqueeze(2)
+        shown, taken = self.means(observation["shown"].long(), observation["answers"])
+        near = torch.cat([shown.unsqueeze(2), taken], dim=2).flatten(1, 2)  # (B, L (1 + S), d)
+        known = self.log_popularity[:-1]
+        popularity = (self.log_popularity[slates] - known.mean()) / known.std(correction=0).clamp_min(1e-6)
+        alone = [
+            (scores * held).sum(2) / size,
+            scores.amax(2),
+            (popularity * held).sum(2) / size,
+            own,
+        ]
+        facts = torch.cat([torch.stack(alone, dim=2), centres @ near.transpose(1, 2)], dim=2)
+        user = [state, observation["context"]]
+        if self.profile_dim:
+            user.append(F.softsign(observation["profile"]))
+        return Proposals(held[..., 0] > 0, facts, centres, torch.cat(user, dim=1)), slates
+
+    def forward(self, look: Proposals) -> tuple[Tensor, Tensor]:
+        """Scores (B, P), `FORBIDDEN` for empty slates, and values (B,)."""
+        state = look.user[:, : self.state_dim]
+        queries = self.affinity(state).view(len(state), self.affinities, -1)
+        liking = look.centres @ queries.transpose(1, 2)  # (B, P, affinities)
+        context = look.user[:, self.state_dim : self.state_dim + len(CONTEXT)].unsqueeze(1)
+        alone = self.alone(torch.cat([look.facts, liking, context.expand(-1, liking.shape[1], -1)], dim=2))
+        around = torch.cat([alone.mean(1), self.user(look.user)], dim=1)
+        both = torch.cat([alone, around.unsqueeze(1).expand(-1, alone.shape[1], -1)], dim=2)
+        scores = self.beside(both)[..., 0]
+        return scores.masked_fill(~look.there, FORBIDDEN), self.value(around)[:, 0]
+
+    @torch.no_grad()
+    def value_of(self, observation: Observation) -> Tensor:
+        """Values (B,)."""
+        value: Tensor = self(self.propose(observation, self.slate_size)[0])[1]
+        return value
+
+    def _places(self, candidates: Tensor, k: int) -> Tensor:
+        """Positions (B, P, K) of each proposal among the candidates (B, C)."""
+        there = candidates < self.empty
+        member = self.groups.T[candidates].transpose(1, 2)  # (B, P, C)
+        member = member & there.unsqueeze(1)
+        count = member.sum(2, keepdim=True)
+        rank = torch.where(member, member.cumsum(2) - 1, count + (~member).cumsum(2) - 1)
+        b, p, c = rank.shape
+        places = torch.zeros(b, p, k + 1, dtype=torch.int64, device=rank.device)
+        positions = torch.arange(c, device=rank.device).expand(b, p, -1)
+        return places.scatter_(2, rank.clamp(max=k), positions)[..., :k]
+
+    def _standardised(self, state: Tensor, candidates: Tensor) -> Tensor:
+        """The encoder's score (B, C) of each candidate, of mean 0 and spread 1 over the row."""
+        score = (
+            item_products(state.unsqueeze(1), self.encoder_vectors, candidates)[:, 0] + self.encoder_bias[candidates]
+        )
+        there = (candidates < self.empty).float()
+        count = there.sum(1, keepdim=True).clamp_min(1)
+        score = (score - (score * there).sum(1, keepdim=True) / count) * there
+        return score / ((score.square().sum(1, keepdim=True) / count).sqrt() + 1e-3)
