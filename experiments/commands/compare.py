@@ -48,7 +48,7 @@ from recloop.experiments.comparison.result_store import (
 )
 from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
-from recloop.experiments.comparison.tracking import Run, write_evaluations
+from recloop.experiments.comparison.tracking import Run, kept_start, write_evaluations
 from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
@@ -76,7 +76,7 @@ class CompareConfig:
 
     world: tyro.conf.Positional[Path]
     """World folder."""
-    policies: tuple[str, ...] = ("random", "popularity", "greedy", "sasrec", "ppo")
+    policies: tuple[str, ...] = ("random", "popularity", "encoder", "greedy", "sasrec", "ppo")
     """Names, dotted paths module:Class, or policy folders."""
     seeds: int = 3
     """Trainings of each policy that learns with randomness; at least 1."""
@@ -209,7 +209,7 @@ def _compare(
         world = gated(world, judged, seed=config.evaluation_seed, device=config.device)
     comparison = Comparison(
         world=world,
-        contenders=tuple(_as_made(c, finished[c.label, 0], world) for c in contenders),
+        contenders=tuple(_as_made(c, finished, world, config) for c in contenders),
         seeds=tuple(range(config.seeds)),
         simulators=simulators,
         reference=reference,
@@ -240,8 +240,23 @@ def _compare(
     return comparison
 
 
-def _as_made(entry: Entry, result: Finished, world: World) -> Entry:
-    return replace(entry, privileged=result.privileged, plans=result.plans and not world.is_truth)
+def _as_made(entry: Entry, finished: Mapping[tuple[str, int], Finished], world: World, config: CompareConfig) -> Entry:
+    """With what is known of a policy once it is made."""
+    first, notes = finished[entry.label, 0], [entry.note] if entry.note else []
+    if entry.retrained and world.is_truth and facts_of(entry.source).trains == "loop":
+        steps = int(entry.settings.get("steps", config.steps))
+        notes.append(f"learned from {steps:,} slates in the truth itself; the log holds {_logged_slates(world):,}")
+    idle = [seed for seed in range(config.seeds) if kept_start(finished[entry.label, seed].curves)]
+    if idle:
+        which = "" if len(idle) == config.seeds else f" in seed(s) {', '.join(map(str, idle))}"
+        notes.append(f"KEPT ITS START{which}: nothing it learned was better in validation")
+    return replace(entry, privileged=first.privileged, plans=first.plans and not world.is_truth, note="; ".join(notes))
+
+
+def _logged_slates(world: World) -> int:
+    """Slates of the train users in the log, which supervised policies and user models learn from."""
+    slates, train = world.sequences.slates, world.users.rows("train").numpy()
+    return 0 if slates is None else int((slates.offsets[train + 1] - slates.offsets[train]).sum())
 
 
 def _made_with(

@@ -36,7 +36,7 @@ from recloop.envs.world.world import World
 from recloop.experiments.asked import asked_world, in_own_users
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.intervals import Interval, by_user, t_interval
-from recloop.experiments.comparison.tracking import Run, Tags
+from recloop.experiments.comparison.tracking import Run, Tags, kept_start
 from recloop.experiments.output import checked_out, replacing_output, writing
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import interval_text, wide_console
@@ -132,12 +132,14 @@ class Trained:
         validation: return on the tune users in the validation simulator, with its interval over users.
         difference: to popularity, paired by user.
         seconds: of training.
+        kept_start: nothing that it learned was better in validation than its start.
     """
 
     policy: Policy
     validation: Interval
     difference: Interval
     seconds: float
+    kept_start: bool
 
 
 def main(config: TrainConfig) -> Trained:
@@ -174,6 +176,13 @@ def main(config: TrainConfig) -> Trained:
         f"minus popularity {interval_text(trained.difference, signed=True)}",
         soft_wrap=True,
     )
+    if trained.kept_start:
+        console.print(
+            f"{trained.policy.name} KEPT ITS START: nothing it learned was better in validation; look at the curves, "
+            "raise --steps or change its settings",
+            style="bold red",
+            soft_wrap=True,
+        )
     console.print(f"curves: tensorboard --logdir {_logs(config.out)}", soft_wrap=True)
     return trained
 
@@ -221,8 +230,9 @@ def _train(world: World, config: TrainConfig, made_with: Mapping[str, Any]) -> T
         popular = arena.run(make_policy("popularity", world, FitOptions(device=config.device)))
         value = by_user(mine.value, mine.users)
         validation, difference = t_interval(value), t_interval(value - by_user(popular.value, popular.users))
+        idle = kept_start(run.curves)
         run.log(Tags.validation_return, validation.mean, run.last_step)
-    return Trained(policy, validation, difference, seconds)
+    return Trained(policy, validation, difference, seconds, idle)
 
 
 def _logs(out: Path) -> Path:

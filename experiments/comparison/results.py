@@ -58,7 +58,7 @@ class Entry:
         privileged: True for a planner that reads the users' true state: a bound, not a competitor.
         settings: where they differ from the policy's defaults, by name.
         plans: True for a policy that plans on the training users' own model.
-        note: what it was made for, where that is not what it is judged by.
+        note: what sets it apart: what it was made for or learned from, that it kept its start.
     """
 
     label: str

@@ -10,6 +10,7 @@
 | `train/steps_per_second` | training speed | training steps a second |
 | `train/NAME` | anything further that a learner reports | its own |
 | `validation/return` | mean return on the tune users in the validation simulator | reward |
+| `validation/gain` | best of these so far less the first, of the start: 0 where nothing better was learned | reward |
 | `validation/loss` | loss on held-out behaviour of the train users | nats |
 | `evaluate/SIMULATOR/return` | mean return on the evaluation users | reward |
 | `evaluate/SIMULATOR/difference` | paired difference of returns to the reference policy | reward |
@@ -32,7 +33,7 @@ One run a policy and seed: `tensorboard --logdir runs/NAME/tensorboard`.
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Tags:
     train_speed = "train/steps_per_second"
     train_other = "train/NAME"
     validation_return = "validation/return"
+    validation_gain = "validation/gain"
     validation_loss = "validation/loss"
     evaluate_return = "evaluate/SIMULATOR/return"
     evaluate_difference = "evaluate/SIMULATOR/difference"
@@ -140,6 +142,8 @@ class Run:
             return
         self._writer.add_scalar(tag, float(value), step)
         curve.append((step, float(value)))
+        if tag == Tags.validation_return:
+            self.log(Tags.validation_gain, max(found for _, found in curve) - curve[0][1], step)
 
     @property
     def last_step(self) -> int:
@@ -165,6 +169,12 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *reason: object) -> None:
         if kind is None or self._writer is not None:  # what failed before its first point leaves what was there
             self.close()
+
+
+def kept_start(curves: Mapping[str, Curve]) -> bool:
+    """Whether a training was tried again and again, and never found better than before it learned anything."""
+    found = [value for _, value in curves.get(Tags.validation_return, [])]
+    return len(found) > 1 and max(found) <= found[0]
 
 
 def logged_curves(folder: Path, last: int) -> dict[str, Curve]:

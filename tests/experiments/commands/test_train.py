@@ -98,6 +98,14 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(
     assert not (tmp_path / "policy").exists()
 
 
+def test_an_agent_that_kept_its_start_is_told_of(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate of nothing learns nothing."""
+    main(command(folder, tmp_path / "policy", "--agent", "a2c", "--steps", "1024", "--set", "learning_rate=0"))
+    assert "a2c KEPT ITS START: nothing it learned was better in validation" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("agent", "tells"), [("slateq", "network.hidden (int, default 64): units"), ("random", "no")])
 def test_help_tells_the_settings_of_the_agent(agent: str, tells: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -8,7 +8,7 @@ import pytest
 from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.comparison import tracking
-from recloop.experiments.comparison.tracking import LEARNERS_TAGS, Run, Tags, contract_tag
+from recloop.experiments.comparison.tracking import LEARNERS_TAGS, Run, Tags, contract_tag, kept_start
 
 
 def written(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -64,6 +64,17 @@ def test_a_run_writes_and_keeps_its_curves(tmp_path: Path) -> None:
     with Run(tmp_path / "run") as again:
         again.log("loss", 3.0, 5)
     assert written(tmp_path / "run") == {"train/loss": [(5, 3.0)]}, "an earlier run in the folder is gone"
+
+
+def test_a_training_that_found_nothing_better_than_its_start_is_known(tmp_path: Path) -> None:
+    gains: dict[str, list[float]] = {}
+    for name, returns in {"worse": [2.0, 1.0, 2.0], "better": [2.0, 1.0, 2.5], "untried": [2.0]}.items():
+        with Run(tmp_path / name) as run:
+            for step, value in enumerate(returns):
+                run.log("validation/return", value, step)
+        gains[name] = [value for _, value in run.curves[Tags.validation_gain]]
+        assert kept_start(run.curves) == (name == "worse")
+    assert gains == {"worse": [0.0, 0.0, 0.0], "better": [0.0, 0.0, 0.5], "untried": [0.0]}
 
 
 def test_a_comparison_writes_one_run_a_policy_and_seed(judged: World, tmp_path: Path) -> None:
