@@ -3,8 +3,9 @@
     recloop demo
     recloop demo --steps 20000 --seeds 1 --out runs/quick
 
-Makes the built-in truth world, compares random, popularity, greedy on a fitted user model, SASRec and PPO with a
-planner that knows the truth, and says what share of the gap between greedy and that optimum PPO closes.
+Makes the built-in truth world, compares random, popularity, the state encoder's own order, greedy on a fitted user
+model, SASRec and PPO over proposed slates with a planner that knows the truth, and says what share of the gap between
+greedy and that optimum the agent closes.
 """
 
 from dataclasses import dataclass
@@ -21,19 +22,20 @@ from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import print_comparison, wide_console
 from recloop.experiments.settings import at_least
 
-POLICIES = ("random", "popularity", "greedy", "sasrec", "ppo", "planner")
+AGENT = "slate-ppo"
+POLICIES = ("random", "popularity", "encoder", "greedy", "sasrec", AGENT, "planner")
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Compare five policies and the computed optimum in the built-in truth world."""
+    """Compare six policies and the computed optimum in the built-in truth world."""
 
     out: Path = Path("runs/demo")
     """Run folder; the world is saved in its folder `world`."""
     steps: int = 100_000
-    """Environment steps of each PPO training."""
+    """Environment steps of each training of the agent."""
     seeds: int = 1
-    """Trainings of SASRec and PPO."""
+    """Trainings of SASRec and the agent."""
     episodes: int = 600
     """Episodes a policy is evaluated on."""
     device: str = "cpu"
@@ -90,12 +92,12 @@ def gap_sentence(comparison: Comparison) -> str:
     """How much of what there is to be gained is gained, beside what `comparison.claims` claims."""
     share = gap_closed(comparison)
     return (
-        f"ppo closes {share.mean:.0%} [{share.low:.0%}, {share.high:.0%}] of the gap between greedy and the computed "
-        "optimum"
+        f"{AGENT} closes {share.mean:.0%} [{share.low:.0%}, {share.high:.0%}] of the gap between greedy and the "
+        "computed optimum"
     )
 
 
-def gap_closed(comparison: Comparison, policy: str = "ppo", floor: str = "greedy", top: str = "planner") -> Interval:
+def gap_closed(comparison: Comparison, policy: str = AGENT, floor: str = "greedy", top: str = "planner") -> Interval:
     """Share of the gap from `floor` to `top` that `policy` closes, with Fieller's interval over users."""
     base = comparison.base
     return ratio_interval(comparison.difference(policy, floor, base), comparison.difference(top, floor, base))
