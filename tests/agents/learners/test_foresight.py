@@ -37,8 +37,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "double-dqn": {"steps": 10_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5},
     "slateq": {"steps": 10_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5},
     "ddpg": {"steps": 5_000, "learning_starts": 500, "batch_size": 128, "train_every": 2, "exploration": 0.3},
-    "td3": {"steps": 8_000, "learning_starts": 500, "batch_size": 128, "train_every": 2, "exploration": 0.3},
-    "sac": {"steps": 8_000, "learning_starts": 500, "batch_size": 128, "train_every": 2},
+    "td3": {"steps": 6_000, "learning_starts": 500, "batch_size": 128, "train_every": 2, "exploration": 0.3},
+    "sac": {"steps": 6_000, "learning_starts": 500, "batch_size": 128, "train_every": 2},
     "hac": {"steps": 8_000, "learning_starts": 500, "batch_size": 128, "train_every": 2},
 }
 """Settings with which a learner sees it in seconds."""
