@@ -69,6 +69,9 @@ def test_the_front_door_leads_somewhere() -> None:
         _ = recloop.nothing
 
 
+_LOADING = "from recloop.encoders.base.artifact import Bounded, Path; Bounded(Path('nothing'))"
+
+
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
@@ -76,6 +79,8 @@ def test_the_front_door_leads_somewhere() -> None:
         ("import recloop.envs", ("torch", "sklearn", "pandas")),
         ("from recloop.envs import Core, World, built_in_world", ("sklearn", "torch._dynamo", "matplotlib")),
         ("from recloop import load_policy, make_policy", ("sklearn", "torch._dynamo", "matplotlib")),
+        ("import recloop.experiments.comparison.workers", ("torch", "numpy")),  # until then a worker cannot die
+        (f"{_LOADING}.__enter__(); import torch; torch.zeros(2)", ("torch._dynamo",)),
         ("from recloop.experiments.cli import main; main(['--help'])", ("torch", "gymnasium", "numpy", "tyro")),
     ],
 )

@@ -127,6 +127,10 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stored = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
         self._left = _TIMES * self._stored + _ROOM
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes longer than most loads
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count what is made of sizes alone, which is all that modules are made of."""
         size = args[0] if args and isinstance(args[0], list | tuple) else args  # of `empty`, or of `arange`

@@ -14,7 +14,6 @@ from multiprocessing.context import SpawnContext
 from typing import Protocol, TypeVar, cast
 
 from recloop.encoders.base.errors import RecloopError
-from recloop.encoders.base.plug_ins import plug_in_fault
 from recloop.encoders.base.progress import progress_bar
 from recloop.experiments.provenance import use_threads
 
@@ -111,8 +110,8 @@ class _Worker:
 
     def end(self) -> None:
         """Be over at once; files are replaced whole, so that nothing half-written counts."""
-        self.connection.close()
         self.process.kill()
+        self.connection.close()  # not before: it would complain
         self.process.join()
 
     def _died(self) -> RecloopError:
@@ -155,6 +154,8 @@ def _die_with_parent() -> None:
 def _portable(error: BaseException) -> BaseException:
     """An error that another process can raise, with what happened here as a note."""
     if not isinstance(error, RecloopError):
+        from recloop.encoders.base.plug_ins import plug_in_fault  # needs torch, which takes seconds to import
+
         error = plug_in_fault(error) or error
     error.add_note("".join(traceback.format_exception(error)))
     try:
