@@ -93,9 +93,9 @@ def test_workers_die_with_a_killed_parent_and_nothing_new_begins(script: Path) -
 
 def test_workers_that_are_still_importing_die_with_a_killed_parent(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("""
-import multiprocessing, os, time
+import os, time
 from pathlib import Path
-if multiprocessing.parent_process() is not None:
+if os.environ["PARENT"] != str(os.getpid()):
     (Path(__file__).parent / f"{os.getpid()}.importing").touch()
     time.sleep(30)
 
@@ -103,7 +103,8 @@ def work(unit):
     pass
 """)
     program = f"""
-import sys
+import os, sys
+os.environ["PARENT"] = str(os.getpid())
 sys.path.insert(0, {str(tmp_path)!r})
 from recloop.experiments.comparison.workers import side_by_side
 from slow import work
