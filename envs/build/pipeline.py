@@ -113,8 +113,9 @@ def build_world(
     """Learn a world from a clean log.
 
     Text and graph vectors see items alone. The state encoder and the user model are fitted on the train users, the
-    validation simulator on a part of them of its own, two judges on the judge users: four families. The evaluated
-    users' behaviour is only where their episodes start from: nothing is fitted on it.
+    validation simulator on a part of them of its own, two judges on the judge users: four families. Training users are
+    small networks on what users felt, or recurrent where nobody knows what was shown. The evaluated users' behaviour is
+    only where their episodes start from: nothing is fitted on it.
 
     Args:
         cleaning: the report of the cleaning, for the card.
@@ -165,7 +166,8 @@ def build_world(
         say(f"{family} users, on part '{users}'")
         return _users(log, family, members, sequences, rows[users], encoder, profile, groups, config, stages, progress)
 
-    training, training_report = fitted("recurrent", "fit", config.members)
+    family: Family = "recurrent" if sequences.slates is None else "network"
+    training, training_report = fitted(family, "fit", config.members)
     validation, validation_report = fitted("factor", "tune", 1)
     judges = {name: fitted(family, "judge", config.judge_members) for name, family in JUDGES.items()}
     reports = {"train": training_report, "validation": validation_report}

@@ -4,12 +4,12 @@ from recloop.envs.users.fitted.attentive import AttentiveState, AttentiveUsers
 from recloop.envs.users.fitted.config import AssumedLeaving, Family, FitConfig, FitReport
 from recloop.envs.users.fitted.ensemble import EnsembleState, EnsembleUsers
 from recloop.envs.users.fitted.factor import FactorState, FactorUsers
+from recloop.envs.users.fitted.felt.users import NetworkUsers, TreeUsers
 from recloop.envs.users.fitted.fitting.fit import fit_users
 from recloop.envs.users.fitted.fitting.prepared import REPEATS
 from recloop.envs.users.fitted.members import fit_ensemble
 from recloop.envs.users.fitted.own_member import OwnMemberState, OwnMemberUsers
 from recloop.envs.users.fitted.recurrent import RecurrentState, RecurrentUsers
-from recloop.envs.users.fitted.trees.users import TreeUsers
 
 __all__ = [
     "REPEATS",
@@ -23,6 +23,7 @@ __all__ = [
     "Family",
     "FitConfig",
     "FitReport",
+    "NetworkUsers",
     "OwnMemberState",
     "OwnMemberUsers",
     "RecurrentState",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from recloop.encoders.base.errors import UserSimulatorError, unknown_name
 
-Family = Literal["recurrent", "attentive", "factor", "trees"]
+Family = Literal["recurrent", "attentive", "factor", "trees", "network"]
 """The families of fitted users."""
 
 
@@ -129,7 +129,7 @@ class FitReport:
     """What a fit of users achieved, on users it held out.
 
     Args:
-        family: `recurrent`, `attentive`, `factor` or `trees`.
+        family: `recurrent`, `attentive`, `factor`, `trees` or `network`.
         figures: by signal name (and `leave`), then by figure: `log_likelihood` (nats an answer) beside
             `log_likelihood_base` of a constant, `auc` beside `auc_base`, `rmse` beside `rmse_base`,
             `calibration_error`, `count`.

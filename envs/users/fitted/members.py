@@ -11,11 +11,11 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.users.fitted.config import Family, FitConfig, FitReport
 from recloop.envs.users.fitted.ensemble import EnsembleUsers
+from recloop.envs.users.fitted.felt.fit import random_felt_likelihood
+from recloop.envs.users.fitted.felt.users import FeltUsers
 from recloop.envs.users.fitted.fitting.fit import fit_users
 from recloop.envs.users.fitted.fitting.prepared import split_rows
 from recloop.envs.users.fitted.fitting.propensities import random_likelihood, randomly_shown
-from recloop.envs.users.fitted.trees.fit import random_tree_likelihood
-from recloop.envs.users.fitted.trees.users import TreeUsers
 
 
 def fit_ensemble(
@@ -70,7 +70,7 @@ def fit_ensemble(
             found = []
             for way in (plain, weighted):
                 users = fit(way, None)[0].members[0]
-                likelihood = random_tree_likelihood if isinstance(users, TreeUsers) else random_likelihood
+                likelihood = random_felt_likelihood if isinstance(users, FeltUsers) else random_likelihood
                 found.append(likelihood(users, sequences, test, item_vectors, profile, plain))  # type: ignore[arg-type]
             config = weighted if found[1] > found[0] else plain
             said = (

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.users.fitted import FitConfig
+from recloop.envs.users.fitted.felt.examples import examples
+from recloop.envs.users.fitted.felt.users import TreeUsers
 from recloop.envs.users.fitted.fitting.prepared import Prepared, prepared
 from recloop.envs.users.fitted.fitting.windows import WindowMaker
 from recloop.envs.users.fitted.inputs.experience import CONTENT, PLACE, Experience
 from recloop.envs.users.fitted.inputs.groups import Groups
 from recloop.envs.users.fitted.inputs.item_facts import item_facts
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
-from recloop.envs.users.fitted.trees.examples import examples
-from recloop.envs.users.fitted.trees.users import TreeUsers
 from tests.envs.users.conftest import ITEMS, QUICK, Case, past_at_arrival, slate_log, world_of
 
 

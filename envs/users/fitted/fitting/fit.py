@@ -17,6 +17,7 @@ from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.attentive import AttentiveUsers
 from recloop.envs.users.fitted.config import Family, FitConfig, FitReport
 from recloop.envs.users.fitted.factor import FactorUsers
+from recloop.envs.users.fitted.felt.fit import FELT, fit_felt
 from recloop.envs.users.fitted.fitting.calibration import (
     Scored,
     calibrate,
@@ -42,8 +43,6 @@ from recloop.envs.users.fitted.heads import start_heads
 from recloop.envs.users.fitted.layers import start_weights
 from recloop.envs.users.fitted.neural import NeuralUsers
 from recloop.envs.users.fitted.recurrent import RecurrentUsers
-from recloop.envs.users.fitted.trees.fit import fit_trees
-from recloop.envs.users.fitted.trees.users import TreeUsers
 
 NEURAL: dict[str, type[NeuralUsers]] = {
     "recurrent": RecurrentUsers,
@@ -51,7 +50,7 @@ NEURAL: dict[str, type[NeuralUsers]] = {
     "factor": FactorUsers,
 }
 """Families by name that gradients fit; they share the heads and nothing of how they remember."""
-FAMILIES: dict[str, type[FittedUsers]] = {**NEURAL, "trees": TreeUsers}
+FAMILIES: dict[str, type[FittedUsers]] = {**NEURAL, **FELT}
 """All families by name."""
 _LEAVE_RIDGE = 0.01
 """Weight of the squared weights of the hazard: sessions end far more rarely than items are answered."""
@@ -82,7 +81,7 @@ def fit_users(
     states: exposure in the log was proportional to popularity^beta, and a shown item is consumed with `base_rate`.
 
     Args:
-        family: `recurrent`, `attentive`, `factor` or `trees`.
+        family: `recurrent`, `attentive`, `factor`, `trees` or `network`.
         sequences: the log.
         rows: rows of the users to fit on; a share of them is held out for stopping, calibration and figures.
         item_vectors: float32 (N+1, d); row N is zero.
@@ -107,8 +106,8 @@ def fit_users(
     rows = np.asarray(rows, dtype=np.int64)
     check_fit(family, FAMILIES, sequences, rows, item_vectors, profile, signals)
     told = prepared(sequences, rows, item_vectors, profile, tuple(signals), groups, config, member)
-    if family == TreeUsers.kind:
-        return fit_trees(told, member or 0)
+    if family in FELT:
+        return fit_felt(family, told, member or 0)
     training = _Training(family, told, torch.device(device))
     found = training.run(progress)
     fitted = training.fitted

@@ -1,4 +1,4 @@
-"""Logged answers as rows that trees learn from: what a user felt before each, worked out as in the loop."""
+"""Logged answers as rows that models learn from: what a user felt before each, worked out as in the loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.envs.logs.sequences import Ints
+from recloop.envs.users.fitted.felt.users import ABOVE, FeltUsers
 from recloop.envs.users.fitted.fitting.calibration import Exposure
 from recloop.envs.users.fitted.fitting.windows import WindowMaker, Windows
 from recloop.envs.users.fitted.inputs.experience import ExperienceState
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
-from recloop.envs.users.fitted.trees.users import ABOVE, TreeUsers
 
 _CHUNK = 512
 """Moments walked at once."""
@@ -61,7 +61,7 @@ class Examples:
 
 @torch.no_grad()
 def examples(
-    users: TreeUsers,
+    users: FeltUsers,
     columns: Tensor,
     profile: Tensor,
     maker: WindowMaker,
@@ -110,7 +110,7 @@ def examples(
     return Examples(**joined, widths=(widths[0], widths[1]))
 
 
-def _warm(users: TreeUsers, columns: Tensor, profile: Tensor, windows: Windows) -> ExperienceState:
+def _warm(users: FeltUsers, columns: Tensor, profile: Tensor, windows: Windows) -> ExperienceState:
     """Users as the history of their windows leaves them."""
     memory = users.memory
     state = memory.blank(profile[windows.users])
@@ -135,7 +135,7 @@ def _lately(windows: Windows, some: Tensor, t: int) -> Recalled:
 
 
 def _told(
-    users: TreeUsers,
+    users: FeltUsers,
     columns: Tensor,
     windows: Windows,
     state: ExperienceState,
@@ -165,7 +165,7 @@ def _told(
 
 
 def _against(
-    users: TreeUsers,
+    users: FeltUsers,
     columns: Tensor,
     windows: Windows,
     state: ExperienceState,

@@ -1,4 +1,4 @@
-"""Tree users: what they add to the contract that all families keep, and what they say where a log tells little."""
+"""Trees and networks on what users felt: what they add to the contract of all families, and what little logs tell."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +10,22 @@ import torch
 from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.users.checks import check_users
-from recloop.envs.users.fitted import Family, FitReport, TreeUsers, fit_users
-from recloop.envs.users.fitted.trees.forest import BoostConfig, Forest, Labelled, grown
+from recloop.envs.users.fitted import Family, FitReport, fit_users
+from recloop.envs.users.fitted.felt.fit import FELT
+from recloop.envs.users.fitted.felt.forest import BoostConfig, Forest, grown
+from recloop.envs.users.fitted.felt.labelled import Labelled
+from recloop.envs.users.fitted.felt.network import Network, trained
+from recloop.envs.users.fitted.felt.users import FeltUsers, Model
 from tests.envs.users.conftest import QUICK, Case, slate_log, world_of
 
+BOTH = pytest.mark.parametrize("family", sorted(FELT))
 
-def fitted(case: Case) -> tuple[TreeUsers, FitReport]:
+
+def fitted(case: Case, family: Family = "trees") -> tuple[FeltUsers, FitReport]:
     users, report = fit_users(
-        "trees", case.sequences, case.rows, case.vectors, case.profile, case.signals, groups=case.groups, config=QUICK
+        family, case.sequences, case.rows, case.vectors, case.profile, case.signals, groups=case.groups, config=QUICK
     )
-    assert isinstance(users, TreeUsers)
+    assert isinstance(users, FeltUsers)
     return users, report
 
 
@@ -29,14 +35,29 @@ def rows(count: int) -> Labelled:
     return Labelled(inputs, (inputs[:, 1] > 0.7).astype(np.float32))
 
 
-def test_trees_come_back_from_their_bytes_and_score_alike() -> None:
-    forest = grown(rows(400), rows(100), "binary", BoostConfig(rounds=20), 0)
+def model_on(count: int, family: str) -> Model:
+    if family == "network":
+        return trained(rows(count), rows(max(count // 4, 1)), "binary", 0)
+    return grown(rows(count), rows(max(count // 4, 1)), "binary", BoostConfig(rounds=20), 0)
+
+
+@BOTH
+def test_models_come_back_from_their_tensors_and_score_alike(family: str) -> None:
+    model, again = model_on(400, family), model_on(400, family)
     some = torch.from_numpy(rows(50).inputs)
-    again = Forest.read(forest.bytes())
-    assert again == forest
-    assert torch.equal(again.scores(some), forest.scores(some))
-    assert float(forest.scores(torch.tensor([[0.5, 0.9, 0.5], [0.5, 0.1, 0.5]])).diff()) < -1
-    assert forest == grown(rows(400), rows(100), "binary", BoostConfig(rounds=20), 0)
+    assert torch.equal(again.scores(some), model.scores(some))
+    assert torch.equal(type(model).read(model.tensors()).scores(some), model.scores(some))
+    np.testing.assert_allclose(model.of(rows(50).inputs), model.scores(some), atol=1e-5)
+    assert float(model.scores(torch.tensor([[0.5, 0.9, 0.5], [0.5, 0.1, 0.5]])).diff()) < -1
+
+
+def test_a_network_goes_on_where_the_log_ends() -> None:
+    """A longer line than was seen is a line still, up to four standard deviations."""
+    inputs = np.random.default_rng(0).normal(size=(4000, 2)).astype(np.float32)
+    line = Labelled(inputs, inputs[:, 0].copy())
+    model = trained(line, line, "regression", 0)
+    assert isinstance(model, Network)
+    assert float(model.scores(torch.tensor([[3.5, 0.0]]))) == pytest.approx(3.5, abs=0.3)
 
 
 def test_broken_trees_are_refused_in_one_line() -> None:
@@ -44,12 +65,12 @@ def test_broken_trees_are_refused_in_one_line() -> None:
         Forest(0.0, "tree\nno").scores(torch.zeros(1, 3))
 
 
-def test_the_base_rate_where_there_is_little_to_learn_from() -> None:
-    few = rows(20)
-    forest = grown(few, few, "binary", BoostConfig(), 0)
-    assert not forest.text
+@BOTH
+def test_the_base_rate_where_there_is_little_to_learn_from(family: str) -> None:
+    few, model = rows(20), model_on(20, family)
+    assert not model.learned
     rate = (few.values.sum() + 0.5) / 21
-    assert float(torch.sigmoid(forest.scores(few_inputs := torch.from_numpy(few.inputs)))[0]) == pytest.approx(rate)
+    assert float(torch.sigmoid(model.scores(few_inputs := torch.from_numpy(few.inputs)))[0]) == pytest.approx(rate)
     assert len(few_inputs) == 20
 
 
@@ -85,24 +106,28 @@ def sparse(case: Case, users: int, slates: int) -> Case:
     return Case(sequences, case.signals, case.vectors, case.profile[:users], case.taste[:users], nothing)
 
 
+@BOTH
 @pytest.mark.parametrize(("users", "slates"), [(9, 1), (3, 2), (40, 1)])
-def test_small_logs_are_fitted_and_the_report_says_what_was_not_learned(users: int, slates: int) -> None:
+def test_small_logs_are_fitted_and_the_report_says_what_was_not_learned(
+    users: int, slates: int, family: Family
+) -> None:
     """One place a slate, no groups, one slate a user: nothing but base rates, said."""
     case = sparse(slate_log(users=60, slates=4), users, slates)
-    found, report = fitted(case)
+    found, report = fitted(case, family)
     said = " ".join(report.learned)
     assert "watched: too few answers to learn from; all get the base rate" in said
     check_users(found, world_of(case, k=1))
 
 
-def test_the_report_tells_which_inputs_mattered() -> None:
+@BOTH
+def test_the_report_tells_which_inputs_mattered(family: Family) -> None:
     """Planted: what the last slate held of one's taste leaves a fifth of the appetite for more of it."""
-    _, report = fitted(slate_log(users=90, bored=0.2))
+    _, report = fitted(slate_log(users=90, bored=0.2), family)
     assert max(report.inputs, key=report.inputs.__getitem__) in ("own groups", "online taste", "likeness to the diet")
     assert any("inputs by what is lost" in line for line in report.learned)
 
 
-@pytest.mark.parametrize("family", ["trees", "recurrent"])
+@pytest.mark.parametrize("family", ["network", "trees", "recurrent"])
 def test_leaving_sees_what_was_consumed_in_the_session(family: Family) -> None:
     """Planted: whoever took two things in a session goes, whenever that was; nobody else does."""
     case = leaving_when_full(slate_log(users=90, slates=16))
@@ -130,9 +155,10 @@ def leaving_when_full(case: Case) -> Case:
     return replace(case, sequences=replace(s, slates=replace(s.slates, session=session, left=left)))
 
 
-def test_a_folder_that_lacks_trees_is_refused(tmp_path: Path) -> None:
-    users, _ = fitted(sparse(slate_log(users=60, slates=4), 9, 1))
-    del users.forests["watched"]
+@BOTH
+def test_a_folder_that_lacks_a_model_is_refused(family: Family, tmp_path: Path) -> None:
+    users, _ = fitted(sparse(slate_log(users=60, slates=4), 9, 1), family)
+    del users.models["watched"]
     users.save(tmp_path / "users")
-    with pytest.raises(UserSimulatorError, match="lacks trees for watched"):
-        TreeUsers.load(tmp_path / "users")
+    with pytest.raises(UserSimulatorError, match="lacks models of watched"):
+        type(users).load(tmp_path / "users")

@@ -1,4 +1,4 @@
-"""Fit tree users: one model a signal and one of leaving, stopped and calibrated on users they never saw."""
+"""Fit users who read what they felt: one model a signal and one of leaving, calibrated on users they never saw."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from torch import Tensor
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.users.fitted import distributions
 from recloop.envs.users.fitted.config import FitConfig, FitReport
+from recloop.envs.users.fitted.felt.examples import Array, Examples, examples
+from recloop.envs.users.fitted.felt.forest import BoostConfig, grown
+from recloop.envs.users.fitted.felt.labelled import Labelled, Objective
+from recloop.envs.users.fitted.felt.network import trained
+from recloop.envs.users.fitted.felt.users import ABOVE, DAYS, LEAVE, FeltUsers, Model, NetworkUsers, TreeUsers
 from recloop.envs.users.fitted.fitting.calibration import (
     NEGATIVES,
     Scored,
@@ -28,9 +33,6 @@ from recloop.envs.users.fitted.heads import chosen
 from recloop.envs.users.fitted.inputs.experience import Experience
 from recloop.envs.users.fitted.inputs.groups import Groups
 from recloop.envs.users.fitted.inputs.item_facts import item_facts
-from recloop.envs.users.fitted.trees.examples import Array, Examples, examples
-from recloop.envs.users.fitted.trees.forest import BoostConfig, Forest, Labelled, grown
-from recloop.envs.users.fitted.trees.users import ABOVE, DAYS, LEAVE, TreeUsers
 
 _MOST, _MOST_HELD = 240_000, 60_000
 """Places that are learned from, and that are held out for each purpose."""
@@ -43,28 +45,32 @@ _SHUFFLED = 20_000
 """Places on which it is measured what each group of inputs is worth."""
 
 
-def fit_trees(told: Prepared, member: int) -> tuple[TreeUsers, FitReport]:
-    """Tree users fitted on `told.users`; see `fit_users`.
+FELT: Mapping[str, type[FeltUsers]] = {"trees": TreeUsers, "network": NetworkUsers}
+"""Families by name."""
+
+
+def fit_felt(family: str, told: Prepared, member: int) -> tuple[FeltUsers, FitReport]:
+    """Users of one family fitted on `told.users`; see `fit_users`.
 
     Args:
         member: number in an ensemble, of the seeds.
     """
-    training = _TreeTraining(told, member)
+    training = _FeltTraining(family, told, member)
     training.grow()
     training.calibrate()
     fit = training.measured()
     report = report_on(training.users, fit)
     worth = training.worth()
-    learned = (*report.learned, *training.unlearned(), *_sentence(worth))
+    learned = (*report.learned, *training.unlearned(), *_sentence(family, worth))
     report = replace(report, inputs=worth, learned=learned)
     training.users.parts().requires_grad_(False)
     return training.users, report
 
 
-class _TreeTraining:
+class _FeltTraining:
     """One fit: the rows, the forests, and what they are held against."""
 
-    def __init__(self, told: Prepared, member: int) -> None:
+    def __init__(self, family: str, told: Prepared, member: int) -> None:
         config, sequences = told.config, told.sequences
         self.told, self.seed = told, config.seed + 101 * member
         groups = Groups(told.sizes.catalogue_size, told.sizes.groups)
@@ -72,7 +78,7 @@ class _TreeTraining:
             groups.fill(told.groups)
         facts = item_facts(told.vectors, sequences, told.users, told.signals, config.base_rate)
         memory = Experience(told.signals, told.sizes, groups, facts)
-        self.users = TreeUsers(told.signals, told.sizes, told.leaving, memory=memory)
+        self.users = FELT[family](told.signals, told.sizes, told.leaving, memory=memory)
         weight = propensity_weights(sequences) if config.propensity == "clipped" else None
         self.maker = WindowMaker(sequences, config.history, config.lead, config.window, True, weight)
         self.columns = self.users.read_items(told.vectors)
@@ -87,19 +93,18 @@ class _TreeTraining:
         signals = self.told.signals
         for s, signal in enumerate(signals[1:], start=1):
             rows, held = (self._answers(part, s) for part in (self.rows, self.tune))
-            objective = "binary" if signal.kind == "binary" else "regression"
-            forest = grown(rows, held, objective, BoostConfig(), self.seed + s)  # type: ignore[arg-type]
-            self.users.forests[signal.name] = forest
+            objective: Objective = "binary" if signal.kind == "binary" else "regression"
+            self.users.models[signal.name] = self._model(rows, held, objective, self.seed + s)
             logged = logged_values(self.told.sequences, self.told.users, s)
             self.users.heads.shapes[s].data.copy_(distributions.base_shape(signal, logged)[1])
         if self.told.leaves:
             rows, held = (_ends(part, self._appeal(part)) for part in (self.rows, self.tune))
-            self.users.forests[LEAVE] = grown(rows, held, "binary", _LEAVING, self.seed + 50)
+            self.users.models[LEAVE] = self._model(rows, held, "binary", self.seed + 50, _LEAVING)
         if self.told.sizes.days:
             rows, held = (_absences(part, self._appeal(part)) for part in (self.rows, self.tune))
-            self.users.forests[DAYS] = grown(rows, held, "regression", _LEAVING, self.seed + 51)
+            self.users.models[DAYS] = self._model(rows, held, "regression", self.seed + 51, _LEAVING)
             left = held if len(held.values) else rows
-            error = left.values - self.users.forests[DAYS].of(left.inputs)
+            error = left.values - self.users.models[DAYS].of(left.inputs)
             spread = max(float(np.sqrt(np.mean(error**2))) if len(error) else 0.5, 0.05)
             self.users.heads.gap_spread.data.fill_(float(np.log(np.expm1(spread))))
 
@@ -118,7 +123,7 @@ class _TreeTraining:
     def measured(self) -> Fit:
         """What the report is made of, from the test users."""
         told = self.told
-        forest = self.users.forests[told.signals[0].name]
+        forest = self.users.models[told.signals[0].name]
         return Fit(
             config=told.config,
             sequences=told.sequences,
@@ -127,7 +132,7 @@ class _TreeTraining:
             exposure=told.exposure,
             popularity=told.popularity,
             test=self._scored(self.test),
-            epochs=forest.trees,
+            epochs=forest.size,
             repeat_rate=told.repeat_rate,
             choice=self.choice,
             sample=effective_sample_size(self.maker.weight) if self.maker.weight is not None else None,
@@ -135,8 +140,10 @@ class _TreeTraining:
 
     def unlearned(self) -> tuple[str, ...]:
         """What too few answers were logged of, for the card."""
-        names = [name for name, forest in self.users.forests.items() if not forest.text]
-        return tuple(f"trees users, {name}: too few answers to learn from; all get the base rate." for name in names)
+        names = [name for name, forest in self.users.models.items() if not forest.learned]
+        return tuple(
+            f"{self.users.kind} users, {name}: too few answers to learn from; all get the base rate." for name in names
+        )
 
     def worth(self) -> dict[str, float]:
         """What consumption, and leaving, lose in nats an answer where one group of inputs is shuffled among the test
@@ -146,13 +153,13 @@ class _TreeTraining:
         few = rng.permutation(len(rows.values))[:_SHUFFLED]
         rows = Labelled(rows.inputs[few], rows.values[few], None if rows.weights is None else rows.weights[few])
         widths = {name: w for name, w in self.test.widths[0].items() if self.users.hears or name != ABOVE}
-        forest = self.users.forests[self.told.signals[0].name]
+        forest = self.users.models[self.told.signals[0].name]
         scale, shift = float(heads.scale[0]), float(heads.shift[0])
         found = _worth(forest, rows, widths, scale, shift, rng)
         if self.told.leaves:
             ends = _ends(self.test, self._appeal(self.test))
             scale, shift = float(heads.leave_scale), float(heads.leave_shift)
-            more = _worth(self.users.forests[LEAVE], ends, self.test.widths[1], scale, shift, rng)
+            more = _worth(self.users.models[LEAVE], ends, self.test.widths[1], scale, shift, rng)
             found |= {f"{LEAVE}: {name}": value for name, value in more.items()}
         return found
 
@@ -163,19 +170,27 @@ class _TreeTraining:
             self.users, self.columns, told.profile, self.maker, rows, most, generator, shifted, told.exposure, negatives
         )
 
+    def _model(
+        self, rows: Labelled, held: Labelled, objective: Objective, seed: int, config: BoostConfig | None = None
+    ) -> Model:
+        """Of the family's kind; `config` is for trees."""
+        if isinstance(self.users, NetworkUsers):
+            return trained(rows, held, objective, seed)
+        return grown(rows, held, objective, config or BoostConfig(), seed)
+
     def _grow_consumption(self) -> None:
         """With what was taken above where that is worth it; slates of one place have nothing above."""
         name = self.told.signals[0].name
         rows, held = (self._consumptions(part, False) for part in (self.rows, self.tune))
-        forest = grown(rows, held, "binary", BoostConfig(), self.seed)
-        self.users.forests[name], self.users.hears = forest, False
-        if self.told.exposure is not None or self.rows.items.shape[1] == 1 or not forest.text:
+        forest = self._model(rows, held, "binary", self.seed)
+        self.users.models[name], self.users.hears = forest, False
+        if self.told.exposure is not None or self.rows.items.shape[1] == 1 or not forest.learned:
             return
         loss = _loss(forest.of(held.inputs), held)
         rows, held = (self._consumptions(part, True) for part in (self.rows, self.tune))
-        hearing = grown(rows, held, "binary", BoostConfig(), self.seed)
+        hearing = self._model(rows, held, "binary", self.seed)
         if _loss(hearing.of(held.inputs), held) < loss * (1 - _HEARING):
-            self.users.forests[name], self.users.hears = hearing, True
+            self.users.models[name], self.users.hears = hearing, True
 
     def _consumptions(self, part: Examples, hears: bool) -> Labelled:
         """Consumption at every shown place, or beside what was assumed shown, weighted to the assumed base rate; with
@@ -223,12 +238,12 @@ class _TreeTraining:
         if told.exposure is not None:
             q, c, width = part.against.shape[0], part.against.shape[1], part.widths[0][ABOVE]
             flat = part.against[..., :-width].reshape(q * c, -1)
-            against = torch.from_numpy(users.forests[told.signals[0].name].of(flat).astype(np.float32)).view(q, c)
+            against = torch.from_numpy(users.models[told.signals[0].name].of(flat).astype(np.float32)).view(q, c)
         ends = Labelled(part.ended[:0], part.left[:0].astype(np.float32))
         leave = none.flatten()
         if told.leaves:
             ends = _ends(part, self._appeal(part))
-            leave = torch.from_numpy(users.forests[LEAVE].of(ends.inputs).astype(np.float32))
+            leave = torch.from_numpy(users.models[LEAVE].of(ends.inputs).astype(np.float32))
         return Scored(
             scores=tuple(raw[..., s][w] for s, w in enumerate(where)),
             values=tuple(signals[..., s][w] for s, w in enumerate(where)),
@@ -241,20 +256,20 @@ class _TreeTraining:
         )
 
 
-def raw_scores(users: TreeUsers, part: Examples) -> Array:
+def raw_scores(users: FeltUsers, part: Examples) -> Array:
     """Raw scores of all signals at all places, (Q, K, S)."""
     q, k, width = *part.items.shape, part.widths[0][ABOVE]
     found = []
     for s, signal in enumerate(users.signals):
         inputs = part.inputs if s == 0 and users.hears else part.inputs[..., :-width]
-        found.append(users.forests[signal.name].of(inputs.reshape(q * k, -1)).reshape(q, k))
+        found.append(users.models[signal.name].of(inputs.reshape(q * k, -1)).reshape(q, k))
     return np.stack(found, axis=-1).astype(np.float32)
 
 
-def random_tree_likelihood(
-    users: TreeUsers, sequences: Sequences, rows: Ints, item_vectors: Tensor, profile: Tensor, config: FitConfig
+def random_felt_likelihood(
+    users: FeltUsers, sequences: Sequences, rows: Ints, item_vectors: Tensor, profile: Tensor, config: FitConfig
 ) -> float:
-    """As `random_likelihood`, of trees."""
+    """As `random_likelihood`, of users who read what they felt."""
     maker, generator = random_maker(sequences, config, True), torch.Generator().manual_seed(config.seed)
     columns = users.read_items(item_vectors)
     part = examples(users, columns, profile, maker, rows, _MOST_HELD, generator, False, None, 0)
@@ -295,10 +310,10 @@ def _loss(raw: np.ndarray, rows: Labelled) -> float:
 
 
 def _worth(
-    forest: Forest, rows: Labelled, widths: Mapping[str, int], scale: float, shift: float, rng: np.random.Generator
+    forest: Model, rows: Labelled, widths: Mapping[str, int], scale: float, shift: float, rng: np.random.Generator
 ) -> dict[str, float]:
     """Loss with each group of inputs shuffled, less the loss as it is; largest first."""
-    if not forest.text or not len(rows.values):
+    if not forest.learned or not len(rows.values):
         return {}
     base, found, begin = _loss(forest.of(rows.inputs) * scale + shift, rows), {}, 0
     for name, width in widths.items():
@@ -310,7 +325,7 @@ def _worth(
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
-def _sentence(worth: Mapping[str, float]) -> tuple[str, ...]:
+def _sentence(family: str, worth: Mapping[str, float]) -> tuple[str, ...]:
     """The inputs that mattered most, for the card; nothing where none was measured."""
     told = []
     for what, leaves in (("consumption", False), ("leaving", True)):
@@ -319,4 +334,4 @@ def _sentence(worth: Mapping[str, float]) -> tuple[str, ...]:
         told += [f"{what}: {', '.join(best)}"] if best else []
     if not told:
         return ()
-    return (f"trees users, inputs by what is lost in nats an answer where they are shuffled; {'; '.join(told)}.",)
+    return (f"{family} users, inputs by what is lost in nats an answer where they are shuffled; {'; '.join(told)}.",)

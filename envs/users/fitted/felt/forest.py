@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import UserSimulatorError
-
-Rows = npt.NDArray[np.float32]
-Objective = Literal["binary", "regression"]
+from recloop.envs.users.fitted.felt.labelled import Labelled, Objective, Rows, constant_of, too_few
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,12 @@ class Forest:
             raise UserSimulatorError(f"the stored trees cannot be read ({reason}); fit the users anew") from None
 
     @property
-    def trees(self) -> int:
+    def learned(self) -> bool:
+        """Whether there are any trees."""
+        return bool(self.text)
+
+    @property
+    def size(self) -> int:
         """How many there are."""
         return int(self._booster.num_trees()) if self.text else 0
 
@@ -61,31 +64,16 @@ class Forest:
         )
         return found
 
-    def bytes(self) -> Tensor:
-        """For safetensors; `Forest.read` undoes it."""
+    def tensors(self) -> dict[str, Tensor]:
+        """For safetensors, as bytes; `Forest.read` undoes it."""
         head = np.frombuffer(np.float64(self.constant).tobytes(), dtype=np.uint8)
-        return torch.from_numpy(np.concatenate([head, np.frombuffer(self.text.encode(), dtype=np.uint8)]))
+        return {"trees": torch.from_numpy(np.concatenate([head, np.frombuffer(self.text.encode(), dtype=np.uint8)]))}
 
     @classmethod
-    def read(cls, stored: Tensor) -> Forest:
-        """From what `bytes` gave."""
-        raw = stored.numpy().tobytes()
+    def read(cls, stored: dict[str, Tensor]) -> Forest:
+        """From what `tensors` gave."""
+        raw = stored["trees"].numpy().tobytes()
         return cls(float(np.frombuffer(raw[:8])[0]), raw[8:].decode())
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Rows to learn from.
-
-    Args:
-        inputs: (n, F).
-        values: (n,) 0 or 1, or numbers.
-        weights: (n,), or None for equal ones.
-    """
-
-    inputs: Rows
-    values: npt.NDArray[np.float32]
-    weights: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,16 +97,10 @@ class BoostConfig:
     shrink: float = 5.0
 
 
-_FEW = 40
-"""Rows, and rows of either answer, below which nothing is learned but the base rate."""
-
-
 def grown(rows: Labelled, held_out: Labelled, objective: Objective, config: BoostConfig, seed: int) -> Forest:
     """Trees fitted on rows, stopped by the held-out loss; the same bits for the same rows, seed and threads."""
-    constant = _constant(rows, objective)
-    positive = int((rows.values > 0.5).sum())
-    rare = min(positive, len(rows.values) - positive) if objective == "binary" else len(rows.values)
-    if len(rows.values) < _FEW or rare < _FEW // 4 or not len(held_out.values):
+    constant = constant_of(rows, objective)
+    if too_few(rows, objective) or not len(held_out.values):
         return Forest(constant)
     try:
         import lightgbm  # slow to load
@@ -150,13 +132,3 @@ def grown(rows: Labelled, held_out: Labelled, objective: Objective, config: Boos
     booster = lightgbm.train(settings, train, config.rounds, valid_sets=[held], callbacks=[stop])
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     return Forest(constant, text.split("\nparameters:")[0] + "\n" if "\nparameters:" in text else text)
-
-
-def _constant(rows: Labelled, objective: Objective) -> float:
-    """The base rate as a score."""
-    weights = np.ones_like(rows.values) if rows.weights is None else rows.weights
-    if objective == "regression":
-        return float(np.average(rows.values, weights=weights)) if weights.sum() > 0 else 0.0
-    total = max(float(weights.sum()), 1e-9)
-    share = (float((weights * rows.values).sum()) / total * len(rows.values) + 0.5) / (len(rows.values) + 1)
-    return float(np.log(share / (1 - share)))

@@ -1,12 +1,14 @@
-"""Tree users: every signal, and leaving, is one model of boosted trees on what users felt."""
+"""Users who read what they felt: every signal, and leaving, is one model on these inputs, of trees or a network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,11 +19,12 @@ from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.config import AssumedLeaving
+from recloop.envs.users.fitted.felt.forest import Forest, Rows
+from recloop.envs.users.fitted.felt.network import Network
 from recloop.envs.users.fitted.heads import CONSUME, AnswerHeads, chosen, one_of, slate_summary
 from recloop.envs.users.fitted.inputs.experience import PLACE, Experience, ExperienceState, Felt
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
 from recloop.envs.users.fitted.memory import Sizes
-from recloop.envs.users.fitted.trees.forest import Forest
 
 LEAVE, DAYS = "leave", "days away"
 """Names of the models that are of no signal."""
@@ -33,20 +36,41 @@ _SAMPLES = 8
 """Answers drawn where an expectation over them has no closed form."""
 
 
-class TreeUsers(FittedUsers):
-    """Fitted users who read `Experience` through boosted trees; see `FittedUsers`.
+class Model(Protocol):
+    """From inputs to raw scores."""
 
-    Trees are walked on the host: on a GPU every step waits for it.
+    learned: bool
+    """Whether it is more than a constant."""
+    size: int
+    """Trees, or passes of its fit."""
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """Raw scores of rows (R, F) -> (R,): logits, or values."""
+
+    def of(self, inputs: Rows) -> npt.NDArray[np.float64]:
+        """The same of NumPy rows."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For safetensors; `read` undoes it."""
+
+    @classmethod
+    def read(cls, stored: dict[str, Tensor]) -> Self:
+        """From what `tensors` gave."""
+
+
+class FeltUsers(FittedUsers):
+    """Fitted users who read `Experience` through one model a signal; see `FittedUsers`.
 
     Args:
         signals, sizes, leaving: see `FittedUsers`.
         memory: of what was felt, with the facts of the items.
-        forests: by signal, `leave` and `days away`.
+        models: by signal, `leave` and `days away`.
         hears: whether places know what was taken of those above.
     """
 
-    kind = "trees"
+    artifact_format = 3
     memory: Experience
+    model: ClassVar[type[Model]]
 
     def __init__(
         self,
@@ -55,17 +79,17 @@ class TreeUsers(FittedUsers):
         leaving: AssumedLeaving | None,
         *,
         memory: Experience | None = None,
-        forests: Mapping[str, Forest] | None = None,
+        models: Mapping[str, Model] | None = None,
         hears: bool = False,
     ) -> None:
         super().__init__(signals, sizes, leaving)
         self.memory = memory or Experience(self.signals, sizes, self.groups)
         self.groups = self.memory.groups
         self.heads = AnswerHeads(self.signals, sizes.catalogue_size)
-        self.forests, self.hears = dict(forests or {}), hears
+        self.models, self.hears = dict(models or {}), hears
 
     def parts(self) -> nn.ModuleDict:
-        """The facts of the items, and calibration; the trees lie beside them."""
+        """The facts of the items, and calibration; the models lie beside them."""
         return nn.ModuleDict({"memory": self.memory, "heads": self.heads})
 
     def read_items(self, vectors: Tensor) -> Tensor:
@@ -103,7 +127,7 @@ class TreeUsers(FittedUsers):
         days = None
         if self.sizes.days:
             spread = torch.nn.functional.softplus(heads.gap_spread)
-            mean = self.forests[DAYS].scores(ended)
+            mean = self.models[DAYS].scores(ended)
             days = torch.expm1(mean + spread * draw.normal(DAYS)).clamp_min(0)
         return Response(signals, given, draw.uniform("leave") < chance, days)
 
@@ -146,7 +170,7 @@ class TreeUsers(FittedUsers):
             felt = self.memory.felt(state.rows(some))
             lately = _recalled(replace(past, seen=None).rows(some))
             inputs = self.item_inputs(felt, lately, items[some], self._columns_of(items[some]), alone=True)
-            raw = self.forests[self.signals[0].name].scores(self._heard(inputs, None).flatten(0, 1))
+            raw = self.models[self.signals[0].name].scores(self._heard(inputs, None).flatten(0, 1))
             found.append(raw.view(inputs.shape[:2]))
         return torch.cat(found) * self.heads.scale[0] + self.heads.shift[0]
 
@@ -164,20 +188,18 @@ class TreeUsers(FittedUsers):
         """The same side by side, (B, K, F)."""
         return torch.cat(list(self.item_parts(felt, past, items, rows, alone).values()), dim=-1)
 
-    def above(self, slate: Tensor, rows: Tensor, consumed: Tensor, place: int | None = None) -> Tensor:
-        """Of each place of slates (B, K), or of one, what was consumed (B, K) at those above it: (B, K or 1, n)."""
+    def above(
+        self, slate: Tensor, rows: Tensor, consumed: Tensor, place: int | None = None, same: Tensor | None = None
+    ) -> Tensor:
+        """Of each place of slates (B, K), or of one, what was consumed (B, K) at those above it: (B, K or 1, n);
+        `same` (B, K, K, G) is which items belong together."""
         k = slate.shape[1]
-        below = torch.ones(k, k, device=slate.device).tril(-1)
+        same = self.memory.same_groups(slate).to(rows.dtype) if same is None else same
         placed = rows[..., :PLACE]
-        same = self.memory.same_groups(slate).to(rows.dtype)
-        if place is not None:
-            here = slice(place, place + 1)
-            below, same, of = below[here], same[:, here], placed[:, here]
-        else:
-            of = placed
-        taken = consumed.unsqueeze(1) * below  # (B, K, K)
-        by_group = (same * taken.unsqueeze(-1)).sum(2)
-        alike = (of @ placed.transpose(1, 2) * taken).sum(2, keepdim=True)
+        here = slice(None) if place is None else slice(place, place + 1)
+        taken = consumed.unsqueeze(1) * torch.ones(k, k, device=slate.device).tril(-1)[here]  # (B, K or 1, K)
+        by_group = (same[:, here] * taken.unsqueeze(-1)).sum(2)
+        alike = (placed[:, here] @ placed.transpose(1, 2) * taken).sum(2, keepdim=True)
         return torch.cat([by_group, taken.sum(2, keepdim=True), alike], dim=-1)
 
     def slate_parts(
@@ -199,25 +221,41 @@ class TreeUsers(FittedUsers):
 
     def stored_facts(self) -> dict[str, Any]:
         """Beside what all families keep: the models' names, and whether places hear those above."""
-        more = {"forests": sorted(self.forests), "hears": self.hears}
+        more = {"models": sorted(self.models), "hears": self.hears}
         return {**super().stored_facts(), **more}
 
     def stored_tensors(self) -> dict[str, Tensor]:
-        """Facts, calibration, and the trees as bytes of their text."""
-        trees = {f"forest.{name}": forest.bytes() for name, forest in self.forests.items()}
-        return {**super().stored_tensors(), **trees}
+        """Facts, calibration, and the models' own."""
+        own = {f"{name}.{part}": x for name, model in self.models.items() for part, x in model.tensors().items()}
+        return {**super().stored_tensors(), **own}
+
+    @classmethod
+    def migrated(
+        cls, facts: dict[str, Any], tensors: dict[str, Tensor], found: int
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Format 2 knew trees alone, under names of their own."""
+        if found < 2:
+            return super().migrated(facts, tensors, found)
+        facts = {**facts, "models": facts["forests"]}
+        return facts, {
+            f"{name.removeprefix('forest.')}.trees" if name.startswith("forest.") else name: value
+            for name, value in tensors.items()
+        }
 
     @classmethod
     def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
         """See `Artifact`."""
         signals, sizes, leaving = cls.stored_sizes(facts)
-        forests = {name: Forest.read(tensors.pop(f"forest.{name}")) for name in facts["forests"]}
-        wanted = (
-            {signal.name for signal in signals} | (set() if leaving else {LEAVE}) | ({DAYS} if sizes.days else set())
-        )
-        if wanted - forests.keys():
-            raise UserSimulatorError(f"{folder} lacks trees for {', '.join(sorted(wanted - forests.keys()))}; fit anew")
-        users = cls(signals, sizes, leaving, forests=forests, hears=facts["hears"])
+        wanted = {signal.name for signal in signals}
+        wanted |= (set() if leaving else {LEAVE}) | ({DAYS} if sizes.days else set())
+        if wanted - set(facts["models"]):
+            lacking = ", ".join(sorted(wanted - set(facts["models"])))
+            raise UserSimulatorError(f"{folder} lacks models of {lacking}; fit the users anew")
+        models = {}
+        for name in facts["models"]:
+            mine = [key for key in tensors if key.startswith(f"{name}.")]
+            models[name] = cls.model.read({key.removeprefix(f"{name}."): tensors.pop(key) for key in mine})
+        users = cls(signals, sizes, leaving, models=models, hears=facts["hears"])
         fitted_module(users.parts(), tensors)
         users.parts().requires_grad_(False)
         return users
@@ -226,15 +264,16 @@ class TreeUsers(FittedUsers):
         self, inputs: Tensor, slate: Tensor, rows: Tensor, decide: Callable[[Tensor, int], Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """Calibrated scores (B, K), and what was decided (B, K), place by place, where places hear those above."""
-        forest, heads = self.forests[self.signals[0].name], self.heads
+        model, heads = self.models[self.signals[0].name], self.heads
         b, k = slate.shape
         if not self.hears or bool(heads.one_at_most) or k == 1:
-            raw = forest.scores(self._heard(inputs, None).flatten(0, 1)).view(b, k)
+            raw = model.scores(self._heard(inputs, None).flatten(0, 1)).view(b, k)
             return raw * heads.scale[0] + heads.shift[0], None
         consumed, scores = torch.zeros_like(inputs[..., 0]), []
+        same = self.memory.same_groups(slate).to(rows.dtype)
         for place in range(k):
-            above = self.above(slate, rows, consumed, place)[:, 0]
-            raw = forest.scores(torch.cat([inputs[:, place], above], dim=1))
+            above = self.above(slate, rows, consumed, place, same)[:, 0]
+            raw = model.scores(torch.cat([inputs[:, place], above], dim=1))
             score = raw * heads.scale[0] + heads.shift[0]
             taken = decide(score, place)
             consumed = torch.cat([consumed[:, :place], taken.unsqueeze(1), consumed[:, place + 1 :]], dim=1)
@@ -259,13 +298,27 @@ class TreeUsers(FittedUsers):
         for s, signal in enumerate(self.signals[1:], start=1):
             where = consumed if s in on_consumption else held
             raw = torch.zeros_like(inputs[..., 0])
-            raw[where] = self.forests[signal.name].scores(inputs[where])
+            raw[where] = self.models[signal.name].scores(inputs[where])
             found.append(raw * self.heads.scale[s] + self.heads.shift[s])
         return found
 
     def _leave(self, ended: Tensor) -> Tensor:
         heads = self.heads
-        return torch.sigmoid(self.forests[LEAVE].scores(ended) * heads.leave_scale + heads.leave_shift)
+        return torch.sigmoid(self.models[LEAVE].scores(ended) * heads.leave_scale + heads.leave_shift)
+
+
+class TreeUsers(FeltUsers):
+    """Users whose models are boosted trees. These are walked on the host: on a GPU every step waits for it."""
+
+    kind = "trees"
+    model = Forest
+
+
+class NetworkUsers(FeltUsers):
+    """Users whose models are small neural networks, on the device of the users."""
+
+    kind = "network"
+    model = Network
 
 
 def _recalled(past: Past) -> Recalled:

@@ -1,1 +1,0 @@
-"""Fitted users whose answers are boosted trees on what users felt."""
