@@ -140,8 +140,13 @@ class FittedUsers(UserSimulator, Artifact):
     @torch.no_grad()
     def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:
         """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
+        state = self.met(state, draw)
         response = self.answer(state, past, slate, draw)
         return self.observe(state, slate, response.signals), response
+
+    def met(self, state: Any, draw: Draw) -> Any:
+        """The state of users who begin to answer, with whatever is theirs alone drawn; here nothing is."""
+        return state
 
     @abstractmethod
     def expected(self, state: Any, past: Past, slate: Tensor) -> Expected:

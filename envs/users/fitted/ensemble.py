@@ -104,6 +104,8 @@ class EnsembleUsers(SpreadFreeUsers, Artifact):
 
     def respond(self, state: EnsembleState, past: Past, slate: Tensor, draw: Draw) -> tuple[EnsembleState, Response]:
         """The answer of each lane's member; every member sees it."""
+        states = tuple(m.met(s, draw) for m, s in zip(self.members, state.states, strict=True))
+        state = EnsembleState(state.member, states)
         answers = [m.answer(s, past, slate, draw) for m, s in zip(self.members, state.states, strict=True)]
         response = answers[0]
         for number, other in enumerate(answers[1:], start=1):

@@ -1,7 +1,7 @@
 """Logs worked out by hand for fitted users, and a world small enough to hold them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past
 from recloop.envs.logs.schema import Signal
 from recloop.envs.logs.sequences import Sequences, Slates
@@ -153,6 +154,18 @@ def world_of(case: Case, history: int = 8, shown: int = 3, k: int = 3) -> Any:
         answers=answers,
     )
     return SimpleNamespace(signals=case.signals, item_vectors=case.vectors, users=table, slate_size=k)
+
+
+def cold(case: Case) -> Case:
+    """The same users, of whom nothing is known at the start."""
+    s = case.sequences
+    return replace(case, sequences=Sequences.empty(s.users, s.catalogue_size, len(case.signals)))
+
+
+def draws(lanes: int, step: int = 0) -> Draw:
+    """Of every lane's first episode."""
+    lane = torch.arange(lanes)
+    return Draw.at(0, lane, torch.zeros_like(lane), torch.full_like(lane, step))
 
 
 def past_at_arrival(world: Any, users: Tensor) -> Past:

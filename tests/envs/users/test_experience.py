@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.envs.logs.sequences import Sequences
 from recloop.envs.users.fitted import FitConfig
 from recloop.envs.users.fitted.felt.examples import examples
 from recloop.envs.users.fitted.felt.users import TreeUsers
@@ -18,7 +17,7 @@ from recloop.envs.users.fitted.inputs.experience import CONTENT, PLACE, Experien
 from recloop.envs.users.fitted.inputs.groups import Groups
 from recloop.envs.users.fitted.inputs.item_facts import item_facts
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
-from tests.envs.users.conftest import ITEMS, QUICK, Case, past_at_arrival, slate_log, world_of
+from tests.envs.users.conftest import ITEMS, QUICK, Case, cold, past_at_arrival, slate_log, world_of
 
 
 def told_of(case: Case, config: FitConfig = QUICK) -> Prepared:
@@ -52,12 +51,6 @@ def walked(memory: Experience, case: Case, slates: Tensor, taken: Tensor) -> Any
 @pytest.fixture(scope="module")
 def case() -> Case:
     return slate_log(users=30, slates=14, cut=6)
-
-
-def cold(case: Case) -> Case:
-    """The same users, of whom nothing is known at the start."""
-    s = case.sequences
-    return replace(case, sequences=Sequences.empty(s.users, s.catalogue_size, len(case.signals)))
 
 
 def test_inputs_along_a_log_are_those_of_the_loop(case: Case) -> None:

@@ -8,15 +8,21 @@ import pytest
 import torch
 
 from recloop.encoders.base.errors import UserSimulatorError
+from recloop.envs.interaction.past import remember
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.fitted import Family, FitReport, fit_users
 from recloop.envs.users.fitted.felt.fit import FELT
 from recloop.envs.users.fitted.felt.forest import BoostConfig, Forest, grown
 from recloop.envs.users.fitted.felt.labelled import Labelled
+from recloop.envs.users.fitted.felt.lasting import Lasting
 from recloop.envs.users.fitted.felt.network import Network, trained
 from recloop.envs.users.fitted.felt.users import FeltUsers, Model
-from tests.envs.users.conftest import QUICK, Case, slate_log, world_of
+from recloop.envs.users.fitted.fitting.prepared import prepared
+from recloop.envs.users.fitted.inputs.experience import PLACE, Experience
+from recloop.envs.users.fitted.inputs.groups import Groups
+from recloop.envs.users.fitted.inputs.item_facts import item_facts
+from tests.envs.users.conftest import ITEMS, QUICK, Case, cold, draws, past_at_arrival, slate_log, world_of
 
 BOTH = pytest.mark.parametrize("family", sorted(FELT))
 
@@ -162,3 +168,52 @@ def test_a_folder_that_lacks_a_model_is_refused(family: Family, tmp_path: Path) 
     users.save(tmp_path / "users")
     with pytest.raises(UserSimulatorError, match="lacks models of watched"):
         type(users).load(tmp_path / "users")
+
+
+@BOTH
+def test_a_user_stays_one_person(family: Family) -> None:
+    """Of whom nothing is known, a taste is drawn with the first answer: it tells what is taken, and stays."""
+    case = slate_log(users=150)
+    users, report = fitted(case, family)
+    assert any("each keeps one taste" in line for line in report.learned)
+    world = world_of(cold(case))
+    users.prepare(world, "cpu")
+    lanes = torch.arange(600) % 150
+    begin, past = users.arrive(lanes, draws(600)), past_at_arrival(world, lanes)
+    slate = torch.tensor([0, 3, 6]).expand(600, -1)
+    state, persons, taken = begin, [], []
+    for step in range(5):
+        state, response = users.respond(state, past, slate, draws(600, step))
+        consumed = torch.where(response.signals[..., 0] > 0.5, slate, ITEMS)
+        past = remember(past, slate, consumed, response.signals, ITEMS)
+        taken.append((response.signals[..., 0] > 0.5).float().mean(1))
+        persons.append(state.person)
+    assert all(torch.equal(person, persons[0]) for person in persons)
+    other, _ = users.respond(begin, past_at_arrival(world, lanes), slate + 1, draws(600))
+    assert torch.equal(other.person, persons[0])  # whatever is shown to them, they are the same
+    place = torch.cat([torch.ones(3, 1), users._read_columns[slate[0], :PLACE]], dim=1)
+    order = (persons[0] @ place.mean(0)).argsort()  # from who should like the slate least
+    first = taken[0][order]
+    assert float(first[400:].mean()) > 1.2 * float(first[:200].mean())
+
+
+def test_what_tastes_people_have_is_learned_from_all() -> None:
+    """Planted: tastes are normal, with a mean and a covariance that come back; so do single tastes."""
+    case = slate_log(users=400, slates=20)
+    told = prepared(case.sequences, case.rows, case.vectors, case.profile, case.signals, case.groups, QUICK, None)
+    groups = Groups(ITEMS, told.sizes.groups)
+    groups.fill(case.groups)
+    facts = item_facts(case.vectors, case.sequences, case.rows, case.signals, 0.1)
+    memory = Experience(case.signals, told.sizes, groups, facts)
+    columns = memory.columns(case.vectors)
+    lasting = Lasting(memory, case.sequences, case.rows, columns)
+    lasting.learn_prior()
+    assert float(memory.noise) == pytest.approx(0.13, abs=0.03)  # of answers, given the taste
+    place = torch.cat([torch.ones(ITEMS, 1), columns[:-1, :PLACE]], dim=1)
+    tastes, _ = memory.posterior(lasting.precision + memory.prior, lasting.pull + memory.prior_pull)
+    wanted = (tastes @ place.T).view(400, ITEMS // 3, 3).mean(1)  # by taste
+    assert float((wanted.argmax(1).numpy() == case.taste).mean()) > 0.95
+    luck = torch.randn(4000, 1 + PLACE, generator=torch.Generator().manual_seed(0))
+    drawn = memory.drawn(memory.prior.expand(4000, -1, -1), memory.prior_pull.expand(4000, -1), luck)
+    spread = torch.linalg.inv(memory.prior) * memory.noise
+    torch.testing.assert_close(torch.cov(drawn.T), spread, atol=0.1 * float(spread.diagonal().max()), rtol=0.2)

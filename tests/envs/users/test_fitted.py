@@ -13,7 +13,6 @@ from torch import Tensor
 from recloop.encoders.base.errors import UserSimulatorError
 from recloop.encoders.base.manifest import Manifest
 from recloop.encoders.base.storage import read_json, read_tensors, write_json, write_tensors
-from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.users.checks import check_users
@@ -23,7 +22,7 @@ from recloop.envs.users.fitted.fitting.fit import FAMILIES
 from recloop.envs.users.fitted.heads import ENDED, SESSION
 from recloop.envs.users.fitted.neural import NeuralUsers
 from recloop.envs.users.registry import KINDS, load_simulator, save_simulator
-from tests.envs.users.conftest import QUICK, Case, consumption_log, past_at_arrival, slate_log, world_of
+from tests.envs.users.conftest import QUICK, Case, consumption_log, draws, past_at_arrival, slate_log, world_of
 
 Fitted = tuple[FittedUsers, FitReport]
 
@@ -67,11 +66,6 @@ def on_slates(request: pytest.FixtureRequest) -> Fitted:
 def any_fitted(request: pytest.FixtureRequest) -> tuple[FittedUsers, Case]:
     users, _, case = fitted_on(*request.param)
     return users, case
-
-
-def draws(lanes: int, step: int = 0) -> Draw:
-    lane = torch.arange(lanes)
-    return Draw.at(0, lane, torch.zeros_like(lane), torch.full_like(lane, step))
 
 
 def random_slates(lanes: int, k: int, items: int, seed: int = 0) -> Tensor:

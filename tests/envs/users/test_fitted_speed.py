@@ -16,7 +16,7 @@ from recloop.envs.users.fitted.inputs.slate_context import InSlate, Reading, Sla
 from recloop.envs.users.fitted.layers import gru_cell, moved, start_weights
 from recloop.envs.users.fitted.memory import Sizes
 from recloop.envs.users.fitted.neural import NeuralUsers
-from tests.envs.users.conftest import DIM, ITEMS, Case, consumption_log, past_at_arrival, slate_log, world_of
+from tests.envs.users.conftest import DIM, ITEMS, Case, consumption_log, draws, past_at_arrival, slate_log, world_of
 
 EMPTY = 6
 COLUMNS = torch.tensor([[0, 1], [0, 0], [1, 1], [1, 0], [2, 2], [3, 1], [3, 2]])  # 5 and 4 have one group less
@@ -114,11 +114,6 @@ def test_attention_without_keys_and_values_is_attention(kind: str) -> None:
     with torch.enable_grad():
         plain = users._reading(state, past)
     assert torch.allclose(folded.vector, plain.vector, atol=1e-5)
-
-
-def draws(lanes: int, step: int = 0) -> Draw:
-    lane = torch.arange(lanes)
-    return Draw.at(0, lane, torch.zeros_like(lane), torch.full_like(lane, step))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.envs.interaction.randomness import Draw, absorb
 from recloop.envs.logs.sequences import Ints
+from recloop.envs.users.fitted.felt.lasting import Lasting
 from recloop.envs.users.fitted.felt.users import ABOVE, FeltUsers
 from recloop.envs.users.fitted.fitting.calibration import Exposure
 from recloop.envs.users.fitted.fitting.windows import WindowMaker, Windows
@@ -71,14 +73,18 @@ def examples(
     shifted: bool,
     exposure: Exposure | None,
     negatives: int,
+    forecast: int | None = None,
 ) -> Examples:
     """Of the steps of `rows`, which may be scored, at most about `most` places.
+
+    Where users have tastes of their own, these are drawn from what all of a user's log but the step itself tells.
 
     Args:
         columns: (N+1, c) what the memory reads of the items.
         shifted: half of the windows begin by chance and without remembered slates, as some episodes do.
         exposure: what was assumed shown, in logs without exposures.
         negatives: C, items drawn beside each consumption there.
+        forecast: number of a draw of the tastes from what was known before each step alone, as who is measured must be.
     """
     moments = maker.moments(rows, generator if shifted else None)
     order = torch.randperm(len(moments), generator=generator).numpy()
@@ -86,6 +92,9 @@ def examples(
     places = maker.sequences.slates.items.shape[1] if maker.sequences.slates is not None else 1 + negatives
     steps = np.minimum(maker.window, np.diff(maker.offsets)[moments[:, 0]] - np.maximum(moments[:, 1], 0))
     enough = int(np.searchsorted(np.cumsum(steps * places), most)) + 1
+    lasting = None
+    if users.memory.persons and forecast is None:
+        lasting = Lasting(users.memory, maker.sequences, np.unique(moments[:enough, 0]), columns)
     found: list[dict[str, Tensor]] = []
     widths: list[Mapping[str, int]] = [{}, {}]
     for begin in range(0, len(moments[:enough]), _CHUNK):
@@ -95,9 +104,17 @@ def examples(
             state = users.memory.at(state, windows.session_step[:, t], _away(windows, t))
             some = windows.scored[:, t].nonzero()[:, 0]
             if len(some):
-                told = _told(users, columns, windows, state.rows(some), some, t, widths)
+                mine = state.rows(some)
+                if lasting is not None:
+                    mine = lasting.but_for(
+                        mine, windows.users[some], windows.items[some, t], windows.signals[some, t], generator
+                    )
+                elif users.memory.persons:
+                    key = absorb(absorb(windows.users[some], windows.place[some, t]), 1000 * t + (forecast or 0))
+                    mine = users.memory.met(mine, Draw(key))
+                told = _told(users, columns, windows, mine, some, t, widths)
                 if exposure is not None:
-                    told |= _against(users, columns, windows, state.rows(some), some, t, exposure, negatives, generator)
+                    told |= _against(users, columns, windows, mine, some, t, exposure, negatives, generator)
                 found.append(told)
             rows_now = F.embedding(windows.items[:, t], columns)
             shown = users.sizes.exposures

@@ -15,6 +15,7 @@ from recloop.envs.users.fitted.config import FitConfig, FitReport
 from recloop.envs.users.fitted.felt.examples import Array, Examples, examples
 from recloop.envs.users.fitted.felt.forest import BoostConfig, grown
 from recloop.envs.users.fitted.felt.labelled import Labelled, Objective
+from recloop.envs.users.fitted.felt.lasting import Lasting
 from recloop.envs.users.fitted.felt.network import trained
 from recloop.envs.users.fitted.felt.users import ABOVE, DAYS, LEAVE, FeltUsers, Model, NetworkUsers, TreeUsers
 from recloop.envs.users.fitted.fitting.calibration import (
@@ -41,6 +42,10 @@ _AGAINST = 4
 _HEARING = 0.003
 """Share of the held-out loss that knowing what was taken above must save."""
 _LEAVING = BoostConfig(rounds=150, rate=0.06, leaves=8, patience=15, least=80, shrink=20.0)
+_PEOPLE = 30
+"""Users from whom on it is learned what tastes people have, and that each keeps one."""
+_FORECASTS = 4
+"""Tastes drawn of each user whose answers are forecast."""
 _SHUFFLED = 20_000
 """Places on which it is measured what each group of inputs is worth."""
 
@@ -61,7 +66,7 @@ def fit_felt(family: str, told: Prepared, member: int) -> tuple[FeltUsers, FitRe
     fit = training.measured()
     report = report_on(training.users, fit)
     worth = training.worth()
-    learned = (*report.learned, *training.unlearned(), *_sentence(family, worth))
+    learned = (*report.learned, *training.unlearned(), *training.persons(), *_sentence(family, worth))
     report = replace(report, inputs=worth, learned=learned)
     training.users.parts().requires_grad_(False)
     return training.users, report
@@ -82,9 +87,14 @@ class _FeltTraining:
         weight = propensity_weights(sequences) if config.propensity == "clipped" else None
         self.maker = WindowMaker(sequences, config.history, config.lead, config.window, True, weight)
         self.columns = self.users.read_items(told.vectors)
+        people = np.unique(told.users)
+        if told.sizes.exposures and len(people) >= _PEOPLE:
+            Lasting(memory, sequences, people, self.columns).learn_prior()
+            memory.persons = True
         self.rows = self._examples(told.users, _MOST, True, _AGAINST)
         self.tune = self._examples(told.tune, _MOST_HELD, False, NEGATIVES)
-        self.test = self._examples(told.test, _MOST_HELD, False, NEGATIVES)
+        draws = _FORECASTS if memory.persons else 1
+        self.test = [self._examples(told.test, _MOST_HELD // draws, False, NEGATIVES, n) for n in range(draws)]
         self.choice: tuple[float, float] | None = None
 
     def grow(self) -> None:
@@ -131,7 +141,7 @@ class _FeltTraining:
             held_out=told.held_out,
             exposure=told.exposure,
             popularity=told.popularity,
-            test=self._scored(self.test),
+            test=self._forecast(),
             epochs=forest.size,
             repeat_rate=told.repeat_rate,
             choice=self.choice,
@@ -145,30 +155,35 @@ class _FeltTraining:
             f"{self.users.kind} users, {name}: too few answers to learn from; all get the base rate." for name in names
         )
 
+    def persons(self) -> tuple[str, ...]:
+        """That users keep a taste, for the card."""
+        if not self.users.memory.persons:
+            return ()
+        told = "each keeps one taste through an episode, drawn from what is known of the user when it begins"
+        return (f"{self.users.kind} users: {told}; figures are of forecasts, means over {_FORECASTS} such draws.",)
+
     def worth(self) -> dict[str, float]:
         """What consumption, and leaving, lose in nats an answer where one group of inputs is shuffled among the test
         answers (permutation importance, Breiman 2001); largest first, leaving's marked so."""
         heads, rng = self.users.heads, np.random.default_rng(self.seed)
-        rows = self._consumptions(self.test, self.users.hears)
+        rows = self._consumptions(self.test[0], self.users.hears)
         few = rng.permutation(len(rows.values))[:_SHUFFLED]
         rows = Labelled(rows.inputs[few], rows.values[few], None if rows.weights is None else rows.weights[few])
-        widths = {name: w for name, w in self.test.widths[0].items() if self.users.hears or name != ABOVE}
+        widths = {name: w for name, w in self.test[0].widths[0].items() if self.users.hears or name != ABOVE}
         forest = self.users.models[self.told.signals[0].name]
         scale, shift = float(heads.scale[0]), float(heads.shift[0])
         found = _worth(forest, rows, widths, scale, shift, rng)
         if self.told.leaves:
-            ends = _ends(self.test, self._appeal(self.test))
+            ends = _ends(self.test[0], self._appeal(self.test[0]))
             scale, shift = float(heads.leave_scale), float(heads.leave_shift)
-            more = _worth(self.users.models[LEAVE], ends, self.test.widths[1], scale, shift, rng)
+            more = _worth(self.users.models[LEAVE], ends, self.test[0].widths[1], scale, shift, rng)
             found |= {f"{LEAVE}: {name}": value for name, value in more.items()}
         return found
 
-    def _examples(self, rows: np.ndarray, most: int, shifted: bool, negatives: int) -> Examples:
-        told = self.told
-        generator = torch.Generator().manual_seed(self.seed + 7)
-        return examples(
-            self.users, self.columns, told.profile, self.maker, rows, most, generator, shifted, told.exposure, negatives
-        )
+    def _examples(self, rows: Ints, most: int, shifted: bool, negatives: int, forecast: int | None = None) -> Examples:
+        told, generator = self.told, torch.Generator().manual_seed(self.seed + 7)
+        of = (self.users, self.columns, told.profile, self.maker, rows, most, generator, shifted)
+        return examples(*of, told.exposure, negatives, forecast)
 
     def _model(
         self, rows: Labelled, held: Labelled, objective: Objective, seed: int, config: BoostConfig | None = None
@@ -225,6 +240,24 @@ class _FeltTraining:
         found: Array = chance.numpy()
         return found
 
+    def _forecast(self) -> Scored:
+        """Test answers as they were to be expected: chances are means over the tastes that users might have had."""
+        found = [self._scored(part) for part in self.test]
+        if len(found) == 1:
+            return found[0]
+        heads = self.users.heads
+        binary = [signal.kind == "binary" for signal in self.told.signals]
+        scores = []
+        for s, drawn in enumerate(zip(*(one.scores for one in found), strict=True)):
+            raw = torch.stack(drawn)
+            if binary[s]:
+                chance = torch.sigmoid(raw * heads.scale[s] + heads.shift[s]).mean(0)
+                scores.append((torch.logit(chance, 1e-7) - heads.shift[s]) / heads.scale[s].clamp_min(1e-6))
+            else:
+                scores.append(raw.mean(0))
+        leave = torch.stack([one.leave for one in found]).mean(0)
+        return replace(found[0], scores=tuple(scores), leave=leave)
+
     def _scored(self, part: Examples) -> Scored:
         """Raw scores beside what happened."""
         told, users = self.told, self.users
@@ -272,7 +305,7 @@ def random_felt_likelihood(
     """As `random_likelihood`, of users who read what they felt."""
     maker, generator = random_maker(sequences, config, True), torch.Generator().manual_seed(config.seed)
     columns = users.read_items(item_vectors)
-    part = examples(users, columns, profile, maker, rows, _MOST_HELD, generator, False, None, 0)
+    part = examples(users, columns, profile, maker, rows, _MOST_HELD, generator, False, None, 0, 0)
     scores = users.heads.calibrated(torch.from_numpy(raw_scores(users, part)))
     signals, weight = torch.from_numpy(part.signals), torch.from_numpy(part.weight)
     found = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recloop.encoders.base.artifact import fitted_module
 from recloop.encoders.base.errors import UserSimulatorError
-from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.randomness import Draw, absorb
 from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.answering import FittedUsers
@@ -22,7 +22,7 @@ from recloop.envs.users.fitted.config import AssumedLeaving
 from recloop.envs.users.fitted.felt.forest import Forest, Rows
 from recloop.envs.users.fitted.felt.network import Network
 from recloop.envs.users.fitted.heads import CONSUME, AnswerHeads, chosen, one_of, slate_summary
-from recloop.envs.users.fitted.inputs.experience import PLACE, Experience, ExperienceState, Felt
+from recloop.envs.users.fitted.inputs.experience import PLACE, Experience, ExperienceState, Felt, default_prior
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
 from recloop.envs.users.fitted.memory import Sizes
 
@@ -100,6 +100,10 @@ class FeltUsers(FittedUsers):
     def _table_items(self, vectors: Tensor) -> Tensor:
         return self.memory.columns(vectors)
 
+    def met(self, state: ExperienceState, draw: Draw) -> ExperienceState:
+        """Each of them somebody whose taste stays."""
+        return self.memory.met(state, draw)
+
     @torch.no_grad()
     def answer(self, state: ExperienceState, past: Past, slate: Tensor, draw: Draw) -> Response:
         """As `respond`, without the state that follows."""
@@ -134,7 +138,16 @@ class FeltUsers(FittedUsers):
     @torch.no_grad()
     def expected(self, state: ExperienceState, past: Past, slate: Tensor) -> Expected:
         """Calibrated means with position effects; 0 at empty places. What leaving owes to the answers is a mean over
-        eight of them, drawn by item."""
+        eight of them, drawn by item; of users who are only watched, all of it is a mean over eight tastes."""
+        if not self.memory.persons or bool(state.known.all()):
+            return self._expected(state, past, slate)
+        lanes = torch.arange(len(slate), device=slate.device)
+        drawn = [self.memory.met(state, Draw(absorb(lanes, number))) for number in range(_SAMPLES)]
+        found = [self._expected(one, past, slate) for one in drawn]
+        leaves = torch.stack([one.leave for one in found if one.leave is not None])
+        return Expected(mean=torch.stack([one.mean for one in found]).mean(0), leave=leaves.mean(0))
+
+    def _expected(self, state: ExperienceState, past: Past, slate: Tensor) -> Expected:
         heads, held = self.heads, slate < self.sizes.catalogue_size
         felt, rows = self.memory.felt(state), self._columns_of(slate)
         inputs = self.item_inputs(felt, _recalled(past), slate, rows)
@@ -221,7 +234,7 @@ class FeltUsers(FittedUsers):
 
     def stored_facts(self) -> dict[str, Any]:
         """Beside what all families keep: the models' names, and whether places hear those above."""
-        more = {"models": sorted(self.models), "hears": self.hears}
+        more = {"models": sorted(self.models), "hears": self.hears, "persons": self.memory.persons}
         return {**super().stored_facts(), **more}
 
     def stored_tensors(self) -> dict[str, Tensor]:
@@ -233,14 +246,16 @@ class FeltUsers(FittedUsers):
     def migrated(
         cls, facts: dict[str, Any], tensors: dict[str, Tensor], found: int
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Format 2 knew trees alone, under names of their own."""
+        """Format 2 knew trees alone, under names of their own, and no taste that stays."""
         if found < 2:
             return super().migrated(facts, tensors, found)
-        facts = {**facts, "models": facts["forests"]}
-        return facts, {
+        facts = {**facts, "models": facts["forests"], "persons": False}
+        renamed = {
             f"{name.removeprefix('forest.')}.trees" if name.startswith("forest.") else name: value
             for name, value in tensors.items()
         }
+        prior = default_prior(tensors["memory.rate"])
+        return facts, {**renamed, **{f"memory.{name}": value for name, value in prior.items()}}
 
     @classmethod
     def restored(cls, facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, **context: Any) -> Self:
@@ -256,6 +271,9 @@ class FeltUsers(FittedUsers):
             mine = [key for key in tensors if key.startswith(f"{name}.")]
             models[name] = cls.model.read({key.removeprefix(f"{name}."): tensors.pop(key) for key in mine})
         users = cls(signals, sizes, leaving, models=models, hears=facts["hears"])
+        users.memory.persons = facts["persons"]
+        for n, v in default_prior(tensors["memory.rate"]).items():
+            tensors.setdefault(f"memory.{n}", v)  # TEMP
         fitted_module(users.parts(), tensors)
         users.parts().requires_grad_(False)
         return users

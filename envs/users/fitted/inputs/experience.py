@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.inputs.groups import Groups
 from recloop.envs.users.fitted.inputs.item_facts import CONTENT, FACTS, OWN, LoggedItemFacts, empty_facts
@@ -60,6 +61,8 @@ class ExperienceState(FittedState):
         session: float32 (B, SESSION) of this session.
         precision, pull: float32 (B, 1+r, 1+r), (B, 1+r) of the regression of takes on where items lie.
         away: float32 (B,) days before this session.
+        person: float32 (B, 1+r) the taste that a user has and keeps; who is only watched has none.
+        known: bool (B,) whether they have one.
     """
 
     profile: Tensor
@@ -71,6 +74,8 @@ class ExperienceState(FittedState):
     precision: Tensor
     pull: Tensor
     away: Tensor
+    person: Tensor
+    known: Tensor
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Felt:
         users: numbers of the user alone, (B, n) each, by group of inputs.
         by_group: (B, C, f) numbers of every group of items.
         taste, doubt: (B, 1+r), (B, 1+r, 1+r) mean and covariance of the taste.
+        person: (B, 1+r) the taste itself, of those who have one; the mean of the others'.
         state: it was read from.
     """
 
@@ -88,6 +94,7 @@ class Felt:
     by_group: Tensor
     taste: Tensor
     doubt: Tensor
+    person: Tensor
     state: ExperienceState
 
 
@@ -99,6 +106,7 @@ class Experience(Memory):
         sizes: of the users.
         groups: of the items.
         facts: of the items; without them, room for facts to be loaded into.
+        persons: whether every user has a taste that stays, and models read it.
     """
 
     looks_back = True
@@ -109,6 +117,9 @@ class Experience(Memory):
     facts: Tensor
     widths: Tensor
     rate: Tensor
+    prior: Tensor
+    prior_pull: Tensor
+    noise: Tensor
 
     def __init__(
         self,
@@ -116,12 +127,15 @@ class Experience(Memory):
         sizes: Sizes,
         groups: Groups,
         facts: LoggedItemFacts | None = None,
+        persons: bool = False,
     ) -> None:
         super().__init__()
-        self.signals, self.sizes, self.groups = signals, sizes, groups
+        self.signals, self.sizes, self.groups, self.persons = signals, sizes, groups, persons
         facts = facts or empty_facts(sizes.catalogue_size, sizes.item_dim)
         for name, value in vars(facts).items():
             self.register_buffer(name, value.clone())
+        for name, value in default_prior(self.rate).items():
+            self.register_buffer(name, value)
         self.user_dim = 0
         self._parts = [1, 1, 1, TRAITS, (1 + PLACE) ** 2, 1 + PLACE, 2 * groups.count]
 
@@ -132,10 +146,6 @@ class Experience(Memory):
         def zero(*shape: int) -> Tensor:
             return profile.new_zeros(b, *shape)
 
-        prior = profile.new_full((1 + PLACE,), _RIDGE)
-        prior[0] = _RIDGE_MEAN
-        pull = zero(1 + PLACE)
-        pull[:, 0] = _RIDGE_MEAN * self.rate
         return ExperienceState(
             steps=zero(),
             profile=profile,
@@ -144,9 +154,11 @@ class Experience(Memory):
             since=zero(2),
             diet=zero(len(FADES), TRAITS),
             session=zero(SESSION),
-            precision=torch.diag(prior).expand(b, -1, -1),
-            pull=pull,
+            precision=self.prior.expand(b, -1, -1),
+            pull=self.prior_pull.expand(b, -1),
             away=zero(),
+            person=zero(1 + PLACE),
+            known=torch.zeros(b, dtype=torch.bool, device=profile.device),
         )
 
     def columns(self, table: Tensor) -> Tensor:
@@ -182,6 +194,11 @@ class Experience(Memory):
             mine.flatten(-2),
         ]
         return torch.cat(parts, dim=-1)
+
+    def taste_part(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """What steps (B, i) add to the regression of takes: (B, 1+r, 1+r), (B, 1+r)."""
+        _, _, _, _, outer, pull, _ = step.split_with_sizes(self._parts, 1)
+        return outer.unflatten(1, (1 + PLACE, -1)), pull
 
     def advance(self, state: ExperienceState, step: Tensor) -> ExperienceState:
         """One slate on, where anything happened."""
@@ -233,8 +250,7 @@ class Experience(Memory):
         shown, taken = now.unbind(-1)
         rate = (taken[:, -1] + 2 * self.rate) / (shown[:, -1] + 2)
         by_group = torch.cat([shown, taken, before, rate.unsqueeze(1)], dim=1).transpose(1, 2)
-        doubt = torch.linalg.inv(state.precision)
-        taste = (doubt @ state.pull.unsqueeze(-1)).squeeze(-1)
+        taste, doubt = self.posterior(state.precision, state.pull)
         hits = torch.stack([state.hits[:, -w:].mean(1) for w in (1, 3, 5, 10)], dim=1)
         clock = torch.stack([state.steps, state.since[:, 1].clamp(max=100), torch.log1p(state.away)], dim=1)
         return Felt(
@@ -248,9 +264,32 @@ class Experience(Memory):
             },
             by_group=by_group,
             taste=taste,
-            doubt=doubt * (self.rate * (1 - self.rate)),
+            doubt=doubt,
+            person=torch.where(state.known.unsqueeze(1), state.person, taste),
             state=state,
         )
+
+    def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (B, 1+r) and covariance (B, 1+r, 1+r) of tastes."""
+        inverse = torch.linalg.inv(precision)
+        return (inverse @ pull.unsqueeze(-1)).squeeze(-1), inverse * self.noise
+
+    def drawn(self, precision: Tensor, pull: Tensor, luck: Tensor) -> Tensor:
+        """Tastes (B, 1+r) from their posterior by standard normal luck (B, 1+r)."""
+        lower = torch.linalg.cholesky(precision)
+        mean = torch.cholesky_solve(pull.unsqueeze(-1), lower)
+        spread = torch.linalg.solve_triangular(lower.mT, luck.unsqueeze(-1), upper=True)
+        found: Tensor = (mean + spread * self.noise.sqrt()).squeeze(-1)
+        return found
+
+    def met(self, state: ExperienceState, draw: Draw) -> ExperienceState:
+        """Users of whom each is one person: who has no taste yet draws one from what is known of it, and keeps it."""
+        if not self.persons or bool(state.known.all()):
+            return state
+        traits = torch.arange(1 + PLACE, device=state.pull.device).expand(len(state.pull), -1)
+        person = self.drawn(state.precision, state.pull, draw.normal("taste", traits))
+        person = torch.where(state.known.unsqueeze(1), state.person, person)
+        return replace(state, person=person, known=torch.ones_like(state.known))
 
     def of_items(self, felt: Felt, past: Recalled, items: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
         """Numbers of items (B, M) by group of inputs, (B, M, n) each, as if each were shown alone.
@@ -280,6 +319,7 @@ class Experience(Memory):
             "likeness to the diet": like,
             "repeats": repeats.to(rows.dtype),
             "item": rows[..., _RAW[:-1]],
+            **({"lasting taste": place @ felt.person.unsqueeze(-1)} if self.persons else {}),
         }
 
     def of_slates(self, items: Tensor, rows: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -403,3 +443,12 @@ class Experience(Memory):
         n = self.sizes.catalogue_size
         own = self.own[:n].square().mean(0)
         return torch.cat([own.new_ones(1), own.new_full((CONTENT,), 1 / CONTENT), own])
+
+
+def default_prior(rate: Tensor) -> dict[str, Tensor]:
+    """Precision (1+r, 1+r) and pull (1+r,) of tastes of which nothing was learned, and the noise () of answers."""
+    weights = torch.full((1 + PLACE,), _RIDGE)
+    weights[0] = _RIDGE_MEAN
+    pull = torch.zeros(1 + PLACE)
+    pull[0] = _RIDGE_MEAN * rate
+    return {"prior": torch.diag(weights), "prior_pull": pull, "noise": rate * (1 - rate)}
