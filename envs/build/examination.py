@@ -8,7 +8,10 @@ import numpy as np
 from recloop.envs.build.card import reward_on_card
 from recloop.envs.evidence.fidelity import FidelityConfig, fidelity_of, marked
 from recloop.envs.evidence.gates import gate_outcomes, gated
+from recloop.envs.evidence.replay.gate import held_out
+from recloop.envs.evidence.replay.unexplained import UNEXPLAINED, sentence, unexplained
 from recloop.envs.evidence.support.model import SupportConfig, SupportModel
+from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.interaction.reward import Reward
 from recloop.envs.interaction.reward_terms import kept_reward
 from recloop.envs.logs.sequences import Ints
@@ -31,8 +34,12 @@ def examined(
         return world
     say("logging policies replayed in the users")
     world = gated(world, names, seed=seed, device=device)
-    said = tuple(gate.sentence for gate in gate_outcomes(world.card, names))
-    return replace(world, card=replace(world.card, learned=(*world.card.learned, *said)))
+    outcomes = gate_outcomes(world.card, names)
+    failed = [gate.simulator for gate in outcomes if gate.verdict is Verdict.failed]
+    gains = {name: unexplained(world, world.simulators[name], held_out(world, name), seed) for name in failed}
+    said = tuple(gate.sentence for gate in outcomes) + tuple(sentence(name, gains[name]) for name in failed)
+    card = replace(world.card, figures={**world.card.figures, UNEXPLAINED: gains}) if failed else world.card
+    return replace(world, card=replace(card, learned=(*card.learned, *said)))
 
 
 def with_support(world: World, users: Ints | None = None, config: SupportConfig | None = None) -> World:

@@ -77,15 +77,15 @@ def teacher_forced(
     neither, or does not say what it expects.
     """
     device, empty = simulator.device, len(world.catalogue)
-    past, state, profile = _at_first(world, simulator, lanes, seed)
+    past, state, profile = at_first(world, simulator, lanes, seed)
     means, leaves = [], []
     wins, pairs = np.zeros(len(lanes.users)), np.zeros(len(lanes.users))
     rng = np.random.default_rng(seed)
     chance = popularity / max(popularity.sum(), 1) if popularity.sum() else None
     begins, absence = lanes.begins, lanes.absence
     for step in range(lanes.held.shape[1]):
-        draw = _draw(lanes, seed, step, device)
-        past, state = _return(simulator, past, state, begins[:, step], absence[:, step], draw)
+        draw = draw_of(lanes, seed, step, device)
+        past, state = returned(simulator, past, state, begins[:, step], absence[:, step], draw)
         slate = lanes.shown(step, device)
         expected = simulator.expected(state, past, slate)
         if expected is None:
@@ -119,13 +119,13 @@ def simulate(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: i
     log does not know whether the user left, nobody leaves.
     """
     device, empty = simulator.device, len(world.catalogue)
-    past, state, _ = _at_first(world, simulator, lanes, seed)
+    past, state, _ = at_first(world, simulator, lanes, seed)
     begins, absence = lanes.begins, lanes.absence
     present = np.ones(len(lanes.users), dtype=bool)
     found: dict[str, list[Any]] = {"answers": [], "given": [], "alive": [], "left": [], "days_away": []}
     for step in range(lanes.held.shape[1]):
-        draw = _draw(lanes, seed, step, device)
-        past, state = _return(simulator, past, state, begins[:, step], absence[:, step], draw)
+        draw = draw_of(lanes, seed, step, device)
+        past, state = returned(simulator, past, state, begins[:, step], absence[:, step], draw)
         present = present | begins[:, step]
         alive = present & lanes.held[:, step]
         slate = lanes.shown(step, device)
@@ -147,7 +147,7 @@ def simulate(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: i
     return Simulated(**{name: np.stack(values, axis=1) for name, values in found.items()})
 
 
-def _at_first(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: int) -> tuple[Past, Any, Tensor]:
+def at_first(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: int) -> tuple[Past, Any, Tensor]:
     """Users of whom nothing was seen yet, as the core starts them cold, or no more than `lanes.before`: past, state
     and profile."""
     device, n = simulator.device, len(world.catalogue)
@@ -169,10 +169,10 @@ def _at_first(world: World, simulator: UserSimulator, lanes: LoggedLanes, seed: 
     try:
         return past, simulator.infer(past, profile), profile
     except NotImplementedError:
-        return past, simulator.arrive(rows, _draw(lanes, seed, -1, device)), profile
+        return past, simulator.arrive(rows, draw_of(lanes, seed, -1, device)), profile
 
 
-def _return(
+def returned(
     simulator: UserSimulator, past: Past, state: Any, begins: Bools, absence: Floats, draw: Draw
 ) -> tuple[Past, Any]:
     """Bring back those whose next session begins."""
@@ -196,6 +196,7 @@ def _preferred(simulator: UserSimulator, state: Any, past: Past, slate: Tensor, 
     return (won * counts).sum(1).cpu().numpy(), counts.sum(1).double().cpu().numpy()
 
 
-def _draw(lanes: LoggedLanes, seed: int, step: int, device: torch.device) -> Draw:
+def draw_of(lanes: LoggedLanes, seed: int, step: int, device: torch.device) -> Draw:
+    """The luck of one step."""
     users = torch.from_numpy(lanes.users).to(device)
     return Draw.at(seed, users, torch.full_like(users, _EPISODE), torch.full_like(users, step))

@@ -14,6 +14,7 @@ from recloop.envs.evidence.replay.episodes import LoggedEpisodes, choose_episode
 from recloop.envs.evidence.replay.gate import _line, held_out
 from recloop.envs.evidence.replay.policies import EstimatedPolicies
 from recloop.envs.evidence.replay.strata import next_answers
+from recloop.envs.evidence.replay.unexplained import sentence, unexplained
 from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
@@ -23,6 +24,7 @@ from recloop.envs.simulation.core import Core
 from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.truth.logs import logging_policy, truth_log
 from recloop.envs.truth.worlds import TRUTHS, truth_world
+from recloop.envs.users.fitted import FitConfig, fit_ensemble
 from recloop.envs.world.world import World
 from tests.envs.evidence.fidelity.planted_faults import FAULTS
 
@@ -67,6 +69,30 @@ def test_the_truth_passes_and_users_who_never_tire_fail(world: World, mode: str)
     assert first not in wrong.failed  # nobody is tired yet: the gate shows where the fault lies
     assert "next click, slates 8 to 15 of the session" in {line.measure for line in wrong.failed}
     assert "how they tire of what is shown often" in wrong.sentence
+
+
+@pytest.mark.slow
+def test_what_failed_users_do_not_know_is_named(world: World) -> None:
+    """Users who never tire do not expect what was shown of an item's group to matter; the truth lacks nothing."""
+    truth, rows = world.simulators["truth"], np.arange(USERS // 2)
+    assert isinstance(truth, BoredomUsers)
+    lively = BoredomUsers(truth.preference, truth.topic, truth.traits, replace(truth.rules, fade=0.95))
+    of = (world.sequences, rows, world.item_vectors, world.users.profile, world.signals)
+    config = FitConfig(history=world.users.history.shape[1], lead=world.users.shown.shape[1])
+    reader, _ = fit_ensemble("trees", *of, members=1, groups=world.catalogue.groups, config=config)
+    known = replace(world, simulators={**world.simulators, "judge": reader})
+    for users in (truth, lively, reader):
+        users.prepare(known, "cpu")
+    missing = unexplained(known, lively, rows)
+    assert (first := next(iter(missing))) in (
+        "own groups",
+        "similar items",
+        "peaks over groups",
+        "likeness to the diet",
+    )
+    assert first in sentence("judge", missing)
+    assert max(unexplained(known, truth, rows).values(), default=0) < 0.2 * max(missing.values())
+    assert unexplained(world, lively, rows) == {}  # nobody there can be read
 
 
 def test_nobody_leaving_fails_where_the_log_knows_who_left(world: World) -> None:

@@ -17,7 +17,7 @@ from recloop.envs.users.fitted.felt.forest import BoostConfig, Forest, grown
 from recloop.envs.users.fitted.felt.labelled import Labelled
 from recloop.envs.users.fitted.felt.lasting import Lasting
 from recloop.envs.users.fitted.felt.network import Network, trained
-from recloop.envs.users.fitted.felt.users import FeltUsers, Model
+from recloop.envs.users.fitted.felt.users import FeltUsers, Model, TreeUsers
 from recloop.envs.users.fitted.fitting.prepared import prepared
 from recloop.envs.users.fitted.inputs.experience import PLACE, Experience
 from recloop.envs.users.fitted.inputs.groups import Groups
@@ -78,6 +78,16 @@ def test_the_base_rate_where_there_is_little_to_learn_from(family: str) -> None:
     rate = (few.values.sum() + 0.5) / 21
     assert float(torch.sigmoid(model.scores(few_inputs := torch.from_numpy(few.inputs)))[0]) == pytest.approx(rate)
     assert len(few_inputs) == 20
+
+
+@BOTH
+def test_the_base_rate_where_no_input_varies(family: str) -> None:
+    alike = Labelled(np.zeros((400, 2), dtype=np.float32), rows(400).values)
+    model = (
+        trained(alike, alike, "binary", 0) if family == "network" else grown(alike, alike, "binary", BoostConfig(), 0)
+    )
+    chance = torch.sigmoid(model.scores(torch.zeros(1, 2)))
+    assert float(chance) == pytest.approx(alike.values.mean(), abs=0.02)
 
 
 def sparse(case: Case, users: int, slates: int) -> Case:
@@ -217,3 +227,26 @@ def test_what_tastes_people_have_is_learned_from_all() -> None:
     drawn = memory.drawn(memory.prior.expand(4000, -1, -1), memory.prior_pull.expand(4000, -1), luck)
     spread = torch.linalg.inv(memory.prior) * memory.noise
     torch.testing.assert_close(torch.cov(drawn.T), spread, atol=0.1 * float(spread.diagonal().max()), rtol=0.2)
+
+
+def test_trees_of_format_2_answer_as_they_did(tmp_path: Path) -> None:
+    """They had other names for their trees, no taste that stays and no learned prior."""
+    case = sparse(slate_log(users=60, slates=4), 9, 1)
+    users, _ = fitted(case)
+    assert isinstance(users, TreeUsers)
+    assert not users.memory.persons
+    facts = {name: value for name, value in users.stored_facts().items() if name not in ("models", "persons")}
+    tensors = {
+        f"forest.{name.removesuffix('.trees')}" if name.endswith(".trees") else name: value
+        for name, value in users.stored_tensors().items()
+        if name not in ("memory.prior", "memory.prior_pull", "memory.noise")
+    }
+    found = TreeUsers.migrated({**facts, "forests": list(users.models)}, tensors, 2)
+    again, world = TreeUsers.restored(*found, tmp_path), world_of(case, k=1)
+    lanes = torch.arange(9)
+    answers = []
+    for one in (users, again):
+        one.prepare(world, "cpu")
+        past = past_at_arrival(world, lanes)
+        answers.append(one.expected(one.arrive(lanes, draws(9)), past, lanes.unsqueeze(1)).mean)
+    assert torch.equal(*answers)

@@ -100,7 +100,7 @@ class BoostConfig:
 def grown(rows: Labelled, held_out: Labelled, objective: Objective, config: BoostConfig, seed: int) -> Forest:
     """Trees fitted on rows, stopped by the held-out loss; the same bits for the same rows, seed and threads."""
     constant = constant_of(rows, objective)
-    if too_few(rows, objective) or not len(held_out.values):
+    if too_few(rows, objective) or not len(held_out.values) or not np.ptp(rows.inputs, axis=0).any():
         return Forest(constant)
     try:
         import lightgbm  # slow to load
@@ -126,8 +126,9 @@ def grown(rows: Labelled, held_out: Labelled, objective: Objective, config: Boos
         "force_row_wise": True,
         "verbosity": -1,
     }
-    train = lightgbm.Dataset(rows.inputs, rows.values, weight=rows.weights)
-    held = lightgbm.Dataset(held_out.inputs, held_out.values, weight=held_out.weights, reference=train)
+    train = lightgbm.Dataset(rows.inputs, rows.values, weight=rows.weights, init_score=rows.start)
+    told = {"weight": held_out.weights, "init_score": held_out.start}
+    held = lightgbm.Dataset(held_out.inputs, held_out.values, reference=train, **told)
     stop = lightgbm.early_stopping(config.patience, verbose=False)
     booster = lightgbm.train(settings, train, config.rounds, valid_sets=[held], callbacks=[stop])
     text = booster.model_to_string(num_iteration=booster.best_iteration)

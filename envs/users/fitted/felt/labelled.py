@@ -22,11 +22,13 @@ class Labelled:
         inputs: (n, F).
         values: (n,) 0 or 1, or numbers.
         weights: (n,), or None for equal ones.
+        start: (n,) raw scores that trees are grown on top of; None for none.
     """
 
     inputs: Rows
     values: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32] | None = None
+    start: npt.NDArray[np.float32] | None = None
 
 
 def too_few(rows: Labelled, objective: Objective) -> bool:
@@ -38,6 +40,8 @@ def too_few(rows: Labelled, objective: Objective) -> bool:
 
 def constant_of(rows: Labelled, objective: Objective) -> float:
     """The base rate as a score."""
+    if rows.start is not None:
+        return 0.0
     weights = np.ones_like(rows.values) if rows.weights is None else rows.weights
     if objective == "regression":
         return float(np.average(rows.values, weights=weights)) if weights.sum() > 0 else 0.0

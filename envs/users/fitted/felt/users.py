@@ -197,6 +197,11 @@ class FeltUsers(FittedUsers):
         k = items.shape[1]
         return found | {name: part.unsqueeze(1).expand(-1, k, -1) for name, part in felt.users.items()}
 
+    @torch.no_grad()
+    def read_inputs(self, state: ExperienceState, past: Past, slate: Tensor) -> dict[str, Tensor]:
+        """What the models of signals read of slates (B, K) before these are answered, (B, K, n) by group of inputs."""
+        return self.item_parts(self.memory.felt(state), _recalled(past), slate, self._columns_of(slate))
+
     def item_inputs(self, felt: Felt, past: Recalled, items: Tensor, rows: Tensor, alone: bool = False) -> Tensor:
         """The same side by side, (B, K, F)."""
         return torch.cat(list(self.item_parts(felt, past, items, rows, alone).values()), dim=-1)
