@@ -127,8 +127,9 @@ def grown(rows: Labelled, held_out: Labelled, objective: Objective, config: Boos
         "verbosity": -1,
     }
     train = lightgbm.Dataset(rows.inputs, rows.values, weight=rows.weights, init_score=rows.start)
-    told = {"weight": held_out.weights, "init_score": held_out.start}
-    held = lightgbm.Dataset(held_out.inputs, held_out.values, reference=train, **told)
+    held = lightgbm.Dataset(
+        held_out.inputs, held_out.values, reference=train, weight=held_out.weights, init_score=held_out.start
+    )
     stop = lightgbm.early_stopping(config.patience, verbose=False)
     booster = lightgbm.train(settings, train, config.rounds, valid_sets=[held], callbacks=[stop])
     text = booster.model_to_string(num_iteration=booster.best_iteration)

@@ -20,6 +20,8 @@ HIDDEN = (64, 32)
 _FAR = 4.0
 """Standard deviations beyond which an input is read as no further."""
 _BATCH, _PASSES, _RATE, _DROP = 512, 24, 3e-4, 0.4
+_STEPS = 250
+"""Steps a pass below which steps are larger, by the root of how many are missing."""
 _ROWS = 1 << 16
 """Rows scored at once."""
 
@@ -35,7 +37,7 @@ class Network(nn.Module):
 
     def __init__(self, inputs: int, constant: float = 0.0, size: int = 0) -> None:
         super().__init__()
-        self.size = size
+        self._size = size
         self.register_buffer("centre", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
         self.register_buffer("constant", torch.tensor(constant))
@@ -49,9 +51,14 @@ class Network(nn.Module):
     constant: Tensor
 
     @property
+    def size(self) -> int:
+        """Passes of its fit."""
+        return self._size
+
+    @property
     def learned(self) -> bool:
         """Whether it was fitted."""
-        return self.size > 0
+        return self._size > 0
 
     def forward(self, inputs: Tensor, drop: Tensor | None = None) -> Tensor:
         """Rows (R, F) -> (R,); `drop` (R, units) is laid over the first layer."""
@@ -68,7 +75,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def of(self, inputs: Rows) -> npt.NDArray[np.float64]:
         """The same of NumPy rows."""
-        found = [self.scores(part) for part in torch.from_numpy(inputs).split(_ROWS)]
+        found = [self.scores(part) for part in torch.split(torch.from_numpy(inputs), _ROWS)]
         scores: npt.NDArray[np.float64] = torch.cat(found or [self.constant[None][:0]]).numpy().astype(np.float64)
         return scores
 
@@ -102,26 +109,29 @@ def trained(rows: Labelled, held_out: Labelled, objective: Objective, seed: int)
     seen = [torch.from_numpy(x) for x in (held_out.inputs, held_out.values, _weights(held_out))]
 
     def loss(inputs: Tensor, values: Tensor, weights: Tensor, drop: Tensor | None = None) -> Tensor:
-        raw = model(inputs, drop)
+        raw: Tensor = model(inputs, drop)
         if objective == "binary":
             return F.binary_cross_entropy_with_logits(raw, values, weights)
         return ((raw - values).square() * weights).mean()
 
+    size = min(_BATCH, max(len(rows.values) // 16, 16))
+    rate = _RATE * max(_STEPS * size / len(rows.values), 1.0) ** 0.5
+
     def batches() -> Iterator[Tensor]:
-        size = min(_BATCH, max(len(rows.values) // 16, 16))
-        return iter(torch.randperm(len(rows.values), generator=generator).split(size))
+        return iter(torch.split(torch.randperm(len(rows.values), generator=generator), size))
 
     def of_batch(some: Tensor) -> tuple[Tensor, float]:
         kept = (torch.rand(len(some), HIDDEN[0], generator=generator) >= _DROP).float() / (1 - _DROP)
-        return loss(*(x[some] for x in told), kept), float(len(some))
+        inputs, values, weights = (x[some] for x in told)
+        return loss(inputs, values, weights, kept), float(len(some))
 
     def of_held_out() -> float:
-        parts = zip(*(x.split(_ROWS) for x in seen), strict=True)
-        return float(np.average([float(loss(*p)) for p in parts], weights=[len(p) for p in seen[1].split(_ROWS)]))
+        parts = list(zip(*(torch.split(x, _ROWS) for x in seen), strict=True))
+        return float(np.average([float(loss(*part)) for part in parts], weights=[len(part[1]) for part in parts]))
 
-    loop = FitLoop(passes=_PASSES, learning_rate=_RATE, schedule="cosine", weight_decay=0.3, clip=5.0, patience=4)
+    loop = FitLoop(passes=_PASSES, learning_rate=rate, schedule="cosine", weight_decay=0.3, clip=5.0, patience=4)
     history = fit(model, loop, batches, of_batch, of_held_out, name="fit network users", error=UserSimulatorError)
-    model.size = history.best + 1
+    model._size = history.best + 1
     return model.requires_grad_(False)
 
 

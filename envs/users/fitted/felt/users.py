@@ -19,7 +19,8 @@ from recloop.envs.interaction.response import Expected, Past, Response
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.config import AssumedLeaving
-from recloop.envs.users.fitted.felt.forest import Forest, Rows
+from recloop.envs.users.fitted.felt.forest import Forest
+from recloop.envs.users.fitted.felt.labelled import Rows
 from recloop.envs.users.fitted.felt.network import Network
 from recloop.envs.users.fitted.heads import CONSUME, AnswerHeads, chosen, one_of, slate_summary
 from recloop.envs.users.fitted.inputs.experience import PLACE, Experience, ExperienceState, Felt, default_prior
@@ -39,10 +40,13 @@ _SAMPLES = 8
 class Model(Protocol):
     """From inputs to raw scores."""
 
-    learned: bool
-    """Whether it is more than a constant."""
-    size: int
-    """Trees, or passes of its fit."""
+    @property
+    def learned(self) -> bool:
+        """Whether it is more than a constant."""
+
+    @property
+    def size(self) -> int:
+        """Trees, or passes of its fit."""
 
     def scores(self, inputs: Tensor) -> Tensor:
         """Raw scores of rows (R, F) -> (R,): logits, or values."""

@@ -198,7 +198,7 @@ class Experience(Memory):
     def taste_part(self, step: Tensor) -> tuple[Tensor, Tensor]:
         """What steps (B, i) add to the regression of takes: (B, 1+r, 1+r), (B, 1+r)."""
         _, _, _, _, outer, pull, _ = step.split_with_sizes(self._parts, 1)
-        return outer.unflatten(1, (1 + PLACE, -1)), pull
+        return outer.view(-1, 1 + PLACE, 1 + PLACE), pull
 
     def advance(self, state: ExperienceState, step: Tensor) -> ExperienceState:
         """One slate on, where anything happened."""
