@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+# Two processes, each with whole files: their fixtures are fitted once.
+TWO := -n 2 --dist loadfile
 
 # Small batches: one thread, and threads that sleep while they wait.
 export OMP_NUM_THREADS ?= 1
@@ -17,10 +19,10 @@ demo: $(VENV)/installed
 	$(VENV)/bin/recloop demo
 
 test: $(VENV)/installed
-	$(RUN) pytest -q -m "not slow and not gpu"
+	$(RUN) pytest -q $(TWO) -m "not slow and not gpu"
 
 test-slow: $(VENV)/installed
-	$(RUN) pytest -q -m "slow and not gpu"
+	$(RUN) pytest -q $(TWO) -m "slow and not gpu"
 
 check: $(VENV)/installed
 	$(RUN) ruff check .
