@@ -72,7 +72,7 @@ def test_a_large_catalogue_reads_one_row_for_all_lanes(shop: World, monkeypatch:
     driver = make_driver(shop, 3, rules={"never": NEVER}, action_mode="proto")
     assert "allowed" in driver.core.keys
     assert driver.core.observe()["allowed"].stride(0) == 0
-    slate = driver.step(torch.rand(3, 8) * 2 - 1).transition.slate  # type: ignore[union-attr]
+    slate = driver.step(torch.rand(3, 9) * 2 - 1).transition.slate  # type: ignore[union-attr]
     assert not broken(slate, 40).any()
 
 
