@@ -1,5 +1,6 @@
 """Every learner sees further than one slate, tells users apart, and gives items the credit for what they do later."""
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,12 @@ from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
-NAMES = sorted(name for name in POLICIES if issubclass(facts_of(name), Learner))
+LONG = ("ddpg", "td3", "sac", "hac")
+"""They take minutes each, and are tried with RECLOOP_LONG=1."""
+NAMES = [
+    pytest.param(name, marks=pytest.mark.skipif(name in LONG and "RECLOOP_LONG" not in os.environ, reason="minutes"))
+    for name in sorted(name for name in POLICIES if issubclass(facts_of(name), Learner))
+]
 SHARED = {
     "num_envs": 16,
     "gamma": 0.9,
