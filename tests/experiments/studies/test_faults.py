@@ -1,6 +1,7 @@
 """The fault study calls what is right right and what is wrong wrong, and a few faults of each kind end well."""
 
 import csv
+import os
 import random
 import re
 import time
@@ -104,6 +105,7 @@ def test_what_is_wrong_is_called_wrong(tmp_path: Path, fault: str, trial, why: s
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("RECLOOP_LONG" not in os.environ, reason="takes minutes")
 def test_commands_are_killed_stopped_and_crowded_without_harm(capsys: pytest.CaptureFixture[str]) -> None:
     found = main(FaultsConfig(damages=5, kills=4, stops=4, crowded=1, texts=20, minutes=20))
     assert {"killed build", "stopped train", "second compare", "disk that fills up, compare --jobs 2"} <= set(found)
