@@ -18,7 +18,7 @@ class PolicyFacts:
         resumable: its training keeps checkpoints and goes on from them.
         privileged: it is handed the users' true state instead of an observation; only for truth worlds, never a
             competitor.
-        plans: it chooses by the model that the training users answer by: what it earns there is an upper end.
+        plans: it chooses by a model of the training users (`World.user_model`): what it earns is an upper end.
         ranks: its slate of k is the first k of its longer slates, so that rules of whole slates may choose among those.
         config_class: the frozen dataclass of its settings, whose docstring tells each under `Args:`; None without any.
     """

@@ -114,8 +114,9 @@ def build_world(
 
     Text and graph vectors see items alone. The state encoder and the user model are fitted on the train users, the
     validation simulator on a part of them of its own, two judges on the judge users: four families. Training users are
-    small networks on what users felt, or recurrent where nobody knows what was shown. The evaluated users' behaviour is
-    only where their episodes start from: nothing is fitted on it.
+    small networks on what users felt, or recurrent where nobody knows what was shown. Policies that plan do so on
+    recurrent users, who score a whole catalogue at once: with exposures they are a model of the training users, not
+    these themselves. The evaluated users' behaviour is only where their episodes start from: nothing is fitted on it.
 
     Args:
         cleaning: the report of the cleaning, for the card.
@@ -166,8 +167,10 @@ def build_world(
         say(f"{family} users, on part '{users}'")
         return _users(log, family, members, sequences, rows[users], encoder, profile, groups, config, stages, progress)
 
-    family: Family = "recurrent" if sequences.slates is None else "network"
-    training, training_report = fitted(family, "fit", config.members)
+    planned, training_report = fitted("recurrent", "fit", config.members)
+    training = planned
+    if sequences.slates is not None:
+        training, training_report = fitted("network", "fit", config.members)
     validation, validation_report = fitted("factor", "tune", 1)
     judges = {name: fitted(family, "judge", config.judge_members) for name, family in JUDGES.items()}
     reports = {"train": training_report, "validation": validation_report}
@@ -216,7 +219,7 @@ def build_world(
             "validation": validation,
             **{name: users for name, (users, _) in judges.items()},
         },
-        user_model=training,
+        user_model=planned,
         slate_size=config.slate_size,
         max_steps=config.max_steps,
         consumes_twice=repeats >= REPEATS,

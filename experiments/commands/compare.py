@@ -25,8 +25,8 @@ from typing import Any
 import tyro
 
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import check_settings, facts_of, known_policies, load_policy, make_policy, save_policy
-from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError, unknown_name
+from recloop.agents.registry import facts_of, known_policies, make_policy, save_policy
+from recloop.encoders.base.errors import RecloopError, UserSimulatorError
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import read_json, replacing_file, write_json
 from recloop.envs.evidence.gates import gated
@@ -34,9 +34,10 @@ from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
-from recloop.experiments.asked import asked_world, made_for_other_terms
+from recloop.experiments.asked import asked_world
 from recloop.experiments.commands.check_users import made_simulator
 from recloop.experiments.comparison.claims import claims_of
+from recloop.experiments.comparison.contenders import as_made, find_contenders, reference_of
 from recloop.experiments.comparison.evaluate import Evaluator, Rollout
 from recloop.experiments.comparison.result_store import (
     Finished,
@@ -48,13 +49,13 @@ from recloop.experiments.comparison.result_store import (
 )
 from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
-from recloop.experiments.comparison.tracking import Run, kept_start, write_evaluations
+from recloop.experiments.comparison.tracking import Run, write_evaluations
 from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.pictures import picture
 from recloop.experiments.report.report import write_report
-from recloop.experiments.settings import at_least, given_settings, settings_by_policy, write_settings
+from recloop.experiments.settings import at_least, given_settings, write_settings
 from recloop.experiments.stopping import telling_what_is_kept
 
 WRITTEN = (
@@ -167,8 +168,8 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     checked_device(config.device)
     world.spec(config.slate_size)
     world = asked_world(world, config.reward, config.rules, config.slate_size)
-    contenders = find_contenders(config, world)
-    reference = _reference(config, contenders)
+    contenders = find_contenders(config.policies, world, given_settings(config.config, config.set), config.trust)
+    reference = reference_of(config.reference, contenders)
     world, simulators = _simulators(world, config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
@@ -209,7 +210,7 @@ def _compare(
         world = gated(world, judged, seed=config.evaluation_seed, device=config.device)
     comparison = Comparison(
         world=world,
-        contenders=tuple(_as_made(c, finished, world, config) for c in contenders),
+        contenders=tuple(as_made(c, finished, world, config.seeds, config.steps) for c in contenders),
         seeds=tuple(range(config.seeds)),
         simulators=simulators,
         reference=reference,
@@ -238,25 +239,6 @@ def _compare(
         part.write_bytes(picture(comparison))
     write_json(config.out / "run.json", facts)
     return comparison
-
-
-def _as_made(entry: Entry, finished: Mapping[tuple[str, int], Finished], world: World, config: CompareConfig) -> Entry:
-    """With what is known of a policy once it is made."""
-    first, notes = finished[entry.label, 0], [entry.note] if entry.note else []
-    if entry.retrained and world.is_truth and facts_of(entry.source).trains == "loop":
-        steps = int(entry.settings.get("steps", config.steps))
-        notes.append(f"learned from {steps:,} slates in the truth itself; the log holds {_logged_slates(world):,}")
-    idle = [seed for seed in range(config.seeds) if kept_start(finished[entry.label, seed].curves)]
-    if idle:
-        which = "" if len(idle) == config.seeds else f" in seed(s) {', '.join(map(str, idle))}"
-        notes.append(f"KEPT ITS START{which}: nothing it learned was better in validation")
-    return replace(entry, privileged=first.privileged, plans=first.plans and not world.is_truth, note="; ".join(notes))
-
-
-def _logged_slates(world: World) -> int:
-    """Slates of the train users in the log, which supervised policies and user models learn from."""
-    slates, train = world.sequences.slates, world.users.rows("train").numpy()
-    return 0 if slates is None else int((slates.offsets[train + 1] - slates.offsets[train]).sum())
 
 
 def _made_with(
@@ -299,49 +281,6 @@ def _kept(config: CompareConfig, contenders: tuple[Entry, ...], finished: Mappin
         for c, seed in places
     )
     return f"{kept} of {len(places)} results are kept in {config.out}, the same command goes on from there"
-
-
-def find_contenders(config: CompareConfig, world: World) -> tuple[Entry, ...]:
-    """The policies asked for, each found and with a label of its own; errors come before any training."""
-    found: list[Entry] = []
-    known = known_policies()
-    for source in config.policies:
-        note = ""
-        if source not in known and (Path(source) / "policy.json").exists():
-            note = made_for_other_terms(load_policy(source, trust=config.trust), world)
-        facts = facts_of(source)  # raises for a name that nobody knows
-        if facts.privileged and not world.is_truth:
-            raise PolicyError(
-                f"policy '{source}' needs a world whose users are written down; '{world.name}' was learned from a "
-                f"log, leave {source} out"
-            )
-        if source not in known and ":" not in source and not Path(source).exists():
-            raise PolicyError(f"{unknown_name('policy', source, known)}; or give a policy folder or a dotted path")
-        name = source if source in known else _short_name(source)
-        label, again = name, 2
-        while any(c.label == label for c in found):
-            label, again = f"{name}-{again}", again + 1
-        found.append(Entry(label, source, facts.trains != "no", facts.privileged, note=note))
-    given = settings_by_policy(given_settings(config.config, config.set), [one.label for one in found])
-    for one in found:
-        if one.label in given:
-            check_settings(one.source, given[one.label])
-    return tuple(replace(one, settings=given.get(one.label, {})) for one in found)
-
-
-def _short_name(source: str) -> str:
-    if ":" in source and not Path(source).exists():
-        return file_safe(source.rpartition(":")[2])
-    return file_safe(Path(source).resolve().name)
-
-
-def _reference(config: CompareConfig, contenders: tuple[Entry, ...]) -> str:
-    labels = [c.label for c in contenders]
-    if config.reference is None:
-        return "popularity" if "popularity" in labels else labels[0]
-    if config.reference not in labels:
-        raise RecloopError(unknown_name("reference policy", config.reference, labels))
-    return config.reference
 
 
 def _simulators(world: World, config: CompareConfig) -> tuple[World, tuple[str, ...]]:

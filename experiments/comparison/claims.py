@@ -36,10 +36,10 @@ FIXED_ON = ("boredom", "clicks", "drift")
 """Truth worlds on which the constants of `ClaimRules` and of the brackets were set; the others only test them."""
 
 PLANNING = (
-    "plans on the training users' own model, whose errors it finds and takes for taste: its value is an upper end, "
+    "plans on a model of the training users, whose errors it finds and takes for taste: its value is an upper end, "
     "and its bracket is wider"
 )
-"""Said of every policy that chooses by the model that agents train in."""
+"""Said of every policy that chooses by users fitted on the people that agents train with."""
 
 
 class Level(StrEnum):
@@ -110,7 +110,7 @@ class Evidence:
         truth: float64 (P, U), or None.
         retrained: (P,) whether each seed is a training of its own; default none.
         brackets: (P,) what the log leaves open of each value; default nobody measured it.
-        planning: (P,) whether a policy plans on the training users' own model; default none.
+        planning: (P,) whether a policy plans on a model of the training users; default none.
         gates: of the training users and of the judges; one that is not here cannot tell.
         written_down: the training users are the truth: there is nothing to pass.
     """

@@ -50,7 +50,7 @@ class PolicyValues:
             mean of the episodes at worst and at best, share of steps outside the support; None without a support model.
         gates: of the training users and the judges.
         judge_names: J names; default `judge`, `judge-2` and so on.
-        planning: (P,) whether a policy plans on the training users' own model; default none.
+        planning: (P,) whether a policy plans on a model of the training users; default none.
     """
 
     policies: tuple[str, ...]

@@ -57,7 +57,7 @@ class Entry:
         retrained: True where every seed is a training of its own.
         privileged: True for a planner that reads the users' true state: a bound, not a competitor.
         settings: where they differ from the policy's defaults, by name.
-        plans: True for a policy that plans on the training users' own model.
+        plans: True for a policy that plans on a model of the training users.
         note: what sets it apart: what it was made for or learned from, that it kept its start.
     """
 
@@ -217,7 +217,7 @@ class Comparison:
         return bracket_over(groups, planning=self.plans(policy))
 
     def plans(self, policy: str) -> bool:
-        """Whether a policy plans on the training users' own model."""
+        """Whether a policy plans on a model of the training users."""
         return next(c.plans for c in self.contenders if c.label == policy)
 
     def rows(self) -> list[dict[str, str]]:
@@ -290,7 +290,7 @@ def bracket_over(
     Args:
         groups: rollouts of the policy, those of one simulator (its seeds) together; the bracket spans the simulators.
         rules: the constants.
-        planning: whether the policy plans on the training users' own model.
+        planning: whether the policy plans on a model of the training users.
     """
     values, lows, highs, outside, spreads = [], [], [], [], []
     for rollouts in groups:

@@ -129,7 +129,7 @@ def bracket_of(
         lows, highs: mean of the lanes' worst and best in each.
         outside: share of steps outside the support in each; the largest counts.
         spreads: standard deviation of the value over an ensemble's members in each; none where nobody says.
-        planning: whether the policy plans on the training users' own model.
+        planning: whether the policy plans on a model of the training users.
     """
     rules = rules or BracketRules()
     spreads = spreads or [0.0] * len(values)

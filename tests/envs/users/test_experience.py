@@ -13,9 +13,9 @@ from recloop.envs.users.fitted.felt.examples import examples
 from recloop.envs.users.fitted.felt.users import TreeUsers
 from recloop.envs.users.fitted.fitting.prepared import Prepared, prepared
 from recloop.envs.users.fitted.fitting.windows import WindowMaker
-from recloop.envs.users.fitted.inputs.experience import CONTENT, PLACE, Experience
+from recloop.envs.users.fitted.inputs.experience import Experience
 from recloop.envs.users.fitted.inputs.groups import Groups
-from recloop.envs.users.fitted.inputs.item_facts import item_facts
+from recloop.envs.users.fitted.inputs.item_facts import CONTENT, PLACE, item_facts
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
 from tests.envs.users.conftest import ITEMS, QUICK, Case, cold, past_at_arrival, slate_log, world_of
 

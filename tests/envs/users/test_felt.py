@@ -19,9 +19,10 @@ from recloop.envs.users.fitted.felt.lasting import Lasting
 from recloop.envs.users.fitted.felt.network import Network, trained
 from recloop.envs.users.fitted.felt.users import FeltUsers, Model, TreeUsers
 from recloop.envs.users.fitted.fitting.prepared import prepared
-from recloop.envs.users.fitted.inputs.experience import PLACE, Experience
+from recloop.envs.users.fitted.inputs.experience import Experience
 from recloop.envs.users.fitted.inputs.groups import Groups
-from recloop.envs.users.fitted.inputs.item_facts import item_facts
+from recloop.envs.users.fitted.inputs.item_facts import PLACE, item_facts
+from recloop.envs.users.fitted.inputs.tastes import drawn, posterior
 from tests.envs.users.conftest import ITEMS, QUICK, Case, cold, draws, past_at_arrival, slate_log, world_of
 
 BOTH = pytest.mark.parametrize("family", sorted(FELT))
@@ -171,6 +172,18 @@ def leaving_when_full(case: Case) -> Case:
     return replace(case, sequences=replace(s, slates=replace(s.slates, session=session, left=left)))
 
 
+def test_a_signal_may_be_called_what_parts_of_users_are(tmp_path: Path) -> None:
+    case = sparse(slate_log(users=60, slates=4), 9, 1)
+    names = ("memory", "heads")
+    signals = tuple(
+        replace(signal, name=name, given_on=names[0] if signal.given_on else None)
+        for signal, name in zip(case.signals, names, strict=True)
+    )
+    users, _ = fitted(replace(case, signals=signals))
+    users.save(tmp_path / "users")
+    assert type(users).load(tmp_path / "users").models == users.models
+
+
 @BOTH
 def test_a_folder_that_lacks_a_model_is_refused(family: Family, tmp_path: Path) -> None:
     users, _ = fitted(sparse(slate_log(users=60, slates=4), 9, 1), family)
@@ -220,13 +233,13 @@ def test_what_tastes_people_have_is_learned_from_all() -> None:
     lasting.learn_prior()
     assert float(memory.noise) == pytest.approx(0.13, abs=0.03)  # of answers, given the taste
     place = torch.cat([torch.ones(ITEMS, 1), columns[:-1, :PLACE]], dim=1)
-    tastes, _ = memory.posterior(lasting.precision + memory.prior, lasting.pull + memory.prior_pull)
+    tastes, _ = posterior(lasting.precision + memory.prior, lasting.pull + memory.prior_pull, memory.noise)
     wanted = (tastes @ place.T).view(400, ITEMS // 3, 3).mean(1)  # by taste
     assert float((wanted.argmax(1).numpy() == case.taste).mean()) > 0.95
     luck = torch.randn(4000, 1 + PLACE, generator=torch.Generator().manual_seed(0))
-    drawn = memory.drawn(memory.prior.expand(4000, -1, -1), memory.prior_pull.expand(4000, -1), luck)
+    tastes = drawn(memory.prior.expand(4000, -1, -1), memory.prior_pull.expand(4000, -1), memory.noise, luck)
     spread = torch.linalg.inv(memory.prior) * memory.noise
-    torch.testing.assert_close(torch.cov(drawn.T), spread, atol=0.1 * float(spread.diagonal().max()), rtol=0.2)
+    torch.testing.assert_close(torch.cov(tastes.T), spread, atol=0.1 * float(spread.diagonal().max()), rtol=0.2)
 
 
 def test_trees_of_format_2_answer_as_they_did(tmp_path: Path) -> None:
@@ -237,7 +250,7 @@ def test_trees_of_format_2_answer_as_they_did(tmp_path: Path) -> None:
     assert not users.memory.persons
     facts = {name: value for name, value in users.stored_facts().items() if name not in ("models", "persons")}
     tensors = {
-        f"forest.{name.removesuffix('.trees')}" if name.endswith(".trees") else name: value
+        f"forest.{name.removeprefix('model.').removesuffix('.trees')}" if name.endswith(".trees") else name: value
         for name, value in users.stored_tensors().items()
         if name not in ("memory.prior", "memory.prior_pull", "memory.noise")
     }

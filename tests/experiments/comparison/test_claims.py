@@ -276,7 +276,7 @@ def test_a_policy_that_plans_on_the_training_users_model_carries_a_warning_and_a
         ("good", "poor"): True,
         ("fair", "poor"): False,
     }
-    assert claims[0].warning.startswith("good plans on the training users' own model")
+    assert claims[0].warning.startswith("good plans on a model of the training users")
     plain, planned = (bracket_of([4.0], [4.0], [4.0], [0.0], planning=plans) for plans in (False, True))
     assert planned.optimistic == plain.optimistic
     assert plain.pessimistic - planned.pessimistic == pytest.approx(1.0)

@@ -49,9 +49,12 @@ def test_a_run_that_goes_on_keeps_every_point_once(tmp_path: Path) -> None:
             again.go_on(points[min(killed_after, 2) - 1][0])
             for step, value in points[min(killed_after, 2) - 1 :]:
                 again.log("validation/return", value, step)
-        expected = [(step, pytest.approx(value)) for step, value in points]
-        assert written(folder) == {"validation/return": expected}
-        assert again.curves == {"validation/return": expected}
+        expected = {
+            "validation/return": [(step, pytest.approx(value)) for step, value in points],
+            "validation/gain": [(step, pytest.approx(value - 0.1, abs=1e-6)) for step, value in points],
+        }
+        assert written(folder) == expected
+        assert again.curves == expected
 
 
 def test_a_run_writes_and_keeps_its_curves(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.logs.walk import every_step
-from recloop.envs.users.fitted.inputs.experience import PLACE, Experience, ExperienceState
+from recloop.envs.users.fitted.inputs.experience import Experience, ExperienceState
+from recloop.envs.users.fitted.inputs.item_facts import PLACE
+from recloop.envs.users.fitted.inputs.tastes import drawn
 
 _SLATES = 8192
 """Slates added up at once."""
@@ -80,5 +82,6 @@ class Lasting:
         outer, pull = self.sums(items, answers)
         of, memory = self.place[users], self.memory
         luck = torch.randn(len(of), 1 + PLACE, generator=generator)
-        person = memory.drawn(self.precision[of] - outer + memory.prior, self.pull[of] - pull + memory.prior_pull, luck)
+        known = self.precision[of] - outer + memory.prior, self.pull[of] - pull + memory.prior_pull
+        person = drawn(*known, memory.noise, luck)
         return replace(state, person=person, known=torch.ones_like(state.known))

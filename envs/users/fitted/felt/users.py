@@ -23,8 +23,12 @@ from recloop.envs.users.fitted.felt.forest import Forest
 from recloop.envs.users.fitted.felt.labelled import Rows
 from recloop.envs.users.fitted.felt.network import Network
 from recloop.envs.users.fitted.heads import CONSUME, AnswerHeads, chosen, one_of, slate_summary
-from recloop.envs.users.fitted.inputs.experience import PLACE, Experience, ExperienceState, Felt, default_prior
+from recloop.envs.users.fitted.inputs.experience import Experience, ExperienceState, Felt
+from recloop.envs.users.fitted.inputs.item_facts import PLACE
 from recloop.envs.users.fitted.inputs.slate_context import Recalled
+from recloop.envs.users.fitted.inputs.surroundings import alone as alone_at_top
+from recloop.envs.users.fitted.inputs.surroundings import in_slates
+from recloop.envs.users.fitted.inputs.tastes import default_prior
 from recloop.envs.users.fitted.memory import Sizes
 
 LEAVE, DAYS = "leave", "days away"
@@ -197,7 +201,10 @@ class FeltUsers(FittedUsers):
         """What the models of signals read of items (B, K), by group of inputs, (B, K, n) each."""
         found = self.memory.of_items(felt, past, items, rows, self._read_columns)
         if self.sizes.exposures:
-            found |= self.memory.alone(items, rows, found) if alone else self.memory.of_slates(items, rows, found)
+            if alone:
+                found |= alone_at_top(self.groups, items, found)
+            else:
+                found |= in_slates(self.groups, self.sizes.positions, items, rows, found)
         k = items.shape[1]
         return found | {name: part.unsqueeze(1).expand(-1, k, -1) for name, part in felt.users.items()}
 
@@ -216,7 +223,7 @@ class FeltUsers(FittedUsers):
         """Of each place of slates (B, K), or of one, what was consumed (B, K) at those above it: (B, K or 1, n);
         `same` (B, K, K, G) is which items belong together."""
         k = slate.shape[1]
-        same = self.memory.same_groups(slate).to(rows.dtype) if same is None else same
+        same = self.groups.same(slate).to(rows.dtype) if same is None else same
         placed = rows[..., :PLACE]
         here = slice(None) if place is None else slice(place, place + 1)
         taken = consumed.unsqueeze(1) * torch.ones(k, k, device=slate.device).tril(-1)[here]  # (B, K or 1, K)
@@ -248,7 +255,7 @@ class FeltUsers(FittedUsers):
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """Facts, calibration, and the models' own."""
-        own = {f"{name}.{part}": x for name, model in self.models.items() for part, x in model.tensors().items()}
+        own = {f"model.{name}.{part}": x for name, model in self.models.items() for part, x in model.tensors().items()}
         return {**super().stored_tensors(), **own}
 
     @classmethod
@@ -260,7 +267,7 @@ class FeltUsers(FittedUsers):
             return super().migrated(facts, tensors, found)
         facts = {**facts, "models": facts["forests"], "persons": False}
         renamed = {
-            f"{name.removeprefix('forest.')}.trees" if name.startswith("forest.") else name: value
+            f"model.{name.removeprefix('forest.')}.trees" if name.startswith("forest.") else name: value
             for name, value in tensors.items()
         }
         prior = default_prior(tensors["memory.rate"])
@@ -277,12 +284,11 @@ class FeltUsers(FittedUsers):
             raise UserSimulatorError(f"{folder} lacks models of {lacking}; fit the users anew")
         models = {}
         for name in facts["models"]:
-            mine = [key for key in tensors if key.startswith(f"{name}.")]
-            models[name] = cls.model.read({key.removeprefix(f"{name}."): tensors.pop(key) for key in mine})
+            prefix = f"model.{name}."
+            mine = [key for key in tensors if key.startswith(prefix)]
+            models[name] = cls.model.read({key.removeprefix(prefix): tensors.pop(key) for key in mine})
         users = cls(signals, sizes, leaving, models=models, hears=facts["hears"])
         users.memory.persons = facts["persons"]
-        for n, v in default_prior(tensors["memory.rate"]).items():
-            tensors.setdefault(f"memory.{n}", v)  # TEMP
         fitted_module(users.parts(), tensors)
         users.parts().requires_grad_(False)
         return users
@@ -297,7 +303,7 @@ class FeltUsers(FittedUsers):
             raw = model.scores(self._heard(inputs, None).flatten(0, 1)).view(b, k)
             return raw * heads.scale[0] + heads.shift[0], None
         consumed, scores = torch.zeros_like(inputs[..., 0]), []
-        same = self.memory.same_groups(slate).to(rows.dtype)
+        same = self.groups.same(slate).to(rows.dtype)
         for place in range(k):
             above = self.above(slate, rows, consumed, place, same)[:, 0]
             raw = model.scores(torch.cat([inputs[:, place], above], dim=1))

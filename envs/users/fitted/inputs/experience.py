@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.fitted.inputs.groups import Groups
-from recloop.envs.users.fitted.inputs.item_facts import CONTENT, FACTS, OWN, LoggedItemFacts, empty_facts
+from recloop.envs.users.fitted.inputs.item_facts import CONTENT, FACTS, PLACE, LoggedItemFacts, empty_facts
 from recloop.envs.users.fitted.inputs.slate_context import Reading, Recalled
+from recloop.envs.users.fitted.inputs.tastes import default_prior, drawn, posterior
 from recloop.envs.users.fitted.memory import FittedState, Memory, Sizes
 
 WINDOWS = (1, 2, 3, 5, 10)
@@ -31,8 +32,6 @@ FADES = (0.5, 0.8, 0.95)
 """What is left of the diet after one more slate."""
 LATELY = 3
 """Slates that count as the last few."""
-PLACE = CONTENT + OWN
-"""Length of where an item lies, as the online regression reads it."""
 TRAITS = PLACE + FACTS + 1
 """Numbers of an item that diets add up; the last is 1 for every item."""
 SESSION = TRAITS + 3
@@ -41,8 +40,6 @@ _RAW = [*range(8), *range(CONTENT, TRAITS)]
 """Numbers of a diet that are read as they are: the leading half of content, and all else."""
 _FAR = 9.0
 """Distance to something that is not there."""
-_RIDGE, _RIDGE_MEAN = 2.0, 5.0
-"""Prior weight, in answers, of the taste and of the mean."""
 _MOST_UNSEEN = 10.0
 """At most so many places are assumed to have been shown around a consumption of which nobody knows."""
 
@@ -250,7 +247,7 @@ class Experience(Memory):
         shown, taken = now.unbind(-1)
         rate = (taken[:, -1] + 2 * self.rate) / (shown[:, -1] + 2)
         by_group = torch.cat([shown, taken, before, rate.unsqueeze(1)], dim=1).transpose(1, 2)
-        taste, doubt = self.posterior(state.precision, state.pull)
+        taste, doubt = posterior(state.precision, state.pull, self.noise)
         hits = torch.stack([state.hits[:, -w:].mean(1) for w in (1, 3, 5, 10)], dim=1)
         clock = torch.stack([state.steps, state.since[:, 1].clamp(max=100), torch.log1p(state.away)], dim=1)
         return Felt(
@@ -269,25 +266,12 @@ class Experience(Memory):
             state=state,
         )
 
-    def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, 1+r) and covariance (B, 1+r, 1+r) of tastes."""
-        inverse = torch.linalg.inv(precision)
-        return (inverse @ pull.unsqueeze(-1)).squeeze(-1), inverse * self.noise
-
-    def drawn(self, precision: Tensor, pull: Tensor, luck: Tensor) -> Tensor:
-        """Tastes (B, 1+r) from their posterior by standard normal luck (B, 1+r)."""
-        lower = torch.linalg.cholesky(precision)
-        mean = torch.cholesky_solve(pull.unsqueeze(-1), lower)
-        spread = torch.linalg.solve_triangular(lower.mT, luck.unsqueeze(-1), upper=True)
-        found: Tensor = (mean + spread * self.noise.sqrt()).squeeze(-1)
-        return found
-
     def met(self, state: ExperienceState, draw: Draw) -> ExperienceState:
         """Users of whom each is one person: who has no taste yet draws one from what is known of it, and keeps it."""
         if not self.persons or bool(state.known.all()):
             return state
         traits = torch.arange(1 + PLACE, device=state.pull.device).expand(len(state.pull), -1)
-        person = self.drawn(state.precision, state.pull, draw.normal("taste", traits))
+        person = drawn(state.precision, state.pull, self.noise, draw.normal("taste", traits))
         person = torch.where(state.known.unsqueeze(1), state.person, person)
         return replace(state, person=person, known=torch.ones_like(state.known))
 
@@ -322,46 +306,6 @@ class Experience(Memory):
             **({"lasting taste": place @ felt.person.unsqueeze(-1)} if self.persons else {}),
         }
 
-    def of_slates(self, items: Tensor, rows: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Numbers of where items stand in their slates (B, K) and of what stands around them, (B, K, n) each."""
-        k = items.shape[1]
-        held = items < self.sizes.catalogue_size
-        size = held.sum(1, keepdim=True).clamp_min(1)
-        here = torch.arange(k, device=items.device).clamp(max=max(self.sizes.positions - 1, 0))
-        wanted = found["online taste"][..., 0].masked_fill(~held, -torch.inf)
-        near = found["similar items"][..., 0].masked_fill(~held, -torch.inf)
-        ranks = [(x.unsqueeze(2) < x.unsqueeze(1)).sum(2) for x in (wanted, near)]
-        mean = wanted.masked_fill(~held, 0).sum(1, keepdim=True) / size
-        best = wanted.amax(1, keepdim=True).masked_fill(~held.any(1, keepdim=True), 0)
-        placed = rows[..., :PLACE]
-        alike = placed @ placed.transpose(1, 2)  # (B, K, K)
-        other = ~torch.eye(k, dtype=torch.bool, device=items.device) & held.unsqueeze(1)
-        similar = alike.masked_fill(~other, 0).sum(2) / (size - 1).clamp_min(1)
-        above = torch.ones(k, k, dtype=torch.bool, device=items.device).tril(-1) & held.unsqueeze(1)
-        nearest = alike.masked_fill(~above, -2.0).amax(2)
-        same = self.same_groups(items)  # (B, K, K, G)
-        others = (same & other.unsqueeze(-1)).sum(2)
-        over = (same & above.unsqueeze(-1)).sum(2)
-        around = [x.to(rows.dtype) for x in ranks]
-        around += [wanted.masked_fill(~held, 0) - mean, mean.expand_as(wanted), best.expand_as(wanted)]
-        around += [similar, nearest, size.to(rows.dtype).expand_as(wanted)]
-        spots = torch.stack([here.to(rows.dtype), 1 / (1 + here)], dim=-1)
-        return {
-            "place": spots.expand(len(items), k, 2),
-            "rest of the slate": torch.cat([torch.stack(around, dim=-1), others[..., 1:], over[..., 1:]], dim=-1),
-        }
-
-    def alone(self, items: Tensor, rows: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As `of_slates`, of items (B, M) each of which is shown alone at the top."""
-        wanted = found["online taste"][..., 0]
-        zero, one = torch.zeros_like(wanted), torch.ones_like(wanted)
-        around = torch.stack([zero, zero, zero, wanted, wanted, zero, zero - 2, one], dim=-1)
-        groups = around.new_zeros(*items.shape, 2 * (len(self.groups.sizes) - 1))
-        return {
-            "place": torch.stack([zero, one], dim=-1),
-            "rest of the slate": torch.cat([around, groups], dim=-1),
-        }
-
     def _similar(self, past: Recalled, rows: Tensor, columns: Tensor) -> Tensor:
         """Of items (B, M, T) how often what is like them was taken, (B, M, n): rates by kernels of three widths, over
         the remembered slates and the last few; how much was shown and consumed near; how near the nearest lies that
@@ -393,12 +337,6 @@ class Experience(Memory):
         others = others[..., :CONTENT]
         lengths = place.square().sum(-1, keepdim=True) + others.square().sum(-1).unsqueeze(1)
         return (lengths - 2 * place @ others.transpose(1, 2)).clamp_min(0)
-
-    def same_groups(self, items: Tensor) -> Tensor:
-        """Whether items of slates (B, K) belong together in each grouping, bool (B, K, K, G)."""
-        groups = self.groups.of[items]
-        known = (groups < self.groups.count).unsqueeze(2)
-        return (groups.unsqueeze(2) == groups.unsqueeze(1)) & known
 
     def after(self, felt: Felt, step: Tensor) -> dict[str, Tensor]:
         """What a session is once its slates, as `inputs` (B, i), are answered: what leaving depends on."""
@@ -443,12 +381,3 @@ class Experience(Memory):
         n = self.sizes.catalogue_size
         own = self.own[:n].square().mean(0)
         return torch.cat([own.new_ones(1), own.new_full((CONTENT,), 1 / CONTENT), own])
-
-
-def default_prior(rate: Tensor) -> dict[str, Tensor]:
-    """Precision (1+r, 1+r) and pull (1+r,) of tastes of which nothing was learned, and the noise () of answers."""
-    weights = torch.full((1 + PLACE,), _RIDGE)
-    weights[0] = _RIDGE_MEAN
-    pull = torch.zeros(1 + PLACE)
-    pull[0] = _RIDGE_MEAN * rate
-    return {"prior": torch.diag(weights), "prior_pull": pull, "noise": rate * (1 - rate)}

@@ -68,6 +68,12 @@ class Groups(nn.Module):
                 total = total + padded.gather(1, column.flatten(0, -2).unsqueeze(-1).expand(-1, -1, table.shape[-1]))
         return total.view(*table.shape[:-2], *total.shape[1:])
 
+    def same(self, items: Tensor) -> Tensor:
+        """Whether items of slates (B, K) belong together in each grouping, bool (B, K, K, G)."""
+        groups = self.of[items]
+        known = (groups < self.count).unsqueeze(2)
+        return (groups.unsqueeze(2) == groups.unsqueeze(1)) & known
+
 
 def group_sizes(groups: Tensor) -> tuple[int, ...]:
     """How many groups each column of (N+1, G) has: what the empty place holds."""

@@ -14,6 +14,8 @@ from recloop.envs.logs.walk import every_step
 
 CONTENT, OWN, FACTS = 16, 4, 4
 """Lengths: content of an item, its vector of who consumes it, and facts of it."""
+PLACE = CONTENT + OWN
+"""Length r of where an item lies, as tastes read it."""
 _QUANTILES = (0.01, 0.05, 0.2)
 """Of the distances between items: the widths of the kernels."""
 WIDTHS = len(_QUANTILES)
