@@ -26,7 +26,7 @@ from recloop.envs.truth.logs import logging_policy, truth_log
 from recloop.envs.truth.worlds import TRUTHS, truth_world
 from recloop.envs.users.fitted import FitConfig, fit_ensemble
 from recloop.envs.world.world import World
-from tests.envs.evidence.fidelity.planted_faults import FAULTS
+from recloop.experiments.studies.gates.planted_faults import FAULTS
 
 USERS = 300
 RULES = GateRules(resamples=100, replays=1)

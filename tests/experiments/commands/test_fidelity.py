@@ -14,7 +14,7 @@ from recloop.experiments.commands.fidelity import FidelityCommand, main
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
 from recloop.experiments.report.sections import failure_notice, fidelity_section
 from recloop.experiments.report.tables import fit_rows, plain_figures
-from tests.envs.evidence.fidelity.planted_faults import second_sigmoid
+from recloop.experiments.studies.gates.planted_faults import second_sigmoid
 
 PNG = b"\x89PNG"
 

@@ -17,8 +17,8 @@ from recloop.envs.interaction.response import Past, Response
 from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
+from recloop.experiments.studies.gates.planted_faults import FAULTS, FrozenUsers, NobodyLeaves, second_sigmoid
 from tests.envs.evidence.fidelity.conftest import Case, all_equal, spoiled
-from tests.envs.evidence.fidelity.planted_faults import FAULTS, FrozenUsers, NobodyLeaves, second_sigmoid
 
 
 @pytest.fixture(scope="module")
