@@ -2,16 +2,17 @@
 
 import torch
 
-from recloop.agents.policy import Carry, Policy
+from recloop.agents.acting import picked_by
+from recloop.agents.policy import Policy
 from recloop.envs.interaction.observation import DEFAULT_KEYS
-from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.rollout import Picked, rollout
+from recloop.envs.simulation.rollout import rollout
 from recloop.envs.world.world import World
 
 _SEED = 715_517
 """Of the validation lanes, apart from any training seed."""
 _POLICY_SEED = 715_518
+"""Of the policy's own draws."""
 
 
 class PolicyValidation:
@@ -43,13 +44,6 @@ class PolicyValidation:
         core = self.core
         core.reset()
         total = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
-        for step in rollout(core, lambda core, carry: _picked(policy, core, carry)):
+        for step in rollout(core, lambda core, carry: picked_by(policy, core, carry, _POLICY_SEED)):
             total += step.transition.reward * step.alive
         return float(total.mean())
-
-
-def _picked(policy: Policy, core: Core, carry: Carry) -> Picked:
-    # Luck of the policy's own: the core's draws are the users' and not for a policy to see.
-    draw = Draw.at(_POLICY_SEED, core.lanes, core.episode, core.past.step)
-    slate, carry = policy.act_under(core.ruled, core.observe(), carry, core.slate_size, draw)
-    return Picked(slate, carry=carry)

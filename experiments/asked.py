@@ -7,7 +7,7 @@ from recloop.agents.policy import Policy
 from recloop.envs.build.examination import with_reward
 from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
-from recloop.experiments.commands.check_users import made_simulator
+from recloop.experiments.commands.user_commands.check_users import made_simulator
 
 
 def asked_world(

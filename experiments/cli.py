@@ -45,6 +45,10 @@ COMMANDS = {
         "are policies ranked alike by training users, judges and the truth?",
     ),
     "recommend": ("recloop.experiments.commands.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
+    "trajectories": (
+        "recloop.experiments.commands.trajectories:TrajectoriesConfig",
+        "episodes of a policy, or of the log, as a Minari data set or Parquet",
+    ),
     "fidelity": ("recloop.experiments.commands.fidelity:FidelityCommand", "are simulated users like the logged ones?"),
     "download": (
         "recloop.experiments.commands.download:DownloadConfig",
@@ -55,16 +59,16 @@ COMMANDS = {
         "a knowledge graph in a database: build, neighbours, paths",
     ),
     "users": (
-        "recloop.experiments.commands.users:UsersConfig",
+        "recloop.experiments.commands.user_commands.users:UsersConfig",
         "user simulators that are there, in a world or installed",
     ),
     "distill": (
-        "recloop.experiments.commands.distill:DistillConfig",
+        "recloop.experiments.commands.user_commands.distill:DistillConfig",
         "ask a language model about slates within a budget, and fit fast users to its answers",
     ),
     "bench": ("recloop.experiments.bench.bench:BenchCommand", "how fast it is here, beside references in the same run"),
     "check-users": (
-        "recloop.experiments.commands.check_users:CheckUsersConfig",
+        "recloop.experiments.commands.user_commands.check_users:CheckUsersConfig",
         "does a user simulator keep the contract?",
     ),
 }

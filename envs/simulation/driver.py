@@ -85,7 +85,7 @@ class Driver:
     ) -> None:
         self.core, self.codec, self.retriever = core, codec, retriever
         self.flat = observation == "state"
-        self.keys = ("state",) if self.flat else _dict_keys(observation, core.spec, codec)
+        self.keys = ("state",) if self.flat else observed_keys(observation, core.spec, codec.shows)
         wanted = {*self.keys, *codec.needs}
         if "candidates" in wanted:
             if retriever is None:
@@ -303,7 +303,11 @@ def lane_options(options: dict[str, Any] | None, batch: int) -> dict[str, Tensor
     return found
 
 
-def _dict_keys(observation: str | Sequence[str], spec: ObservationSpec, codec: ActionCodec) -> tuple[str, ...]:
+def observed_keys(
+    observation: str | Sequence[str], spec: ObservationSpec, shows: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The keys of a Dict observation: those named, or for `dict` the default ones of any size, and what an action mode
+    `shows`; `RecloopError` for a key that nobody knows."""
     if isinstance(observation, str):
         if observation != "dict":
             raise RecloopError(unknown_name("observation", observation, ("dict", "state", "a tuple of keys")))
@@ -314,4 +318,4 @@ def _dict_keys(observation: str | Sequence[str], spec: ObservationSpec, codec: A
             raise RecloopError(unknown_name("observation key", key, known))
     if not observation:
         raise RecloopError(f"observation names no keys; choose among {', '.join(known)}")
-    return tuple(dict.fromkeys((*observation, *codec.shows)))
+    return tuple(dict.fromkeys((*observation, *shows)))

@@ -35,7 +35,7 @@ from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
 from recloop.experiments.asked import asked_world
-from recloop.experiments.commands.check_users import made_simulator
+from recloop.experiments.commands.user_commands.check_users import made_simulator
 from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.contenders import as_made, find_contenders, reference_of
 from recloop.experiments.comparison.evaluate import Evaluator, Rollout

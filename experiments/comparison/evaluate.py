@@ -6,17 +6,16 @@ rollout(policy, world, "judge", episodes=500, seed=0).value.mean()
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recloop.agents.asking import check_slate
+from recloop.agents.acting import picked_by
 from recloop.agents.policy import Policy
-from recloop.encoders.base.errors import PolicyError, RecloopError
-from recloop.encoders.base.plug_ins import source_of
+from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.support.bracket import BracketRules, BracketTally
 from recloop.envs.evidence.support.model import SupportModel
 from recloop.envs.interaction.observation import DEFAULT_KEYS
@@ -41,14 +40,6 @@ EVALUATION_KEYS = (*DEFAULT_KEYS, "action_mask")
 
 _POLICY_STREAM = 0x706F6C696379
 """Sets a policy's own draws apart from the users' luck: nobody may look at the dice before choosing."""
-
-
-@runtime_checkable
-class ReadsState(Protocol):
-    """A privileged policy: it is handed the core and reads the users' true state."""
-
-    def act_on_state(self, core: Core, k: int) -> Tensor:
-        """Slates int64 (B, k)."""
 
 
 @dataclass(frozen=True)
@@ -206,18 +197,7 @@ class Evaluator:
         )
 
     def _picked(self, policy: Policy, carry: object, policy_seed: int) -> Picked:
-        core = self.core
-        if policy.privileged:
-            if not isinstance(policy, ReadsState):
-                raise PolicyError(f"policy '{policy.name}' is privileged but has no act_on_state(core, k)")
-            slate = policy.act_on_state(core, core.slate_size)
-            call = f"{source_of(policy)}.act_on_state(core, k={core.slate_size})"
-            check_slate(slate, (core.batch, core.slate_size), call)
-        else:
-            stream = (self.seed * 1_000_003 + policy_seed) ^ _POLICY_STREAM
-            draw = Draw.at(stream, core.lanes, core.episode, core.past.step)
-            slate, carry = policy.act_under(core.ruled, core.observe(), carry, core.slate_size, draw)
-        return Picked(slate, carry=carry)
+        return picked_by(policy, self.core, carry, (self.seed * 1_000_003 + policy_seed) ^ _POLICY_STREAM)
 
 
 def evaluate(

@@ -10,14 +10,15 @@ import torch
 
 import recloop.agents
 from recloop.agents import POLICIES, FitOptions, Observed, Policy, load_policy, make_policy, save_policy
+from recloop.agents.learners.logged.learner import LoggedLearner
 from recloop.agents.learners.off_policy.proto import ProtoPolicy
-from recloop.agents.registry import KINDS
+from recloop.agents.registry import KINDS, facts_of
 from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
 from recloop.envs.simulation.core import Core
 from recloop.envs.truth.built_in import built_in_world
 from recloop.envs.world.world import World
 
-ELSEWHERE = {"instructed", "actor", "slateq", "slate-ppo", "wolpertinger", "sac", "hac"}
+ELSEWHERE = {"instructed", "actor", "slateq", "slate-ppo", "wolpertinger", "sac", "hac", "decision-transformer"}
 """Kinds under contract in test_instructed, networks/test_policy and learners/test_contract."""
 
 NAMES = (
@@ -35,6 +36,9 @@ NAMES = (
 )
 """Under contract here. Actors, the planner and `instructed` are under their own."""
 
+LOGGED = ("bc", "cql", "decision-transformer", "iql", "reinforce-logged")
+"""Learners from logs: under contract here too, whatever the kind of their policies."""
+
 LANES, K = 6, 4
 
 
@@ -43,7 +47,7 @@ def world() -> World:
     return built_in_world()
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=(*NAMES, *LOGGED))
 def policy(request: pytest.FixtureRequest, world: World) -> Policy:
     return make_policy(request.param, world, FitOptions(seed=3, steps=1))
 
@@ -144,6 +148,7 @@ def test_every_policy_of_the_package_is_under_contract() -> None:
     assert len(kinds) == len(kept)
     assert {cls.kind for cls in kept} - ELSEWHERE == set(NAMES)
     assert set(NAMES) <= set(POLICIES)
+    assert set(LOGGED) == {name for name in POLICIES if issubclass(facts_of(name), LoggedLearner)}
 
 
 def _below(cls: type[Policy]) -> set[type[Policy]]:

@@ -73,9 +73,12 @@ def test_a_callable_of_ones_own_gets_the_options(own_module: str, tiny_world: Wo
         make_policy(f"{own_module}:wrong", tiny_world)
 
 
+LOGGED = {"reinforce-logged", "bc", "cql", "iql", "decision-transformer"}
+
+
 def test_what_is_true_of_a_policy_stands_with_its_class(own_module: str, tmp_path: Path) -> None:
     trains = {name: facts_of(name).trains for name in POLICIES}
-    assert {name for name, how in trains.items() if how == "log"} == {"sasrec", "dnn", "reinforce-logged"}
+    assert {name for name, how in trains.items() if how == "log"} == {"sasrec", "dnn", *LOGGED}
     assert {trains[name] for name in ("ppo", "dqn", "recloop-ppo", "hac")} == {"loop"}
     assert names_of(deterministic=True) == [
         "content", "diversified-greedy", "encoder", "greedy", "instructed", "last-item", "planner", "popularity",

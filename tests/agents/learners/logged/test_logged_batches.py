@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from recloop.agents.learners.logged.batches import LoggedBatches
+from recloop.agents.learners.logged.batches import LoggedBatches, RecordedBatches
 from recloop.agents.learners.returns import returns_after
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.simulation.actions import EncoderRetriever
+from recloop.envs.trajectories.sources import logged
 from recloop.envs.world.world import World
 
 N, K = 10, 3
@@ -159,3 +160,56 @@ def test_a_log_without_steps_is_refused(world: World):
     empty = replace(world, sequences=Sequences.empty(12, N, 2))
     with pytest.raises(PolicyError, match="no train user of world 'tiny' has a logged step"):
         steps_of(empty)
+
+
+def test_logged_items_are_candidates_where_they_are_added(world: World):
+    retriever = EncoderRetriever(world.state_encoder, 4)
+    steps = LoggedBatches(world, retriever, 0.5, "cpu", adds_logged=True)
+    found = steps.batch(steps.rows)
+    candidates = found.observation["candidates"]
+    assert candidates.shape[1] == 4 + K
+    assert torch.equal(found.counted, found.held)
+    assert torch.equal(candidates.gather(1, found.positions)[found.held], torch.tensor(SHOWN[0] + SHOWN[1])[found.held])
+    for row in candidates.tolist():
+        there = [item for item in row if item < N]
+        assert len(there) == len(set(there))
+
+
+def test_what_follows_a_step_and_what_is_earned_from_it_on(world: World):
+    steps = steps_of(world)
+    found = steps.batch(steps.rows)
+    assert found.goes_on.tolist() == [True, False, False, True, False], "sessions end what goes on"
+    assert found.reward.tolist() == pytest.approx([4.0, 2.0 - 0.5, 0.0, 0.0, 2.0])
+    assert steps.returns().tolist() == pytest.approx([5.5, 1.5, 0.0, 2.0, 2.0])
+    assert steps.after(found).rows.tolist() == [1, 1, 2, 4, 4]
+    short = steps_of(replace(world, max_steps=1))
+    assert short.returns().tolist() == pytest.approx([4.0, 1.5, 0.0, 0.0, 2.0]), "no further than the time limit"
+
+
+@pytest.mark.parametrize("exposures", [True, False])
+def test_a_log_and_the_trajectories_of_it_make_the_same_batches(world: World, exposures: bool):
+    if not exposures:
+        world = replace(world, sequences=replace(world.sequences, slates=None))
+    retriever = EncoderRetriever(world.state_encoder, N)
+    steps = steps_of(world)
+    mine = steps.batch(steps.rows)
+    recorded = RecordedBatches(logged(world), world, retriever, 0.5, "cpu")
+    theirs = recorded.batch(recorded.rows)
+    for name, value in vars(mine).items():
+        if name != "observation":
+            assert torch.allclose(value, getattr(theirs, name), equal_nan=True), name
+    assert mine.observation.keys() == theirs.observation.keys()
+    for key, value in mine.observation.items():
+        assert torch.allclose(value, theirs.observation[key], atol=1e-6), key
+    assert torch.equal(steps.returns(), recorded.returns())
+
+
+def test_trajectories_mask_what_was_consumed(world: World):
+    world = replace(world, consumes_twice=False)
+    retriever = EncoderRetriever(world.state_encoder, N)
+    found = RecordedBatches(logged(world), world, retriever, 0.5, "cpu")
+    steps = steps_of(world)
+    mine, theirs = (one.batch(steps.rows).observation for one in (steps, found))
+    assert torch.equal(mine["action_mask"], theirs["action_mask"])
+    with pytest.raises(PolicyError, match="hold no observation shown, answers, context, profile, history"):
+        RecordedBatches(logged(world, observation="state"), world, retriever, 0.5, "cpu")

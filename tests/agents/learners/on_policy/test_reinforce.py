@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from recloop.agents.learners.logged.batches import LoggedBatch
-from recloop.agents.learners.logged.reinforce import LoggedReinforceConfig, logged_loss, train_logged
+from recloop.agents.learners.logged.learner import learn_from_log
+from recloop.agents.learners.logged.reinforce import LoggedReinforce, LoggedReinforceConfig, logged_loss
 from recloop.agents.learners.loop import Training
 from recloop.agents.learners.on_policy.reinforce import Reinforce, ReinforceConfig
 from recloop.agents.learners.top_k import Correction, top_k_factor
@@ -122,12 +123,17 @@ def test_a_logged_propensity_is_taken_where_there_is_one_and_the_estimate_elsewh
     log_policy = torch.tensor([[0.5, 0.3, 0.2]]).log()
     estimate = torch.tensor([[0.2, 0.2, 0.6]]).log().requires_grad_()
     batch = LoggedBatch(
+        rows=torch.tensor([0]),
         observation={},
+        items=torch.tensor([[0, 2]]),
         positions=torch.tensor([[0, 2]]),
         counted=torch.tensor([[True, True]]),
         held=torch.tensor([[True, True]]),
         log_propensity=torch.tensor([[0.25, math.nan]]).log(),
         worth=torch.tensor([[1.0, 3.0]]),
+        own=torch.tensor([[1.0, 3.0]]),
+        reward=torch.tensor([4.0]),
+        goes_on=torch.tensor([False]),
     )
     found = log_policy, estimate, torch.zeros(1, 1)
     config = LoggedReinforceConfig(entropy=0.0, value=0.0, behaviour=0.0)
@@ -193,7 +199,7 @@ QUICK = LoggedReinforceConfig(
 
 @pytest.mark.parametrize("propensity", ["logged", "estimated"])
 def test_it_learns_the_obvious_from_a_log_of_random_slates(logged: World, propensity: str):
-    policy = train_logged(logged, FitOptions(seed=0), replace(QUICK, propensity=propensity))
+    policy = learn_from_log(LoggedReinforce, logged, FitOptions(seed=0), replace(QUICK, propensity=propensity))
     tried = PolicyValidation(logged, 100, "cpu")
     for other in ("random", "popularity"):
         assert tried.mean_return(make_policy(other, logged)) < 8
@@ -202,8 +208,8 @@ def test_it_learns_the_obvious_from_a_log_of_random_slates(logged: World, propen
 
 def test_trained_twice_from_a_log_gives_equal_weights_and_is_read_again(short_log: World, tmp_path: Path):
     short = replace(QUICK, passes=2)
-    first, second = (train_logged(short_log, FitOptions(seed=1), short) for _ in range(2))
-    other = train_logged(short_log, FitOptions(seed=2), short)
+    first, second = (learn_from_log(LoggedReinforce, short_log, FitOptions(seed=1), short) for _ in range(2))
+    other = learn_from_log(LoggedReinforce, short_log, FitOptions(seed=2), short)
     weights = first.tensors()
     assert all(torch.equal(weights[name], value) for name, value in second.tensors().items())
     assert any(not torch.equal(weights[name], value) for name, value in other.tensors().items())
@@ -214,21 +220,21 @@ def test_trained_twice_from_a_log_gives_equal_weights_and_is_read_again(short_lo
 
 def test_an_interrupted_training_from_a_log_goes_on_bit_for_bit(short_log: World, tmp_path: Path):
     config = replace(QUICK, passes=3)
-    whole = train_logged(short_log, FitOptions(seed=1), config).tensors()
+    whole = learn_from_log(LoggedReinforce, short_log, FitOptions(seed=1), config).tensors()
 
     def stop(tag: str, value: float, step: int) -> None:
         if step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_logged(short_log, FitOptions(seed=1, checkpoint=tmp_path / "kept", log=stop), config)
+        learn_from_log(LoggedReinforce, short_log, FitOptions(seed=1, checkpoint=tmp_path / "kept", log=stop), config)
     told: list[int] = []
     options = FitOptions(seed=1, checkpoint=tmp_path / "kept", log=lambda tag, value, step: told.append(step))
-    parts = train_logged(short_log, options, config).tensors()
+    parts = learn_from_log(LoggedReinforce, short_log, options, config).tensors()
     assert set(told) == {2}, "two passes were kept"
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     with pytest.raises(PolicyError, match=r"is of another training: its config.cap is 10.0, here it is 5.0"):
-        train_logged(short_log, options, replace(config, cap=5.0))
+        learn_from_log(LoggedReinforce, short_log, options, replace(config, cap=5.0))
 
 
 def test_from_logs_it_is_registered_as_something_to_train(short_log: World):

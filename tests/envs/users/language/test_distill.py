@@ -15,7 +15,7 @@ from recloop.envs.users.fitted import FitConfig
 from recloop.envs.users.language import AnswerStore, LanguageModelUsers, Prompt
 from recloop.envs.users.language.asking import SHOWN_BY, ask_users
 from recloop.envs.world.world import World
-from recloop.experiments.commands.distill import DistillConfig, distill, main, planned
+from recloop.experiments.commands.user_commands.distill import DistillConfig, distill, main, planned
 
 QUICK = FitConfig(epochs=12, hidden=16, rank=8, residual=4, lr=2e-2)
 Tiny = Callable[[str], Path]
@@ -132,7 +132,7 @@ def test_a_tiny_model_is_distilled_killed_and_resumed(
 
 
 def _limited(config: DistillConfig, store: AnswerStore, calls: int) -> Any:
-    from recloop.experiments.commands.distill import answer_model
+    from recloop.experiments.commands.user_commands.distill import answer_model
 
     return answer_model(replace(config, budget=calls), store)
 
