@@ -7,10 +7,12 @@
 In each truth world and for each kind of log and draw (a unit): the truth writes a log, users are fitted on it, policies
 are made in the fitted users, and every policy is valued in each member of the ensemble, in the judges and in the
 truth, all from cold starts. A unit is one JSON file in OUT/units; finished ones are not run again, so that a killed
-study goes on where it was. Then the units are pooled, printed beside their aims, and kept as a table. Values by user
-lie beside each unit, so that `--pool-only` follows a change of `ClaimRules` or of the brackets' limits.
+study goes on where it was. Fitted users lie in OUT/worlds, for both starts. Then the units are pooled, printed beside
+their aims, and kept as a table. Values by user lie beside each unit, so that `--pool-only` follows a change of
+`ClaimRules` or of the brackets' limits.
 """
 
+import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -70,7 +72,7 @@ class StudyConfig:
     start: Literal["cold", "history"] = "cold"
     """Whether policies are valued from cold starts, or, in SARDINE, from where the log left the users."""
     fresh: bool = False
-    """Run finished units again."""
+    """Run finished units again, fits and all."""
     table: Path | None = None
     """CSV to write; default OUT/truth_agreement.csv."""
 
@@ -123,8 +125,10 @@ def run_missing(config: StudyConfig) -> None:
     """Run the units that are not finished with these very sizes, `jobs` at a time."""
     with writing(config.out):
         config.folder.mkdir(parents=True, exist_ok=True)
+        if config.fresh:
+            shutil.rmtree(config.out / "worlds", ignore_errors=True)
         missing = [unit for unit in config.units if config.fresh or not _finished(config, unit)]
-        work_through(missing, partial(_keep, config.folder), config.jobs, "truth study", progress=True)
+        work_through(missing, partial(_keep, config.out), config.jobs, "truth study", progress=True)
 
 
 def finished_units(config: StudyConfig) -> list[TruthUnit]:
@@ -171,8 +175,9 @@ def _finished(config: StudyConfig, unit: TruthUnitConfig) -> bool:
     return path.exists() and read_json(path)["config"] == asdict(unit)
 
 
-def _keep(folder: Path, unit: TruthUnitConfig) -> None:
-    facts, values = run_unit(unit)
+def _keep(out: Path, unit: TruthUnitConfig) -> None:
+    facts, values = run_unit(unit, out / "worlds")
+    folder = out / "units"
     write_tensors(folder / f"{unit.name}.safetensors", values.tensors())
     write_json(folder / f"{unit.name}.json", facts)  # last: a unit is finished where this lies
 

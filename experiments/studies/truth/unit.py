@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from recloop.agents.registry import facts_of, make_policy
 from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.agents.sb3.training import SlatePPO
 from recloop.encoders.base.errors import PolicyError, WorldError
+from recloop.encoders.base.storage import read_json, write_json
 from recloop.encoders.state.batches import NextItemConfig
 from recloop.envs.build.encoders import EncoderConfig
 from recloop.envs.build.pipeline import BuildConfig, build_world
@@ -72,19 +74,19 @@ class TruthUnitConfig:
         return f"{self.world}-{self.log}-{self.draw}" + ("" if self.start == "cold" else "-warm")
 
 
-def run_unit(config: TruthUnitConfig, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
-    """Run one unit: its facts as JSON, which `truth_pooling.Unit.of` reads, and what they were worked out from."""
+def run_unit(config: TruthUnitConfig, worlds: Path, progress: bool = False) -> tuple[dict[str, Any], PolicyValues]:
+    """Run one unit: its facts as JSON, which `TruthUnit.of` reads, and what they were worked out from.
+
+    Args:
+        config: of the unit.
+        worlds: folder of fitted worlds; one of the same log, sizes and commit is fitted once for both starts.
+        progress: show bars.
+    """
     clock = _UnitClock()
     truth = truth_of(config)
-    log = truth_log(truth, config.log, seed=config.draw)
-    clock.lap("truth")
-    fitted = as_the_truth(build_world(log, build_config(config, truth), progress=progress), truth)
-    clock.lap("build")
-    users, pick = truth.simulators["truth"], logging_policy(truth, config.log, config.draw)
-    measures = fidelity_measures(fitted, users, pick, users=config.episodes, seed=config.draw)
-    names = ("train", *fitted.judges)
-    gates = gate_outcomes(gated(fitted, names, pick=pick, seed=config.draw).card, names)
-    clock.lap("fidelity")
+    users = truth.simulators["truth"]
+    fitted, measures = _fitted(config, truth, worlds, clock, progress)
+    gates = gate_outcomes(fitted.card, ("train", *fitted.judges))
     world = cold_world(fitted) if config.start == "cold" else fitted
     policies = study_policies(config, world)
     clock.lap("policies")
@@ -107,6 +109,28 @@ def run_unit(config: TruthUnitConfig, progress: bool = False) -> tuple[dict[str,
         "seconds": clock.laps,
     }
     return facts, values
+
+
+def _fitted(
+    config: TruthUnitConfig, truth: World, worlds: Path, clock: "_UnitClock", progress: bool
+) -> tuple[World, dict[str, float | None]]:
+    """Users fitted on the truth's log, their gates on the card, and their fidelity; kept, and read where it is."""
+    folder = worlds / f"{config.world}-{config.log}-{config.draw}"
+    kept, sizes = folder / "fidelity.json", {**asdict(config), "start": None, "commit": commit()}
+    if kept.exists() and (found := read_json(kept))["sizes"] == sizes:
+        return World.load(folder / "world"), found["measures"]
+    log = truth_log(truth, config.log, seed=config.draw)
+    clock.lap("truth")
+    fitted = as_the_truth(build_world(log, build_config(config, truth), progress=progress), truth)
+    clock.lap("build")
+    pick = logging_policy(truth, config.log, config.draw)
+    measures = fidelity_measures(fitted, truth.simulators["truth"], pick, users=config.episodes, seed=config.draw)
+    clock.lap("fidelity")
+    fitted = gated(fitted, ("train", *fitted.judges), pick=pick, seed=config.draw)
+    clock.lap("gates")
+    fitted.save(folder / "world")
+    write_json(kept, {"sizes": sizes, "measures": measures})
+    return fitted, measures
 
 
 def truth_of(config: TruthUnitConfig) -> World:

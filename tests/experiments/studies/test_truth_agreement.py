@@ -41,7 +41,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the units that were run, in order."""
     names: list[str] = []
 
-    def run(unit: TruthUnitConfig) -> tuple[dict[str, Any], PolicyValues]:
+    def run(unit: TruthUnitConfig, worlds: Path) -> tuple[dict[str, Any], PolicyValues]:
         if unit.draw == 2:
             raise KeyboardInterrupt
         names.append(unit.name)
@@ -108,10 +108,10 @@ def test_a_world_with_other_rows_is_no_match_for_the_truth() -> None:
 
 
 @pytest.mark.slow
-def test_a_unit_fits_ranks_and_can_be_run_again_to_the_bit() -> None:
+def test_a_unit_fits_ranks_and_can_be_run_again_to_the_bit(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     unit = TruthUnitConfig("boredom", "mixed", 1, **{**QUICK, "rl_steps": 128})
-    facts, values = run_unit(unit)
+    facts, values = run_unit(unit, tmp_path / "worlds")
     json.dumps(facts, allow_nan=False)
     found = facts["agreement"]
     assert found["policies"] == [*FIXED_POLICIES, "ppo"]
@@ -120,6 +120,9 @@ def test_a_unit_fits_ranks_and_can_be_run_again_to_the_bit() -> None:
     assert facts["planner"] > max(found["truth"].values())
     assert torch.equal(before, torch.random.get_rng_state())
     assert values.train.shape[:2] == (len(values.train), 10)
-    again, _ = run_unit(unit)
-    assert again["agreement"] == found
-    assert again["fidelity"] == facts["fidelity"]
+    anew, _ = run_unit(unit, tmp_path / "anew")
+    kept, _ = run_unit(unit, tmp_path / "anew")
+    assert "build" not in kept["seconds"], "its fitted users were kept"
+    for again in (anew, kept):
+        assert again["agreement"] == found
+        assert again["fidelity"] == facts["fidelity"]
