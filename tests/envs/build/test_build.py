@@ -128,7 +128,14 @@ def test_with_exposures_the_logging_policies_are_replayed(tmp_path: Path) -> Non
         assert gate.lines
         assert gate.sentence in made.card.learned
     made.save(tmp_path / "w")
-    assert World.load(tmp_path / "w").card == made.card
+    again = World.load(tmp_path / "w")
+    assert again.card == made.card
+    for one in (made, again):
+        assert isinstance(one.user_model, EnsembleUsers)
+        answering = one.simulator("train")
+        assert isinstance(answering, EnsembleUsers)
+        kinds = [users.members[0].kind for users in (answering, one.user_model)]
+        assert kinds == ["network", "recurrent"], "greedy plans on users that score a catalogue at once"
 
 
 def test_profiles_are_coded_by_train_users(world: World) -> None:
