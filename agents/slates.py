@@ -35,6 +35,19 @@ def sample(scores: Tensor, mask: Tensor, k: int, gumbel: Tensor | None = None) -
     return noisy.masked_fill(~mask, FORBIDDEN).topk(k, dim=1).indices
 
 
+def explored_places(best: Tensor, mask: Tensor, epsilon: Tensor | float, draw: Draw) -> Tensor:
+    """Positions (B, K) of a slate with some places given to others among the C that `mask` (B, C) admits.
+
+    With chance epsilon a place goes to one drawn uniformly; it stays as it is where that falls on another of the slate.
+    """
+    k = best.shape[1]
+    everywhere = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    drawn = sample(torch.zeros_like(mask, dtype=torch.float32), mask, k, draw.gumbel("any", everywhere))
+    explores = draw.uniform("explore", everywhere[:, :k]) < epsilon
+    new = ~(drawn.unsqueeze(2) == best.unsqueeze(1)).any(2) & mask.gather(1, drawn)
+    return torch.where(explores & new, drawn, best)
+
+
 def pick_log_probs(scores: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
     """Log-probability (B, K) of each of the positions as the pick after those above it; they must be distinct.
 

@@ -1,17 +1,25 @@
 """Slates that hang together: what each cluster of items proposes, what is known of a proposal, and who chooses."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import ItemTables, SlateMeans
 from recloop.agents.networks.heads import item_products
-from recloop.agents.slates import FORBIDDEN
+from recloop.agents.networks.policy import retrieved
+from recloop.agents.policy import Carry, Policy
+from recloop.agents.serving import Serving
+from recloop.agents.slates import FORBIDDEN, action_mask
 from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.observation import CONTEXT, Observation, ObservationSpec
+from recloop.envs.interaction.randomness import Draw
+from recloop.envs.simulation.actions import EncoderRetriever
 from recloop.envs.world.world import World
 
 _MOST_GROUPS = 24
@@ -114,12 +122,12 @@ class ProposalNetwork(nn.Module):
         self.register_buffer("items", tables.centred(), persistent=False)
         for name in ("encoder_vectors", "encoder_bias", "log_popularity"):
             self.register_buffer(name, getattr(tables, name), persistent=False)
-        facts = 4 + spec.shown_length * (1 + len(spec.signals))
+        self.facts = 4 + spec.shown_length * (1 + len(spec.signals))
         user = tables.state_dim + len(CONTEXT) + spec.profile_dim
         self.state_dim, self.affinities = tables.state_dim, config.affinities
         self.affinity = nn.Linear(tables.state_dim, config.affinities * tables.dim, bias=False)
         nn.init.orthogonal_(self.affinity.weight, 0.3)
-        told = facts + config.affinities + len(CONTEXT)
+        told = self.facts + config.affinities + len(CONTEXT)
         self.alone = nn.Sequential(nn.Linear(told, hidden), nn.LayerNorm(hidden), nn.Tanh())
         self.user = nn.Sequential(nn.Linear(user, hidden), nn.LayerNorm(hidden), nn.Tanh())
         self.beside = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
@@ -194,3 +202,70 @@ class ProposalNetwork(nn.Module):
         count = there.sum(1, keepdim=True).clamp_min(1)
         score = (score - (score * there).sum(1, keepdim=True) / count) * there
         return score / ((score.square().sum(1, keepdim=True) / count).sqrt() + 1e-3)
+
+
+class ProposalPolicy(Policy):
+    """Shows the proposal of the highest score.
+
+    Args:
+        serving: what it takes to act outside a simulator; the item tables come from it.
+        network: who chooses.
+        proposals: which slates are proposed.
+        hidden: units of the network's hidden layers.
+        candidates: C, of its retriever.
+        training: the agent's config, for the record.
+        name: what tables call it.
+    """
+
+    kind = "slate-ppo"
+
+    def __init__(
+        self,
+        serving: Serving,
+        network: ProposalNetwork,
+        proposals: ProposalConfig,
+        *,
+        hidden: int,
+        candidates: int | None = None,
+        training: Mapping[str, Any] | None = None,
+        name: str = kind,
+    ) -> None:
+        self.serving: Serving = serving
+        self.network, self.proposals, self.hidden = network, proposals, hidden
+        self.training, self.name = dict(training or {}), name
+        self.retriever = EncoderRetriever(serving.world.state_encoder, candidates)
+
+    @torch.no_grad()
+    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
+        """The best proposal of k items."""
+        self.network.to(observation["state"].device)
+        observation = {**observation, "action_mask": action_mask(observation, self.serving.catalogue_size)}
+        observation["candidates"] = retrieved(self.retriever, observation, k, self.name)
+        proposals, slates = self.network.propose(observation, k)
+        return chosen(slates, self.network(proposals)[0].argmax(1)), carry
+
+    def config(self) -> dict[str, Any]:
+        """See `restore`."""
+        sizes = {"proposals": asdict(self.proposals), "hidden": self.hidden, "candidates": self.retriever.size}
+        return {**sizes, "training": self.training}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights, and which items each proposal is made of."""
+        return dict(self.network.state_dict())
+
+    @classmethod
+    def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Undo `config` and `tensors`; item tables come from `serving`."""
+        facts = dict(config)
+        given = facts.pop("proposals")
+        proposals = ProposalConfig(**{**given, "clusters": tuple(given["clusters"])})
+        tables = ItemTables.of(serving.world.state_encoder, serving.world.catalogue.popularity)
+        with isolated_randomness(0):
+            network = ProposalNetwork(tables, tensors["groups"], serving.world.spec(), proposals, facts["hidden"])
+        network.load_state_dict(dict(tensors))
+        return cls(serving, network, proposals, **facts)
+
+
+def chosen(slates: Tensor, which: Tensor) -> Tensor:
+    """The slate (B, K) of each lane among its proposals (B, P, K)."""
+    return slates[torch.arange(len(which), device=which.device), which]

@@ -1,25 +1,24 @@
 """PPO that chooses among whole slates: what each cluster of items proposes."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.contract import ActionSample
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
-from recloop.agents.networks.features import ItemTables
-from recloop.agents.networks.policy import retrieved
-from recloop.agents.networks.proposals import ProposalConfig, ProposalNetwork, Proposals, proposing_groups
-from recloop.agents.policy import Carry, Policy
-from recloop.agents.serving import Serving
-from recloop.agents.slates import action_mask, sample
+from recloop.agents.networks.proposals import (
+    ProposalConfig,
+    ProposalNetwork,
+    ProposalPolicy,
+    Proposals,
+    chosen,
+    proposing_groups,
+)
+from recloop.agents.slates import sample
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.simulation.actions import EncoderRetriever
 
 
 @dataclass(frozen=True)
@@ -42,68 +41,6 @@ class ProposalPPOConfig(PPOConfig):
     entropy: float = 0.03
     entropy_falls: bool = True
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
-
-
-class ProposalPolicy(Policy):
-    """Shows the proposal of the highest score.
-
-    Args:
-        serving: what it takes to act outside a simulator; the item tables come from it.
-        network: who chooses.
-        proposals: which slates are proposed.
-        hidden: units of the network's hidden layers.
-        candidates: C, of its retriever.
-        training: the agent's config, for the record.
-        name: what tables call it.
-    """
-
-    kind = "slate-ppo"
-
-    def __init__(
-        self,
-        serving: Serving,
-        network: ProposalNetwork,
-        proposals: ProposalConfig,
-        *,
-        hidden: int,
-        candidates: int | None = None,
-        training: Mapping[str, Any] | None = None,
-        name: str = "slate-ppo",
-    ) -> None:
-        self.serving: Serving = serving
-        self.network, self.proposals, self.hidden = network, proposals, hidden
-        self.training, self.name = dict(training or {}), name
-        self.retriever = EncoderRetriever(serving.world.state_encoder, candidates)
-
-    @torch.no_grad()
-    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
-        """The best proposal of k items."""
-        self.network.to(observation["state"].device)
-        observation = {**observation, "action_mask": action_mask(observation, self.serving.catalogue_size)}
-        observation["candidates"] = retrieved(self.retriever, observation, k, self.name)
-        proposals, slates = self.network.propose(observation, k)
-        return chosen(slates, self.network(proposals)[0].argmax(1)), carry
-
-    def config(self) -> dict[str, Any]:
-        """See `restore`."""
-        sizes = {"proposals": asdict(self.proposals), "hidden": self.hidden, "candidates": self.retriever.size}
-        return {**sizes, "training": self.training}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights, and which items each proposal is made of."""
-        return dict(self.network.state_dict())
-
-    @classmethod
-    def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """Undo `config` and `tensors`; item tables come from `serving`."""
-        facts = dict(config)
-        given = facts.pop("proposals")
-        proposals = ProposalConfig(**{**given, "clusters": tuple(given["clusters"])})
-        tables = ItemTables.of(serving.world.state_encoder, serving.world.catalogue.popularity)
-        with isolated_randomness(0):
-            network = ProposalNetwork(tables, tensors["groups"], serving.world.spec(), proposals, facts["hidden"])
-        network.load_state_dict(dict(tensors))
-        return cls(serving, network, proposals, **facts)
 
 
 class ProposalPPO(PPO):
@@ -142,14 +79,10 @@ class ProposalPPO(PPO):
             hidden=self.config.network.hidden,
             candidates=self.retriever.size,
             training={"agent": self.name, "seed": self.task.seed, **self.config.as_dict()},
+            name=self.name,
         )
 
     def _fresh_networks(self) -> ProposalNetwork:
         config, task = self.config, self.task
         groups = proposing_groups(task.serving.world, config.proposals)
         return ProposalNetwork(task.tables, groups, task.spec, config.proposals, config.network.hidden)
-
-
-def chosen(slates: Tensor, which: Tensor) -> Tensor:
-    """The slate (B, K) of each lane among its proposals (B, P, K)."""
-    return slates[torch.arange(len(which), device=which.device), which]

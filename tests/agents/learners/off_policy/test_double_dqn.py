@@ -16,6 +16,7 @@ from recloop.agents.learners.off_policy.replay import Replayed
 from recloop.agents.learners.off_policy.slate_q import SlateQ
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
+from recloop.agents.slates import explored_places
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.truth.built_in import built_in_world
@@ -115,19 +116,18 @@ def test_a_place_earns_what_its_signals_weigh(tiny_world: World) -> None:
 
 
 def test_exploring_repeats_nothing_keeps_to_masks_and_reaches_everything(tiny_world: World) -> None:
-    learner, training = collected(tiny_world, 1)
+    _, training = collected(tiny_world, 1)
     mask = torch.ones(16, 10, dtype=torch.bool)
     mask[:, 9] = False
     best = torch.tensor([[0, 1, 2]]).expand(16, -1)
     reached: set[int] = set()
     for step in range(20):
         draw = replace(training.core.draw(), key=training.core.draw().key + step)
-        slate = learner._explored(best, mask, draw)
+        slate = explored_places(best, mask, 1.0, draw)
         assert all(len(set(row)) == 3 for row in slate.tolist())
         reached |= set(slate.flatten().tolist())
     assert reached == set(range(9))
-    learner._epsilon.fill_(0.0)
-    assert torch.equal(learner._explored(best, mask, training.core.draw()), best)
+    assert torch.equal(explored_places(best, mask, 0.0, training.core.draw()), best)
 
 
 def test_epsilon_falls_over_its_share_of_training(tiny_world: World) -> None:
