@@ -24,7 +24,9 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.ruled_slates import RuledSlates
 from recloop.envs.interaction.rules import Rules
+from recloop.envs.interaction.transition import Transition
 from recloop.envs.simulation.penalties import PenaltyConfig
+from recloop.envs.simulation.rollout import Learn
 from recloop.envs.world.world import World
 
 Carry = Any
@@ -146,8 +148,25 @@ class Policy(PolicyFacts, Described, ABC):
         """
         raise NotImplementedError(f"{self.name} has no log-probability")
 
-    def update(self, step: Any) -> None:
-        """Learn from one step online. Default: a policy that does not; frozen in comparisons unless asked."""
+    def update(self, carry: Carry, transition: Transition, counts: Tensor) -> Carry:
+        """Learn from one step while acting: the carry that the next `act` gets.
+
+        For policies that learn online; who does not write it is never asked. What is learned lies in the carry, so that
+        the policy stays as it was and every evaluation starts from there.
+
+        Args:
+            carry: what `act` gave with the slates.
+            transition: what they led to; `transition.slate` is what was shown, after rules. Read-only, and good until
+                the next step: copy what is kept.
+            counts: bool (B,) lanes in their first episode; what the others do is in no result, and should teach
+                nothing.
+        """
+        return carry
+
+    @property
+    def learning(self) -> Learn | None:
+        """`update` where the class has written one, as `rollout` takes it."""
+        return None if type(self).update is Policy.update else self.update
 
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:

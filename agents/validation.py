@@ -1,5 +1,7 @@
 """Trying a policy during training, always on the same users with the same luck."""
 
+from functools import partial
+
 import torch
 
 from recloop.agents.acting import picked_by
@@ -44,6 +46,7 @@ class PolicyValidation:
         core = self.core
         core.reset()
         total = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
-        for step in rollout(core, lambda core, carry: picked_by(policy, core, carry, _POLICY_SEED)):
+        act = partial(picked_by, policy, seed=_POLICY_SEED)
+        for step in rollout(core, act, learn=policy.learning):
             total += step.transition.reward * step.alive
         return float(total.mean())

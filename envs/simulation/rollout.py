@@ -38,6 +38,11 @@ Act = Callable[[Core, Any], Picked]
 """Who acts: the core as it stands and the last `Picked.carry` (None at first) -> what is shown."""
 
 
+Learn = Callable[[Any, Transition, Tensor], Any]
+"""Who learns while acting: the last `Picked.carry`, what it led to, and which lanes count, bool (B,) -> the carry that
+the next act gets."""
+
+
 @dataclass(frozen=True)
 class RolloutStep:
     """One step of a rollout.
@@ -58,7 +63,7 @@ class RolloutStep:
     transition: Transition
 
 
-def rollout(core: Core, act: Act, limits: Tensor | None = None) -> Iterator[RolloutStep]:
+def rollout(core: Core, act: Act, limits: Tensor | None = None, learn: Learn | None = None) -> Iterator[RolloutStep]:
     """The first episode of each lane of a core, fresh after `reset`, until the last of them ends.
 
     Lanes that end earlier start anew meanwhile, as ever in a core: `RolloutStep.alive` tells them apart.
@@ -66,15 +71,17 @@ def rollout(core: Core, act: Act, limits: Tensor | None = None) -> Iterator[Roll
     Args:
         act: who acts.
         limits: int64 (B,) steps after which a lane no longer counts; None without limit.
+        learn: who learns meanwhile; None where nobody does.
     """
     alive = torch.ones(core.batch, dtype=torch.bool, device=core.device)
-    stream = steps(core, act)
+    carry = None
     for number in range(core.max_steps):
         if limits is not None:
             alive = alive & (number < limits)
         if not bool(alive.any()):
             return
-        past, state, picked, transition = next(stream)
+        past, state, picked, transition = _stepped(core, act, carry)
+        carry = picked.carry if learn is None else learn(picked.carry, transition, alive)
         yield RolloutStep(number, alive, past, state, picked, transition)
         alive = alive & ~(transition.terminated | transition.truncated)
 
@@ -83,9 +90,15 @@ def steps(core: Core, act: Act) -> Iterator[tuple[Past, Any, Picked, Transition]
     """Steps without end: past and state before each, what was shown, and what it led to."""
     carry = None
     while True:
-        picked = act(core, carry)
-        past, state, carry = core.past, core.state, picked.carry
-        yield past, state, picked, core.step(picked.slate)
+        past, state, picked, transition = _stepped(core, act, carry)
+        carry = picked.carry
+        yield past, state, picked, transition
+
+
+def _stepped(core: Core, act: Act, carry: Any) -> tuple[Past, Any, Picked, Transition]:
+    """One step: past and state before it, what was shown, and what it led to."""
+    picked = act(core, carry)
+    return core.past, core.state, picked, core.step(picked.slate)
 
 
 Pick = Callable[[Observation, Any, Draw], Picked]

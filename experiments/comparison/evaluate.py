@@ -6,6 +6,7 @@ rollout(policy, world, "judge", episodes=500, seed=0).value.mean()
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from recloop.envs.interaction.reward import slate_diversity
 from recloop.envs.interaction.reward_terms import expected_by_place
 from recloop.envs.interaction.transition import Transition
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.rollout import Picked, RolloutStep, rollout
+from recloop.envs.simulation.rollout import RolloutStep, rollout
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fitted.ensemble import EnsembleState, EnsembleUsers
 from recloop.envs.users.fitted.own_member import OwnMemberState
@@ -181,7 +182,8 @@ class Evaluator:
         core.reset(seed=self.seed, users=self.users)
         tally = _Tally(core, self._popularity)
         ignorance = None if self._support is None else Ignorance(core, self._support, self._rules)
-        for step in rollout(core, lambda core, carry: self._picked(policy, carry, policy_seed)):
+        act = partial(picked_by, policy, seed=(self.seed * 1_000_003 + policy_seed) ^ _POLICY_STREAM)
+        for step in rollout(core, act, learn=policy.learning):
             if ignorance is not None:
                 ignorance.add(step)
             tally.add(step.transition, step.alive)
@@ -195,9 +197,6 @@ class Evaluator:
             pessimistic=ignorance.pessimistic,
             optimistic=ignorance.optimistic,
         )
-
-    def _picked(self, policy: Policy, carry: object, policy_seed: int) -> Picked:
-        return picked_by(policy, self.core, carry, (self.seed * 1_000_003 + policy_seed) ^ _POLICY_STREAM)
 
 
 def evaluate(
