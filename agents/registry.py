@@ -65,10 +65,15 @@ POLICIES = {
     "decision-transformer": "recloop.agents.learners.logged.decision_transformer:DecisionTransformer",
     "double-dqn": "recloop.agents.learners.off_policy.double_dqn:DoubleDQN",
     "slateq": "recloop.agents.learners.off_policy.slate_q:SlateQ",
+    "slate-dqn": "recloop.agents.learners.off_policy.slate_dqn:SlateDQN",
     "ddpg": "recloop.agents.learners.off_policy.wolpertinger:DDPG",
     "td3": "recloop.agents.learners.off_policy.wolpertinger:TD3",
     "sac": "recloop.agents.learners.off_policy.sac:SAC",
     "hac": "recloop.agents.learners.off_policy.hac:HAC",
+    "epsilon-greedy": "recloop.agents.learners.bandits.learners:EpsilonGreedy",
+    "linucb": "recloop.agents.learners.bandits.learners:LinUCB",
+    "linear-thompson": "recloop.agents.learners.bandits.learners:LinearThompson",
+    "neural-thompson": "recloop.agents.learners.bandits.learners:NeuralThompson",
 }
 """Name -> dotted path of a `Policy` class, whose `fit` is used, of a `Trainer`, or of a `Learner`, which is trained by
 `recloop.agents.learners.loop.learn`. What is true of each stands with the class: see `PolicyFacts`."""
@@ -76,6 +81,7 @@ POLICIES = {
 KINDS = {
     "actor": "recloop.agents.networks.policy:ActorPolicy",
     "sb3": "recloop.agents.networks.policy:ActorPolicy",
+    "bandit": "recloop.agents.learners.bandits.policy:BanditPolicy",
     "wolpertinger": "recloop.agents.learners.off_policy.wolpertinger:WolpertingerPolicy",
 }
 """What a policy folder may hold besides what `POLICIES` name; `sb3` is what `actor` was called before."""

@@ -25,7 +25,7 @@ class PlaceRewards:
     """
 
     def __init__(self, world: World, device: torch.device | str = "cpu") -> None:
-        self.reward, self.signals = world.reward, world.signals
+        self.reward, self.signals, self.empty = world.reward, world.signals, len(world.catalogue)
         self.columns = world.catalogue.columns.to(torch.device(device))
         weights = self.reward.signals if isinstance(self.reward, WeightedReward) else {}
         self.consumption = float(weights.get(self.signals[0].name, 0.0))
@@ -36,6 +36,12 @@ class PlaceRewards:
             return torch.zeros(slate.shape, device=slate.device)
         answers = response.signals * response.given
         return self.reward.by_place(answers, self.signals, ShownItems(slate, self.columns))
+
+    def shared(self, slate: Tensor, response: Response, reward: Tensor) -> Tensor:
+        """With what else there is of the reward (B,), as for leaving, in equal shares: (B, K), which sums to it."""
+        held = slate < self.empty
+        own = self(slate, response) * held
+        return own + held * ((reward - own.sum(1)) / held.sum(1).clamp_min(1)).unsqueeze(1)
 
 
 def returns_after(

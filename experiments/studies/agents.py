@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.off_policy.proto import ProtoLearner
-from recloop.agents.learners.on_policy.slate_ppo import ProposalPPO
+from recloop.agents.networks.proposals import ProposalPolicy
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import check_settings, facts_of, make_policy, names_of
 from recloop.agents.sb3.training import SB3Agent
@@ -206,7 +206,7 @@ def _mode(facts: type[Any]) -> str:
     """What an action of an agent is."""
     if issubclass(facts, SB3Agent):
         return facts.head
-    if issubclass(facts, ProposalPPO):
+    if getattr(facts, "policy_class", None) is ProposalPolicy:
         return "proposals"
     return "proto" if issubclass(facts, ProtoLearner) else "candidates" if issubclass(facts, Learner) else "slate"
 

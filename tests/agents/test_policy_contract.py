@@ -18,7 +18,17 @@ from recloop.envs.simulation.core import Core
 from recloop.envs.truth.built_in import built_in_world
 from recloop.envs.world.world import World
 
-ELSEWHERE = {"instructed", "actor", "slateq", "slate-ppo", "wolpertinger", "sac", "hac", "decision-transformer"}
+ELSEWHERE = {
+    "instructed",
+    "actor",
+    "slateq",
+    "slate-ppo",
+    "wolpertinger",
+    "sac",
+    "hac",
+    "bandit",
+    "decision-transformer",
+}
 """Kinds under contract in test_instructed, networks/test_policy and learners/test_contract."""
 
 NAMES = (

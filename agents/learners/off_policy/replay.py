@@ -174,6 +174,10 @@ class Replay:
             next_extra={name: self._tables[f"extra.{name}"][following, lane] for name in self._extra},
         )
 
+    def held(self, name: str) -> Tensor:
+        """What a learner stored under this name with every step held, (T, B, ...), in no order of time."""
+        return self._tables[f"extra.{name}"][: min(self._written, self.rows)]
+
     def state(self) -> dict[str, Tensor]:
         """Everything, by name; the tables are the buffer's own, not copies."""
         return {

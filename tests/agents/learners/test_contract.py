@@ -53,10 +53,15 @@ QUICK: dict[str, dict[str, Any]] = {
     "a2c": {"steps": 12_000, "rollout": 4},
     "double-dqn": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
     "slateq": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
+    "slate-dqn": {"steps": 3_000, "learning_starts": 500, "batch_size": 128, "updates": 2},
     "ddpg": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
     "td3": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
     "sac": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
     "hac": {"steps": 4_000, "learning_starts": 500, "batch_size": 128, "actor_starts": 50},
+    "epsilon-greedy": {"steps": 2_000},
+    "linucb": {"steps": 2_000},
+    "linear-thompson": {"steps": 2_000},
+    "neural-thompson": {"steps": 2_000},
 }
 """Settings with which a learner learns the obvious in seconds; those of `SHARED` where nothing is said."""
 
@@ -65,10 +70,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "slate-ppo": {"batch_size": 64},
     "double-dqn": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
     "slateq": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
+    "slate-dqn": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "train_every": 4},
     "ddpg": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
     "td3": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
     "sac": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
     "hac": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "actor_starts": 0},
+    "neural-thompson": {"refit_every": 2, "updates": 2, "batch_size": 32, "buffer_size": 4_000},
 }
 """What a learner needs, to learn anything within a few hundred steps."""
 

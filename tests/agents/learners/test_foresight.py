@@ -1,4 +1,4 @@
-"""Every learner sees further than one slate, tells users apart, and gives items the credit for what they do later."""
+"""All but bandits see further than one slate, tell users apart, and credit items for what they do later."""
 
 import os
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recloop.agents.learners.bandits.learners import BanditLearner
 from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import Training
 from recloop.agents.networks.features import NetworkConfig
@@ -34,7 +35,8 @@ def _marks(name: str) -> list[pytest.MarkDecorator]:
 
 NAMES = [
     pytest.param(name, marks=_marks(name))
-    for name in sorted(name for name in POLICIES if issubclass(facts_of(name), Learner))
+    for name in sorted(POLICIES)
+    if issubclass(facts_of(name), Learner) and not issubclass(facts_of(name), BanditLearner)
 ]
 SHARED = {
     "num_envs": 16,
@@ -51,6 +53,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "reinforce": {"steps": 12_000, "rollout": 8, "batch_size": 32, "gae_lambda": 0.95, "epochs": 3},
     "double-dqn": {"steps": 10_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5},
     "slateq": {"steps": 10_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5},
+    "slate-dqn": {"steps": 8_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5, "updates": 2},
     "ddpg": {"steps": 5_000, "learning_starts": 500, "batch_size": 128, "train_every": 2, "exploration": 0.3},
     "td3": {"steps": 6_000, "learning_starts": 500, "batch_size": 128, "train_every": 2, "exploration": 0.3},
     "sac": {"steps": 6_000, "learning_starts": 500, "batch_size": 128, "train_every": 2},
