@@ -14,7 +14,7 @@ from recloop.agents.learners.bandits.policy import BanditModel, BanditPolicy, Ch
 from recloop.agents.learners.bandits.posterior import RidgePosterior
 from recloop.agents.learners.checkpoints import flattened, optimizer_state, restore_module, restore_optimizer, within
 from recloop.agents.learners.contract import ActionSample, Learner, Step, Task
-from recloop.agents.learners.off_policy.replay import Replay
+from recloop.agents.learners.off_policy.replay import Layout, Replay
 from recloop.agents.learners.returns import PlaceRewards
 from recloop.agents.networks.features import FEATURE_KEYS, NetworkConfig
 from recloop.encoders.base.errors import PolicyError
@@ -219,8 +219,8 @@ class NeuralThompson(BanditLearner):
         self._parameters = [*self.model.net.parameters(), *self.head.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate, fused=True)
         k = self.slate_size
-        places = {name: ((k,), torch.float32) for name in ("reward", "held")}
-        layout = {"x": ((k, self.model.features.size), torch.float32), **places}
+        places: Layout = {name: ((k,), torch.float32) for name in ("reward", "held")}
+        layout: Layout = {"x": ((k, self.model.features.size), torch.float32), **places}
         self.replay = Replay(task, config.buffer_size, (), extra=layout)
         self._steps = torch.zeros((), dtype=torch.int64)  # on the host
 
@@ -261,7 +261,8 @@ class NeuralThompson(BanditLearner):
             drawn = self.replay.sample(self.config.batch_size).extra
             off = (self.head(self.model.read(drawn["x"]))[..., 0] - drawn["reward"]) * drawn["held"]
             self._optimizer.zero_grad(set_to_none=True)
-            (off.square().sum() / drawn["held"].sum().clamp_min(1)).backward()
+            loss = off.square().sum() / drawn["held"].sum().clamp_min(1)
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm, foreach=True)
             self._optimizer.step()
         with torch.no_grad():

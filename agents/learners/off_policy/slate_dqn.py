@@ -44,6 +44,7 @@ class SlateDQNConfig(QConfig):
     buffer_size: int = 30_000
     train_every: int = 1
     updates: int = 8
+    exploration: float = 0.3
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
 
 
