@@ -16,7 +16,6 @@ class AgentConfig:
         num_envs: users simulated at once, one a lane.
         learning_rate: of Adam at the start; falls linearly to zero.
         gamma: discount a slate, in [0, 1].
-        max_grad_norm: longest gradient step.
         candidates: C, items retrieved to choose from; None for the retriever's default.
         validations: how often the policy is tried during training; the best one is kept.
         validation_episodes: of a trial, always with the same users.
@@ -27,7 +26,6 @@ class AgentConfig:
     num_envs: int = 64
     learning_rate: float = 5e-4
     gamma: float = 0.9
-    max_grad_norm: float = 5.0
     candidates: int | None = None
     validations: int = 10
     validation_episodes: int = 128

@@ -50,10 +50,10 @@ POLICIES = {
     "dnn": "recloop.agents.baselines.dnn:DNNPolicy",
     "sasrec": "recloop.agents.baselines.sasrec:SASRecPolicy",
     "planner": "recloop.agents.baselines.planner:PlannerPolicy",
-    "ppo": "recloop.agents.sb3.training:SlatePPO",
-    "ppo-proto": "recloop.agents.sb3.training:ProtoPPO",
-    "dqn": "recloop.agents.sb3.training:ItemDQN",
-    "maskable-ppo": "recloop.agents.sb3.training:PickPPO",
+    "ppo": "recloop.agents.sb3.zoo:ppo",
+    "ppo-proto": "recloop.agents.sb3.zoo:ppo-proto",
+    "dqn": "recloop.agents.sb3.zoo:dqn",
+    "maskable-ppo": "recloop.agents.sb3.zoo:maskable-ppo",
     "recloop-ppo": "recloop.agents.learners.on_policy.ppo:PPO",
     "slate-ppo": "recloop.agents.learners.on_policy.slate_ppo:ProposalPPO",
     "a2c": "recloop.agents.learners.on_policy.a2c:A2C",
@@ -85,6 +85,9 @@ KINDS = {
     "wolpertinger": "recloop.agents.learners.off_policy.wolpertinger:WolpertingerPolicy",
 }
 """What a policy folder may hold besides what `POLICIES` name; `sb3` is what `actor` was called before."""
+
+SB3 = "sb3:"
+"""Before the name of any algorithm of Stable-Baselines3 and sb3-contrib; see `recloop.agents.sb3.zoo`."""
 
 ENTRY_POINTS = "recloop.policies"
 """Entry-point group under which an installed package offers policies."""
@@ -138,8 +141,9 @@ def make_policy(name: str | Path, world: World, options: FitOptions | None = Non
     """A policy that can act in `world`.
 
     Args:
-        name: a name of `known_policies()`, a dotted path `my_package.module:MyPolicy` of a `Policy`, `Trainer` or
-            `Learner` class or of a callable `(world, options) -> Policy`, or a folder that `save_policy` wrote.
+        name: a name of `known_policies()`, `sb3:SAC` for any algorithm of Stable-Baselines3, a dotted path
+            `my_package.module:MyPolicy` of a `Policy`, `Trainer` or `Learner` class or of a callable
+            `(world, options) -> Policy`, or a folder that `save_policy` wrote.
         world: the world to act in.
         options: how to train it; default `FitOptions()`.
         trust: whether a folder may name a class of its own to import.
@@ -270,6 +274,8 @@ def _path_of(name: str) -> str:
     known = known_policies()
     if name in known:
         return known[name]
+    if name.startswith(SB3):
+        return f"recloop.agents.sb3.zoo:{name.removeprefix(SB3)}"
     if ":" in name:
         return name
     raise PolicyError(

@@ -36,7 +36,8 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_an_example_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= LONGEST
     found = _load(name, monkeypatch).main(**SMALL[name])
     values = found.values() if isinstance(found, dict) else found if isinstance(found, list) else [found]

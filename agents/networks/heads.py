@@ -273,6 +273,39 @@ class Actor(nn.Module):
         return scores
 
 
+Carried = tuple[Tensor, Tensor]
+"""Hidden and cell state of an LSTM, (1, B, units) each."""
+
+
+class RecurrentActor(Actor):
+    """An `Actor` that remembers its episode: an LSTM reads the trunk once a slate, and what it tells is added to it.
+
+    A fresh one adds nothing, so that it acts as an `Actor` does.
+
+    Args:
+        features, head: as of an `Actor`.
+        units: of the LSTM.
+    """
+
+    def __init__(self, features: LoopFeatures, head: nn.Module, units: int) -> None:
+        super().__init__(features, head)
+        self.memory = nn.LSTM(features.hidden, units)
+        self.told = nn.Linear(units, features.hidden)
+        nn.init.zeros_(self.told.weight)
+        nn.init.zeros_(self.told.bias)
+
+    def remember(self, features: Tensor, carry: Carried | None) -> tuple[Tensor, Carried]:
+        """Features (T, B, F) of T slates in a row, and what the LSTM carries -> features with memory, and the next."""
+        anchors, trunk = features.tensor_split([-self.features.hidden], dim=2)
+        told, carried = self.memory(trunk, carry)
+        return torch.cat([anchors, trunk + self.told(told)], dim=2), carried
+
+    def forward(self, observation: Observation) -> Tensor:
+        """As of an `Actor`, from `observation["remembered"]` (B, F), which `remember` gave."""
+        scores: Tensor = self.head(observation["remembered"], observation)
+        return scores
+
+
 HeadName = Literal["candidates", "item", "proto", "split-candidates"]
 """The action modes that have a head; `split-candidates` acts as `candidates` does."""
 
@@ -282,11 +315,13 @@ def make_actor(
     tables: ItemTables,
     spec: ObservationSpec,
     config: NetworkConfig,
+    memory: int = 0,
 ) -> Actor:
-    """An actor with fresh weights from torch's global generator."""
+    """An actor with fresh weights from torch's global generator; `memory` units remember the episode, 0 for none."""
     features = LoopFeatures(tables, spec, config)
     heads = {"candidates": CandidateHead, "item": QHead, "proto": ProtoHead, "split-candidates": SplitCandidateHead}
-    return Actor(features, heads[head](tables, features, config))
+    made = heads[head](tables, features, config)
+    return RecurrentActor(features, made, memory) if memory else Actor(features, made)
 
 
 def admissible(observation: Observation, empty: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import ItemTables, NetworkConfig
-from recloop.agents.networks.heads import Actor, HeadName, admissible, make_actor
+from recloop.agents.networks.heads import Actor, HeadName, RecurrentActor, admissible, make_actor
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask, best_slate, sample, slate_log_prob
@@ -44,6 +44,8 @@ class ActorPolicy(Policy):
         network: sizes of `actor`.
         candidates: C, of its retriever; None where it needs none.
         one_at_a_time: the scores depend on what is already picked for the slate.
+        memory: units of a `RecurrentActor`, 0 of an `Actor`; the carry is what its LSTM carries.
+        squashed: a `proto` actor's direction goes through tanh instead of being clipped to [-1, 1].
         log_std: float32 (d,) of a `proto` actor.
         stochastic: draw slates instead of showing the most likely one.
         training: the agent's config, for the record.
@@ -61,6 +63,8 @@ class ActorPolicy(Policy):
         *,
         candidates: int | None = None,
         one_at_a_time: bool = False,
+        memory: int = 0,
+        squashed: bool = False,
         log_std: Tensor | None = None,
         stochastic: bool = False,
         training: Mapping[str, Any] | None = None,
@@ -70,6 +74,7 @@ class ActorPolicy(Policy):
             raise PolicyError("head 'item' has no stochastic form; leave stochastic=False")
         self.serving, self.actor, self.head, self.network = serving, actor, head, network
         self.one_at_a_time, self.stochastic = one_at_a_time, stochastic
+        self.memory, self.squashed = memory, squashed
         self.training, self.name = dict(training or {}), name
         self.log_std = log_std
         self.ranks = not one_at_a_time
@@ -103,6 +108,9 @@ class ActorPolicy(Policy):
         n = self._serving().catalogue_size
         mask = action_mask(observation, n)
         observation = {**observation, "action_mask": mask}
+        if isinstance(self.actor, RecurrentActor):
+            features, carry = self.actor.remember(self.actor.features(observation).unsqueeze(0), carry)
+            observation["remembered"] = features[0]
         if self.head == "item":
             return best_slate(self.actor(observation), mask, k), carry
         if self.head == "proto":
@@ -115,9 +123,9 @@ class ActorPolicy(Policy):
 
     def log_prob(self, observation: Observation, slate: Tensor) -> Tensor:
         """Exact log-probability (B,) of slates (B, k) under the stochastic form; -inf for those it never shows."""
-        if self.retriever is None or not self.stochastic:
+        if self.retriever is None or not self.stochastic or self.memory:
             raise NotImplementedError(
-                f"{self.name} has a log-probability where it acts on candidates and with stochastic=True only"
+                f"{self.name} has a log-probability where it acts on candidates, with stochastic=True, without memory"
             )
         self.actor.to(observation["state"].device)
         mask = action_mask(observation, self._serving().catalogue_size)
@@ -140,6 +148,8 @@ class ActorPolicy(Policy):
             "network": asdict(self.network),
             "candidates": self.retriever.size if self.retriever else None,
             "one_at_a_time": self.one_at_a_time,
+            "memory": self.memory,
+            "squashed": self.squashed,
             "stochastic": self.stochastic,
             "training": self.training,
         }
@@ -154,7 +164,7 @@ class ActorPolicy(Policy):
         """Undo `config` and `tensors`; item tables come from `serving`."""
         facts = dict(config)
         network = NetworkConfig(**facts.pop("network"))
-        actor = actor_for(serving.world, facts["head"], network, seed=0)
+        actor = actor_for(serving.world, facts["head"], network, 0, facts.get("memory", 0))
         weights = {n.removeprefix("actor."): t for n, t in tensors.items() if n.startswith("actor.")}
         actor.load_state_dict(_widened(weights, actor.state_dict()))
         return cls(serving, actor, network=network, log_std=tensors.get("log_std"), **facts)
@@ -196,7 +206,7 @@ class ActorPolicy(Policy):
         if self.stochastic and self.log_std is not None:
             entries = torch.arange(mean.shape[1], device=mean.device).expand(len(mean), -1)
             mean = mean + self.log_std.to(mean.device).exp() * draw.normal("proto", entries)
-        return mean.clamp(-1, 1)
+        return mean.tanh() if self.squashed else mean.clamp(-1, 1)
 
     def _vectors(self, like: Tensor) -> Tensor:
         world = self._serving().world
@@ -226,10 +236,10 @@ def retrieved(retriever: EncoderRetriever, observation: Observation, k: int, nam
     return retriever.candidates(needed).to(observation["state"].device)
 
 
-def actor_for(world: World, head: HeadName, network: NetworkConfig, seed: int) -> Actor:
+def actor_for(world: World, head: HeadName, network: NetworkConfig, seed: int, memory: int = 0) -> Actor:
     """A fresh actor with the sizes of a world; no global generator is touched."""
     tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
     if head == "proto":
         tables = tables.with_popularity()
     with isolated_randomness(seed):
-        return make_actor(head, tables, world.spec(), network)
+        return make_actor(head, tables, world.spec(), network, memory)

@@ -1,111 +1,156 @@
 """Our actors inside Stable-Baselines3's policy classes, overriding as little as can be.
 
 The features extractor is the whole actor: it hands SB3 one tensor, [features | action scores]. So what SB3 calls
-`action_net` or `q_net` only cuts the scores out, and the value network reads the features; `forward`,
-`evaluate_actions`, `predict_values` and the target network stay SB3's own.
+`action_net`, `q_net` or `mu` only cuts the scores out, and value networks read the features; `forward`,
+`evaluate_actions`, `predict_values` and target networks stay SB3's own.
 """
 
-from typing import Any, Self, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import torch
-from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
-from stable_baselines3 import DQN
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor, nn
 
-from recloop.agents.networks.features import ItemTables, NetworkConfig
-from recloop.agents.networks.heads import HeadName, ValueHead, make_actor
-from recloop.agents.slates import FORBIDDEN, first_pick_entropy, log_prob, sample
+from recloop.agents.networks.features import ItemTables, LoopFeatures, NetworkConfig
+from recloop.agents.networks.heads import Carried, HeadName, RecurrentActor, ValueHead, make_actor
+from recloop.agents.sb3.distribution import PlackettLuceDistribution
 from recloop.envs.interaction.observation import Observation, ObservationSpec
 
 
-class PlackettLuceDistribution(Distribution):
-    """Distribution over slates (B, K) of positions into C candidates, without repeats.
-
-    SB3 samples each place of a `MultiDiscrete` action by itself, and so repeats items. This draws by Gumbel top-k.
-    Noise comes from torch's global generator, as everywhere in SB3; `training` gives it back as it was.
+class Layout:
+    """Where the keys of an observation lie in one flat float32 vector; exact for catalogues up to 16.7 million items.
 
     Args:
-        slate_size: K.
-
-    Entropy is that of the *first pick*, (B,): exact and cheap. The slate's own entropy has no closed form; for
-    scores that change slowly from pick to pick it is about K times this.
+        space: of the observations; keys in its order.
     """
 
-    def __init__(self, slate_size: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.slate_size = slate_size
+    def __init__(self, space: gym.spaces.Dict) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {key: box.shape or () for key, box in space.spaces.items()}
+        self.sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
 
-    def proba_distribution_net(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Not used: the scores come from a `CandidateHead`."""
-        raise NotImplementedError("scores come from recloop.agents.networks.heads.CandidateHead")
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(self.sizes)
 
-    def proba_distribution(self, scores: Tensor) -> Self:
-        """Scores (B, C); inadmissible candidates score `FORBIDDEN`."""
-        self.scores = scores
-        self.mask = scores > FORBIDDEN / 2
-        return self
+    def pack(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Observation of B lanes -> (B, size)."""
+        return torch.cat([observation[key].flatten(1).float() for key in self.shapes], dim=1)
 
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Exact log-probability (B,) of ordered slates (B, K)."""
-        return log_prob(self.scores, self.mask, actions.long())
+    def unpack(self, flat: Tensor) -> Observation:
+        """Undo `pack`, but for the types of numbers."""
+        parts = zip(self.shapes.items(), torch.split(flat, self.sizes, dim=1), strict=True)
+        return {key: part.view(-1, *shape) for (key, shape), part in parts}
 
-    def entropy(self) -> Tensor:
-        return first_pick_entropy(self.scores, self.mask)
 
-    def sample(self) -> Tensor:
-        uniform = torch.rand_like(self.scores).clamp_min(1e-20)
-        return sample(self.scores, self.mask, self.slate_size, -torch.log(-torch.log(uniform)))
+class FlatVecEnv(VecEnvWrapper):
+    """Observations as one vector, for algorithms that join batches of them and so cannot read a Dict."""
 
-    def mode(self) -> Tensor:
-        """The most likely slate: the K best candidates, best first."""
-        return sample(self.scores, self.mask, self.slate_size)
+    def __init__(self, venv: VecEnv) -> None:
+        self.layout = Layout(cast(gym.spaces.Dict, venv.observation_space))
+        super().__init__(venv, gym.spaces.Box(-np.inf, np.inf, (self.layout.size,), np.float32))
 
-    def actions_from_params(self, scores: Tensor, deterministic: bool = False) -> Tensor:
-        return self.proba_distribution(scores).get_actions(deterministic)
+    def reset(self) -> np.ndarray:
+        """Observations (B, size)."""
+        return self._flat(self.venv.reset())
 
-    def log_prob_from_params(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        actions = self.actions_from_params(scores)
-        return actions, self.log_prob(actions)
+    def step_wait(self) -> VecEnvStepReturn:
+        """As the wrapped environment's, with flat observations."""
+        observation, reward, done, infos = self.venv.step_wait()
+        for lane in done.nonzero()[0]:
+            last = {key: value[None] for key, value in infos[lane]["terminal_observation"].items()}
+            infos[lane]["terminal_observation"] = self._flat(last)[0]
+        return self._flat(observation), reward, done, infos
+
+    def _flat(self, observation: Any) -> np.ndarray:
+        return self.layout.pack({key: torch.as_tensor(value) for key, value in observation.items()}).numpy()
+
+
+class CriticFeatures(BaseFeaturesExtractor):
+    """`LoopFeatures` alone, for critics that are given an action.
+
+    Args:
+        observation_space: of the environment.
+        space: of the observations as a Dict, which `observation_space` may hold flat.
+        tables, spec, config: of the features.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        space: gym.spaces.Dict,
+        tables: ItemTables,
+        spec: ObservationSpec,
+        config: NetworkConfig,
+        **of_actors: Any,
+    ) -> None:
+        features = LoopFeatures(tables, spec, config)
+        super().__init__(observation_space, features.size)
+        self.features, self.layout = features, Layout(space)
+
+    def forward(self, observations: Observation | Tensor) -> Tensor:
+        features: Tensor = self.features(_by_key(observations, self.layout))
+        return features
 
 
 class ItemActor(BaseFeaturesExtractor):
     """An `Actor` as a features extractor: observation -> [features | action scores].
 
-    SB3 casts observations to float32 on the way, which is exact for catalogues up to 16.7 million items.
+    SB3 casts observations to float32 on the way. A `RecurrentActor` can score only once its memory was asked, so here
+    it gives [features | observation], and its scores are worked out by `ScoresOf`.
 
     Args:
-        observation_space: a Dict; C is read from it.
+        observation_space: of the environment.
+        space: of the observations as a Dict, which `observation_space` may hold flat; C is read from it.
         head: action mode.
         tables: the items.
         spec: of observations.
         config: sizes.
+        memory: units of a `RecurrentActor`; 0 for an `Actor`.
     """
 
     def __init__(
         self,
-        observation_space: gym.spaces.Dict,
+        observation_space: gym.Space[Any],
+        space: gym.spaces.Dict,
         head: HeadName,
         tables: ItemTables,
         spec: ObservationSpec,
         config: NetworkConfig,
+        memory: int = 0,
     ) -> None:
-        actor = make_actor(head, tables, spec, config)
+        actor = make_actor(head, tables, spec, config, memory)
+        layout = Layout(space)
         as_long_as = {"candidates": "candidates", "item": "action_mask"}
-        actions = tables.dim if head == "proto" else _length(observation_space, as_long_as[head])
-        super().__init__(observation_space, actor.features.size + actions)
-        self.actor = actor
+        actions = tables.dim if head == "proto" else layout.shapes[as_long_as[head]][0]
+        super().__init__(observation_space, actor.features.size + (layout.size if memory else actions))
+        self.actor, self.layout, self.head = actor, layout, head
 
-    def forward(self, observations: Observation) -> Tensor:
-        features = self.actor.features(observations)
-        return torch.cat([features, self.actor.head(features, observations)], dim=1)
+    @property
+    def size(self) -> int:
+        """Length of the features."""
+        return self.actor.features.size
+
+    def forward(self, observations: Observation | Tensor) -> Tensor:
+        observation = _by_key(observations, self.layout)
+        features = self.actor.features(observation)
+        if isinstance(self.actor, RecurrentActor):
+            return torch.cat([features, self.layout.pack(observation)], dim=1)
+        return torch.cat([features, self.actor.head(features, observation)], dim=1)
+
+    def scores(self) -> nn.Module:
+        """What makes action scores of a latent vector."""
+        return ScoresOf(self) if isinstance(self.actor, RecurrentActor) else Cut(self.size)
 
 
 class Cut(nn.Module):
@@ -119,8 +164,20 @@ class Cut(nn.Module):
         return latent[:, self.start :]
 
 
+class ScoresOf(nn.Module):
+    """[features | observation] -> action scores, by the head of an actor."""
+
+    def __init__(self, extractor: ItemActor) -> None:
+        super().__init__()
+        self.head, self.layout, self.size = extractor.actor.head, extractor.layout, extractor.size
+
+    def forward(self, latent: Tensor) -> Tensor:
+        scores: Tensor = self.head(latent[:, : self.size], self.layout.unpack(latent[:, self.size :]))
+        return scores
+
+
 class CutValue(nn.Module):
-    """The value network on the features of [features | action scores]."""
+    """The value network on the features of a latent vector."""
 
     def __init__(self, end: int, value: ValueHead) -> None:
         super().__init__()
@@ -131,94 +188,140 @@ class CutValue(nn.Module):
         return value
 
 
-class SB3SlatePolicy(ActorCriticPolicy):
-    """PPO on `candidates`: `MultiDiscrete([C] * K)` actions from a Plackett-Luce distribution over slates."""
+class ItemActorCritic:
+    """Before an actor-critic policy class: networks that score items; slates of `MultiDiscrete` do not repeat one."""
 
-    def _build(self, lr_schedule: Schedule) -> None:
-        _install(self, lr_schedule)
-        self.action_dist = PlackettLuceDistribution(_length_of(self.action_space))
+    def _build(self: Any, lr_schedule: Schedule) -> None:
+        if isinstance(self.action_space, gym.spaces.Box):
+            self.log_std = nn.Parameter(torch.full(self.action_space.shape, float(self.log_std_init)))
+        if isinstance(self.action_space, gym.spaces.MultiDiscrete):
+            self.action_dist = PlackettLuceDistribution(len(self.action_space.nvec))
+        self._build_mlp_extractor()  # the identity, as net_arch is empty
+        extractor = self.features_extractor
+        self.action_net = extractor.scores()
+        self.value_net = CutValue(extractor.size, ValueHead(extractor.actor.features))
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
-    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        distribution = cast(PlackettLuceDistribution, self.action_dist)
-        return distribution.proba_distribution(self.action_net(latent_pi))
+    def _get_action_dist_from_latent(self: Any, latent_pi: Tensor) -> Distribution:
+        if isinstance(self.action_dist, PlackettLuceDistribution):
+            return self.action_dist.proba_distribution(self.action_net(latent_pi))
+        found: Distribution = cast(Any, super())._get_action_dist_from_latent(latent_pi)
+        return found
 
 
-class ProtoActorCritic(ActorCriticPolicy):
-    """PPO on `proto`: a Gaussian around a direction in item space."""
+class SequenceMemory(nn.Module):
+    """What RecurrentPPO takes for its LSTM: [features | observation] -> the same, the features with memory.
 
-    def _build(self, lr_schedule: Schedule) -> None:
-        start = torch.full((_length_of(self.action_space),), float(self.log_std_init))
-        self.log_std = nn.Parameter(start)
-        _install(self, lr_schedule)
+    Args:
+        extractor: of a `RecurrentActor`.
+    """
+
+    num_layers = 1
+
+    def __init__(self, extractor: ItemActor) -> None:
+        super().__init__()
+        self.actor = cast(RecurrentActor, extractor.actor)
+        self.size, self.input_size = extractor.size, extractor.features_dim
+        self.hidden_size = self.actor.memory.hidden_size
+
+    def forward(self, inputs: Tensor, carried: Carried) -> tuple[Tensor, Carried]:
+        """Inputs (T, B, input_size) and an LSTM's states."""
+        features, carried = self.actor.remember(inputs[..., : self.size], carried)
+        return torch.cat([features, inputs[..., self.size :]], dim=2), carried
 
 
-class PickActorCritic(MaskableActorCriticPolicy):
-    """MaskablePPO on `candidates`, one pick of the slate a step."""
+class ItemRecurrentPolicy(ItemActorCritic, RecurrentActorCriticPolicy):  # type: ignore[misc]
+    """RecurrentPPO's policy, whose actor remembers; the value network reads the features without memory."""
 
-    def _build(self, lr_schedule: Schedule) -> None:
-        _install(self, lr_schedule)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "shared_lstm": False, "enable_critic_lstm": False})
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.lstm_actor = cast(nn.LSTM, SequenceMemory(cast(ItemActor, self.features_extractor)))
+        self.critic = cast(Any, nn.Identity())
+        self.optimizer = cast(Any, self.optimizer_class)(self.parameters(), lr=rate, **self.optimizer_kwargs)
+
+
+class QValues(nn.Module):
+    """[features | item scores] -> Q-values (B, A), or quantiles (B, Q x A) of what each action returns.
+
+    A head of `item` has the state's value in its scores already. Quantiles spread around an action's score as those of
+    the state do, alike for all of its actions, so that the best action is the one of the highest score.
+
+    Args:
+        extractor: whose scores they are.
+        quantiles: Q; 0 for Q-values.
+    """
+
+    def __init__(self, extractor: ItemActor, quantiles: int = 0) -> None:
+        super().__init__()
+        features = extractor.actor.features
+        self.size, self.dim = extractor.size, features.dim
+        self.value = nn.Linear(features.hidden, quantiles or 1) if quantiles or extractor.head != "item" else None
+
+    def forward(self, latent: Tensor) -> Tensor:
+        scores = latent[:, self.size :]
+        if self.value is None:
+            return scores
+        trunk, _ = LoopFeatures.split(latent[:, : self.size], self.dim)
+        values: Tensor = self.value(trunk)
+        return (values.unsqueeze(2) + scores.unsqueeze(1)).flatten(1)
 
 
 class ItemQNetwork(QNetwork):
-    """Q-values of all items, cut out of what `ItemActor` hands over."""
+    """Q-values of what `ItemActor` scores."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "net_arch": []})
-        self.q_net = nn.Sequential(Cut(_actor_of(self).actor.features.size))
+        self.q_net = nn.Sequential(QValues(cast(ItemActor, self.features_extractor)))
 
 
 class ItemDQNPolicy(DQNPolicy):
-    """DQN on `item`: both networks score item vectors."""
+    """DQN: both networks score item vectors."""
 
     def make_q_net(self) -> ItemQNetwork:
         arguments = self._update_features_extractor(self.net_args, features_extractor=None)
         return ItemQNetwork(**arguments).to(self.device)
 
 
-class MaskedDQN(DQN):
-    """DQN that explores among admissible items only, each lane by itself.
+class ItemQuantileNetwork(QuantileNetwork):
+    """Quantiles around what `ItemActor` scores."""
 
-    Differences from SB3's: epsilon is drawn a lane instead of once for the whole batch; random actions keep to
-    `action_mask`; exploration has a generator of its own.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "net_arch": []})
+        self.quantile_net = nn.Sequential(QValues(cast(ItemActor, self.features_extractor), self.n_quantiles))
+
+
+class ItemQRDQNPolicy(QRDQNPolicy):
+    """QR-DQN: both networks score item vectors."""
+
+    def make_quantile_net(self) -> ItemQuantileNetwork:
+        arguments = self._update_features_extractor(self.net_args, features_extractor=None)
+        return ItemQuantileNetwork(**arguments).to(self.device)
+
+
+class ItemContinuous:
+    """Before the policy class of an off-policy algorithm on Box actions: an actor in item space, critics on features.
+
+    The mean is the actor's direction; tanh keeps it inside the space, as SB3 has it.
     """
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self._exploration = np.random.default_rng(self.seed)
+    def make_actor(self: Any, features_extractor: Any = None) -> nn.Module:
+        """The actor, whose spread starts alike for all states."""
+        actor = cast(Any, super()).make_actor(features_extractor)
+        cut = actor.features_extractor.scores()
+        if hasattr(actor, "log_std"):
+            actor.mu = cut
+            nn.init.zeros_(actor.log_std.weight)
+            nn.init.constant_(actor.log_std.bias, actor.log_std_init)
+        else:
+            actor.mu = nn.Sequential(cut, nn.Tanh())
+        return cast(nn.Module, actor.to(self.device))
 
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        observation = cast(dict[str, np.ndarray], self._last_obs)
-        mask = observation["action_mask"] > 0  # (B, N)
-        random = (mask * self._exploration.random(mask.shape, dtype=np.float32)).argmax(1)
-        if self.num_timesteps < learning_starts:
-            return random, random
-        best, _ = self.policy.predict(observation, deterministic=True)
-        explores = self._exploration.random(n_envs) < self.exploration_rate
-        actions = np.where(explores, random, best)
-        return actions, actions
-
-
-def _install(policy: ActorCriticPolicy | MaskableActorCriticPolicy, lr_schedule: Schedule) -> None:
-    """Give an actor-critic policy its networks and optimizer."""
-    policy._build_mlp_extractor()  # the identity, as net_arch is empty
-    actor = _actor_of(policy)
-    size = actor.actor.features.size
-    policy.action_net = Cut(size)
-    policy.value_net = CutValue(size, ValueHead(actor.actor.features))  # type: ignore[assignment]
-    adam = cast(Any, policy.optimizer_class)
-    policy.optimizer = adam(policy.parameters(), lr=lr_schedule(1), **policy.optimizer_kwargs)
+    def make_critic(self: Any, features_extractor: Any = None) -> nn.Module:
+        """Critics on features of their own."""
+        own = CriticFeatures(self.observation_space, **self.features_extractor_kwargs)
+        return cast(nn.Module, cast(Any, super()).make_critic(own))
 
 
-def _actor_of(policy: BasePolicy) -> ItemActor:
-    return cast(ItemActor, policy.features_extractor)
-
-
-def _length(space: gym.spaces.Dict, key: str) -> int:
-    """The first length of one key's shape; 0 where the key is not observed."""
-    return _length_of(space[key]) if key in space.spaces else 0
-
-
-def _length_of(space: gym.Space[Any]) -> int:
-    return int((space.shape or (0,))[0])
+def _by_key(observations: Observation | Tensor, layout: Layout) -> Observation:
+    return layout.unpack(observations) if isinstance(observations, Tensor) else observations

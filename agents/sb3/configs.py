@@ -1,83 +1,114 @@
-"""What SB3's agents are trained with; PPO's defaults were tuned on slates in the demo world."""
+"""What an algorithm of Stable-Baselines3 is trained with: settings read off its signature, told by its docstring."""
 
-from dataclasses import dataclass
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, make_dataclass
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 from recloop.agents.configs import AgentConfig
+from recloop.agents.settings import typed
+from recloop.encoders.base.errors import RecloopError, unknown_name
+
+OF_POLICIES = (
+    "log_std_init",
+    "n_critics",
+    "n_quantiles",
+    "lstm_hidden_size",
+    "batch_norm",
+    "batch_norm_momentum",
+    "batch_norm_eps",
+    "renorm_warmup_steps",
+)
+"""Keyword arguments of policy classes that have a meaning beside our networks."""
+_OURS = (
+    *("policy", "env", "seed", "device", "verbose", "tensorboard_log", "optimize_memory_usage", "_init_setup_model"),
+    *("use_sde", "sde_sample_freq", "use_sde_at_warmup"),
+)
+"""Keyword arguments of algorithms that are not for a setting: given by the training, or not known to our networks."""
+_PLAIN = (type(None), bool, int, float, str)
+"""Types of a setting, the narrowest first."""
+_PARAM = re.compile(r":param (\w+):(.*?)(?=\n\s*:param |\n\s*\n|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class SB3PPOConfig(AgentConfig):
-    """PPO (Schulman et al. 2017) as Stable-Baselines3 has it.
+class SB3Config(AgentConfig):
+    """What all algorithms share; the rest is read off their signatures by `config_of`.
 
     Args:
-        rollout: steps a lane between two updates.
-        batch_size: transitions a gradient step.
-        epochs: passes over a rollout.
-        gae_lambda: of generalised advantage estimation.
-        clip: range of the probability ratio.
-        entropy: weight of the entropy bonus.
-        value: weight of the value loss.
-        target_kl: an update stops early beyond 1.5 times this divergence; None for never.
-        scale_rewards: divide rewards by the running spread of the discounted return.
-        log_std: log standard deviation of a fresh `proto` action's entries.
+        learning_rate: at the start; falls linearly to zero.
+        gamma: discount a slate, in [0, 1], also where a slate takes several actions.
+        scale_rewards: divide rewards by the running spread of the discounted return (`VecNormalize`).
     """
 
-    rollout: int = 8
-    batch_size: int = 512
-    epochs: int = 6
-    gae_lambda: float = 0.5
-    clip: float = 0.4
-    entropy: float = 0.002
-    value: float = 0.5
-    target_kl: float | None = None
-    scale_rewards: bool = True
-    log_std: float = -1.6
+    scale_rewards: bool = False
+
+    of_algorithm: ClassVar[tuple[str, ...]] = ()
+    of_policy: ClassVar[tuple[str, ...]] = ()
+
+    def keywords(self) -> dict[str, Any]:
+        """What the algorithm's constructor takes."""
+        return {name: getattr(self, name) for name in self.of_algorithm}
+
+    def policy_keywords(self) -> dict[str, Any]:
+        """What the policy's constructor takes."""
+        return {name: getattr(self, name) for name in self.of_policy}
 
 
-@dataclass(frozen=True)
-class SlatePPOConfig(SB3PPOConfig):
-    """PPO on Plackett-Luce slates of candidates: many small, bold updates and a short horizon learned most a step."""
-
-    entropy: float = 0.01
-
-
-@dataclass(frozen=True)
-class ProtoPPOConfig(SB3PPOConfig):
-    """PPO on directions in item space."""
-
-    entropy: float = 0.0
-
-
-@dataclass(frozen=True)
-class MaskablePPOConfig(SB3PPOConfig):
-    """PPO with masks, one pick a step: `steps` and `rollout` count picks, `gamma` stays the discount a slate."""
-
-    rollout: int = 32
-    gae_lambda: float = 0.85
-
-
-@dataclass(frozen=True)
-class DQNConfig(AgentConfig):
-    """DQN (Mnih et al. 2015) as Stable-Baselines3 has it, on one item a step.
+def config_of(
+    name: str, algorithm: type[BaseAlgorithm], policy: type[BasePolicy], proto: bool, tuned: Mapping[str, Any]
+) -> type[SB3Config]:
+    """The frozen dataclass of an algorithm's settings: each keyword argument that a text can give, under SB3's name.
 
     Args:
-        buffer_size: transitions kept.
-        learning_starts: steps of random items before the first update.
-        batch_size: transitions a gradient step.
-        train_every: steps a lane between two rounds of updates.
-        updates: gradient steps a round.
-        target_every: environment steps between two copies into the target network.
-        exploration: share of training over which epsilon falls.
-        last_epsilon: what it falls to, from 1.
-    """
+        name: of the agent, for messages.
+        algorithm: its constructor says what there is, of what type, with what default.
+        policy: its class of policies.
+        proto: whether actions are points in item space, so that a spread of theirs has a meaning.
+        tuned: defaults that go before the signature's.
 
-    learning_rate: float = 5e-4
-    max_grad_norm: float = 10.0
-    buffer_size: int = 50_000
-    learning_starts: int = 2_000
-    batch_size: int = 256
-    train_every: int = 4
-    updates: int = 4
-    target_every: int = 2_000
-    exploration: float = 0.3
-    last_epsilon: float = 0.05
+    Raises:
+        RecloopError: a tuned value for what is no setting, or of another type.
+    """
+    mine, theirs = _plain(algorithm), _plain(policy)
+    theirs = {key: theirs[key] for key in OF_POLICIES if key in theirs and (proto or key != "log_std_init")}
+    shared = get_type_hints(SB3Config)
+    own = {key: found for key, found in {**mine, **theirs}.items() if key not in shared}
+    if "action_noise" in inspect.signature(algorithm.__init__).parameters:
+        own["noise_std"] = (float, 0.0)
+    hints = {**shared, **{key: hint for key, (hint, _) in own.items()}}
+    defaults = {key: default for key, (_, default) in own.items()}
+    for key, value in tuned.items():
+        if key not in hints:
+            raise RecloopError(unknown_name(f"setting of {name}", key, hints))
+        defaults[key] = typed(value, hints[key], f"{key}={value} of {name}")
+    told = {**_told(policy), **_told(algorithm), "noise_std": "standard deviation of the noise on actions."}
+    lines = [f"    {key}: {told.get(key) or 'as in Stable-Baselines3.'}" for key in own]
+    space = {
+        "__doc__": "\n".join([f"{algorithm.__name__} as Stable-Baselines3 has it.", "", "Args:", *lines]),
+        "of_algorithm": tuple(mine),
+        "of_policy": tuple(theirs),
+    }
+    made = [(key, hints[key], default) for key, default in defaults.items()]
+    return make_dataclass(f"{name}Config", made, bases=(SB3Config,), frozen=True, namespace=space)
+
+
+def _plain(kind: type[Any]) -> dict[str, tuple[Any, Any]]:
+    """Keyword arguments of a constructor that a text can give: name -> (type, default)."""
+    found = {}
+    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+        hint = parameter.annotation
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        kept = [one for one in _PLAIN if one in options]
+        if name not in _OURS and any(one is not type(None) for one in kept):
+            found[name] = (Union[tuple(kept)], parameter.default)  # noqa: UP007 - made of what is found
+    return found
+
+
+def _told(kind: type[Any]) -> dict[str, str]:
+    """What a docstring in SB3's manner says of each argument."""
+    return {name: " ".join(text.split()) for name, text in _PARAM.findall(kind.__doc__ or "")}

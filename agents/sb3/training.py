@@ -1,50 +1,35 @@
 """Training Stable-Baselines3 agents in a world.
 
-from recloop.agents.policy import FitOptions, Trainer
-from recloop.agents.sb3.training import SlatePPO
-policy = SlatePPO.fit(world, FitOptions(seed=0, steps=200_000, progress=True))
+from recloop.agents.policy import FitOptions
+from recloop.agents.sb3.zoo import agent
+policy = agent("PPO").fit(world, FitOptions(seed=0, steps=200_000, progress=True))
 policy.save("policies/ppo")
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sb3_contrib import MaskablePPO
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
-from recloop.agents.configs import AgentConfig
 from recloop.agents.facts import Trains
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables
 from recloop.agents.networks.heads import HeadName
 from recloop.agents.networks.policy import ActorPolicy
 from recloop.agents.policy import FitOptions, Trainer
-from recloop.agents.sb3.adapters import (
-    ItemActor,
-    ItemDQNPolicy,
-    MaskedDQN,
-    PickActorCritic,
-    ProtoActorCritic,
-    SB3SlatePolicy,
-)
-from recloop.agents.sb3.configs import (
-    DQNConfig,
-    MaskablePPOConfig,
-    ProtoPPOConfig,
-    SB3PPOConfig,
-    SlatePPOConfig,
-)
+from recloop.agents.sb3.adapters import FlatVecEnv, ItemActor, ItemContinuous
+from recloop.agents.sb3.configs import SB3Config
 from recloop.agents.serving import Serving
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
@@ -146,27 +131,31 @@ class SB3Agent(Trainer):
     The weights kept are those with the best mean return in the validation simulator. One seed, device and
     number of threads give equal weights; global random generators are left as they were.
 
+    Made by `recloop.agents.sb3.zoo.agent`.
+
     Attributes:
+        algorithm: of Stable-Baselines3 or its contrib package.
+        network: its class of policies, with our actor in it.
         head: action mode.
         one_at_a_time: a slate takes K actions.
-        keys: observation keys besides the features'.
     """
 
     trains: ClassVar[Trains] = "loop"
     policy_class = ActorPolicy
-    config_class: ClassVar[type[AgentConfig]]
+    config_class: ClassVar[type[SB3Config]]
+    algorithm: ClassVar[type[Any]]
+    network: ClassVar[type[Any]]
     head: ClassVar[HeadName]
     one_at_a_time: ClassVar[bool] = False
-    keys: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def fit(cls, world: World, options: FitOptions, config: AgentConfig | None = None) -> ActorPolicy:
+    def fit(cls, world: World, options: FitOptions, config: SB3Config | None = None) -> ActorPolicy:
         """Train the agent.
 
         Args:
             world: where to train.
-            options: `steps` and `settings` replace the config's; the unit of steps is one action of one lane, for
-                maskable-ppo one pick.
+            options: `steps` and `settings` replace the config's; the unit of steps is one action of one lane, which
+                is one pick where a slate takes several.
             config: of `config_class`; default its defaults.
 
         Raises:
@@ -180,12 +169,7 @@ class SB3Agent(Trainer):
             return cls._train(world, options, config)
 
     @classmethod
-    @abstractmethod
-    def _build(cls, config: Any, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
-        """The algorithm, ready to learn; `arguments` are its policy's."""
-
-    @classmethod
-    def _train(cls, world: World, options: FitOptions, config: AgentConfig) -> ActorPolicy:
+    def _train(cls, world: World, options: FitOptions, config: SB3Config) -> ActorPolicy:
         # Slates of one item stand for single places of a slate: rules of whole slates wait for these.
         env = SB3VecEnv(
             replace(world, rules=world.rules.by_item()) if cls.head == "item" else world,
@@ -193,7 +177,11 @@ class SB3Agent(Trainer):
             seed=options.seed,
             action_mode=cls.head,
             one_at_a_time=cls.one_at_a_time,
-            observation=(*FEATURE_KEYS, *(["profile"] if world.spec().profile_dim else []), *cls.keys),
+            observation=(
+                *FEATURE_KEYS,
+                *(["profile"] if world.spec().profile_dim else []),
+                *(["action_mask"] if cls.head == "item" else []),
+            ),
             candidates=config.candidates,
             reward=training_reward(world, options.penalties, options.device),
             device=options.device,
@@ -201,10 +189,18 @@ class SB3Agent(Trainer):
         tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
         if cls.head == "proto":
             tables = tables.with_popularity()
-        features = {"head": cls.head, "tables": tables, "spec": world.spec(), "config": config.network}
-        arguments = {"features_extractor_class": ItemActor, "features_extractor_kwargs": features, "net_arch": []}
-        model = cls._build(config, env, arguments, options.seed, options.device)
+        memory = int(getattr(config, "lstm_hidden_size", 0))
+        features = {
+            "space": env.observation_space,
+            "head": cls.head,
+            "tables": tables,
+            "spec": world.spec(),
+            "config": config.network,
+            "memory": memory,
+        }
+        model = cls._build(config, env, features, options)
         model.set_logger(logger_to(options.log))
+        on_policy = isinstance(model, OnPolicyAlgorithm)
         policy = ActorPolicy(
             Serving.of(world),
             _actor(model),
@@ -212,6 +208,8 @@ class SB3Agent(Trainer):
             config.network,
             candidates=env.driver.retriever.size if env.driver.retriever else None,
             one_at_a_time=cls.one_at_a_time,
+            memory=memory,
+            squashed=cls.head == "proto" and not on_policy,
             log_std=getattr(model.policy, "log_std", None),
             training={
                 "agent": cls.name,
@@ -229,112 +227,47 @@ class SB3Agent(Trainer):
             options.progress,
             config.steps,
         )
-        model.learn(config.steps, callback=watch, log_interval=1 if isinstance(config, SB3PPOConfig) else 200)
+        model.learn(config.steps, callback=watch, log_interval=1 if on_policy else 200)
         trained = ActorPolicy.restore(policy._serving(), policy.config(), watch.best_weights)
         trained.name = cls.name
         return trained
 
-
-class _PPO(SB3Agent):
-    """What the three forms of PPO share.
-
-    Attributes:
-        algorithm: PPO, or MaskablePPO.
-        network: of SB3's policies, ours.
-    """
-
-    algorithm: ClassVar[type[PPO] | type[MaskablePPO]] = PPO
-    network: ClassVar[type[Any]]
-
     @classmethod
-    def _build(cls, config: Any, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
-        gamma = config.gamma
-        if isinstance(env, SB3VecEnv) and cls.one_at_a_time:
-            gamma = gamma ** (1 / env.driver.core.slate_size)
+    def _build(cls, config: SB3Config, env: SB3VecEnv, features: dict[str, Any], options: FitOptions) -> BaseAlgorithm:
+        """The algorithm, ready to learn; `features` are the arguments of its features extractor."""
+        given = {**config.keywords(), "seed": options.seed, "device": options.device}
+        given["learning_rate"] = LinearSchedule(config.learning_rate, 0.0, 1.0)
+        if cls.one_at_a_time:
+            given["gamma"] = config.gamma ** (1 / env.driver.core.slate_size)
+        if issubclass(cls.algorithm, OnPolicyAlgorithm) and given.get("batch_size") is not None:
+            given["batch_size"] = min(given["batch_size"], given["n_steps"] * env.num_envs)
+        if getattr(config, "noise_std", 0):
+            zeros = np.zeros(env.action_space.shape or ())
+            given["action_noise"] = NormalActionNoise(zeros, zeros + float(getattr(config, "noise_std", 0.0)))
+        network = config.network
+        layers = {"pi": [], "qf": [network.hidden] * network.layers} if issubclass(cls.network, ItemContinuous) else []
+        given["policy_kwargs"] = {
+            "features_extractor_class": ItemActor,
+            "features_extractor_kwargs": features,
+            "net_arch": layers,
+            **config.policy_keywords(),
+        }
+        # Where it joins batches of observations, an algorithm has no policy for a Dict of them.
+        reads_dicts = any(name.startswith("MultiInput") for name in cls.algorithm.policy_aliases)
+        seen: VecEnv = env if reads_dicts else FlatVecEnv(env)
         if config.scale_rewards:
-            env = VecNormalize(env, norm_obs=False, gamma=gamma, clip_reward=1e9)
-        if cls.network is ProtoActorCritic:
-            arguments = {**arguments, "log_std_init": config.log_std}
-        return cls.algorithm(
-            cls.network,
-            env,
-            learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
-            n_steps=config.rollout,
-            batch_size=min(config.batch_size, config.rollout * env.num_envs),
-            n_epochs=config.epochs,
-            gamma=gamma,
-            gae_lambda=config.gae_lambda,
-            clip_range=config.clip,
-            ent_coef=config.entropy,
-            vf_coef=config.value,
-            max_grad_norm=config.max_grad_norm,
-            target_kl=config.target_kl,
-            policy_kwargs=arguments,
-            seed=seed,
-            device=device,
-        )
-
-
-class SlatePPO(_PPO):
-    """PPO on `candidates`, with Plackett-Luce slates."""
-
-    name = "ppo"
-    head = "candidates"
-    config_class = SlatePPOConfig
-    network = SB3SlatePolicy
-
-
-class ProtoPPO(_PPO):
-    """PPO on `proto`."""
-
-    name = "ppo-proto"
-    head = "proto"
-    config_class = ProtoPPOConfig
-    network = ProtoActorCritic
-
-
-class PickPPO(_PPO):
-    """MaskablePPO on `candidates`, one pick at a time."""
-
-    name = "maskable-ppo"
-    head = "candidates"
-    config_class = MaskablePPOConfig
-    algorithm = MaskablePPO
-    network = PickActorCritic
-    one_at_a_time = True
-
-
-class ItemDQN(SB3Agent):
-    """DQN on `item`: trained on slates of one, shows its K best."""
-
-    name = "dqn"
-    head = "item"
-    config_class = DQNConfig
-    keys = ("action_mask",)
-
-    @classmethod
-    def _build(cls, config: Any, env: VecEnv, arguments: dict[str, Any], seed: int, device: str) -> BaseAlgorithm:
-        return MaskedDQN(
-            ItemDQNPolicy,
-            env,
-            learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
-            buffer_size=config.buffer_size,
-            learning_starts=config.learning_starts,
-            batch_size=config.batch_size,
-            gamma=config.gamma,
-            train_freq=config.train_every,
-            gradient_steps=config.updates,
-            target_update_interval=config.target_every,
-            exploration_fraction=config.exploration,
-            exploration_final_eps=config.last_epsilon,
-            max_grad_norm=config.max_grad_norm,
-            policy_kwargs=arguments,
-            seed=seed,
-            device=device,
-        )
+            seen = VecNormalize(seen, norm_obs=False, gamma=given["gamma"], clip_reward=1e9)
+        try:
+            made: BaseAlgorithm = cls.algorithm(cls.network, seen, **given)
+            return made
+        except (AssertionError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise PolicyError(f"{cls.name} cannot be made with these settings: {reason}") from error
 
 
 def _actor(model: BaseAlgorithm) -> Any:
     """The `Actor` inside an algorithm's policy."""
     policy: Any = model.policy
-    return (policy.q_net if isinstance(model, MaskedDQN) else policy).features_extractor.actor
+    networks = [getattr(policy, name) for name in ("actor", "q_net", "quantile_net") if hasattr(policy, name)]
+    holder = networks[0] if networks else policy
+    return holder.features_extractor.actor

@@ -19,8 +19,8 @@ import numpy as np
 from recloop.agents.learners.loop import Training, learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.sb3.configs import SlatePPOConfig
-from recloop.agents.sb3.training import SlatePPO
+from recloop.agents.sb3.configs import SB3Config
+from recloop.agents.sb3.zoo import agent
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.progress import progress_bar
@@ -133,9 +133,9 @@ def bench_train(config: BenchTrainConfig) -> list[Row]:
     return [*_rows(found, config, world), *updates]
 
 
-def _settings(config: BenchTrainConfig) -> tuple[SlatePPOConfig, dict[str, PPOConfig]]:
+def _settings(config: BenchTrainConfig) -> tuple[SB3Config, dict[str, PPOConfig]]:
     """SB3's, and ours by what a row calls them; our own were chosen on the curve of seed 0."""
-    theirs = SlatePPOConfig(
+    theirs = agent("ppo").config_class(
         candidates=config.candidates, validations=config.validations, validation_episodes=config.validation_episodes
     )
     own = PPOConfig(
@@ -153,7 +153,7 @@ def _settings(config: BenchTrainConfig) -> tuple[SlatePPOConfig, dict[str, PPOCo
 
 def _agents(config: BenchTrainConfig, world: World) -> dict[str, Callable[[FitOptions], Policy]]:
     theirs, ours = _settings(config)
-    agents: dict[str, Callable[[FitOptions], Policy]] = {_SB3: lambda options: SlatePPO.fit(world, options, theirs)}
+    agents: dict[str, Callable[[FitOptions], Policy]] = {_SB3: lambda options: agent("ppo").fit(world, options, theirs)}
     for name, settings in ours.items():
         agents[name] = partial(_learned, world, settings)
     return agents
@@ -233,7 +233,7 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
 def _rows(found: dict[str, list[TrainingBench]], config: BenchTrainConfig, world: World) -> list[Row]:
     """Steps a second of each agent, and ours against SB3's time to its own final return."""
     theirs = found[_SB3]
-    lanes = SlatePPOConfig().num_envs
+    lanes = agent("ppo").config_class().num_envs
     blank = Row("", lanes, len(world.catalogue), world.slate_size, config.device, config.threads, 0.0, "steps/s")
     base = np.array([t.steps / t.seconds for t in theirs])
     goals = [t.final for t in theirs]

@@ -4,6 +4,7 @@
     recloop train worlds/ml-100k --agent recloop-ppo --checkpoint checkpoints/ppo --out policies/recloop-ppo
     recloop train worlds/ml-100k --agent recloop-ppo --set learning_rate=3e-4 network.hidden=128 --out policies/wide
     recloop train --agent recloop-ppo --help
+    recloop train worlds/ml-100k --agent sb3:SAC --set tau=0.01 --out policies/sac
     recloop train worlds/shop --agent ppo --reward purchase=1 click=0.1 leaving=-0.5 --out policies/sales
     recloop train worlds/shop --agent ppo --users my_module:MyUsers --out policies/in-my-users
     recloop train worlds/shop --agent ppo --rules rules.yaml --out policies/ruled
@@ -57,7 +58,7 @@ class TrainConfig:
     overwrite: bool = False
     """Replace a policy that was made with other settings."""
     agent: str = "ppo"
-    """A registered name, or a dotted path module:Class; with --help, its settings are told too."""
+    """A registered name, sb3:NAME of Stable-Baselines3, or a dotted path module:Class; --help tells its settings."""
     set: tuple[str, ...] = ()
     """Settings of the agent, name=value, over its defaults and over --config."""
     config: Path | None = None

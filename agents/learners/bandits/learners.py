@@ -36,6 +36,7 @@ class BanditConfig(AgentConfig):
         online: whether the trained policy goes on learning while it is evaluated: `no`, it shows what it expects most
             of; `lane`, each lane from what was trained, by itself; `shared`, all lanes as one. It then explores as in
             training.
+        max_grad_norm: longest gradient step.
     """
 
     steps: int = 50_000
@@ -45,6 +46,7 @@ class BanditConfig(AgentConfig):
     epsilon: float = 0.1
     width: float = 1.0
     online: Online = "no"
+    max_grad_norm: float = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

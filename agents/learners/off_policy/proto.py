@@ -44,6 +44,7 @@ class ProtoConfig(AgentConfig):
         updates: gradient steps a round.
         actor_starts: gradient steps of the critic before the actor's first.
         tau: share of the way that target networks go after the others in a gradient step.
+        max_grad_norm: longest gradient step.
         scale_rewards: learn from rewards as multiples of their mean size so far; see `ProtoLearner`.
         popularity: spread of item space's coordinate of popularity, as a multiple of the vectors' spread.
     """
@@ -57,6 +58,7 @@ class ProtoConfig(AgentConfig):
     updates: int = 16
     actor_starts: int = 100
     tau: float = 0.05
+    max_grad_norm: float = 5.0
     scale_rewards: bool = True
     popularity: float = 0.5
 

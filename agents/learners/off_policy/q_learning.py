@@ -31,6 +31,7 @@ class QConfig(AgentConfig):
         tau: what the target networks take of the online ones after each gradient step, in (0, 1].
         exploration: share of training over which epsilon falls linearly.
         last_epsilon: what it falls to, from 1.
+        max_grad_norm: longest gradient step.
     """
 
     max_grad_norm: float = 10.0

@@ -33,6 +33,7 @@ class ActorCriticConfig(AgentConfig):
         gae_lambda: of generalised advantage estimation; 1 gives n-step returns.
         entropy: weight of the entropy of the first pick.
         value: weight of the value loss.
+        max_grad_norm: longest gradient step.
         scale_rewards: divide rewards by the running spread of the discounted return.
     """
 
@@ -40,6 +41,7 @@ class ActorCriticConfig(AgentConfig):
     gae_lambda: float = 0.5
     entropy: float = 0.01
     value: float = 0.5
+    max_grad_norm: float = 5.0
     scale_rewards: bool = True
 
     def __post_init__(self) -> None:

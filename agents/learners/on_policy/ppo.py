@@ -7,14 +7,22 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from recloop.agents.configs import AgentConfig
 from recloop.agents.learners.contract import Task
 from recloop.agents.learners.on_policy.actor_critic import ActorCriticConfig, ActorCriticLearner
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
-from recloop.agents.sb3.configs import SlatePPOConfig
 from recloop.encoders.base.errors import PolicyError
 
 _STREAM = 314_159
 """Added to the seed for the order of transitions, apart from weights and slates."""
+_SB3_NAMES = {
+    "rollout": "n_steps",
+    "epochs": "n_epochs",
+    "clip": "clip_range",
+    "entropy": "ent_coef",
+    "value": "vf_coef",
+}
+"""Settings that Stable-Baselines3 calls otherwise."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,10 @@ class PPOConfig(ActorCriticConfig):
             raise PolicyError(f"clip={self.clip}; it must be above 0")
 
     @classmethod
-    def equal_to(cls, config: SlatePPOConfig) -> Self:
-        """The settings of `ppo` in Stable-Baselines3: equal network, lanes, epochs and batch."""
-        shared = {f.name for f in fields(cls)}
-        return cls(**{f.name: getattr(config, f.name) for f in fields(config) if f.name in shared})
+    def equal_to(cls, config: AgentConfig) -> Self:
+        """The settings of `ppo` in Stable-Baselines3, by the names they have here."""
+        named = {f.name: getattr(config, _SB3_NAMES.get(f.name, f.name), None) for f in fields(cls)}
+        return cls(**{name: value for name, value in named.items() if value is not None})
 
 
 class PPO(ActorCriticLearner):

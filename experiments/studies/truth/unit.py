@@ -10,8 +10,6 @@ import numpy as np
 
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import facts_of, make_policy
-from recloop.agents.sb3.configs import SlatePPOConfig
-from recloop.agents.sb3.training import SlatePPO
 from recloop.encoders.base.errors import PolicyError, WorldError
 from recloop.encoders.base.storage import read_json, write_json
 from recloop.encoders.state.batches import NextItemConfig
@@ -193,8 +191,9 @@ def study_policies(config: TruthUnitConfig, world: World) -> Mapping[str, Policy
         steps = config.sasrec_passes if facts_of(name).trains == "log" else None
         policies[name] = make_policy(name, world, FitOptions(seed=config.draw, steps=steps))
     if config.rl_steps:
-        agent = SlatePPOConfig(steps=config.rl_steps, validations=3, validation_episodes=64)
-        policies["ppo"] = SlatePPO.fit(world, FitOptions(seed=config.draw), agent)
+        settings = {"validations": 3, "validation_episodes": 64}
+        options = FitOptions(seed=config.draw, steps=config.rl_steps, settings=settings)
+        policies["ppo"] = make_policy("ppo", world, options)
     return policies
 
 

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from recloop.agents.sb3.adapters import PlackettLuceDistribution
+from recloop.agents.sb3.distribution import PlackettLuceDistribution
 from recloop.agents.slates import FORBIDDEN
 
 SCORES = torch.tensor([[0.5, -1.0, 2.0, 0.0]])

@@ -15,8 +15,8 @@ import torch
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import facts_of, names_of
-from recloop.agents.sb3.configs import AgentConfig, DQNConfig, SB3PPOConfig
-from recloop.agents.sb3.training import VALIDATION_TAG, SB3Agent, SlatePPO
+from recloop.agents.sb3.configs import SB3Config
+from recloop.agents.sb3.training import VALIDATION_TAG, SB3Agent
 from recloop.agents.settings import with_settings
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
@@ -27,7 +27,7 @@ SMALL = NetworkConfig(hidden=32, slate_dim=4, layers=1, prior=0.0, state_gain=3.
 QUICK: dict[str, dict[str, Any]] = {
     "ppo": {"steps": 4_000, "learning_rate": 3e-3},
     "ppo-proto": {"steps": 6_000, "learning_rate": 3e-3},
-    "dqn": {"steps": 4_000, "learning_rate": 3e-3, "learning_starts": 500, "target_every": 200},
+    "dqn": {"steps": 4_000, "learning_rate": 3e-3, "learning_starts": 500, "target_update_interval": 200},
     "maskable-ppo": {"steps": 8_000, "learning_rate": 3e-3},
 }
 
@@ -44,7 +44,7 @@ def kind_of(name: str) -> type[SB3Agent]:
     return kind
 
 
-def quick(name: str, **changes: Any) -> AgentConfig:
+def quick(name: str, **changes: Any) -> SB3Config:
     shared = {"num_envs": 16, "validations": 2, "validation_episodes": 12, "network": SMALL}
     return kind_of(name).config_class(**{**shared, **QUICK[name], **changes})
 
@@ -90,7 +90,7 @@ def test_curves_go_to_the_log_under_the_tags_of_sb3(obvious: World) -> None:
         assert isinstance(value, float)
         seen[tag] = step
 
-    SlatePPO.fit(obvious, FitOptions(steps=800, log=log), quick("ppo"))
+    kind_of("ppo").fit(obvious, FitOptions(steps=800, log=log), quick("ppo"))
     wanted = {"rollout/ep_rew_mean", "train/value_loss", "train/approx_kl", "train/entropy_loss", VALIDATION_TAG}
     assert wanted <= set(seen)
     assert seen[VALIDATION_TAG] >= 800
@@ -103,7 +103,7 @@ def test_reported_returns_are_those_of_the_world_although_rewards_are_scaled(obv
         if tag == "rollout/ep_rew_mean":
             returns.append(value)
 
-    SlatePPO.fit(obvious, FitOptions(steps=800, log=log), quick("ppo"))
+    kind_of("ppo").fit(obvious, FitOptions(steps=800, log=log), quick("ppo"))
     assert 3 < returns[0] < 12
 
 
@@ -116,7 +116,7 @@ def test_the_best_weights_of_training_are_kept(obvious: World) -> None:
             curve.append(value)
 
     config = quick("ppo", steps=1500, validations=5, learning_rate=1.0, max_grad_norm=1e9)
-    policy = SlatePPO.fit(obvious, FitOptions(log=log), config)
+    policy = kind_of("ppo").fit(obvious, FitOptions(log=log), config)
     assert PolicyValidation(obvious, config.validation_episodes, "cpu").mean_return(policy) == pytest.approx(max(curve))
 
 
@@ -126,14 +126,14 @@ def test_a_reward_that_overflows_the_loss_stops_training_with_one_line(obvious: 
 
     world = replace(obvious, reward=huge)  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match=r"the loss became (inf|nan).*learning_rate"):
-        SlatePPO.fit(world, FitOptions(), quick("ppo", scale_rewards=False))
+        kind_of("ppo").fit(world, FitOptions(), quick("ppo", scale_rewards=False))
 
 
 def test_foreign_configs_are_named(obvious: World) -> None:
-    with pytest.raises(PolicyError, match="ppo takes a SlatePPOConfig, not a DQNConfig"):
-        SlatePPO.fit(obvious, FitOptions(), DQNConfig())
+    with pytest.raises(PolicyError, match="ppo takes a ppoConfig, not a dqnConfig"):
+        kind_of("ppo").fit(obvious, FitOptions(), kind_of("dqn").config_class())
     with pytest.raises(PolicyError, match="gamma=2"):
-        SB3PPOConfig(gamma=2)
+        kind_of("ppo").config_class(gamma=2)
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))

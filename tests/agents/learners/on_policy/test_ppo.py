@@ -12,7 +12,7 @@ from recloop.agents.learners.on_policy.actor_critic import RolloutInputs
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.policy import FitOptions
-from recloop.agents.sb3.configs import SlatePPOConfig
+from recloop.agents.sb3.zoo import agent
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.world.world import World
 
@@ -110,11 +110,10 @@ def test_an_update_stops_early_where_the_policy_moved_too_far(tiny_world: World)
 
 
 def test_settings_equal_to_those_of_stable_baselines() -> None:
-    theirs = SlatePPOConfig(num_envs=32, epochs=3)
+    theirs = agent("ppo").config_class(num_envs=32, n_epochs=3, ent_coef=0.02)  # type: ignore[call-arg]
     mine = PPOConfig.equal_to(theirs)
-    shared = {f.name for f in fields(PPOConfig)} & {f.name for f in fields(SlatePPOConfig)}
-    assert {"num_envs", "rollout", "batch_size", "epochs", "clip", "network", "learning_rate"} <= shared
-    assert all(getattr(mine, name) == getattr(theirs, name) for name in shared)
+    assert (mine.num_envs, mine.epochs, mine.entropy, mine.rollout) == (32, 3, 0.02, 8)
+    assert (mine.batch_size, mine.clip, mine.learning_rate, mine.network) == (512, 0.4, 5e-4, theirs.network)
 
 
 def test_what_cannot_be_is_refused_in_one_line(tiny_world: World) -> None:
