@@ -45,6 +45,9 @@ class BoredomWorldConfig:
         kg_epochs: passes over the triples; 0 leaves the graph out of the encoder.
         state_epochs: most passes of the state encoder's fit.
         user_epochs: most passes of the user model's fit.
+        user_window: slates of an example in that fit, and consumptions before it; short ones make more gradient steps
+            in the same time.
+        user_rate: first step size of that fit.
         tastes: (spread, shift) of the normals whose sigmoids are the preferences; these are wide enough that most
             users love a topic and shun another.
         quality: how good items are; most are poor.
@@ -64,10 +67,16 @@ class BoredomWorldConfig:
     kg_epochs: int = 0
     state_epochs: int = 3
     user_epochs: int = 3
+    user_window: int = 50
+    user_rate: float = 1e-2
     tastes: tuple[float, float] = (1.8, -0.5)
     quality: QualityLaw = field(default_factory=lambda: QualityLaw(least=0.1, spread=1.38, shift=-1.0))
     rules: BoredomRules = field(default_factory=BoredomRules)
 
+
+QUICK = BoredomWorldConfig(user_window=10, user_rate=2e-2, quality=QualityLaw(least=0.2, spread=1.0, shift=-0.7))
+"""The world of an environment without a `world`. Few users say in seconds whom they like, not which of 200 items are
+poor: items are more alike than in the demo, so that knowing the user is worth more than knowing the hits."""
 
 DEMO = BoredomWorldConfig(users=1500, logged_slates=60, text="minilm", kg_epochs=30, state_epochs=12, user_epochs=8)
 """The world of `recloop demo`."""
@@ -76,7 +85,7 @@ DEMO = BoredomWorldConfig(users=1500, logged_slates=60, text="minilm", kg_epochs
 @cache
 def built_in_world() -> World:
     """The small world that an environment without a `world` is in: made in seconds, once a process, no model needed."""
-    return boredom_world(BoredomWorldConfig())
+    return boredom_world(QUICK)
 
 
 def demo_world(progress: bool = False, say: Callable[[str], None] = lambda line: None) -> World:
@@ -107,7 +116,14 @@ def boredom_world(
         blank.users.profile,
         blank.signals,
         groups=blank.catalogue.groups,
-        config=FitConfig(epochs=config.user_epochs, seed=config.seed, lead=blank.users.shown.shape[1]),
+        config=FitConfig(
+            epochs=config.user_epochs,
+            lr=config.user_rate,
+            history=config.user_window,
+            window=config.user_window,
+            lead=blank.users.shown.shape[1],
+            seed=config.seed,
+        ),
         progress=progress,
     )
     history, feedback = sequences.last(np.arange(config.users), blank.users.history.shape[1])

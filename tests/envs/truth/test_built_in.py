@@ -13,8 +13,10 @@ from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, SessionEnd, Times
 from recloop.envs.simulation.core import Core
 from recloop.envs.truth.boredom import BoredomUsers
-from recloop.envs.truth.built_in import BoredomWorldConfig, built_in_world, written_log
+from recloop.envs.truth.built_in import QUICK, BoredomWorldConfig, boredom_world, built_in_world, written_log
 from recloop.envs.world.world import World
+from recloop.experiments.comparison.evaluate import Evaluator
+from recloop.experiments.comparison.intervals import by_user, t_interval
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,18 @@ def test_the_planner_earns_the_computed_optimum(world: World) -> None:
             break
     gap = earned - bound
     assert abs(gap.mean().item()) < 4 * gap.std().item() / lanes**0.5
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_knowing_the_user_is_worth_more_than_knowing_the_hits(world: World, seed: int) -> None:
+    """In the truth, which is the world's own simulator, greedy earns more than popularity by the whole interval."""
+    made = world if seed == 0 else boredom_world(replace(QUICK, seed=seed))
+    assert made.training_simulator == "truth"
+    arena = Evaluator(made, "truth", episodes=400, users="evaluate", seed=1)
+    found = {name: arena.run(make_policy(name, made)) for name in ("greedy", "popularity", "random")}
+    value = {name: by_user(one.value, one.users) for name, one in found.items()}
+    assert t_interval(value["greedy"] - value["popularity"]).low > 0
+    assert t_interval(value["popularity"] - value["random"]).low > 0
 
 
 def test_the_planner_refuses_where_it_does_not_know(world: World) -> None:

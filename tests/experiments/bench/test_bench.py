@@ -10,6 +10,7 @@ import torch
 from recloop.encoders.base.errors import DeviceError, RecloopError
 from recloop.envs.simulation.core import Core
 from recloop.envs.world.world import World
+from recloop.experiments.bench import quick_world
 from recloop.experiments.bench import timing as bench_timing
 from recloop.experiments.bench.bench import BenchCommand, growth_picture, main
 from recloop.experiments.bench.bounds import Cost, Machine, cost, numpy_loop, tensor_bytes
@@ -182,3 +183,9 @@ def test_a_device_that_is_not_there_is_said() -> None:
         bench_env(BenchEnvConfig(device="cuda:7"))
     with pytest.raises(RecloopError, match="did you mean 'float32'"):
         BenchTextConfig(dtypes=("float23",))  # type: ignore[arg-type]
+
+
+def test_the_quick_world_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = quick_world.main(quick_world.QuickWorldConfig(seeds=1, episodes=20))
+    assert seconds[0] > 0
+    assert f"seed 0: made in {seconds[0]:.1f} s; random" in capsys.readouterr().out
