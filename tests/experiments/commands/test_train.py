@@ -49,7 +49,7 @@ def test_agents_without_checkpoints_say_so(folder: Path, tmp_path: Path, capsys:
     with pytest.raises(SystemExit):
         main(command(folder, tmp_path / "policy", "--agent", "ppo", "--checkpoint", str(tmp_path / "kept")))
     said = capsys.readouterr().err
-    assert "'ppo' keeps no checkpoints; leave --checkpoint out, or train one of a2c, ddpg, " in said
+    assert "'ppo' keeps no checkpoints; leave --checkpoint out, or train one of a2c, bc, " in said
     assert len(said.splitlines()) == 1
 
 
