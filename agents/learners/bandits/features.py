@@ -86,4 +86,5 @@ def _principal(vectors: Tensor, r: int) -> Tensor:
     """The r directions (d, r) of length 1 in which vectors (N, d) vary most."""
     directions = torch.linalg.eigh((vectors.T @ vectors).double().cpu())[1].flip(1)[:, :r]
     largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
-    return (directions * largest.sign()).to(vectors)
+    axes: Tensor = directions * largest.sign()
+    return axes.to(vectors)

@@ -84,7 +84,7 @@ class BanditLearner(Learner):
                 f"candidates={self.retriever.size} is smaller than slate_size={self.slate_size}; raise candidates"
             )
         self.choice = Choice(self.rule, config.epsilon, config.width, config.online)
-        self.sizes = {"components": config.components, "ridge": config.ridge, "hidden": self._hidden()}
+        self.sizes: dict[str, Any] = {"components": config.components, "ridge": config.ridge, "hidden": self._hidden()}
         with isolated_randomness(task.seed):
             self.model = BanditModel(task.tables, task.spec, **self.sizes).to(task.device)
         self._by_place = PlaceRewards(task.serving.world, task.device)
@@ -264,7 +264,7 @@ class NeuralThompson(BanditLearner):
             off = (self.head(self.model.read(drawn["x"]))[..., 0] - drawn["reward"]) * drawn["held"]
             self._optimizer.zero_grad(set_to_none=True)
             loss = off.square().sum() / drawn["held"].sum().clamp_min(1)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm, foreach=True)
             self._optimizer.step()
         with torch.no_grad():

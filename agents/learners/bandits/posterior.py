@@ -37,7 +37,7 @@ class Belief(NamedTuple):
         groups = len(self.mean)
         turned = normal.double().reshape(groups, -1, normal.shape[1]).transpose(1, 2)  # (G, D, B / G)
         away = torch.linalg.solve_triangular(self.root.transpose(1, 2), turned, upper=True).transpose(1, 2)
-        weights = self.mean.unsqueeze(1) + width * self.noise[:, None, None] * away
+        weights: Tensor = self.mean.unsqueeze(1) + width * self.noise[:, None, None] * away
         return weights.reshape(normal.shape).float()
 
 

@@ -137,4 +137,5 @@ def _of(network: ProposalNetwork, look: Proposals, which: Tensor) -> Tensor:
     """Q (M,) of one proposal each; the value of the state alone where nothing is proposed."""
     scores, value = network(look)
     one = which.unsqueeze(1)
-    return value + torch.where(look.there.gather(1, one), scores.gather(1, one), 0.0)[:, 0]
+    q: Tensor = value + torch.where(look.there.gather(1, one), scores.gather(1, one), 0.0)[:, 0]
+    return q

@@ -89,7 +89,7 @@ def test_it_finds_the_values_worked_out_by_hand(halved: World) -> None:
     """Three clicks a slate of one's own half, none of the other's: 3 / (1 - 1/2) = 6, and half of that after a slip."""
     training = collected(
         halved, 0, steps=12_000, gamma=0.5, return_steps=1, learning_starts=200, exploration=1.0, learning_rate=3e-3,
-        validations=1,
+        validations=1, updates=2,
     )  # fmt: skip
     training.run()
     learner: Any = training.learner
