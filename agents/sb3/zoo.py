@@ -119,7 +119,7 @@ def agent(name: str) -> type[SB3Agent]:
     tuned = TUNED.get(f"{algorithm_name}-{mode}", TUNED.get(algorithm_name, {}))
     facts = {
         "__doc__": f"{algorithm_name} of Stable-Baselines3 on `{mode}`.",
-        "name": name,
+        "name": name if name in ALIASES else f"sb3:{name}",
         "head": "candidates" if mode == "picks" else mode,
         "one_at_a_time": mode == "picks",
         "algorithm": _with(family.explores, algorithm) if family.explores else algorithm,

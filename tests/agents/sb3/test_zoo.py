@@ -80,7 +80,7 @@ def test_it_trains_is_saved_is_read_and_acts_alike(
 ) -> None:
     policy = agent(name).fit(tiny_world, FitOptions(seed=1, steps=96), small(name))
     assert models[0][0]._n_updates > 0
-    assert (policy.name, policy.kind) == (name, "actor")
+    assert (policy.name, policy.kind) == (f"sb3:{name}", "actor")
     save_policy(policy, tmp_path / "policy")
     again = load_policy(tmp_path / "policy")
     assert isinstance(again, ActorPolicy)
