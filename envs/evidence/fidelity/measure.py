@@ -26,8 +26,9 @@ from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 
 AUC_LIMIT = 0.6
-CLOSED_BETTER = ("repeats_ks", "repeats_js")
-"""Lines of the open loop that a closed loop takes the place of."""
+CLOSED_BETTER = ("repeats", "return_gaps")
+"""Distances of the open loop that those of a closed loop take the place of. Absences that outlast a log are not in it,
+so that those of its own users, drawn anew after sessions that they came back from, are longer."""
 _SHRINK = 20.0
 """Showings that the mean counts as in an item's rate."""
 _RIVAL = 1 << 20
@@ -117,14 +118,15 @@ def fidelity_of(
             if pick is not None and lanes.before is not None:
                 found.unsupported.append("Closed loop: not measured where users' features tell of their first slates.")
             elif pick is not None:
-                found.lines = [line for line in found.lines if line.name not in CLOSED_BETTER]
-                found.curves = [curve for curve in found.curves if not curve.name.startswith("repeats")]
+                found.lines = [line for line in found.lines if not line.name.startswith(CLOSED_BETTER)]
+                found.curves = [curve for curve in found.curves if not curve.name.startswith(CLOSED_BETTER)]
                 sides = _closed(world, users, lanes, pick, config)
                 _hold(sides, context, popularity, "closed", config, rng, found)
             else:
                 found.unsupported.append(
                     "The logging policy was not given: no closed loop. If it answered what users did, the open loop is "
-                    "biased, in repeats most of all: the slates tell what the logged user had clicked."
+                    "biased, in repeats most of all: the slates tell what the logged user had clicked. So are return "
+                    "gaps: absences that outlast the log are not in it."
                 )
             if not lanes.has_sessions:
                 found.unsupported.append(
@@ -224,6 +226,8 @@ def _hold(
     if fewest < FEWEST:
         found.unsupported.append(f"Two-sample test, {loop} loop: {fewest} sessions on a side, {FEWEST} are needed.")
         return ()
+    if loop == "open":
+        logged, simulated = (replace(side, days_away=np.full_like(side.days_away, np.nan)) for side in sides)
     first, second, names = session_features(logged, simulated, context)
     bag = bag_size(float(logged.clicks.sum()) / len(logged), fewest)
     test = two_sample_test(first, second, logged.lane, simulated.lane, names, bag, config.seed)

@@ -14,6 +14,8 @@ from recloop.envs.evidence.fidelity import FidelityConfig, FidelityReport, failu
 from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response
+from recloop.envs.logs.compile import compile_sequences
+from recloop.envs.truth import logging_policy, truth_log, truth_world
 from recloop.envs.truth.boredom import BoredomState, BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
@@ -165,6 +167,15 @@ def test_return_gaps_are_compared_where_both_sides_know_them(small: Case) -> Non
     assert line is not None
     assert line.value == pytest.approx(1.0)
     assert not line.passed
+
+
+def test_users_who_come_back_are_not_told_from_themselves_by_absences_that_the_log_cut() -> None:
+    made = truth_world("retention", users=400, items=60, seed=1)
+    world = replace(made, sequences=compile_sequences(truth_log(made, "mixed", seed=1))[0])
+    config = FidelityConfig(users=400, seed=1)
+    report = fidelity_of(world, "truth", range(400), pick=logging_policy(world, "mixed", 1), config=config)
+    assert report.failed == (), report.verdict
+    assert [line.loop for line in report.lines if line.name == "return_gaps_ks"] == ["closed"]
 
 
 def test_users_without_a_log_give_a_report_without_lines(small: Case) -> None:
