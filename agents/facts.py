@@ -7,6 +7,10 @@ from typing import Any, ClassVar, Literal
 Trains = Literal["loop", "log", "no"]
 """How a policy is trained: among simulated users, from the log, or not at all."""
 
+Group = Literal["baseline", "supervised", "lm", "bandit", "logged", "rl"]
+"""Policies of one kind: rules that learn little or nothing, recommenders fitted on the log, language models, bandits,
+offline RL, and RL in the loop."""
+
 
 class PolicyFacts:
     """What `Policy` and every class that trains one share; a class of your own says what differs from the defaults.
@@ -20,6 +24,10 @@ class PolicyFacts:
             competitor.
         plans: it chooses by a model of the training users (`World.user_model`): what it earns is an upper end.
         ranks: its slate of k is the first k of its longer slates, so that rules of whole slates may choose among those.
+        group: the kind of policy; a group's name stands for all its known policies, see `recloop.agents.groups`.
+        paper: whom it follows, "Kang and McAuley 2018"; empty without one.
+        extras: of recloop that it needs to be installed, ("kg",).
+        needs: attributes of a world that it cannot do without and that may be None, ("user_model",).
         config_class: the frozen dataclass of its settings, whose docstring tells each under `Args:`; None without any.
     """
 
@@ -29,4 +37,8 @@ class PolicyFacts:
     privileged: ClassVar[bool] = False
     plans: bool = False
     ranks: bool = False
+    group: ClassVar[Group] = "baseline"
+    paper: ClassVar[str] = ""
+    extras: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[type[Any] | None] = None

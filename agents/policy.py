@@ -115,7 +115,7 @@ class Policy(PolicyFacts, Described, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in cls.__dict__ and "trains" not in cls.__dict__:
-            cls.trains = "loop"
+            cls.trains, cls.group = "loop", cls.__dict__.get("group", "rl")
 
     @abstractmethod
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from recloop.agents.facts import PolicyFacts, Trains
+from recloop.agents.facts import Group, PolicyFacts, Trains
 from recloop.agents.learners.contract import Learner
 from recloop.agents.learners.loop import learn
 from recloop.agents.policy import FORMAT, FitOptions, Policy, Trainer
@@ -101,6 +101,7 @@ class _Function(PolicyFacts):
     """A callable of your own, which says nothing of itself."""
 
     trains: ClassVar[Trains] = "loop"
+    group: ClassVar[Group] = "rl"
 
 
 def known_policies() -> dict[str, str]:

@@ -35,6 +35,7 @@ COMMANDS = {
     ),
     "build": ("recloop.experiments.commands.build:BuildCommand", "a log of behaviour becomes a world"),
     "inspect": ("recloop.experiments.commands.inspect:InspectConfig", "what a world holds, learned and assumed"),
+    "policies": ("recloop.experiments.commands.policies:PoliciesConfig", "policies that are there, by group"),
     "train": ("recloop.experiments.commands.train:TrainConfig", "train one policy in a world"),
     "compare": (
         "recloop.experiments.commands.compare:CompareConfig",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.agents.facts import Trains
+from recloop.agents.facts import Group, Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
@@ -89,6 +89,8 @@ class DNNPolicy(ScoringPolicy):
 
     name = "dnn"
     kind = "dnn"
+    group: ClassVar[Group] = "supervised"
+    paper: ClassVar[str] = "Covington et al. 2016"
     trains: ClassVar[Trains] = "log"
     config_class: ClassVar[type[DNNConfig]] = DNNConfig
 

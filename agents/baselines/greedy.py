@@ -66,6 +66,7 @@ class GreedyPolicy(Policy):
     kind = "greedy"
     trains: ClassVar[Trains] = "no"
     deterministic: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("user_model",)
     plans = True
     ranks = True
 

@@ -53,6 +53,7 @@ class DiversifiedGreedyPolicy(GreedyPolicy):
 
     name = "diversified-greedy"
     kind = "diversified-greedy"
+    paper: ClassVar[str] = "Carbonell and Goldstein 1998"
     likeness: ClassVar[float] = 0.4
 
     def __init__(self, serving: Serving) -> None:

@@ -34,6 +34,7 @@ class InstructedPolicy(ScoringPolicy):
 
     name = "instructed"
     kind = "instructed"
+    needs: ClassVar[tuple[str, ...]] = ("instruction",)
     trains: ClassVar[Trains] = "no"
     deterministic: ClassVar[bool] = True
     reads_instruction: ClassVar[bool] = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.agents.baselines.next_item import without_last
-from recloop.agents.facts import Trains
+from recloop.agents.facts import Group, Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
@@ -131,6 +131,8 @@ class SASRecPolicy(ScoringPolicy):
     name = "sasrec"
     kind = "sasrec"
     trains: ClassVar[Trains] = "log"
+    group: ClassVar[Group] = "supervised"
+    paper: ClassVar[str] = "Kang and McAuley 2018"
     config_class: ClassVar[type[SASRecConfig]] = SASRecConfig
 
     def __init__(self, model: SASRec) -> None:

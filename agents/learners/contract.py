@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recloop.agents.configs import AgentConfig
-from recloop.agents.facts import PolicyFacts, Trains
+from recloop.agents.facts import Group, PolicyFacts, Trains
 from recloop.agents.networks.features import ItemTables
 from recloop.agents.policy import Policy
 from recloop.agents.serving import Serving
@@ -107,6 +107,7 @@ class Learner(PolicyFacts, ABC):
     """
 
     name: ClassVar[str]
+    group: ClassVar[Group] = "rl"
     trains: ClassVar[Trains] = "loop"
     resumable: ClassVar[bool] = True
     config_class: ClassVar[type[AgentConfig]]

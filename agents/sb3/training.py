@@ -22,7 +22,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
-from recloop.agents.facts import Trains
+from recloop.agents.facts import Group, Trains
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables
 from recloop.agents.networks.heads import HeadName
@@ -141,6 +141,7 @@ class SB3Agent(Trainer):
     """
 
     trains: ClassVar[Trains] = "loop"
+    group: ClassVar[Group] = "rl"
     policy_class = ActorPolicy
     config_class: ClassVar[type[SB3Config]]
     algorithm: ClassVar[type[Any]]

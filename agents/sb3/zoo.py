@@ -71,6 +71,20 @@ FAMILIES: dict[type[BasePolicy], Family] = {
 
 ALIASES = {"ppo": "PPO", "ppo-proto": "PPO-proto", "dqn": "DQN", "maskable-ppo": "MaskablePPO"}
 """Names of the registry -> names here."""
+PAPERS = {
+    "A2C": "Mnih et al. 2016",
+    "CrossQ": "Bhatt et al. 2024",
+    "DDPG": "Lillicrap et al. 2016",
+    "DQN": "Mnih et al. 2015",
+    "MaskablePPO": "Huang and Ontañón 2022",
+    "PPO": "Schulman et al. 2017",
+    "QRDQN": "Dabney et al. 2018",
+    "RecurrentPPO": "Schulman et al. 2017",
+    "SAC": "Haarnoja et al. 2018",
+    "TD3": "Fujimoto et al. 2018",
+    "TQC": "Kuznetsov et al. 2020",
+    "TRPO": "Schulman et al. 2015",
+}
 _SUFFIXES = ("slate", "candidates", "picks", "item", "proto")
 
 TUNED: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("zoo.yaml").read_text(encoding="utf-8"))
@@ -120,6 +134,7 @@ def agent(name: str) -> type[SB3Agent]:
     facts = {
         "__doc__": f"{algorithm_name} of Stable-Baselines3 on `{mode}`.",
         "name": name if name in ALIASES else f"sb3:{name}",
+        "paper": PAPERS.get(algorithm_name, ""),
         "head": "candidates" if mode == "picks" else mode,
         "one_at_a_time": mode == "picks",
         "algorithm": _with(family.explores, algorithm) if family.explores else algorithm,

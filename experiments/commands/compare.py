@@ -78,7 +78,7 @@ class CompareConfig:
     world: tyro.conf.Positional[Path]
     """World folder."""
     policies: tuple[str, ...] = ("random", "popularity", "encoder", "greedy", "sasrec", "ppo")
-    """Names, dotted paths module:Class, or policy folders."""
+    """Names, groups (`recloop policies` lists both), dotted paths module:Class, or policy folders."""
     seeds: int = 3
     """Trainings of each policy that learns with randomness; at least 1."""
     out: Path = Path("runs/comparison")

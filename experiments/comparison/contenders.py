@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recloop.agents.groups import expanded
 from recloop.agents.registry import check_settings, facts_of, known_policies, load_policy
 from recloop.encoders.base.errors import PolicyError, RecloopError, unknown_name
 from recloop.envs.world.world import World
@@ -21,13 +22,13 @@ def find_contenders(
     """The policies asked for, each found and with a label of its own; errors come before any training.
 
     Args:
-        policies: registered names, dotted paths, or policy folders.
+        policies: registered names, groups, dotted paths, or policy folders.
         given: settings by policy, as `settings_by_policy` takes them.
         trust: whether a folder may name a class of its own to import.
     """
     found: list[Entry] = []
     known = known_policies()
-    for source in policies:
+    for source in expanded(policies, world):
         note = ""
         if source not in known and (Path(source) / "policy.json").exists():
             note = made_for_other_terms(load_policy(source, trust=trust), world)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recloop.agents.configs import AgentConfig
+from recloop.agents.facts import Group
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.bandits.features import Arms
 from recloop.agents.learners.bandits.policy import BanditModel, BanditPolicy, Choice, Online, Rule
@@ -68,6 +69,7 @@ class BanditLearner(Learner):
     """
 
     rule: ClassVar[Rule]
+    group: ClassVar[Group] = "bandit"
     config_class: ClassVar[type[AgentConfig]] = BanditConfig
     policy_class = BanditPolicy
     keys = FEATURE_KEYS
@@ -159,6 +161,7 @@ class LinUCB(BanditLearner):
     """
 
     name = "linucb"
+    paper: ClassVar[str] = "Li et al. 2010"
     rule = "upper-bound"
 
 
@@ -171,6 +174,7 @@ class LinearThompson(BanditLearner):
     """
 
     name = "linear-thompson"
+    paper: ClassVar[str] = "Agrawal and Goyal 2013"
     rule = "thompson"
 
 
@@ -209,6 +213,7 @@ class NeuralThompson(BanditLearner):
     """
 
     name = "neural-thompson"
+    paper: ClassVar[str] = "Riquelme et al. 2018"
     rule = "thompson"
     config_class: ClassVar[type[AgentConfig]] = NeuralThompsonConfig
     config: NeuralThompsonConfig

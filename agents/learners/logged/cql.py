@@ -127,6 +127,7 @@ class CQL(LoggedValues):
     """
 
     name: ClassVar[str] = "cql"
+    paper: ClassVar[str] = "Kumar et al. 2020"
     config_class: ClassVar[type[LoggedConfig]] = CQLConfig
     config: CQLConfig
 

@@ -248,6 +248,7 @@ class DecisionTransformer(LoggedLearner):
     """
 
     name: ClassVar[str] = "decision-transformer"
+    paper: ClassVar[str] = "Chen et al. 2021"
     config_class: ClassVar[type[LoggedConfig]] = DecisionTransformerConfig
     policy_class: ClassVar[type[Policy]] = DecisionTransformerPolicy
     config: DecisionTransformerConfig

@@ -60,6 +60,7 @@ class IQL(LoggedValues):
     """
 
     name: ClassVar[str] = "iql"
+    paper: ClassVar[str] = "Kostrikov et al. 2022"
     config_class: ClassVar[type[LoggedConfig]] = IQLConfig
     config: IQLConfig
 

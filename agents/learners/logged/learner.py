@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from recloop.agents.facts import Trains
+from recloop.agents.facts import Group, Trains
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.checkpoints import (
     Checkpoint,
@@ -88,6 +88,7 @@ class LoggedLearner(Trainer):
     """
 
     trains: ClassVar[Trains] = "log"
+    group: ClassVar[Group] = "logged"
     resumable: ClassVar[bool] = True
     config_class: ClassVar[type[LoggedConfig]]
     policy_class: ClassVar[type[Policy]] = ActorPolicy

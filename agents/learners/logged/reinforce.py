@@ -89,6 +89,7 @@ class LoggedReinforce(LoggedLearner):
     """
 
     name: ClassVar[str] = "reinforce-logged"
+    paper: ClassVar[str] = "Chen et al. 2019"
     config_class: ClassVar[type[LoggedConfig]] = LoggedReinforceConfig
     adds_logged: ClassVar[bool] = False
     config: LoggedReinforceConfig

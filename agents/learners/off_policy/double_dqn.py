@@ -69,6 +69,7 @@ class DoubleDQN(ItemValueLearner):
     """
 
     name: ClassVar[str] = "double-dqn"
+    paper: ClassVar[str] = "van Hasselt et al. 2016"
     config_class: ClassVar[type[AgentConfig]] = DoubleDQNConfig
     policy_class = ActorPolicy
     online: PlaceValues

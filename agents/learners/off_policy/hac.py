@@ -114,6 +114,7 @@ class HAC(ProtoLearner):
     """
 
     name = "hac"
+    paper: ClassVar[str] = "Liu et al. 2023"
     config_class: ClassVar[type[AgentConfig]] = HACConfig
     policy_class = HACPolicy
 

@@ -92,6 +92,7 @@ class SAC(ProtoLearner):
     """
 
     name = "sac"
+    paper: ClassVar[str] = "Haarnoja et al. 2018"
     config_class: ClassVar[type[AgentConfig]] = SACConfig
     policy_class = SACPolicy
 

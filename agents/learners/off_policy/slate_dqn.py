@@ -62,6 +62,7 @@ class SlateDQN(QLearner):
     """
 
     name: ClassVar[str] = "slate-dqn"
+    paper: ClassVar[str] = "van Hasselt et al. 2016"
     config_class: ClassVar[type[AgentConfig]] = SlateDQNConfig
     policy_class = ProposalPolicy
     keys = FEATURE_KEYS

@@ -200,6 +200,7 @@ class SlateQ(ItemValueLearner):
     """
 
     name: ClassVar[str] = "slateq"
+    paper: ClassVar[str] = "Ie et al. 2019"
     config_class: ClassVar[type[AgentConfig]] = SlateQConfig
     policy_class = SlateQPolicy
     keys: ClassVar[tuple[str, ...]] = (*FEATURE_KEYS, "history", "feedback")

@@ -127,6 +127,7 @@ class DDPG(ProtoLearner):
     """
 
     name = "ddpg"
+    paper: ClassVar[str] = "Dulac-Arnold et al. 2015; Lillicrap et al. 2016"
     config_class: ClassVar[type[AgentConfig]] = DDPGConfig
     policy_class = WolpertingerPolicy
 
@@ -187,4 +188,5 @@ class TD3(DDPG):
     """
 
     name = "td3"
+    paper: ClassVar[str] = "Dulac-Arnold et al. 2015; Fujimoto et al. 2018"
     config_class = TD3Config

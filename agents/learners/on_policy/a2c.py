@@ -27,6 +27,7 @@ class A2C(ActorCriticLearner):
     """
 
     name = "a2c"
+    paper = "Mnih et al. 2016"
     config_class = A2CConfig
     config: A2CConfig
 

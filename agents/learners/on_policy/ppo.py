@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -73,6 +73,7 @@ class PPO(ActorCriticLearner):
     """
 
     name = "recloop-ppo"
+    paper: ClassVar[str] = "Schulman et al. 2017"
     config_class = PPOConfig
     config: PPOConfig
 

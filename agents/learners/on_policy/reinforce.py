@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -66,6 +66,7 @@ class Reinforce(ActorCriticLearner):
     """
 
     name = "reinforce"
+    paper: ClassVar[str] = "Williams 1992"
     config_class = ReinforceConfig
     config: ReinforceConfig
 
