@@ -1,1 +1,1 @@
-"""Recommenders that act in the loop: random, popularity, greedy on a user model, SASRec, and the planner."""
+"""Recommenders that act in the loop: random, popularity, greedy on a user model, and the planner."""

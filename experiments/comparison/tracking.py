@@ -94,9 +94,6 @@ LEARNERS_TAGS = {
     "train/value_loss": filled(Tags.train_loss_part, name="value"),
     "train/entropy_loss": filled(Tags.train_loss_part, name="entropy"),
     "time/fps": Tags.train_speed,
-    "sasrec/loss": Tags.train_loss,
-    "sasrec/held_out_loss": Tags.validation_loss,
-    "sasrec/learning_rate": Tags.train_learning_rate,
 }
 """What learners call their curves, where the contract has a name for it: one picture for all of them."""
 

@@ -43,6 +43,11 @@ NAMES = (
     "diversified-greedy",
     "dnn",
     "sasrec",
+    "gru4rec",
+    "bert4rec",
+    "gsasrec",
+    "esasrec",
+    "hstu",
 )
 """Under contract here. Actors, the planner and `instructed` are under their own."""
 

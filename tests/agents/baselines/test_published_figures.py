@@ -9,7 +9,8 @@ import torch
 
 from recloop.agents import FitOptions
 from recloop.agents.baselines.next_item import evaluate_next_item, without_last
-from recloop.agents.baselines.sasrec import train_sasrec
+from recloop.agents.sequence.config import SequenceConfig
+from recloop.agents.sequence.training import train_sequence_model
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.readers import read_log
 from recloop.envs.logs.sequences import Sequences
@@ -40,7 +41,7 @@ def test_sasrec_on_ml_100k_is_far_above_popularity() -> None:
     train, users = without_last(sequences), np.arange(sequences.users)
     counts = torch.from_numpy(train.popularity(users))
     popularity = evaluate_next_item(lambda history: counts.expand(len(history), -1), sequences)
-    model = train_sasrec(train, users, options=FitOptions(steps=8))
+    model = train_sequence_model(train, users, SequenceConfig(), FitOptions(steps=8))
     sasrec = evaluate_next_item(model.scores, sequences, length=model.config.length)
     assert sasrec.ndcg > 1.5 * popularity.ndcg
     assert sasrec.recall > 0.15

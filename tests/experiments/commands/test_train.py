@@ -83,7 +83,7 @@ def test_settings_of_an_agent_are_set_and_kept(folder: Path, tmp_path: Path) -> 
             "setting of recloop-ppo 'learning_rat'; did you mean 'learning_rate'",
         ),
         ("sasrec", "dim=wide", "dim=wide of sasrec does not fit: it takes int, not the str 'wide'"),
-        ("sasrec", "dim=33", "dim=33 of SASRec is no multiple of heads=2"),
+        ("sasrec", "dim=33", "dim=33 of a sequence model is no multiple of heads=2"),
         ("popularity", "gamma=1", "policy 'popularity' has no settings"),
     ],
 )

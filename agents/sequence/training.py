@@ -1,0 +1,145 @@
+"""Training of sequence models, by the one fit loop."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recloop.agents.baselines.next_item import without_last
+from recloop.agents.policy import FitOptions
+from recloop.agents.sequence.batches import batches, held_out_users, last_items
+from recloop.agents.sequence.config import SequenceConfig
+from recloop.agents.sequence.losses import masked_places, place_loss
+from recloop.agents.sequence.model import SequenceModel
+from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import FitLoop, Pass, fit
+from recloop.encoders.text.models import number_type
+from recloop.envs.logs.sequences import Ints, Sequences
+from recloop.envs.simulation.core import checked_device
+
+
+def train_sequence_model(
+    sequences: Sequences,
+    users: Ints,
+    config: SequenceConfig,
+    options: FitOptions | None = None,
+    content: Mapping[str, Tensor] | None = None,
+    name: str = "sequence model",
+) -> SequenceModel:
+    """Train on the given users; the weights of the pass with the best held-out figure are kept.
+
+    All that users consumed is learned from: long users are cut into windows at random places. Equal bits for equal
+    arguments, device, processor and threads, unless `config.seconds` cuts the run.
+
+    Args:
+        sequences: what the users consumed; of every other user nothing is read.
+        users: int64 (U,) whom to learn from.
+        config: parts, sizes and training.
+        options: seed, device, progress bar and log; `steps` replaces `config.epochs`, `settings` the rest. Logs
+            `train/loss`, `validation/loss` (nats an item; with `stop_by=ndcg` 1 - NDCG@10) and `train/learning_rate` a
+            pass.
+        content: float32 (N, w) of each of `config.items` but `ids`.
+        name: of the policy, for messages.
+
+    Raises:
+        PolicyError: where the users consumed nothing, or content is missing.
+    """
+    options = options or FitOptions()
+    config = options.over(config, name, "epochs")
+    content = _checked(config, content or {}, sequences.catalogue_size, name)
+    users = users[sequences.lengths[users] > 0]
+    if not len(users):
+        raise PolicyError(f"the train users consumed nothing; {name} needs at least one sequence")
+    rng = np.random.default_rng(options.seed)
+    held = held_out_users(sequences, users, config.held_out, rng)
+    kept = without_last(sequences, held)
+    device = checked_device(options.device)
+    counts = torch.from_numpy(kept.popularity(users))
+    model = SequenceModel(sequences.catalogue_size, config, options.seed, content)
+    with torch.no_grad():
+        model.bias.copy_(torch.log((counts + 1) / (counts.sum() + len(counts))))
+    model = model.to(device)
+    noise = torch.Generator(device).manual_seed(options.seed)
+    half = config.precision == "bfloat16" or (
+        config.precision == "auto" and number_type("auto", device) != torch.float32
+    )
+    value = place_loss(model, counts.to(device), noise, half)
+
+    def loss(items: Tensor) -> tuple[Tensor, float]:
+        items, table, n = items.to(device), model.table(), model.catalogue_size
+        if config.causal:
+            asked = items < n
+            hidden = model(items[:, :-1], table, noise)
+        else:
+            asked = masked_places(items, n, config.masked, noise)
+            hidden = model(items.masked_fill(asked, n + 1), table, noise)
+        return value(hidden[asked], items[asked], table), float(asked.sum())
+
+    def log(one: Pass) -> None:
+        if options.log is not None:
+            options.log("train/loss", one.loss, one.number + 1)
+            options.log("validation/loss", one.held_out, one.number + 1)
+            options.log("train/learning_rate", one.learning_rate, one.number + 1)
+
+    steps_a_pass = max(1, round(float(kept.lengths[users].sum()) / config.batch_items))
+    loop = FitLoop(
+        passes=config.epochs,
+        learning_rate=config.learning_rate,
+        betas=(0.9, 0.98),
+        schedule="warm-cosine",
+        warmup=min(100, 1 + steps_a_pass * config.epochs // 20),
+        steps_a_pass=steps_a_pass,
+        clip=1.0,
+        patience=config.patience,
+        seconds=config.seconds,
+    )
+    decayed = {name for name, weight in model.named_parameters() if name.startswith("blocks") and weight.dim() > 1}
+    fit(
+        model,
+        loop,
+        lambda: batches(kept, users, config.length, config.batch_items, rng),
+        loss,
+        (lambda: _held_out(model, sequences, held)) if len(held) else None,
+        groups=[
+            {"params": [w for n, w in model.named_parameters() if n in decayed], "weight_decay": config.weight_decay},
+            {"params": [w for n, w in model.named_parameters() if n not in decayed], "weight_decay": 0.0},
+        ],
+        log=log,
+        name=name,
+        progress=options.progress,
+        error=PolicyError,
+    )
+    model.fold()
+    return model.eval()
+
+
+def _held_out(model: SequenceModel, sequences: Sequences, held: Ints) -> float:
+    """The figure that training stops by, over the held-out last items: cross-entropy, or 1 - NDCG@10."""
+    total, device = 0.0, model.bias.device
+    for history, target in last_items(sequences, held, model.config.length):
+        scores, target = model.scores(history.to(device)), target.to(device)
+        if model.config.stop_by == "loss":
+            total += float(F.cross_entropy(scores, target, reduction="sum"))
+            continue
+        own = scores.gather(1, target.unsqueeze(1))
+        rows = torch.arange(len(history), device=device).unsqueeze(1)
+        scores = F.pad(scores, (0, 1)).index_put((rows, history.to(device)), scores.new_tensor(-torch.inf))
+        rank = 1 + (scores[:, :-1] > own).sum(1)
+        total += float((1 - (rank <= 10) / torch.log2(1 + rank)).sum())
+    return total / len(held)
+
+
+def _checked(config: SequenceConfig, content: Mapping[str, Tensor], n: int, name: str) -> dict[str, Tensor]:
+    """The sources that the config names, or `PolicyError`."""
+    found = {}
+    for source in config.items:
+        if source == "ids":
+            continue
+        if source not in content:
+            raise PolicyError(f"{name} asks for items={source}, and there are no such vectors; leave {source} out")
+        if content[source].shape[0] != n or not bool(torch.isfinite(content[source]).all()):
+            raise PolicyError(f"the {source} vectors of {name} must be finite, a row for each of {n} items")
+        found[source] = content[source]
+    return found
