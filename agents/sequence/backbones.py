@@ -1,7 +1,6 @@
 """Layers that read a sequence: attention, gated attention, pointwise attention, recurrence."""
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +57,7 @@ class AttentionBlock(nn.Module):
         else:
             inner = F.gelu(inner)
         out = dropped(self.outer(dropped(inner, self.dropout, noise)), self.dropout, noise)
-        return cast(Tensor, x + (out * self.layers_gate(x).sigmoid() if self.gated else out))
+        return x + (out * self.layers_gate(x).sigmoid() if self.gated else out)
 
 
 class PointwiseBlock(nn.Module):

@@ -133,7 +133,7 @@ def _held_out(model: SequenceModel, sequences: Sequences, held: Ints) -> float:
 
 def _checked(config: SequenceConfig, content: Mapping[str, Tensor], n: int, name: str) -> dict[str, Tensor]:
     """The sources that the config names, or `PolicyError`."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for source in config.items:
         if source == "ids":
             continue
