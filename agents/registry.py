@@ -60,6 +60,7 @@ POLICIES = {
     "dqn": "recloop.agents.sb3.zoo:dqn",
     "maskable-ppo": "recloop.agents.sb3.zoo:maskable-ppo",
     "recloop-ppo": "recloop.agents.learners.on_policy.ppo:PPO",
+    "grpo": "recloop.agents.learners.grpo:GRPO",
     "slate-ppo": "recloop.agents.learners.on_policy.slate_ppo:ProposalPPO",
     "a2c": "recloop.agents.learners.on_policy.a2c:A2C",
     "reinforce": "recloop.agents.learners.on_policy.reinforce:Reinforce",

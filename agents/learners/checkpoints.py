@@ -1,7 +1,7 @@
 """Trainings on disk, so that an interrupted one goes on bit for bit: safetensors and JSON, replaced whole."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -128,18 +128,37 @@ def within(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name[len(part) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{part}.")}
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments and step counts of an optimizer by name; undone by `restore_optimizer`."""
-    return flattened({str(place): held for place, held in optimizer.state_dict()["state"].items()})
+class KeptFit:
+    """A supervised fit on disk, after every pass; see `recloop.encoders.base.fit.KeepsFit`.
 
+    Args:
+        folder: where.
+        facts: what the fit is: an interrupted one goes on in an equal one only.
+        generators: what it draws from.
+        resumed: told the last pass that is kept, before anything is logged.
+    """
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Undo `optimizer_state`; the settings of the groups stay those of this optimizer."""
-    held: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        place, _, moment = name.partition(".")
-        held.setdefault(int(place), {})[moment] = value
-    optimizer.load_state_dict({"state": held, "param_groups": optimizer.state_dict()["param_groups"]})
+    def __init__(
+        self,
+        folder: Path,
+        facts: Mapping[str, Any],
+        generators: Mapping[str, torch.Generator],
+        resumed: Callable[[int], None] | None = None,
+    ) -> None:
+        self.folder, self.facts, self.generators, self.resumed = folder, facts, generators, resumed
+
+    def load(self) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Tensor]]] | None:
+        """What is kept; None where there is no folder yet, or an empty one."""
+        found = load_checkpoint(self.folder, self.facts)
+        if found is None:
+            return None
+        if self.resumed is not None:
+            self.resumed(len(found.counters["passes"]))
+        return found.counters, found.parts
+
+    def save(self, counters: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Replace what is kept."""
+        Checkpoint(self.facts, counters, parts).save(self.folder)
 
 
 def restore_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

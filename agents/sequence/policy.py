@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recloop.agents.facts import Group, Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
@@ -43,6 +43,8 @@ class SASRecPolicy(ScoringPolicy):
     group: ClassVar[Group] = "supervised"
     paper: ClassVar[str] = "Kang and McAuley 2018"
     trains: ClassVar[Trains] = "log"
+    resumable: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("history",)
     config_class: ClassVar[type[SequenceConfig]] = SequenceConfig
 
     def __init__(self, model: SequenceModel) -> None:
@@ -65,11 +67,20 @@ class SASRecPolicy(ScoringPolicy):
         content = content_of(world, config.items, options.device)
         return cls(train_sequence_model(world.sequences, users, config, options, content, cls.name))
 
+    @property
+    def network(self) -> nn.Module:
+        """The model."""
+        return self.model
+
+    def logits(self, observation: Observation) -> Tensor:
+        """Next-item logits (B, N), differentiable."""
+        history = observation["history"]
+        return self.model.to(history.device).scores(history)
+
     @torch.no_grad()
     def scores(self, observation: Observation) -> Tensor:
         """Next-item logits, (B, N)."""
-        history = observation["history"]
-        return self.model.to(history.device).scores(history)
+        return self.logits(observation)
 
     def config(self) -> dict[str, Any]:
         """Parts, sizes and training of the network."""

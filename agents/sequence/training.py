@@ -1,6 +1,7 @@
 """Training of sequence models, by the one fit loop."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -8,13 +9,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.agents.baselines.next_item import without_last
+from recloop.agents.learners.checkpoints import KeptFit
 from recloop.agents.policy import FitOptions
 from recloop.agents.sequence.batches import batches, held_out_users, last_items
 from recloop.agents.sequence.config import SequenceConfig
 from recloop.agents.sequence.losses import masked_places, place_loss
 from recloop.agents.sequence.model import SequenceModel
+from recloop.encoders.base.digests import digest_of_value
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.fit import FitLoop, Pass, fit
+from recloop.encoders.base.storage import json_like
 from recloop.encoders.text.models import number_type
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.simulation.core import checked_device
@@ -37,9 +41,9 @@ def train_sequence_model(
         sequences: what the users consumed; of every other user nothing is read.
         users: int64 (U,) whom to learn from.
         config: parts, sizes and training.
-        options: seed, device, progress bar and log; `steps` replaces `config.epochs`, `settings` the rest. Logs
-            `train/loss`, `validation/loss` (nats an item; with `stop_by=ndcg` 1 - NDCG@10) and `train/learning_rate` a
-            pass.
+        options: seed, device, progress bar, log and checkpoint, kept after every pass; `steps` replaces
+            `config.epochs`, `settings` the rest. Logs `train/loss`, `validation/loss` (nats an item; with
+            `stop_by=ndcg` 1 - NDCG@10) and `train/learning_rate` a pass.
         content: float32 (N, w) of each of `config.items` but `ids`.
         name: of the policy, for messages.
 
@@ -52,8 +56,7 @@ def train_sequence_model(
     users = users[sequences.lengths[users] > 0]
     if not len(users):
         raise PolicyError(f"the train users consumed nothing; {name} needs at least one sequence")
-    rng = np.random.default_rng(options.seed)
-    held = held_out_users(sequences, users, config.held_out, rng)
+    held = held_out_users(sequences, users, config.held_out, np.random.default_rng(options.seed))
     kept = without_last(sequences, held)
     device = checked_device(options.device)
     counts = torch.from_numpy(kept.popularity(users))
@@ -61,7 +64,7 @@ def train_sequence_model(
     with torch.no_grad():
         model.bias.copy_(torch.log((counts + 1) / (counts.sum() + len(counts))))
     model = model.to(device)
-    noise = torch.Generator(device).manual_seed(options.seed)
+    noise, order = torch.Generator(device).manual_seed(options.seed), torch.Generator().manual_seed(options.seed)
     half = config.precision == "bfloat16" or (
         config.precision == "auto" and number_type("auto", device) != torch.float32
     )
@@ -99,7 +102,7 @@ def train_sequence_model(
     fit(
         model,
         loop,
-        lambda: batches(kept, users, config.length, config.batch_items, rng),
+        lambda: batches(kept, users, config.length, config.batch_items, _drawn_from(order)),
         loss,
         (lambda: _held_out(model, sequences, held)) if len(held) else None,
         groups=[
@@ -107,12 +110,39 @@ def train_sequence_model(
             {"params": [w for n, w in model.named_parameters() if n not in decayed], "weight_decay": 0.0},
         ],
         log=log,
+        keep=_kept(model, kept, users, name, options, {"noise": noise, "order": order}),
         name=name,
         progress=options.progress,
         error=PolicyError,
     )
     model.fold()
     return model.eval()
+
+
+def _kept(
+    model: SequenceModel,
+    sequences: Sequences,
+    users: Ints,
+    name: str,
+    options: FitOptions,
+    generators: Mapping[str, torch.Generator],
+) -> KeptFit | None:
+    """Where the fit is kept, with all that it depends on; None where nobody asked for it."""
+    if options.checkpoint is None:
+        return None
+    facts = {
+        "learner": name,
+        "config": json_like(asdict(model.config)),
+        "seed": options.seed,
+        "data": digest_of_value([sequences.items, sequences.offsets, users, *model.content.values()]),
+        "device": model.bias.device.type,
+    }
+    return KeptFit(options.checkpoint, facts, generators, options.resumed)
+
+
+def _drawn_from(order: torch.Generator) -> np.random.Generator:
+    """NumPy's generator of one pass, so that `order` alone says how a fit goes on."""
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=order)))
 
 
 def _held_out(model: SequenceModel, sequences: Sequences, held: Ints) -> float:

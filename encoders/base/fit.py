@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,22 @@ class FitHistory:
     best: int
 
 
+class KeepsFit(Protocol):
+    """Where a fit is kept after every pass, so that an interrupted one goes on from there bit for bit.
+
+    Attributes:
+        generators: what batches and noise are drawn from, by name; their states are kept too.
+    """
+
+    generators: Mapping[str, torch.Generator]
+
+    def load(self) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Tensor]]] | None:
+        """Counters, as JSON, and tensors by part and name; None where nothing is kept yet."""
+
+    def save(self, counters: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Replace what is kept."""
+
+
 def fit(
     model: nn.Module,
     loop: FitLoop,
@@ -98,6 +114,7 @@ def fit(
     *,
     groups: Sequence[dict[str, Any]] | None = None,
     log: Callable[[Pass], None] | None = None,
+    keep: KeepsFit | None = None,
     name: str = "fit",
     progress: bool = False,
     error: type[RecloopError] = RecloopError,
@@ -115,6 +132,7 @@ def fit(
             pass's own loss says so if there is a `patience`, and else the last weights stay.
         groups: weights with settings of their own, as PyTorch's optimisers take them; default all alike.
         log: told of every pass.
+        keep: where the fit is kept after every pass, and taken up again; None keeps nothing.
         name: of the progress bar and in errors.
         error: what is raised.
 
@@ -138,7 +156,15 @@ def fit(
     scheduler = _scheduler(optimizer, loop, spent)
     passes: list[Pass] = []
     best, best_loss, kept = 0, math.inf, None
-    bar = progress_bar(range(loop.passes), desc=name, unit="epoch", disable=not progress)
+    found_before = None if keep is None else keep.load()
+    if keep is not None and found_before is not None:
+        counters, parts = found_before
+        passes = [Pass(**one) for one in counters["passes"]]
+        best, best_loss, kept = int(counters["best"]), float(counters["best_loss"]), dict(parts["best"]) or None
+        _take_up(parts, model, optimizer, scheduler, counters["scheduled"], keep.generators)
+    over = loop.patience is not None and bool(passes) and len(passes) - 1 - best >= loop.patience
+    left = range(len(passes), len(passes) if over else loop.passes)
+    bar = progress_bar(left, desc=name, unit="epoch", disable=not progress)
     for number in bar:
         losses, counts = [], []
         for batch in batches():
@@ -168,7 +194,11 @@ def fit(
             best = number
         elif found < best_loss - loop.margin:
             best, best_loss, kept = number, found, _weights(model)
-        elif loop.patience is not None and number - best >= loop.patience:
+        if keep is not None:
+            counters = {"passes": [asdict(one) for one in passes], "best": best, "best_loss": best_loss}
+            parts = _parts(model, kept, optimizer, keep.generators)
+            keep.save({**counters, "scheduled": 0 if scheduler is None else scheduler.last_epoch}, parts)
+        if loop.patience is not None and number - best >= loop.patience:
             break
         if spent() >= 1:
             break
@@ -233,6 +263,56 @@ def _mean(losses: Sequence[Tensor], counts: Sequence[float], summed: bool) -> fl
     for value, count in zip(torch.stack(list(losses)).tolist(), counts, strict=True):
         total += value if summed else value * count
     return total / max(sum(counts), 1)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The moments and step counts of an optimizer by name; undone by `restore_optimizer`."""
+    held = optimizer.state_dict()["state"]
+    return {f"{place}.{moment}": value for place, moments in held.items() for moment, value in moments.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Undo `optimizer_state`; the settings of the groups stay those of this optimizer."""
+    held: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        place, _, moment = name.partition(".")
+        held.setdefault(int(place), {})[moment] = value
+    optimizer.load_state_dict({"state": held, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _parts(
+    model: nn.Module,
+    best: Mapping[str, Tensor] | None,
+    optimizer: torch.optim.Optimizer,
+    generators: Mapping[str, torch.Generator],
+) -> dict[str, Mapping[str, Tensor]]:
+    """All tensors that a fit goes on from."""
+    return {
+        "model": model.state_dict(),
+        "best": best or {},
+        "optimizer": optimizer_state(optimizer),
+        "rates": {str(i): torch.tensor(g["lr"], dtype=torch.float64) for i, g in enumerate(optimizer.param_groups)},
+        "generators": {name: generator.get_state() for name, generator in generators.items()},
+    }
+
+
+def _take_up(
+    parts: Mapping[str, Mapping[str, Tensor]],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    scheduled: int,
+    generators: Mapping[str, torch.Generator],
+) -> None:
+    """Undo `_parts`."""
+    model.load_state_dict(dict(parts["model"]))
+    restore_optimizer(optimizer, parts["optimizer"])
+    for place, group in enumerate(optimizer.param_groups):
+        group["lr"] = float(parts["rates"][str(place)])
+    if scheduler is not None:
+        scheduler.last_epoch = scheduled
+    for name, generator in generators.items():
+        generator.set_state(parts["generators"][name])
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

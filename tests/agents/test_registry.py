@@ -78,14 +78,16 @@ LOGGED = {"reinforce-logged", "bc", "cql", "iql", "decision-transformer"}
 
 def test_what_is_true_of_a_policy_stands_with_its_class(own_module: str, tmp_path: Path) -> None:
     trains = {name: facts_of(name).trains for name in POLICIES}
-    assert {name for name, how in trains.items() if how == "log"} == {"sasrec", "dnn", *LOGGED}
+    learned = {name for name in POLICIES if facts_of(name).group in ("supervised", "logged")}
+    assert {name for name, how in trains.items() if how == "log"} == learned >= {"sasrec", "dnn", *LOGGED}
     assert {trains[name] for name in ("ppo", "dqn", "recloop-ppo", "hac")} == {"loop"}
     assert names_of(deterministic=True) == [
         "content", "diversified-greedy", "encoder", "greedy", "instructed", "last-item", "planner", "popularity",
         "worst-first",
     ]  # fmt: skip
     assert names_of(privileged=True) == ["planner"]
-    assert set(names_of(resumable=True)) == {n for n in POLICIES if ".learners." in POLICIES[n]}
+    kept = {name for name, path in POLICIES.items() if ".learners." in path or ".sequence." in path}
+    assert set(names_of(resumable=True)) == kept - {"grpo"}
     for name in POLICIES:
         facts = facts_of(name)
         assert (facts.config_class is None) == (facts.trains == "no"), name

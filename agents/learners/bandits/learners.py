@@ -13,12 +13,13 @@ from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.bandits.features import Arms
 from recloop.agents.learners.bandits.policy import BanditModel, BanditPolicy, Choice, Online, Rule
 from recloop.agents.learners.bandits.posterior import RidgePosterior
-from recloop.agents.learners.checkpoints import flattened, optimizer_state, restore_module, restore_optimizer, within
+from recloop.agents.learners.checkpoints import flattened, restore_module, within
 from recloop.agents.learners.contract import ActionSample, Learner, Step, Task
 from recloop.agents.learners.off_policy.replay import Layout, Replay
 from recloop.agents.learners.returns import PlaceRewards
 from recloop.agents.networks.features import FEATURE_KEYS, NetworkConfig
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import optimizer_state, restore_optimizer
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 

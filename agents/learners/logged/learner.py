@@ -18,9 +18,7 @@ from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.checkpoints import (
     Checkpoint,
     load_checkpoint,
-    optimizer_state,
     restore_module,
-    restore_optimizer,
 )
 from recloop.agents.learners.logged.batches import LoggedBatch, LoggedBatches, RecordedBatches, StepBatches
 from recloop.agents.networks.features import ItemTables, NetworkConfig
@@ -29,6 +27,7 @@ from recloop.agents.networks.policy import ActorPolicy
 from recloop.agents.policy import FitOptions, Policy, Trainer
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import optimizer_state, restore_optimizer
 from recloop.encoders.base.progress import progress_bar
 from recloop.envs.simulation.actions import EncoderRetriever, Retriever
 from recloop.envs.trajectories.files import read_trajectories

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from recloop.agents.configs import AgentConfig
 from recloop.agents.isolation import isolated_randomness
-from recloop.agents.learners.checkpoints import optimizer_state, restore_module, restore_optimizer, within
+from recloop.agents.learners.checkpoints import restore_module, within
 from recloop.agents.learners.contract import Learner, Step, Task
 from recloop.agents.learners.off_policy.critics import ItemFeatures, follow
 from recloop.agents.learners.off_policy.replay import Layout, Replay, Replayed
@@ -22,6 +22,7 @@ from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import optimizer_state, restore_optimizer
 from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.actions import nearest_items

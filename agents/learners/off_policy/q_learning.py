@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from recloop.agents.configs import AgentConfig
-from recloop.agents.learners.checkpoints import optimizer_state, restore_module, restore_optimizer, within
+from recloop.agents.learners.checkpoints import restore_module, within
 from recloop.agents.learners.contract import Learner, Task
 from recloop.agents.learners.off_policy.critics import follow
 from recloop.agents.learners.off_policy.replay import Replay, Replayed
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import optimizer_state, restore_optimizer
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from recloop.agents.configs import AgentConfig
 from recloop.agents.isolation import isolated_randomness
-from recloop.agents.learners.checkpoints import flattened, optimizer_state, restore_module, restore_optimizer, within
+from recloop.agents.learners.checkpoints import flattened, restore_module, within
 from recloop.agents.learners.contract import ActionSample, Learner, Step, Task
 from recloop.agents.learners.on_policy.rollouts import RewardScale, RolloutBuffer
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
@@ -19,6 +19,7 @@ from recloop.agents.networks.policy import ActorPolicy
 from recloop.agents.policy import Policy
 from recloop.agents.slates import FORBIDDEN, sample
 from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.fit import optimizer_state, restore_optimizer
 from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.interaction.randomness import Draw

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,9 +51,8 @@ def test_windows_hold_every_item_once(lengths: list[int], length: int, seed: int
     ("backbone", "loss"), [*((b, "softmax") for b in BACKBONES), *(("sasrec", loss) for loss in LOSSES[1:])]
 )
 def test_a_circle_is_learned(backbone: str, loss: str) -> None:
-    config = replace(
-        CONFIG, backbone=backbone, loss=loss, negatives=8, epochs=60 if backbone == "bert4rec" else 30, patience=60
-    )  # type: ignore[arg-type]
+    epochs = 60 if backbone == "bert4rec" else 30
+    config = replace(CONFIG, backbone=backbone, loss=loss, negatives=8, masked=0.4, epochs=epochs, patience=60)  # type: ignore[arg-type]
     model = train_sequence_model(circles(60), np.arange(60), config, FitOptions(seed=1))
     history = torch.tensor([[12, 12, 12, 3, 4, 5], [12, 12, 12, 12, 6, 7]])
     with torch.no_grad():
@@ -72,6 +72,25 @@ def test_training_repeats_to_the_bit_and_says_how_it_went() -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert curves["validation/loss"][0] > min(curves["validation/loss"])
     assert len(curves["train/loss"]) == len(curves["train/learning_rate"]) <= CONFIG.epochs
+
+
+def test_an_interrupted_training_goes_on_to_the_bit(tmp_path: Path) -> None:
+    config, folder = replace(CONFIG, loss="sampled", epochs=6, patience=6), tmp_path / "kept"
+    whole = train_sequence_model(circles(60), np.arange(60), config, FitOptions(seed=1))
+
+    def stop(tag: str, value: float, step: int) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sequence_model(circles(60), np.arange(60), config, FitOptions(seed=1, checkpoint=folder, log=stop))
+    resumed: list[int] = []
+    options = FitOptions(seed=1, checkpoint=folder, resumed=resumed.append)
+    again = train_sequence_model(circles(60), np.arange(60), config, options)
+    assert resumed == [3]
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+    with pytest.raises(PolicyError, match="another training"):
+        train_sequence_model(circles(61), np.arange(61), config, options)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
