@@ -55,6 +55,7 @@ POLICIES = {
     "esasrec": "recloop.agents.sequence.policy:ESASRecPolicy",
     "hstu": "recloop.agents.sequence.policy:HSTUPolicy",
     "planner": "recloop.agents.baselines.planner:PlannerPolicy",
+    "lm-ranker": "recloop.agents.language.ranker:LanguageRanker",
     "ppo": "recloop.agents.sb3.zoo:ppo",
     "ppo-proto": "recloop.agents.sb3.zoo:ppo-proto",
     "dqn": "recloop.agents.sb3.zoo:dqn",

@@ -46,6 +46,8 @@ class FitLoop:
         seconds: the fit stops after this time, and `warm-cosine` then ends with it; None for no limit. A run cut by
             time cannot be repeated to the bit.
         summed: a batch's loss is a sum over what it counts; steps follow the mean.
+        accumulate: batches whose gradients are averaged before the weights move; those left over at the end of a pass
+            move nothing. `steps_a_pass` counts steps.
     """
 
     passes: int
@@ -62,6 +64,7 @@ class FitLoop:
     margin: float = 0.0
     seconds: float | None = None
     summed: bool = False
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -166,19 +169,23 @@ def fit(
     left = range(len(passes), len(passes) if over else loop.passes)
     bar = progress_bar(left, desc=name, unit="epoch", disable=not progress)
     for number in bar:
-        losses, counts = [], []
-        for batch in batches():
+        losses, counts, rate = [], [], loop.learning_rate
+        for place, batch in enumerate(batches(), start=1):
             value, count = loss(batch)
-            optimizer.zero_grad(set_to_none=True)
-            (value / count if loop.summed else value).backward()  # type: ignore[no-untyped-call]
+            if place % loop.accumulate == 1 % loop.accumulate:
+                optimizer.zero_grad(set_to_none=True)
+            followed = value / count if loop.summed else value
+            (followed / loop.accumulate).backward()  # type: ignore[no-untyped-call]
+            losses.append(value.detach())
+            counts.append(float(count))
+            if place % loop.accumulate:
+                continue
             if loop.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
             optimizer.step()
             rate = float(optimizer.param_groups[0]["lr"])
             if scheduler is not None and loop.steps_a_pass is not None:
                 scheduler.step()
-            losses.append(value.detach())
-            counts.append(float(count))
             if spent() >= 1:
                 break
         if scheduler is not None and loop.steps_a_pass is None:

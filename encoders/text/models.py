@@ -71,29 +71,35 @@ def _hub_snapshot(model: str, revision: str | None) -> Path:
 
 
 def load_model(
-    folder: Path, dtype: torch.dtype, device: torch.device
+    folder: Path, dtype: torch.dtype, device: torch.device, gguf_file: str | None = None, **more: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer from a folder's safetensors, or `EncoderError`."""
+    """Model and tokenizer from a folder's safetensors or its GGUF file, or `EncoderError`.
+
+    `more` goes to transformers as it is: how a model is quantised, say.
+    """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a folder on disk is read in a moment
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        source = gguf_source(gguf_file)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
         with torch.random.fork_rng(devices=[]):  # weights that the folder lacks would be drawn
             model, found = AutoModel.from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
-                use_safetensors=True,
+                use_safetensors=gguf_file is None,
                 dtype=dtype,
                 output_loading_info=True,
+                **source,
+                **more,
             )
         missing = sorted(name for name in found["missing_keys"] if not _unread(name))
         if missing:
             raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
         model = model.get_encoder() if model.config.is_encoder_decoder else model
-        model = model.to(device).eval()
+        model = (model if more else model.to(device)).eval()
     except Exception as error:  # transformers raises what it likes on a broken folder
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(
@@ -101,6 +107,11 @@ def load_model(
             "weights as safetensors"
         ) from None
     return model, tokenizer
+
+
+def gguf_source(gguf_file: str | None) -> dict[str, str]:
+    """What `from_pretrained` takes to read a GGUF file, whose numbers become floats; nothing for other folders."""
+    return {} if gguf_file is None else {"gguf_file": gguf_file}
 
 
 def _unread(weight: str) -> bool:
@@ -129,10 +140,12 @@ def model_shape(folder: Path) -> tuple[int, int]:
         ) from None
 
 
-def model_fingerprint(folder: Path, settings: list[Any]) -> str:
-    """sha256 over the model's files and the settings that change its vectors."""
+def model_fingerprint(folder: Path, settings: list[Any], gguf_file: str | None = None) -> str:
+    """sha256 over the model's files (or its GGUF file) and the settings that change its vectors."""
     files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
-    if not any(path.suffix == ".safetensors" for path in files):
+    if gguf_file is not None:
+        files = [folder / gguf_file]
+    elif not any(path.suffix == ".safetensors" for path in files):
         raise EncoderError(f"{folder} holds no *.safetensors; save the model's weights in that format")
     facts = [[path.name, _sha256(path)] for path in files]
     return hashlib.sha256(json.dumps([facts, settings]).encode()).hexdigest()[:32]

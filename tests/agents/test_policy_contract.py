@@ -28,8 +28,9 @@ ELSEWHERE = {
     "hac",
     "bandit",
     "decision-transformer",
+    "lm-ranker",
 }
-"""Kinds under contract in test_instructed, networks/test_policy and learners/test_contract."""
+"""Kinds under contract in test_instructed, language/, networks/test_policy and learners/test_contract."""
 
 NAMES = (
     "random",

@@ -78,7 +78,7 @@ LOGGED = {"reinforce-logged", "bc", "cql", "iql", "decision-transformer"}
 
 def test_what_is_true_of_a_policy_stands_with_its_class(own_module: str, tmp_path: Path) -> None:
     trains = {name: facts_of(name).trains for name in POLICIES}
-    learned = {name for name in POLICIES if facts_of(name).group in ("supervised", "logged")}
+    learned = {name for name in POLICIES if facts_of(name).group in ("supervised", "lm", "logged")}
     assert {name for name, how in trains.items() if how == "log"} == learned >= {"sasrec", "dnn", *LOGGED}
     assert {trains[name] for name in ("ppo", "dqn", "recloop-ppo", "hac")} == {"loop"}
     assert names_of(deterministic=True) == [

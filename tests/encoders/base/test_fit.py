@@ -135,3 +135,16 @@ def test_a_smooth_function_is_minimised() -> None:
     spot = torch.zeros(2, requires_grad=True)
     minimise(lambda: ((spot - torch.tensor([3.0, -1.0])) ** 2).sum() + 2, [spot])
     assert spot.tolist() == pytest.approx([3.0, -1.0], abs=1e-4)
+
+
+def test_accumulated_batches_move_weights_as_one_large_batch() -> None:
+    """Two batches of 16 a step are a batch of 32; of three batches the last moves nothing."""
+
+    def fitted_on(accumulate: int, size: int, most: int) -> Tensor:
+        line = Line()
+        loop = FitLoop(1, 0.1, "adam", accumulate=accumulate)
+        fit(line, loop, lambda: torch.arange(64).split(size)[:most], line.miss)
+        return line.weight.detach()
+
+    assert torch.allclose(fitted_on(2, 16, 4), fitted_on(1, 32, 2), atol=1e-6)
+    assert torch.equal(fitted_on(2, 16, 3), fitted_on(2, 16, 2))

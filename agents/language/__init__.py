@@ -1,0 +1,1 @@
+"""Recommenders by language models: two towers, a classifier of pairs, and decoders that are asked for a letter."""
