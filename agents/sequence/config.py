@@ -30,6 +30,10 @@ class SequenceConfig:
         negatives: of `sampled` and `gbce`, drawn a batch.
         calibration: t of gBCE in [0, 1]: 0 is plain cross-entropy, 1 gives calibrated probabilities.
         masked: share of a sequence that `bert4rec` masks in training, in (0, 1).
+        teacher: a policy that scores items, to learn from too: a name, trained first with its defaults, or a policy
+            folder. A slow one, such as a language model, becomes one that acts at the loop's speed.
+        teaching: weight of the divergence from the teacher, against one of the log.
+        lessons: histories a user that the teacher is asked about.
         epochs: passes over the train users; the learning rate falls to zero over them.
         patience: passes without a better held-out figure before training stops.
         stop_by: the held-out figure: `loss`, cross-entropy over the catalogue, or `ndcg`, for losses whose scores are
@@ -53,6 +57,9 @@ class SequenceConfig:
     negatives: int = 256
     calibration: float = 0.75
     masked: float = 0.2
+    teacher: str | None = None
+    teaching: float = 1.0
+    lessons: int = 4
     epochs: int = 20
     patience: int = 4
     stop_by: Literal["loss", "ndcg"] = "loss"
@@ -64,7 +71,7 @@ class SequenceConfig:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("length", "dim", "blocks", "heads", "negatives", "epochs", "patience", "batch_items"):
+        for name in ("length", "dim", "blocks", "heads", "negatives", "lessons", "epochs", "patience", "batch_items"):
             if getattr(self, name) < 1:
                 raise PolicyError(f"{name}={getattr(self, name)} of a sequence model must be at least 1")
         if self.dim % self.heads:

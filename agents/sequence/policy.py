@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recloop.agents.facts import Group, Trains
 from recloop.agents.policy import FitOptions, ScoringPolicy
+from recloop.agents.registry import make_policy
 from recloop.agents.sequence.config import (
     BERT4RecConfig,
     ESASRecConfig,
@@ -19,6 +20,7 @@ from recloop.agents.sequence.config import (
 )
 from recloop.agents.sequence.content import content_of
 from recloop.agents.sequence.model import SequenceModel
+from recloop.agents.sequence.teaching import lessons_of
 from recloop.agents.sequence.training import train_sequence_model
 from recloop.agents.serving import Serving
 from recloop.envs.interaction.observation import Observation
@@ -65,7 +67,11 @@ class SASRecPolicy(ScoringPolicy):
         )
         config, options = options.over(config, cls.name, "epochs"), replace(options, steps=None, settings={})
         content = content_of(world, config.items, options.device)
-        return cls(train_sequence_model(world.sequences, users, config, options, content, cls.name))
+        lessons = None
+        if config.teacher is not None:
+            teacher = make_policy(config.teacher, world, FitOptions(options.seed, device=options.device))
+            lessons = lessons_of(teacher, world, users, config.length, config.lessons, seed=options.seed)
+        return cls(train_sequence_model(world.sequences, users, config, options, content, lessons, cls.name))
 
     @property
     def network(self) -> nn.Module:

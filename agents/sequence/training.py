@@ -1,7 +1,8 @@
 """Training of sequence models, by the one fit loop."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from recloop.agents.sequence.batches import batches, held_out_users, last_items
 from recloop.agents.sequence.config import SequenceConfig
 from recloop.agents.sequence.losses import masked_places, place_loss
 from recloop.agents.sequence.model import SequenceModel
+from recloop.agents.sequence.teaching import Lessons
 from recloop.encoders.base.digests import digest_of_value
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.fit import FitLoop, Pass, fit
@@ -23,6 +25,9 @@ from recloop.encoders.text.models import number_type
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.simulation.core import checked_device
 
+LESSONS_A_STEP = 64
+"""Histories of a teacher's in a gradient step."""
+
 
 def train_sequence_model(
     sequences: Sequences,
@@ -30,6 +35,7 @@ def train_sequence_model(
     config: SequenceConfig,
     options: FitOptions | None = None,
     content: Mapping[str, Tensor] | None = None,
+    lessons: Lessons | None = None,
     name: str = "sequence model",
 ) -> SequenceModel:
     """Train on the given users; the weights of the pass with the best held-out figure are kept.
@@ -45,6 +51,7 @@ def train_sequence_model(
             `config.epochs`, `settings` the rest. Logs `train/loss`, `validation/loss` (nats an item; with
             `stop_by=ndcg` 1 - NDCG@10) and `train/learning_rate` a pass.
         content: float32 (N, w) of each of `config.items` but `ids`.
+        lessons: what a teacher thinks of some histories; None without one.
         name: of the policy, for messages.
 
     Raises:
@@ -78,7 +85,10 @@ def train_sequence_model(
         else:
             asked = masked_places(items, n, config.masked, noise)
             hidden = model(items.masked_fill(asked, n + 1), table, noise)
-        return value(hidden[asked], items[asked], table), float(asked.sum())
+        found = value(hidden[asked], items[asked], table)
+        if lessons is not None:
+            found = found + config.teaching * lessons.loss(model, LESSONS_A_STEP, noise)
+        return found, float(asked.sum())
 
     def log(one: Pass) -> None:
         if options.log is not None:
@@ -110,7 +120,7 @@ def train_sequence_model(
             {"params": [w for n, w in model.named_parameters() if n not in decayed], "weight_decay": 0.0},
         ],
         log=log,
-        keep=_kept(model, kept, users, name, options, {"noise": noise, "order": order}),
+        keep=_kept(model, [kept.items, kept.offsets, users, lessons], name, options, {"noise": noise, "order": order}),
         name=name,
         progress=options.progress,
         error=PolicyError,
@@ -121,8 +131,7 @@ def train_sequence_model(
 
 def _kept(
     model: SequenceModel,
-    sequences: Sequences,
-    users: Ints,
+    data: Sequence[Any],
     name: str,
     options: FitOptions,
     generators: Mapping[str, torch.Generator],
@@ -134,7 +143,7 @@ def _kept(
         "learner": name,
         "config": json_like(asdict(model.config)),
         "seed": options.seed,
-        "data": digest_of_value([sequences.items, sequences.offsets, users, *model.content.values()]),
+        "data": digest_of_value([*data, *model.content.values()]),
         "device": model.bias.device.type,
     }
     return KeptFit(options.checkpoint, facts, generators, options.resumed)

@@ -177,7 +177,7 @@ def measured(
             options = FitOptions(seed=seed, device=config.device, settings=settings, log=run.log, progress=True)
             asked: SequenceConfig = options.over(facts_of(policy).config_class(), policy)  # type: ignore[misc]
             content = content_of_log(log, asked.items)
-            model = train_sequence_model(train, users, asked, replace(options, settings={}), content, policy)
+            model = train_sequence_model(train, users, asked, replace(options, settings={}), content, name=policy)
             epochs, items, length = len(run.curves[Tags.train_loss]), "+".join(asked.items), asked.length
             scorer = lambda history: model.scores(history.to(config.device)).cpu()  # noqa: E731
     minutes = (time.process_time() - began) / 60

@@ -9,15 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from recloop.agents import FitOptions
+from recloop.agents.policy import ScoringPolicy
+from recloop.agents.registry import make_policy
 from recloop.agents.sequence.batches import windows
 from recloop.agents.sequence.config import GSASRecConfig, SequenceConfig
 from recloop.agents.sequence.losses import place_loss
 from recloop.agents.sequence.model import SequenceModel
+from recloop.agents.sequence.teaching import lessons_of
 from recloop.agents.sequence.training import train_sequence_model
+from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
+from recloop.envs.interaction.observation import Observation
 from recloop.envs.logs.sequences import Sequences
+from recloop.envs.truth.built_in import built_in_world
 
 BACKBONES = ("sasrec", "ligr", "hstu", "bert4rec", "gru", "lstm")
 LOSSES = ("softmax", "sampled", "bce", "gbce")
@@ -154,6 +161,39 @@ def test_items_told_by_content_score_what_nobody_consumed() -> None:
     assert float(scores[8]) == pytest.approx(float(scores[0]), abs=1e-4)
     assert int(scores[:8].argmax()) == 0
     assert not any("projections" in name for name in model.state_dict())
+
+
+class Backwards(ScoringPolicy):
+    """Expects what came before the last item on the built-in world's shelf: nothing that the log would teach."""
+
+    name = "backwards"
+
+    def scores(self, observation: Observation) -> Tensor:
+        n = len(self._serving().world.catalogue)
+        last = observation["history"][:, -1] % n
+        return 8.0 * torch.nn.functional.one_hot((last - 1) % n, n).float()
+
+
+def test_a_teacher_is_followed_where_it_weighs_enough() -> None:
+    world = built_in_world()
+    teacher = Backwards()
+    teacher.serving = Serving.of(world)
+    users = world.users.rows("train").numpy()
+    lessons = lessons_of(teacher, world, users, 8, cuts=8)
+    assert lessons.items.shape == lessons.odds.shape
+    torch.testing.assert_close(lessons.odds.sum(1), torch.ones(len(lessons.odds)))
+    config = replace(CONFIG, epochs=15, patience=15, teaching=20.0, stop_by="ndcg", held_out=0.0)
+    alone, taught = (
+        train_sequence_model(world.sequences, users, config, FitOptions(seed=1), lessons=given)
+        for given in (None, lessons)
+    )
+    agrees = [
+        (model.scores(lessons.history).gather(1, lessons.items).argmax(1) == 0).float().mean().item()
+        for model in (alone, taught)
+    ]
+    assert agrees[1] > agrees[0] + 0.3
+    with pytest.raises(PolicyError, match="gives slates and no scores"):
+        lessons_of(make_policy("random", world), world, users, 8, cuts=1)
 
 
 def test_training_on_nothing_and_content_that_is_missing_are_errors() -> None:
