@@ -23,6 +23,7 @@ from recloop.encoders.base.replacing import sweep
 from recloop.encoders.base.storage import read_json, read_tensors, replacing_folder, write_json, write_tensors
 from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
+from recloop.encoders.state.config import EncoderState
 from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs.evidence.support.model import SupportModel
 from recloop.envs.interaction.item_columns import ItemColumns
@@ -41,6 +42,9 @@ __all__ = ["FORMAT", "PARTS", "Card", "Catalogue", "Part", "UserTable", "World"]
 
 FORMAT = 3
 """Version of the folder's layout; a newer one is refused. Since 3 a folder has a manifest."""
+
+WARM_STATES = "warm_states.safetensors"
+"""Where the state encoder is after each user's history: minutes of work on a large log, which no process does twice."""
 
 _TRIPLE = ("head", "relation", "tail")
 
@@ -166,6 +170,8 @@ def _write(world: World, folder: Path, made_with: Mapping[str, Any] | None) -> N
         if len(items.columns):
             write_tensors(part / "item_columns.safetensors", items.columns.tensors())
         world.state_encoder.save(part / "state_encoder")
+        if len(users):
+            write_tensors(part / WARM_STATES, world.warm_states.held())
         for name, simulator in world.simulators.items():
             save_simulator(simulator, part / "simulators" / file_name(name, "a simulator"))
         if world.user_model is not None and model == "user_model":
@@ -238,6 +244,8 @@ def _read(folder: Path) -> World:
         instruction=InstructionEncoder.load(folder / "instruction") if (folder / "instruction").exists() else None,
         patterns=Patterns.load(folder / "patterns") if (folder / "patterns").exists() else None,
     )
+    if (folder / WARM_STATES).exists():  # else they are worked out when somebody asks for them
+        vars(world)["warm_states"] = EncoderState(**read_tensors(folder / WARM_STATES))
     if facts["format"] < 3 and world.observation_fingerprint != facts["fingerprint"]:  # since then the manifest says so
         raise WorldError(f"the files in {folder} do not belong together (fingerprint differs); build it anew")
     return world

@@ -8,7 +8,7 @@ import torch
 
 from recloop.agents.baselines.planner import PlannerPolicy
 from recloop.agents.registry import make_policy
-from recloop.encoders.base.errors import PolicyError
+from recloop.encoders.base.errors import PolicyError, WorldError
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import Columns, SessionEnd, Times
 from recloop.envs.simulation.core import Core
@@ -39,6 +39,23 @@ def test_the_world_survives_the_disk(world: World, tmp_path: Path) -> None:
     a, b = (Core(w, batch=8, seed=3) for w in (world, again))
     slate = torch.arange(5).expand(8, -1)
     assert torch.equal(a.step(slate).response.signals, b.step(slate).response.signals)
+
+
+def test_a_world_from_the_disk_reads_no_history_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.save(tmp_path / "w")
+    worked_out = world.warm_states
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("histories were read again")
+
+    again = World.load(tmp_path / "w")
+    monkeypatch.setattr(type(again.state_encoder), "start", never)
+    assert all(torch.equal(value, worked_out.held()[name]) for name, value in again.warm_states.held().items())
+    (tmp_path / "w" / "warm_states.safetensors").unlink()
+    with pytest.raises(WorldError, match="warm_states"):  # the manifest knows it
+        World.load(tmp_path / "w")
 
 
 def test_the_log_keeps_what_happened(world: World) -> None:
