@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recloop.agents.facts import Group, Trains
@@ -32,6 +33,8 @@ from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.tables import Catalogue
 from recloop.envs.world.world import World
 
+_ACTING = ("items", "popularity", "histories")
+"""Tensors that acting reads, beside those of the language model."""
 _HELD_OUT = 128
 """Held-out users that a validation asks."""
 
@@ -85,7 +88,8 @@ class LanguageRanker(ScoringPolicy):
         config: how it was made.
         base: the language model.
         catalogue: the items.
-        tensors: `items` (N, d), `popularity` (N,), and what was trained.
+        tensors: `items` (N, d), `popularity` (N,), `histories` (d, d) the map on top of the language model, and what
+            was trained of the model.
         made: the towers and texts where they are there; else they are loaded at the first history.
     """
 
@@ -95,6 +99,7 @@ class LanguageRanker(ScoringPolicy):
     group: ClassVar[Group] = "lm"
     paper: ClassVar[str] = "Karpukhin et al. 2020"
     extras: ClassVar[tuple[str, ...]] = ("text",)
+    reads: ClassVar[tuple[str, ...]] = ("history",)
     config_class: ClassVar[type[RankerConfig]] = RankerConfig
 
     def __init__(
@@ -107,7 +112,9 @@ class LanguageRanker(ScoringPolicy):
     ) -> None:
         self.settings, self.base, self._catalogue = config, base, catalogue
         self.items, self.popularity = tensors["items"], tensors["popularity"]
-        self._tuned = {name: value for name, value in tensors.items() if name not in ("items", "popularity")}
+        self.network = nn.Linear(*tensors["histories"].shape, bias=False, device="meta").to_empty(device="cpu")
+        self.network.weight.data.copy_(tensors["histories"].T)
+        self._tuned = {name: value for name, value in tensors.items() if name not in _ACTING}
         self._made = made
         self._recent = Recent()
 
@@ -135,17 +142,28 @@ class LanguageRanker(ScoringPolicy):
         table = item_table(towers, texts, len(world.catalogue), device)
         popularity = popularity_of_unseen(table, _log_shares(counts), counts)
         popularity = popularity * float(towers.popularity_weight)
-        tensors = {**tuned, "items": table, "popularity": popularity}
-        return cls(config, base, world.catalogue, tensors, (towers, texts))
+        acting = {"items": table, "popularity": popularity, "histories": towers.of_history.detach().cpu()}
+        return cls(config, base, world.catalogue, {**tuned, **acting}, (towers, texts))
+
+    def logits(self, observation: Observation) -> Tensor:
+        """Logits of the next item (B, N), differentiable in the map on top of the language model."""
+        history = observation["history"]
+        towers, texts = self._loaded(history.device)
+        newest = texts.history.newest(history)
+        said = self._recent.rows(newest, lambda places: history_vectors(towers, texts, newest[places]))
+        vectors = F.normalize(self.network.to(history.device)(said), dim=1) / towers.log_temperature.exp()
+        return vectors @ self.items.to(history.device).T + self.popularity.to(history.device)
 
     @torch.no_grad()
     def scores(self, observation: Observation) -> Tensor:
         """Logits of the next item, (B, N)."""
-        history = observation["history"]
-        towers, texts = self._loaded(history.device)
-        newest = texts.history.newest(history)
-        vectors = self._recent.rows(newest, lambda places: history_vectors(towers, texts, newest[places]))
-        return vectors @ self.items.to(history.device).T + self.popularity.to(history.device)
+        return self.logits(observation)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with a map of its own; the language model and what it has read are shared."""
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(self.network, memo)
+        return twin
 
     def _loaded(self, device: torch.device) -> tuple[TwoTowers, TowerTexts]:
         if self._made is None:
@@ -173,8 +191,9 @@ class LanguageRanker(ScoringPolicy):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Item vectors and biases, and what was trained; the language model itself stays where it is."""
-        return {**self._tuned, "items": self.items, "popularity": self.popularity}
+        """What acting reads, and what was trained; the language model itself stays where it is."""
+        histories = self.network.weight.detach().T.contiguous()
+        return {**self._tuned, "items": self.items, "popularity": self.popularity, "histories": histories}
 
     @classmethod
     def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:

@@ -120,9 +120,9 @@ def item_table(towers: TwoTowers, texts: TowerTexts, count: int, device: torch.d
 
 @torch.no_grad()
 def history_vectors(towers: TwoTowers, texts: TowerTexts, newest: Tensor) -> Tensor:
-    """The vectors of histories (B, W), those of like length together: float32 (B, d)."""
+    """What the language model says of histories (B, W), those of like length together: float32 (B, d)."""
     order = (newest < texts.history.catalogue_size).sum(1).argsort(stable=True)
     rows = torch.empty(len(newest), towers.of_history.shape[1], device=newest.device)
     for chunk in torch.split(order, _AT_ONCE):
-        rows[chunk] = towers.histories(texts.of_histories(newest[chunk])).float()
+        rows[chunk] = towers.vectors(texts.of_histories(newest[chunk]))
     return rows

@@ -31,8 +31,10 @@ from recloop.envs.world.world import World
 class Tunable(Protocol):
     """A policy whose scores have a gradient.
 
+    A deep copy of it is the start that tuning stays near.
+
     Attributes:
-        network: what is tuned: its weights that ask for a gradient.
+        network: what is tuned.
         reads: observation keys that `logits` reads.
     """
 

@@ -170,3 +170,19 @@ def test_without_peft_the_way_out_is_told(world: World, encoder: Path, monkeypat
     with pytest.raises(PolicyError, match=r"method=lora needs peft; pip install 'recloop\[text\]'"):
         fitted(world, encoder)
     assert fitted(world, encoder, "top").parameter_counts[0] > 0
+
+
+def test_grpo_tunes_the_map_on_top_of_the_language_model(world: World, encoder: Path, tmp_path: Path) -> None:
+    start = fitted(world, encoder)
+    start.save(tmp_path / "start")
+    settings = {"start": str(tmp_path / "start"), "steps": 40, "users": 2, "group": 2, "validation_episodes": 4}
+    moved: list[float] = []
+
+    def log(tag: str, value: float, step: int) -> None:
+        moved.extend([value] if tag == "train/kl" else [])
+
+    tuned = make_policy("grpo", world, FitOptions(settings={**settings, "learning_rate": 0.1}, log=log))
+    assert max(moved) > 0
+    save_policy(tuned, tmp_path / "tuned")
+    history = {"history": world.users.history}
+    torch.testing.assert_close(load_policy(tmp_path / "tuned").scores(history), tuned.scores(history))
