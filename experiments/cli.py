@@ -41,6 +41,10 @@ COMMANDS = {
         "recloop.experiments.commands.compare:CompareConfig",
         "train, evaluate and compare policies, with a report",
     ),
+    "rank": (
+        "recloop.experiments.commands.rank:RankConfig",
+        "ranking metrics of policies on the held-out part of a world's log",
+    ),
     "agreement": (
         "recloop.experiments.commands.agreement:AgreementConfig",
         "are policies ranked alike by training users, judges and the truth?",

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recloop.agents.rank_metrics import mrr, ndcg, ranked, recall
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.logs.sequences import Ints, Sequences, rows_of
 
@@ -54,21 +55,18 @@ def evaluate_next_item(
     users = users[sequences.lengths[users] >= 2]
     if not len(users):
         raise PolicyError("no user has two items; the next item can be ranked for users with two or more")
-    found = []
+    found, n = [], sequences.catalogue_size
     for chunk in np.array_split(users, -(-len(users) // batch)):
         ends = sequences.lengths[chunk] - 1
         history, _ = sequences.last(chunk, length, ends)
         target = torch.from_numpy(sequences.items[sequences.offsets[chunk] + ends])
-        found.append(_ranks(score(history), target, _consumed(sequences, chunk)))
-    ranks = torch.cat(found).to(torch.float64)
-    hit = ranks <= k
-    return NextItemFigures(
-        users=len(ranks),
-        k=k,
-        recall=float(hit.double().mean()),
-        ndcg=float((hit / torch.log2(1 + ranks)).mean()),
-        reciprocal_rank=float((1 / ranks).mean()),
-    )
+        mask = ~_consumed(sequences, chunk)
+        mask[torch.arange(len(chunk)), target] = True
+        hits = ranked(score(history), mask, n) == target.unsqueeze(1)  # (B, N), one a row
+        one = torch.ones(len(chunk), dtype=torch.int64)
+        found.append(torch.stack([recall(hits, one, k), ndcg(hits, one, k), mrr(hits, one, n)]))
+    figures = torch.cat(found, dim=1).mean(1).tolist()
+    return NextItemFigures(len(users), k, recall=figures[0], ndcg=figures[1], reciprocal_rank=figures[2])
 
 
 def without_last(sequences: Sequences, users: Ints | None = None) -> Sequences:
@@ -85,6 +83,7 @@ def without_last(sequences: Sequences, users: Ints | None = None) -> Sequences:
         feedback=sequences.feedback[keep],
         given=sequences.given[keep],
         slates=None,
+        times=None if sequences.times is None else sequences.times[keep],
     )
 
 
@@ -94,11 +93,3 @@ def _consumed(sequences: Sequences, users: Ints) -> Tensor:
     lanes = np.repeat(np.arange(len(users)), sequences.lengths[users])
     seen[torch.from_numpy(lanes), torch.from_numpy(sequences.items[rows_of(sequences.offsets, users)])] = True
     return seen
-
-
-def _ranks(scores: Tensor, target: Tensor, consumed: Tensor) -> Tensor:
-    """The rank, from 1, of each target (B,) among what was not consumed."""
-    own = scores.gather(1, target.unsqueeze(1))  # (B, 1)
-    earlier = torch.arange(scores.shape[1]) < target.unsqueeze(1)
-    ahead = (scores > own) | ((scores == own) & earlier)
-    return 1 + (ahead & ~consumed).sum(1)

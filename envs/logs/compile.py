@@ -46,6 +46,7 @@ def compile_sequences(log: LoggedBehavior) -> tuple[Sequences, tuple[str, ...], 
         given=given[consumed],
         slates=slates,
         policies=policies,
+        times=_times(log)[order][consumed] if log.has_times else None,
     )
     return sequences, tuple(map(str, log.items.index)), tuple(map(str, log.users.index))
 

@@ -64,6 +64,8 @@ class Sequences(Described):
         profile_prefix: int64 (U,) first steps of each user (slates, or consumptions in a log without exposures) that
             the users' features tell of; None where features tell of none. No fit and no measure scores these steps:
             their answers are known from the features.
+        times: float64 (M,) seconds at which each item was consumed, or typed in; None in a log without times, and in
+            worlds built before they were kept.
     """
 
     catalogue_size: int
@@ -74,6 +76,7 @@ class Sequences(Described):
     slates: Slates | None = None
     policies: tuple[str, ...] = ()
     profile_prefix: Ints | None = None
+    times: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def empty(cls, users: int, catalogue_size: int, signals: int) -> "Sequences":
@@ -137,6 +140,7 @@ class Sequences(Described):
             given=self.given[rows],
             slates=slates,
             profile_prefix=None if self.profile_prefix is None else self.profile_prefix[users],
+            times=None if self.times is None else self.times[rows],
         )
 
     def popularity(self, users: Ints) -> Floats:

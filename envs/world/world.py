@@ -40,8 +40,8 @@ from recloop.envs.world.tables import PARTS, Card, Catalogue, Part, UserTable
 
 __all__ = ["FORMAT", "PARTS", "Card", "Catalogue", "Part", "UserTable", "World"]
 
-FORMAT = 3
-"""Version of the folder's layout; a newer one is refused. Since 3 a folder has a manifest."""
+FORMAT = 4
+"""Version of the folder's layout; a newer one is refused. Since 3 a folder has a manifest, since 4 times."""
 
 WARM_STATES = "warm_states.safetensors"
 """Where the state encoder is after each user's history: minutes of work on a large log, which no process does twice."""
@@ -290,6 +290,8 @@ def sequence_tensors(sequences: Sequences) -> dict[str, Tensor]:
         arrays.update({f"slates.{name}": value for name, value in sequences.slates.arrays().items()})
     if sequences.profile_prefix is not None:
         arrays["told"] = sequences.profile_prefix  # its name on disk since format 2
+    if sequences.times is not None:
+        arrays["times"] = sequences.times
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
 
 

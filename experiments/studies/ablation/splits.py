@@ -133,6 +133,7 @@ def without_items(sequences: Sequences, items: Mask) -> Sequences:
         feedback=sequences.feedback[keep],
         given=sequences.given[keep],
         slates=None,
+        times=None if sequences.times is None else sequences.times[keep],
     )
 
 

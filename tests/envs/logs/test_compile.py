@@ -9,6 +9,7 @@ import pytest
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.compile import compile_sequences, ordered_rows
 from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
+from recloop.envs.world.world import sequence_tensors, sequences_from
 
 RATING = Signal("rating", "ordinal", levels=(1, 2, 3, 4, 5), given_on="consume")
 
@@ -48,6 +49,18 @@ def test_users_items_and_time_order_with_ties_by_file() -> None:
 def test_without_times_the_file_is_the_order() -> None:
     sequences, _, _ = compile_sequences(make_log(consumption().drop(columns="time")))
     assert sequences.items.tolist() == [0, 2, 3, 1, 0]
+    assert sequences.times is None
+
+
+def test_times_of_consumption_are_kept_also_on_disk_and_for_some_users() -> None:
+    sequences, _, _ = compile_sequences(make_log(consumption()))
+    again = sequences_from(sequence_tensors(sequences), ())
+    some = sequences.subset(np.array([1]))
+    assert [s.times is not None and s.times.tolist() for s in (sequences, again, some)] == [
+        [1.0, 9.0, 2.0, 5.0, 5.0],
+        [1.0, 9.0, 2.0, 5.0, 5.0],
+        [2.0, 5.0, 5.0],
+    ]
 
 
 def exposures() -> pd.DataFrame:

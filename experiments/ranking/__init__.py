@@ -1,0 +1,1 @@
+"""Ranking metrics on what the evaluate users of a world really took."""
