@@ -61,12 +61,13 @@ def lessons_of(
     if not isinstance(teacher, ScoringPolicy):
         raise PolicyError(f"'{teacher.name}' gives slates and no scores to learn from; take a policy that scores items")
     rng, ids = np.random.default_rng(seed), world.catalogue.ids
-    owners, ends = [], []
+    owners: list[int] = []
+    ends: list[int] = []
     for user in users.tolist():
         most = int(world.sequences.lengths[user])
-        some = rng.choice(most, min(cuts, most), replace=False) + 1 if most else []
+        some = rng.permutation(most)[:cuts] + 1
         owners += [user] * len(some)
-        ends += [int(end) for end in some]
+        ends += some.tolist()
     if not owners:
         raise PolicyError("the train users consumed nothing; a teacher has nothing to be asked about")
     n, histories, items, odds = len(ids), [], [], []
