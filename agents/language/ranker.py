@@ -112,9 +112,8 @@ class LanguageRanker(ScoringPolicy):
     ) -> None:
         self.settings, self.base, self._catalogue = config, base, catalogue
         self.items, self.popularity = tensors["items"], tensors["popularity"]
-        self.network = nn.Linear(len(self.items[0]), len(self.items[0]), bias=False, device="meta").to_empty(
-            device="cpu"
-        )
+        dim = self.items.shape[1]
+        self.network = nn.Linear(dim, dim, bias=False, device="meta").to_empty(device="cpu")
         self.network.weight.data.copy_(tensors["histories"].T)
         self._tuned = {name: value for name, value in tensors.items() if name not in _ACTING}
         self._made = made
