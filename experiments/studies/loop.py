@@ -89,11 +89,12 @@ class _Measured:
 def main(config: LoopConfig) -> list[dict[str, Any]]:
     """Train, evaluate, print and keep every row as soon as it is known."""
     use_threads(1)
-    return [row for world in config.worlds for row in study(world, config)]
+    source = {"command": command(), "commit": short_commit(commit())}
+    return [row for world in config.worlds for row in study(world, config, source)]
 
 
-def study(name: str, config: LoopConfig) -> list[dict[str, Any]]:
-    """The rows of one world."""
+def study(name: str, config: LoopConfig, source: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows of one world; `source` says where they come from."""
     world, arenas = arenas_of(name, config)
     names = expanded((REFERENCE, *(p for p in config.policies if p != REFERENCE)), world)
     given = settings_by_policy(given_settings(None, config.set), names)
@@ -101,8 +102,8 @@ def study(name: str, config: LoopConfig) -> list[dict[str, Any]]:
         check_settings(policy, settings)
     reference: dict[str, Any] = {}
     rows = []
-    for policy in progress_bar(names, desc=world.name, unit="policy", disable=not config.progress):
-        made = [one for one in trained(policy, world, config, given.get(policy, {}))]
+    for policy in progress_bar(names, desc=world.name, unit="contender", disable=not config.progress):
+        made = list(trained(policy, world, config, given.get(policy, {})))
         speed = float(np.median([slates_per_second(one, world) for one in made]))
         for simulator, arena in arenas.items():
             found = _Measured([arena.run(one, seed) for seed, one in enumerate(made)], speed)
@@ -121,8 +122,7 @@ def study(name: str, config: LoopConfig) -> list[dict[str, Any]]:
                 "high_difference": f"{difference.high:.2f}" if policy != REFERENCE else "",
                 "coverage": f"{np.mean([one.coverage for one in found.rollouts]):.3f}",
                 "slates_per_second": f"{found.speed:.0f}",
-                "command": command(),
-                "commit": short_commit(commit()),
+                **source,
             }
             print(
                 f"{world.name} {simulator} {policy}: {value}, to {REFERENCE} {difference}, {found.speed:.0f} slates/s"

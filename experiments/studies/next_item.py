@@ -135,6 +135,7 @@ class PublishedConfig:
 def main(config: PublishedConfig) -> list[dict[str, Any]]:
     """Train, print and keep every row as soon as it is known."""
     use_threads(1)
+    source = {"command": command(), "commit": short_commit(commit())}
     log = prepared(config.log)
     sequences = compile_sequences(log)[0]
     given = settings_by_policy(given_settings(None, config.set), [*config.protocol.own])
@@ -142,7 +143,7 @@ def main(config: PublishedConfig) -> list[dict[str, Any]]:
     for name in config.policies or config.protocol.own:
         seeds = 1 if name == "popularity" else config.seeds
         for seed in range(config.first_seed, config.first_seed + seeds):
-            row = measured(name, seed, log, sequences, config, given.get(name, {}))
+            row = {**measured(name, seed, log, sequences, config, given.get(name, {})), **source}
             print(f"{config.log.name} {name} seed {seed}: NDCG@10 {row['ndcg_10']}, Recall@10 {row['recall_10']}")
             keep = config.keep or Path("experiments/results") / config.protocol.file
             replace_rows(keep, COLUMNS, ("policy", "seed"), [row])
@@ -164,7 +165,7 @@ def prepared(folder: Path) -> LoggedBehavior:
 def measured(
     name: str, seed: int, log: LoggedBehavior, sequences: Sequences, config: PublishedConfig, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One row."""
+    """One row, but for where it comes from."""
     policy, train, users = name.partition(":")[0], without_last(sequences), np.arange(sequences.users)
     began, epochs, items = time.process_time(), 0, ""
     with Run(config.logs / config.log.name / f"{name.replace(':', '-')}-seed{seed}") as run:
@@ -192,8 +193,6 @@ def measured(
         "minutes": f"{minutes:.1f}",
         "device": device_name(config.device),
         "seed": seed,
-        "command": command(),
-        "commit": short_commit(commit()),
     }
 
 
