@@ -50,6 +50,7 @@ from recloop.experiments.comparison.result_store import (
 from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
 from recloop.experiments.comparison.tracking import Run, write_evaluations
+from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
@@ -140,16 +141,18 @@ class _Clock:
 
 
 def main(config: CompareConfig) -> Comparison:
-    """Load the world, compare, print the table and where the report is."""
+    """Load the world, compare, print the table, where the report is, and the verdict."""
     from recloop.experiments.report.tables import print_comparison, wide_console
 
     use_threads(1 if config.jobs > 1 else config.threads)
     world = World.load(config.world)
     comparison = compare(world, config, world_folder=config.world)
-    print_comparison(comparison, claims_of(comparison), config.out)
+    claims = claims_of(comparison)
+    print_comparison(comparison, claims, config.out)
     segments = segment_lines(comparison)
     for simulator in comparison.simulators if segments else ():
         wide_console().print(segment_table(comparison, segments, simulator))
+    wide_console().print(verdict_of(comparison, claims), soft_wrap=True)
     return comparison
 
 

@@ -17,6 +17,7 @@ from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.intervals import Interval, ratio_interval
 from recloop.experiments.comparison.results import Comparison
+from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.output import writing
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import print_comparison, wide_console
@@ -83,8 +84,10 @@ def _demo(config: DemoConfig) -> Comparison:
             progress=config.progress,
         ),
     )
-    print_comparison(comparison, claims_of(comparison), config.out, console)
+    claims = claims_of(comparison)
+    print_comparison(comparison, claims, config.out, console)
     console.print(gap_sentence(comparison), soft_wrap=True)
+    console.print(verdict_of(comparison, claims), soft_wrap=True)
     return comparison
 
 

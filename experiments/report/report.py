@@ -11,10 +11,11 @@ from typing import Any
 from recloop.encoders.base.names import html_escape as escape
 from recloop.encoders.base.storage import replacing_file
 from recloop.envs.build.card import READING
-from recloop.experiments.comparison.claims import Claim, ClaimRules, Level
+from recloop.experiments.comparison.claims import Claim, ClaimRules
 from recloop.experiments.comparison.evaluate import Rollout
 from recloop.experiments.comparison.intervals import Interval
 from recloop.experiments.comparison.results import Comparison, Entry, Headline
+from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.report.pictures import differences_picture, picture, returns_picture, training_picture
 from recloop.experiments.report.sections import failure_notice, fidelity_section, segments_section
 from recloop.experiments.report.style import CSS
@@ -65,7 +66,8 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         failure_notice(world.card),
         _lacking(comparison),
         "".join(f'<section class="warn">{escape(line)}.</section>' for line in note_lines(comparison)),
-        _lead(comparison, claims),
+        f'<section class="lead">{escape(verdict_of(comparison, claims))} An order is claimed of '
+        f"{sum(claim.made for claim in claims)} of {len(claims)} pairs of policies.</section>",
         "<h2>Results</h2>",
         *(_headline_section(comparison, s) for s in comparison.simulators),
         _picture("Return of every policy", returns_picture(comparison)),
@@ -88,24 +90,6 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         f"<title>Policies in {name}</title><style>{CSS}</style></head><body><main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main></body></html>\n"
-    )
-
-
-def _lead(comparison: Comparison, claims: Sequence[Claim]) -> str:
-    """The outcome in two sentences: who is best where nobody trained, and how much of the order is known."""
-    simulator = comparison.simulators[-1]
-    competing = [c.label for c in comparison.contenders if not c.privileged]
-    best = max((comparison.headline(label, simulator) for label in competing), key=lambda line: line.value.mean)
-    over = ""
-    if best.difference is not None:
-        over = f", {interval_text(best.difference, signed=True)} over {escape(comparison.reference)}"
-    levels = [(level, sum(claim.level is level for claim in claims)) for level in reversed(Level)]
-    said = ", ".join(f"{number} {level}" for level, number in levels if number)
-    known = f"An order is claimed for {said}" if said else "No order is claimed"
-    words = escape(simulator_in_words(comparison, simulator))
-    return (
-        f'<section class="lead">Highest return in front of {words}: <b>{escape(best.policy)}</b> with '
-        f"{best.value.mean:.2f} an episode{over}. {known}, of {len(claims)} pairs of policies.</section>"
     )
 
 
