@@ -114,7 +114,7 @@ class Policy(PolicyFacts, Described, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "fit" in cls.__dict__ and "trains" not in cls.__dict__:
+        if "fit" in cls.__dict__ and "trains" not in cls.__dict__ and cls.trains == "no":
             cls.trains, cls.group = "loop", cls.__dict__.get("group", "rl")
 
     @abstractmethod

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recloop.agents.baselines.popularity import PopularityPolicy
 from recloop.agents.collaborative.history import checked
-from recloop.agents.facts import Group
+from recloop.agents.facts import Group, Trains
 from recloop.agents.policy import FitOptions
 from recloop.agents.serving import Serving
 from recloop.agents.settings import with_settings
@@ -48,6 +48,7 @@ class RecentPopularityPolicy(PopularityPolicy):
 
     name = "recent-popularity"
     kind = "recent-popularity"
+    trains: ClassVar[Trains] = "log"
     group: ClassVar[Group] = "supervised"
     config_class: ClassVar[type[RecentPopularityConfig]] = RecentPopularityConfig
 

@@ -44,7 +44,8 @@ def find_contenders(
         label, again = name, 2
         while any(c.label == label for c in found):
             label, again = f"{name}-{again}", again + 1
-        found.append(Entry(label, source, facts.trains != "no", facts.privileged, note=note))
+        retrained = facts.trains != "no" and not facts.deterministic
+        found.append(Entry(label, source, retrained, facts.privileged, note=note))
     settings = settings_by_policy(given, [one.label for one in found])
     for one in found:
         if one.label in settings:
