@@ -71,7 +71,7 @@ class ALSPolicy(HistoryPolicy):
                 num_threads=torch.get_num_threads(),
                 random_state=options.seed,
             )
-            model.fit(matrix, show_progress=options.progress)
+            model.fit(matrix, show_progress=False)
         items = with_empty_place(torch.from_numpy(model.item_factors))
         return cls({"items": items, "counts": world.catalogue.popularity}, config)
 
@@ -140,7 +140,7 @@ class BPRPolicy(HistoryPolicy):
                 num_threads=1,
                 random_state=options.seed,
             )
-            model.fit(matrix, show_progress=options.progress)
+            model.fit(matrix, show_progress=False)
         items, users = torch.from_numpy(model.item_factors), torch.from_numpy(model.user_factors)
         items, biases, users = items[:, :-1], items[:, -1].clone(), users[:, :-1]  # implicit puts the biases last
         sums = torch.from_numpy(matrix @ items.numpy())

@@ -123,7 +123,7 @@ def main(config: RankConfig) -> pd.DataFrame:
 
 def _rank_all(world: World, config: RankConfig, tasks: list[RankingTask], contenders: tuple[Entry, ...]) -> Ranked:
     asked: list[tuple[str, int, Policy]] = []
-    for one in progress_bar(contenders, desc="make", unit="policy", disable=not config.progress):
+    for one in progress_bar(contenders, desc="make", unit="fit", disable=not config.progress):
         facts, policy = facts_of(one.source), None
         for seed in range(config.seeds):
             if policy is None or not facts.deterministic:
@@ -185,9 +185,9 @@ def _table(task: RankingTask, k: int, found: Mapping[str, Mapping[int, RankedLis
         title_justify="left",
     )
     table.add_column("policy", no_wrap=True)
-    names = ("prec", "recall", "f1", "hit", "ndcg", f"minus {reference}", "mrr", "map", "cover", "bits", "gini")
+    names = ("prec", "recall", "hit", "ndcg", f"minus {reference}", "mrr", "map", "cover", "bits", "gini")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     values = {policy: mean_over_seeds(by_seed, k, "ndcg") for policy, by_seed in found.items()}
     for policy in sorted(found, key=lambda name: -float(values[name].mean())):
         figures = pd.DataFrame([lists.figures(k) for lists in found[policy].values()]).mean()
@@ -195,7 +195,7 @@ def _table(task: RankingTask, k: int, found: Mapping[str, Mapping[int, RankedLis
         sure = interval(values[policy])
         table.add_row(
             policy,
-            *(f"{figures[name]:.3f}" for name in ("precision", "recall", "f1", "hit_rate")),
+            *(f"{figures[name]:.3f}" for name in ("precision", "recall", "hit_rate")),
             f"{sure.mean:.3f} ± {sure.half:.3f}",
             "reference" if policy == reference else f"{apart.mean:+.3f} ± {apart.half:.3f}",
             *(f"{figures[name]:.3f}" for name in ("mrr", "map")),
