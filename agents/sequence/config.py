@@ -76,9 +76,10 @@ class SequenceConfig:
                 raise PolicyError(f"{name}={getattr(self, name)} of a sequence model must be at least 1")
         if self.dim % self.heads:
             raise PolicyError(f"dim={self.dim} of a sequence model is no multiple of heads={self.heads}")
-        for name in ("dropout", "held_out"):
-            if not 0 <= getattr(self, name) < 1:
-                raise PolicyError(f"{name}={getattr(self, name)} of a sequence model must lie in [0, 1)")
+        if not 0 <= self.dropout < 1:
+            raise PolicyError(f"dropout={self.dropout} of a sequence model must lie in [0, 1)")
+        if not 0 <= self.held_out <= 1:
+            raise PolicyError(f"held_out={self.held_out} of a sequence model must lie in [0, 1]")
         if not 0 <= self.calibration <= 1:
             raise PolicyError(f"calibration={self.calibration} of a sequence model must lie in [0, 1]")
         if not 0 < self.masked < 1:

@@ -12,6 +12,7 @@ luck, and is compared with SASRec in pairs, over users, of the means over traini
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ import numpy as np
 import torch
 import tyro
 
+from recloop.agents.acting import picked_by
 from recloop.agents.groups import expanded
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import check_settings, facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.encoders.base.progress import progress_bar
 from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.rollout import Picked, rollout
 from recloop.envs.truth import TRUTHS
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import EVALUATION_KEYS, Evaluator, Rollout
@@ -40,8 +43,8 @@ COLUMNS = (
 )  # fmt: skip
 """Of `experiments/results/loop.csv`; intervals (95 %) are over users, of the mean over trainings."""
 REFERENCE = "sasrec"
-LANES = 256
-"""Users at once when the speed of a policy is measured, on one core."""
+LANES, TIMED = 256, 5
+"""Users at once, and their slates, when the speed of a policy is measured on one core."""
 
 
 @dataclass(frozen=True)
@@ -156,17 +159,20 @@ def trained(name: str, world: World, config: LoopConfig, settings: Any) -> Itera
 
 
 @torch.no_grad()
-def slates_per_second(policy: Policy, world: World, steps: int = 5) -> float:
+def slates_per_second(policy: Policy, world: World) -> float:
     """Slates that a policy picks a CPU second for `LANES` users at once, as their histories grow."""
     core = Core(world, batch=LANES, users="evaluate", seed=0, keys=EVALUATION_KEYS)
-    carry, seconds = None, 0.0
-    for number in range(steps + 1):
-        observation, draw = core.observe(), core.draw()
+    seconds: list[float] = []
+
+    def act(core: Core, carry: Any) -> Picked:
         begin = time.process_time()
-        slate, carry = policy.act(observation, carry, core.slate_size, draw)
-        seconds += (time.process_time() - begin) * (number > 0)  # the first one warms up
-        core.step(slate)
-    return LANES * steps / max(seconds, 1e-9)
+        picked = picked_by(policy, core, carry, seed=0)
+        seconds.append(time.process_time() - begin)
+        return picked
+
+    for _ in islice(rollout(core, act), TIMED + 1):
+        pass
+    return LANES * len(seconds[1:]) / max(sum(seconds[1:]), 1e-9)  # the first one warms up
 
 
 if __name__ == "__main__":
