@@ -62,6 +62,8 @@ POLICIES = {
     "hstu": "recloop.agents.sequence.policy:HSTUPolicy",
     "planner": "recloop.agents.baselines.planner:PlannerPolicy",
     "lm-ranker": "recloop.agents.language.ranker:LanguageRanker",
+    "lm-classifier": "recloop.agents.language.classifier:LanguageClassifier",
+    "lm-verbaliser": "recloop.agents.language.verbaliser:LanguageVerbaliser",
     "ppo": "recloop.agents.sb3.zoo:ppo",
     "ppo-proto": "recloop.agents.sb3.zoo:ppo-proto",
     "dqn": "recloop.agents.sb3.zoo:dqn",

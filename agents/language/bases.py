@@ -13,6 +13,7 @@ import torch
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.text.models import load_model, model_fingerprint, model_folder
 from recloop.envs.simulation.memory_guard import free_bytes
+from recloop.envs.users.language.local import load_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,9 +97,18 @@ class Base:
                 "parameters would fit, or on a CUDA device tuning.bits=4 and method lora"
             )
 
-    def load(self, device: torch.device, bits: int = 32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Model and tokenizer in float32, or quantised to `bits`; see `padded` for the padding token."""
-        model, tokenizer = load_model(self.folder, torch.float32, device, self.gguf_file, **quantised(bits, device))
+    def load(
+        self, device: torch.device, bits: int = 32, decoder: bool = False
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Model and tokenizer in float32, or quantised to `bits`; see `padded` for the padding token.
+
+        Args:
+            device: where.
+            bits: of a weight.
+            decoder: with the head that names the next token; else what gives vectors, encoder or decoder.
+        """
+        load = load_decoder if decoder else load_model
+        model, tokenizer = load(self.folder, torch.float32, device, self.gguf_file, **quantised(bits, device))
         return model, padded(tokenizer)
 
 

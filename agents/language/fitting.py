@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from recloop.agents.language.tuning import OF_HEAD, RATES, TuningConfig, rank_planner
+from recloop.agents.language.tuning import TuningConfig, rank_planner
 from recloop.agents.policy import FitOptions
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.fit import FitHistory, FitLoop, Pass, fit
@@ -26,8 +26,8 @@ def fine_tune(
 ) -> FitHistory:
     """Move the weights that are open; they end as they were when held-out users were foretold best.
 
-    Weights of the language model or its adapter have the method's learning rate, our own on top of it ten times that
-    of `all`, and single numbers 0.01. Everything that layers draw (dropout) comes from one seed, and the global
+    Weights of the language model or its adapter have the method's learning rate, our own on top of it `head_rate`, and
+    single numbers 0.01. Everything that layers draw (dropout) comes from one seed, and the global
     generator is left as it was. AdaLoRA's ranks follow its importance scores; its penalty that keeps the factors
     orthogonal is left out.
 
@@ -100,7 +100,7 @@ def _groups(module: nn.Module, tuning: TuningConfig) -> list[dict[str, object]]:
     own = [weight for name, weight in open_ if not name.startswith("language.")]
     groups: list[dict[str, object]] = [
         {"params": language, "lr": tuning.rate},
-        {"params": [w for w in own if w.dim() > 0], "lr": OF_HEAD * RATES["all"]},
+        {"params": [w for w in own if w.dim() > 0], "lr": tuning.head_rate},
         {"params": [w for w in own if w.dim() == 0], "lr": _SCALAR_RATE, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]

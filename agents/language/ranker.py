@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -13,17 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.agents.facts import Group, Trains
-from recloop.agents.language.bases import TRAINED_TIMES, Base
+from recloop.agents.language.bases import Base
+from recloop.agents.language.candidates import CandidateSource
 from recloop.agents.language.examples import Moment, NextItems, check_texts
 from recloop.agents.language.fitting import fine_tune
-from recloop.agents.language.recent import Recent
+from recloop.agents.language.policy import LanguagePolicy, trained
 from recloop.agents.language.towers import TowerTexts, TwoTowers, history_vectors, item_table
-from recloop.agents.language.tuning import TuningConfig, bring_back, changed, merged, opened
-from recloop.agents.policy import FitOptions, ScoringPolicy
-from recloop.agents.serving import Serving
-from recloop.agents.settings import with_settings
-from recloop.encoders.base.digests import digest_of_value
+from recloop.agents.language.tuning import TuningConfig
+from recloop.agents.policy import FitOptions
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.state.next_item import popularity_of_unseen
 from recloop.encoders.text.encoder import Pooling
@@ -33,8 +29,6 @@ from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.tables import Catalogue
 from recloop.envs.world.world import World
 
-_ACTING = ("items", "popularity", "histories")
-"""Tensors that acting reads, beside those of the language model."""
 _HELD_OUT = 128
 """Held-out users that a validation asks."""
 
@@ -76,29 +70,23 @@ class RankerConfig:
             raise PolicyError(f"temperature={self.temperature} of lm-ranker must be above 0")
 
 
-class LanguageRanker(ScoringPolicy):
+class LanguageRanker(LanguagePolicy[RankerConfig, TwoTowers, TowerTexts]):
     """Shows the k admissible items with the best score: cosine of history and item, over a temperature, plus a bias.
 
     Trained on moments of the train users by a softmax over the batch's own items, each logit less the log of how often
     its item is met there (Yi et al. 2019). The bias is the log of the item's count times a learned weight; an item that
     nobody consumed has the count that its vector promises. The catalogue is encoded once; a history is read again
-    only when it has changed.
+    only when it has changed. `tensors` holds `items` (N, d), `popularity` (N,) and `histories` (d, d), the map on top
+    of the language model.
 
-    Args:
-        config: how it was made.
-        base: the language model.
-        catalogue: the items.
-        tensors: `items` (N, d), `popularity` (N,), `histories` (d, d) the map on top of the language model, and what
-            was trained of the model.
-        made: the towers and texts where they are there; else they are loaded at the first history.
+    Attributes:
+        network: that map, which learners may tune further.
     """
 
     name = "lm-ranker"
     kind = "lm-ranker"
-    trains: ClassVar[Trains] = "log"
-    group: ClassVar[Group] = "lm"
     paper: ClassVar[str] = "Karpukhin et al. 2020"
-    extras: ClassVar[tuple[str, ...]] = ("text",)
+    own: ClassVar[tuple[str, ...]] = ("items", "popularity", "histories")
     reads: ClassVar[tuple[str, ...]] = ("history",)
     config_class: ClassVar[type[RankerConfig]] = RankerConfig
 
@@ -108,43 +96,29 @@ class LanguageRanker(ScoringPolicy):
         base: Base,
         catalogue: Catalogue,
         tensors: Mapping[str, Tensor],
+        source: CandidateSource | None = None,
         made: tuple[TwoTowers, TowerTexts] | None = None,
     ) -> None:
-        self.settings, self.base, self._catalogue = config, base, catalogue
-        self.items, self.popularity = tensors["items"], tensors["popularity"]
-        dim = self.items.shape[1]
+        super().__init__(config, base, catalogue, tensors, source, made)
+        dim = self.kept["items"].shape[1]
         self.network = nn.Linear(dim, dim, bias=False, device="meta").to_empty(device="cpu")
-        self.network.weight.data.copy_(tensors["histories"].T)
-        self._tuned = {name: value for name, value in tensors.items() if name not in _ACTING}
-        self._made = made
-        self._recent = Recent()
+        self.network.weight.data.copy_(self.kept["histories"].T)
 
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:
         """Fine-tune on the world's train users; `options.steps` are steps of the optimiser."""
-        config = RankerConfig()
-        if options.steps is not None:
-            config = replace(config, tuning=replace(config.tuning, steps=options.steps))
-        config = with_settings(config, options.settings, cls.name)
-        device = checked_device(options.device)
-        told = world.catalogue.texts if config.item_text == "text" else world.catalogue.titles
-        check_texts(told, world.name)
-        base = Base.of(config.model)
-        times = TRAINED_TIMES if config.tuning.method == "all" else 0.0
-        base.check_memory(device, config.tuning.bits, times)
-        towers, texts = _towers(base, config, world.catalogue, device, options.seed)
-        counts = world.catalogue.popularity
-        if config.tuning.trains:
+        config, base = cls._asked(options)
+        tuning, device = config.tuning, checked_device(options.device)
+        check_texts(_told(config, world.catalogue), world.name)
+        towers, texts = cls._opened(config, base, world.catalogue, {}, device, options.seed)
+        if tuning.trains:
             rng = np.random.default_rng([options.seed, 0x1A])
-            moments = NextItems(world, max(config.window, 1), config.tuning.held_out, rng)
-            _train(towers, texts, moments, config, options)
-        tuned = {name: value.clone().cpu() for name, value in changed(towers).items()}
-        _ready(towers, config)
-        table = item_table(towers, texts, len(world.catalogue), device)
-        popularity = popularity_of_unseen(table, _log_shares(counts), counts)
-        popularity = popularity * float(towers.popularity_weight)
-        acting = {"items": table, "popularity": popularity, "histories": towers.of_history.detach().cpu()}
-        return cls(config, base, world.catalogue, {**tuned, **acting}, (towers, texts))
+            _train(towers, texts, NextItems(world, config.window, tuning.held_out, rng), tuning, options)
+        tuned = trained(towers, tuning)
+        items, counts = item_table(towers, texts, len(world.catalogue), device), world.catalogue.popularity
+        popularity = popularity_of_unseen(items, _log_shares(counts), counts) * float(towers.popularity_weight)
+        acting = {"items": items, "popularity": popularity, "histories": towers.of_history.detach().cpu()}
+        return cls(config, base, world.catalogue, {**tuned, **acting}, made=(towers, texts))
 
     def logits(self, observation: Observation) -> Tensor:
         """Logits of the next item (B, N), differentiable in the map on top of the language model."""
@@ -153,7 +127,7 @@ class LanguageRanker(ScoringPolicy):
         newest = texts.history.newest(history)
         said = self._recent.rows(newest, lambda places: history_vectors(towers, texts, newest[places]))
         vectors = F.normalize(self.network.to(history.device)(said), dim=1) / towers.log_temperature.exp()
-        return vectors @ self.items.to(history.device).T + self.popularity.to(history.device)
+        return vectors @ self.kept["items"].to(history.device).T + self.kept["popularity"].to(history.device)
 
     @torch.no_grad()
     def scores(self, observation: Observation) -> Tensor:
@@ -166,98 +140,45 @@ class LanguageRanker(ScoringPolicy):
         twin.network = copy.deepcopy(self.network, memo)
         return twin
 
-    def _loaded(self, device: torch.device) -> tuple[TwoTowers, TowerTexts]:
-        if self._made is None:
-            self.base.check_memory(device, self.settings.tuning.bits)
-            towers, texts = _towers(self.base, self.settings, self._catalogue, device, 0)
-            bring_back(towers, self._tuned)
-            _ready(towers, self.settings)
-            self._made = towers, texts
-        self._made[0].to(device)
-        return self._made
-
-    @property
-    def parameter_counts(self) -> tuple[int, int]:
-        """Numbers that are trained, and all there are."""
-        trained = sum(value.numel() for value in self._tuned.values())
-        total = sum(weight.numel() for weight in self._loaded(torch.device("cpu"))[0].parameters())
-        return trained, total
-
-    def config(self) -> dict[str, Any]:
-        """The settings, and which model and catalogue they were made for."""
-        return {
-            **asdict(self.settings),
-            "base": self.base.fingerprint,
-            "catalogue": digest_of_value([list(self._catalogue.ids), list(self._catalogue.texts)]),
-        }
-
     def tensors(self) -> dict[str, Tensor]:
         """What acting reads, and what was trained; the language model itself stays where it is."""
-        histories = self.network.weight.detach().T.contiguous()
-        return {**self._tuned, "items": self.items, "popularity": self.popularity, "histories": histories}
+        return {**super().tensors(), "histories": self.network.weight.detach().cpu().T.contiguous()}
 
     @classmethod
-    def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """Undo `config` and `tensors`; the language model is loaded when it is first asked.
-
-        Raises:
-            PolicyError: it was fine-tuned on another model, or made for another catalogue.
-        """
-        facts = dict(config)
-        fingerprint, catalogue = facts.pop("base"), serving.world.catalogue
-        check_catalogue(facts.pop("catalogue"), catalogue)
-        settings = RankerConfig(**{**facts, "tuning": TuningConfig(**facts["tuning"])})
-        base = Base.of(settings.model)
-        base.check_is(fingerprint)
-        return cls(settings, base, catalogue, tensors)
-
-
-def check_catalogue(digest: str, catalogue: Catalogue) -> None:
-    """`PolicyError` where a policy was made for other items than these."""
-    if digest != digest_of_value([list(catalogue.ids), list(catalogue.texts)]):
-        raise PolicyError(
-            f"the policy was made for another catalogue than these {len(catalogue)} items; train it anew in this world"
-        )
+    def _model(
+        cls,
+        config: RankerConfig,
+        model: Any,
+        tokenizer: Any,
+        catalogue: Catalogue,
+        kept: Mapping[str, Tensor],
+        language: Any,
+    ) -> tuple[TwoTowers, TowerTexts]:
+        texts = TowerTexts(
+            tokenizer, model, catalogue.titles, _told(config, catalogue), config.window, config.title_tokens,
+            config.max_tokens, config.item_tokens, config.history_prefix, config.item_prefix,
+        )  # fmt: skip
+        dim = int(model.config.hidden_size)
+        return TwoTowers(language, dim, config.pooling, config.temperature, config.tuning.trains), texts
 
 
-def _towers(
-    base: Base, config: RankerConfig, catalogue: Catalogue, device: torch.device, seed: int
-) -> tuple[TwoTowers, TowerTexts]:
-    model, tokenizer = base.load(device, config.tuning.bits)
-    told = catalogue.texts if config.item_text == "text" else catalogue.titles
-    texts = TowerTexts(
-        tokenizer, model, catalogue.titles, told, config.window, config.title_tokens, config.max_tokens,
-        config.item_tokens, config.history_prefix, config.item_prefix,
-    )  # fmt: skip
-    dim = int(model.config.hidden_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        language = opened(model, config.tuning)
-    towers = TwoTowers(language, dim, config.pooling, config.temperature, config.tuning.trains)
-    return towers.to(device).eval(), texts
-
-
-def _ready(towers: TwoTowers, config: RankerConfig) -> None:
-    """For acting: nothing is trained, and adapters cost nothing."""
-    if config.tuning.bits == 32 and config.tuning.method in ("lora", "adalora", "ia3"):
-        merged(towers)
-    towers.requires_grad_(False).eval()
+def _told(config: RankerConfig, catalogue: Catalogue) -> Sequence[str]:
+    return catalogue.texts if config.item_text == "text" else catalogue.titles
 
 
 def _log_shares(counts: Tensor) -> Tensor:
     return ((counts + 0.5) / (counts.sum() + 0.5 * len(counts))).log()
 
 
-def _train(towers: TwoTowers, texts: TowerTexts, moments: NextItems, config: RankerConfig, options: FitOptions) -> None:
-    device = towers.of_item.device
-    shares = _log_shares(moments.counts).to(device)
-    held_out = partial(_loss, towers, texts, moments.last(_HELD_OUT), shares)
+def _train(towers: TwoTowers, texts: TowerTexts, moments: NextItems, tuning: TuningConfig, options: FitOptions) -> None:
+    shares = _log_shares(moments.counts).to(towers.of_item.device)
+    held = moments.last(_HELD_OUT)
     fine_tune(
         towers,
-        config.tuning,
-        lambda count: moments.batches(count, config.tuning.batch),
+        tuning,
+        lambda count: moments.batches(count, tuning.batch),
         lambda batch: _loss(towers, texts, batch, shares),
-        (lambda: float(held_out())) if len(moments.held) > 1 else None,
+        (lambda: float(_loss(towers, texts, held, shares))) if len(held.users) > 1 else None,
         options,
         "lm-ranker",
     )

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Method = Literal["none", "head", "top", "all", "lora", "adalora", "ia3", "prefix"]
-RATES = {"head": 1e-4, "top": 1e-4, "all": 5e-5, "lora": 3e-4, "adalora": 1e-3, "ia3": 3e-3, "prefix": 3e-3}
+RATES = {"top": 1e-4, "all": 5e-5, "lora": 3e-4, "adalora": 1e-3, "ia3": 3e-3, "prefix": 3e-3}
 """Learning rate by method. The fewer numbers a method has, and the further from the answer, the longer its steps."""
-OF_HEAD = 10.0
-"""Times the learning rate of `all`, for weights of our own on top of the model."""
 _ADAPTERS = ("lora", "adalora", "ia3", "prefix")
 _START = 0.02
 """Deviation of a new prefix; peft's own draws of deviation 1 would drown what the model has learned."""
@@ -39,6 +37,7 @@ class TuningConfig:
         batch: examples that are read at once.
         accumulate: batches a step.
         learning_rate: of the language model's own weights or its adapter; None for the method's.
+        head_rate: learning rate of what stands on top of the model.
         warmup: share of the steps over which the learning rate rises; afterwards it falls to zero by a cosine.
         weight_decay: of AdamW.
         layers: upper layers that `top` trains.
@@ -62,6 +61,7 @@ class TuningConfig:
     batch: int = 32
     accumulate: int = 1
     learning_rate: float | None = None
+    head_rate: float = 5e-4
     warmup: float = 0.1
     weight_decay: float = 0.01
     layers: int = 2

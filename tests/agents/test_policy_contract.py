@@ -29,6 +29,8 @@ ELSEWHERE = {
     "bandit",
     "decision-transformer",
     "lm-ranker",
+    "lm-classifier",
+    "lm-verbaliser",
 }
 """Kinds under contract in test_instructed, language/, networks/test_policy and learners/test_contract."""
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import BudgetError, LanguageModelError
-from recloop.encoders.text.models import model_fingerprint, model_folder, number_type
+from recloop.encoders.text.models import gguf_source, model_fingerprint, model_folder, number_type
 from recloop.envs.users.language.answers import Prompt, as_rows, checked_options, spelled
 from recloop.envs.users.language.store import AnswerStore, content_key
 
@@ -77,7 +78,8 @@ class LocalModel:
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        return _load(self.name, self.config)
+        device = torch.device(self.config.device)
+        return load_decoder(model_folder(self.name), number_type(self.config.dtype, device), device)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -211,19 +213,31 @@ class LocalModel:
         return [torch.tensor(sorted(pool)) for pool in pools]
 
 
-def _load(name: str, config: LocalConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_decoder(
+    folder: Path, dtype: torch.dtype, device: torch.device, gguf_file: str | None = None, **more: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer from a folder's safetensors or its GGUF file; `more` as `load_model`.
+
+    Raises:
+        LanguageModelError: it cannot be loaded, or is an encoder.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a folder on disk is read in a moment
-    folder, device = model_folder(name), torch.device(config.device)
-    dtype = number_type(config.dtype, device)
+    source = gguf_source(gguf_file)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=gguf_file is None,
+            dtype=dtype,
+            **source,
+            **more,
         )
-        model = model.to(device).eval()
+        model = (model if more else model.to(device)).eval()
     except Exception as error:  # transformers raises what it likes on a broken folder
         reason = " ".join(str(error).split())[:200]
         raise LanguageModelError(

@@ -71,8 +71,8 @@ def test_who_likes_red_things_is_shown_red_things(world: World, encoder: Path) -
     learnt = replace(world, sequences=log)
     history = torch.tensor([[1, 3, 5], [0, 2, 4]])
     right = torch.arange(24) % 2 == torch.tensor([[1], [0]])
-    settings: dict[str, Any] = {"tuning.batch": 16, "tuning.learning_rate": 1e-3, "steps": 40}
-    for method, least in (("none", 0.0), ("all", 0.95), ("lora", 0.95)):
+    settings: dict[str, Any] = {"tuning.batch": 16, "tuning.learning_rate": 2e-3, "steps": 25}
+    for method, least in (("all", 0.95), ("lora", 0.95)):
         best = fitted(learnt, encoder, method, **settings).scores({"history": history}).topk(6, dim=1).indices
         assert float(right.gather(1, best).float().mean()) >= least, method
 
@@ -113,8 +113,9 @@ def test_new_users_and_new_items_are_served(world: World, encoder: Path) -> None
     cold = replace(world, catalogue=replace(world.catalogue, popularity=counts))
     policy = fitted(cold, encoder, "none")
     assert torch.isfinite(policy.scores({"history": torch.full((1, 4), 24)})).all()
-    known = torch.cat([policy.popularity[:5], policy.popularity[6:]])
-    assert known.min() <= policy.popularity[5] <= known.max()
+    popularity = policy.kept["popularity"]
+    known = torch.cat([popularity[:5], popularity[6:]])
+    assert known.min() <= popularity[5] <= known.max()
 
 
 def test_what_was_fine_tuned_on_another_model_is_refused(world: World, tiny: Tiny, tmp_path: Path) -> None:
