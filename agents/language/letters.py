@@ -137,7 +137,7 @@ class LetterModel(nn.Module):
     def ordered(self, prompts: PromptTokens, newest: Tensor, rows: Tensor, batch: int) -> Tensor:
         """`forward` of many prompts, their common beginning read once: float32 (B, C)."""
         parts = []
-        for own, candidates in zip(newest.split(batch), rows.split(batch), strict=True):
+        for own, candidates in zip(torch.split(newest, batch), torch.split(rows, batch), strict=True):
             if self.plain and int(prompts.head.counts):
                 shared = copy.deepcopy(self._beginning(prompts, rows.device))
                 shared.batch_repeat_interleave(len(own))

@@ -46,7 +46,8 @@ class LanguageStudyConfig:
     world: Path
     """A world of MovieLens-100K, say."""
     rows: tuple[str, ...] = (*ORIENTATION, *(f"ranker:{method}" for method in METHODS))
-    """What to measure: names of policies, and `ranker:METHOD`."""
+    """What to measure: names of policies, `ranker:METHOD`, `classifier:METHOD`, `verbaliser:zero-shot` (`few-shot`,
+    `lora`)."""
     steps: int = 120
     """Steps of every fine-tuning."""
     users: int | None = None
@@ -66,7 +67,11 @@ class LanguageStudyConfig:
                 raise RecloopError(unknown_name("row", row, known))
 
 
-KINDS: dict[str, tuple[str, ...]] = {"ranker": METHODS}
+KINDS: dict[str, tuple[str, ...]] = {
+    "ranker": METHODS,
+    "classifier": ("head", "top", "all", "lora"),
+    "verbaliser": ("zero-shot", "few-shot", "lora"),
+}
 """Methods by the kind of language-model policy."""
 
 
@@ -116,9 +121,10 @@ def measured(row: str, world: World, users: Ints, config: LanguageStudyConfig, s
 
 def settings_of(name: str, method: str, config: LanguageStudyConfig) -> Mapping[str, Any]:
     """What a row changes of its policy's defaults."""
-    if name == "ranker":
-        return {"tuning.method": method, "tuning.steps": config.steps, "tuning.validations": 4}
-    return {}
+    steps = {"tuning.steps": config.steps, "tuning.validations": 4}
+    if name == "verbaliser" and method != "lora":
+        return {"shots": 3 if method == "few-shot" else 0}
+    return {"tuning.method": method, **steps}
 
 
 def scorer(policy: Policy, world: World, users: Ints) -> Any:
