@@ -52,12 +52,10 @@ class TuningConfig:
         checkpointing: compute activations twice instead of keeping them: less memory, a third more time.
         dtype: of the arithmetic in training; `auto` is bfloat16 where the device computes in it. Acting is float32.
         bits: of a frozen weight: 32, or 8 or 4 with bitsandbytes on a CUDA device, for adapters.
-        pretrain_steps: steps on the log's own texts before: of masked words for an encoder, of next tokens for a
-            decoder.
     """
 
     method: Method = "lora"
-    steps: int = 200
+    steps: int = 100
     batch: int = 32
     accumulate: int = 1
     learning_rate: float | None = None
@@ -76,7 +74,6 @@ class TuningConfig:
     checkpointing: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     bits: int = 32
-    pretrain_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -87,8 +84,6 @@ class TuningConfig:
         for name in ("held_out", "dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise PolicyError(f"{name}={getattr(self, name)} of tuning must lie in [0, 1)")
-        if self.pretrain_steps < 0:
-            raise PolicyError(f"pretrain_steps={self.pretrain_steps} of tuning must be 0 or more")
         if self.bits not in (4, 8, 32) or (self.bits < 32 and self.method in ("top", "all")):
             raise PolicyError(
                 f"bits={self.bits} with method={self.method}; take 32, or 8 or 4 for weights that stay frozen (lora)"

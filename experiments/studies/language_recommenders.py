@@ -94,7 +94,7 @@ def measured(row: str, world: World, users: Ints, config: LanguageStudyConfig, s
     """Fit one policy, rank, and time it."""
     name, _, method = row.partition(":")
     own = method != ""
-    settings = {**settings_of(name, method, config), **(config.settings if own else {})}
+    settings = {**settings_of(name, method, config), **config.settings} if own else {}
     began = time.process_time()
     policy = make_policy(f"lm-{name}" if own else name, world, FitOptions(seed=seed, settings=settings))
     minutes = (time.process_time() - began) / 60
