@@ -100,8 +100,8 @@ class HistoryTokens:
     ) -> None:
         if limit < title_tokens:
             raise PolicyError(
-                f"{limit} tokens are left for a history, and one title takes up to title_tokens={title_tokens}; raise "
-                "max_tokens, lower title_tokens, or take a model that reads more"
+                f"{max(limit, 0)} tokens are left for a history, and one title takes up to title_tokens={title_tokens}; "
+                "raise max_tokens, lower title_tokens (or shots, or candidates), or take a model that reads more"
             )
         told = [f" {' '.join(title.split())};" for title in titles]
         self.titles = Tokens.of(tokenizer, [*told, f" {NOTHING}"], title_tokens)

@@ -54,7 +54,7 @@ class VerbaliserConfig:
     candidates: int = 20
     window: int = 10
     title_tokens: int = 16
-    max_tokens: int = 1024
+    max_tokens: int = 2048
     shots: int = 0
     chat: bool = True
     calibrate: bool = True
