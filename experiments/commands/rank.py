@@ -9,7 +9,7 @@ never met; `recloop.experiments.ranking.questions` says what each split asks. Th
 policy finds what users took of what they were offered then. What they would take of other slates, `compare` asks.
 """
 
-import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.table import Table
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import replacing_file
 from recloop.envs.simulation.core import checked_device
@@ -113,10 +114,9 @@ def main(config: RankConfig) -> pd.DataFrame:
         console.print(f"asked: {task.told}\n", soft_wrap=True)
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO()
-        frame.to_csv(text, index=False, float_format="%.6f", lineterminator="\n")
+        cells = ([_cell(value) for value in row] for row in frame.itertuples(index=False))
         with replacing_file(config.out) as part:
-            part.write_text(text.getvalue(), encoding="utf-8")
+            part.write_text(csv_text([frame.columns, *cells]), encoding="utf-8")
         console.print(f"written to {config.out}", soft_wrap=True)
     return frame
 
@@ -204,6 +204,13 @@ def _table(task: RankingTask, k: int, found: Mapping[str, Mapping[int, RankedLis
             f"{figures['gini']:.2f}",
         )
     return table
+
+
+def _cell(value: object) -> object:
+    """A value as the table holds it; nothing where there is no number."""
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6f}"
 
 
 if __name__ == "__main__":

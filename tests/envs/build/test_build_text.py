@@ -108,7 +108,7 @@ def test_histories_are_read_as_text_in_the_loop(decoder: Path, tmp_path: Path) -
 def test_logged_histories_are_read_once_and_kept(
     decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next command on the same world reads none anew."""
+    """The next command on the same world reads none anew: states are kept, and where they are not, what was read is."""
     monkeypatch.setenv("RECLOOP_CACHE", str(tmp_path))
     world = _build(tmp_path, [], text=str(decoder), text_pooling="last", behavior="text", segments=-1, topics=0)
     world.save(tmp_path / "world")
@@ -118,6 +118,9 @@ def test_logged_histories_are_read_once_and_kept(
     reader = again.state_encoder.behavior
     assert isinstance(reader, TextBehavior)
     assert isinstance(reader.text, TextEncoder)
+    assert reader.text.report.texts == 0
+    del vars(again)["warm_states"]
+    torch.testing.assert_close(again.warm_states.behavior, states.behavior)
     assert (reader.text.report.texts, reader.text.report.encoded) == (USERS, 0)
 
 

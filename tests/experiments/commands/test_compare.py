@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from recloop.agents.baselines.sasrec import SASRecConfig
 from recloop.agents.policy import Carry, FitOptions, Policy
 from recloop.agents.registry import load_policy
+from recloop.agents.sequence.config import SequenceConfig
 from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError
 from recloop.envs.interaction.observation import Observation
@@ -228,11 +228,11 @@ def test_a_saved_policy_joins_under_its_folders_name(judged: World, tmp_path: Pa
 class Wide(Learner):
     """As many items along as its settings say."""
 
-    config_class = SASRecConfig
+    config_class = SequenceConfig
 
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> "Wide":
-        return cls(options.over(SASRecConfig(), "Wide", "epochs").length)
+        return cls(options.over(SequenceConfig(), "Wide", "epochs").length)
 
 
 @pytest.mark.usefixtures("no_pictures")
