@@ -100,7 +100,7 @@ class HistoryTokens:
     ) -> None:
         if limit < title_tokens:
             raise PolicyError(
-                f"{max(limit, 0)} tokens are left for a history, and one title takes up to title_tokens={title_tokens}; "
+                f"{max(limit, 0)} tokens are left for a history, and a title takes up to title_tokens={title_tokens}; "
                 "raise max_tokens, lower title_tokens (or shots, or candidates), or take a model that reads more"
             )
         told = [f" {' '.join(title.split())};" for title in titles]
