@@ -168,7 +168,7 @@ def _fit(net: DNN, world: World, config: DNNConfig, options: FitOptions) -> None
     def log(one: Pass) -> None:
         if options.log is not None:
             options.log("train/loss", one.loss, one.number)
-            options.log("train/held_out_loss", one.held_out, one.number)
+            options.log("validation/loss", one.held_out, one.number)
 
     fit(
         net,

@@ -37,8 +37,8 @@ def fine_tune(
         batches: so many of `tuning.batch` examples.
         loss: mean of a batch.
         held_out: the loss that says which weights are best.
-        options: seed, progress bar and log: `NAME/loss`, `NAME/held_out_loss` a validation.
-        name: in the log and in errors.
+        options: seed, progress bar and log: `train/loss` and `validation/loss` a validation.
+        name: in errors.
     """
     device = next(module.parameters()).device
     passes = min(tuning.validations, tuning.steps)
@@ -62,8 +62,8 @@ def fine_tune(
 
     def log(one: Pass) -> None:
         if options.log is not None:
-            options.log(f"{name}/loss", one.loss, one.number + 1)
-            options.log(f"{name}/held_out_loss", one.held_out, one.number + 1)
+            options.log("train/loss", one.loss, one.number + 1)
+            options.log("validation/loss", one.held_out, one.number + 1)
 
     loop = FitLoop(
         passes=passes,

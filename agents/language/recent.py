@@ -40,7 +40,3 @@ class Recent:
         while len(self._rows) > self.most:
             self._rows.popitem(last=False)
         return rows.to(keys.device)
-
-    def clear(self) -> None:
-        """Forget all: the weights have changed."""
-        self._rows.clear()

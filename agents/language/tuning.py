@@ -105,13 +105,12 @@ class TuningConfig:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 
-def opened(model: PreTrainedModel, tuning: TuningConfig, steps: int | None = None) -> PreTrainedModel:
+def opened(model: PreTrainedModel, tuning: TuningConfig) -> PreTrainedModel:
     """The model with the weights of the method open to training and all others frozen.
 
     Args:
         model: as loaded; changed in place.
         tuning: how.
-        steps: of the whole training, which `adalora` plans by; default `tuning.steps`.
 
     Raises:
         PolicyError: peft is not installed or does not know the model, or it has fewer layers than are to be trained.
@@ -124,7 +123,7 @@ def opened(model: PreTrainedModel, tuning: TuningConfig, steps: int | None = Non
         for name, weight in model.named_parameters():
             weight.requires_grad_(_is_upper(name, model, tuning.layers))
     if tuning.method in _ADAPTERS:
-        model = _with_adapter(model, tuning, tuning.steps if steps is None else steps)
+        model = _with_adapter(model, tuning)
     if tuning.checkpointing and tuning.trains:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     return model
@@ -147,12 +146,6 @@ def bring_back(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             value.copy_(tensors[name])
 
 
-def parameter_counts(module: nn.Module) -> tuple[int, int]:
-    """Numbers that are trained, and all."""
-    sizes = [(weight.requires_grad, weight.numel()) for weight in module.parameters()]
-    return sum(size for trained, size in sizes if trained), sum(size for _, size in sizes)
-
-
 def merged(module: nn.Module) -> None:
     """Add what low-rank and scaling adapters say to the weights they stand beside: acting then costs nothing more."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -168,7 +161,7 @@ def rank_planner(module: nn.Module) -> Callable[[int], None] | None:
     return planners[0].update_and_allocate if planners else None  # type: ignore[return-value]
 
 
-def _with_adapter(model: PreTrainedModel, tuning: TuningConfig, steps: int) -> Any:
+def _with_adapter(model: PreTrainedModel, tuning: TuningConfig) -> Any:
     try:
         import peft
     except ImportError:
@@ -176,6 +169,7 @@ def _with_adapter(model: PreTrainedModel, tuning: TuningConfig, steps: int) -> A
             f"tuning.method={tuning.method} needs peft; pip install 'recloop[text]', or take head, top or all"
         ) from None
     config: Any
+    steps = tuning.steps
     low_rank: dict[str, Any] = {"lora_alpha": tuning.alpha, "lora_dropout": tuning.dropout}
     if tuning.method == "lora":
         config = peft.LoraConfig(r=tuning.rank, target_modules=_targets(model, tuning), **low_rank)

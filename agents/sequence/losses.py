@@ -21,7 +21,7 @@ def place_loss(model: SequenceModel, counts: Tensor, draws: torch.Generator, hal
         model: gives config and bias.
         counts: float32 (N,) how often each item is consumed, for the odds of being a negative.
         draws: of negatives.
-        half: scores of the whole softmax are bfloat16: 4 times as fast where the processor multiplies such numbers.
+        half: scores of the whole softmax are bfloat16: faster by far where the processor multiplies such numbers.
     """
     config, n = model.config, model.catalogue_size
     if config.loss != "softmax" and n < 2:

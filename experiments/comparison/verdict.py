@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from recloop.experiments.comparison.claims import Claim
+from recloop.experiments.comparison.claims import PLANNING, Claim
 from recloop.experiments.comparison.results import Comparison
 
 
@@ -46,20 +46,22 @@ def _of_one(leader: str, policies: Sequence[str], made: Sequence[Claim], within:
     held_back = list(dict.fromkeys(reason for claim in wins for reason in claim.held_back))
     reach = f"{level}{f'; not across judges: {_listed(held_back)}' if held_back else ''}"
     missing = [policy for policy in policies if policy not in beats and policy != leader]
+    own = (one.warning for one in wins if leader in one.warning.removesuffix(f" {PLANNING}").split(" and "))
+    warned = "".join(f" {warning}." for warning in dict.fromkeys(own))
     if not missing:
-        return f"{leader} is best: it beats {_listed(sorted(beats))}. This holds for {reach}."
+        return f"{leader} is best: it beats {_listed(sorted(beats))}. This holds for {reach}.{warned}"
     pairs = [claim for claim in within if not claim.made and leader in (claim.better, claim.worse)]
     return (
         f"{leader} is beaten by none and beats {len(beats)} of the {len(policies) - 1} others ({reach}); nothing is "
-        f"claimed of it and {_listed(missing)}.{_why(pairs)}"
+        f"claimed of it and {_listed(missing)}.{_why(pairs)}{warned}"
     )
 
 
 def _why(pairs: Sequence[Claim]) -> str:
-    """Why nothing is claimed of the first of some pairs, and what would settle it."""
+    """Why nothing is claimed of one of some pairs (of policies within the log, if there is one), and what would tell."""
     if not pairs:
         return ""
-    first = pairs[0]
+    first = next((pair for pair in pairs if not pair.against.startswith("flagged")), pairs[0])
     more = f"; {first.settle}" if first.settle else ""
     return f" Between {first.better} and {first.worse}: {first.against}{more}."
 

@@ -26,7 +26,7 @@ def test_it_learns_more_than_the_encoder_knew(world: World) -> None:
     options = FitOptions(seed=1, steps=4, log=lambda tag, value, step: curves.setdefault(tag, []).append(value))
     policy = DNNPolicy.fit(world, options)
     assert curves["train/loss"][-1] < curves["train/loss"][0]
-    assert len(curves["train/held_out_loss"]) == 4
+    assert len(curves["validation/loss"]) == 4
     again = DNNPolicy.fit(world, FitOptions(seed=1, steps=4))
     assert all(torch.equal(value, again.tensors()[name]) for name, value in policy.tensors().items())
 

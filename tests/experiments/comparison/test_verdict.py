@@ -1,6 +1,6 @@
 """The verdict says what the claims say, and no more."""
 
-from recloop.experiments.comparison.claims import Claim, Level
+from recloop.experiments.comparison.claims import PLANNING, Claim, Level
 from recloop.experiments.comparison.verdict import verdict
 
 
@@ -39,6 +39,14 @@ def test_what_holds_claims_back_is_said_and_who_is_no_competitor_is_left_out() -
         "ppo is best: it beats greedy. This holds for this method in this world; not across judges: replay failed in "
         "train."
     )
+
+
+def test_a_winner_that_plans_on_the_training_users_own_model_carries_its_warning() -> None:
+    warning = f"greedy {PLANNING}"
+    said = verdict(["greedy", "random"], [claim("greedy", "random", warning=warning)])
+    assert said.endswith(f"This holds for this method in this world. {warning}.")
+    other = verdict(["ppo", "greedy"], [claim("ppo", "greedy", warning=warning)])
+    assert "upper end" not in other, "what is said of the beaten does not qualify the winner"
 
 
 def test_without_any_claim_nobody_is_named() -> None:
