@@ -58,7 +58,7 @@ def _of_one(leader: str, policies: Sequence[str], made: Sequence[Claim], within:
 
 
 def _why(pairs: Sequence[Claim]) -> str:
-    """Why nothing is claimed of one of some pairs (of policies within the log, if there is one), and what would tell."""
+    """Why nothing is claimed of one of some pairs (within the log, if there is one), and what would settle it."""
     if not pairs:
         return ""
     first = next((pair for pair in pairs if not pair.against.startswith("flagged")), pairs[0])
