@@ -79,17 +79,17 @@ def scene_of(driver: "Driver", lane: int) -> Scene:
         shown = last.transition
         signals, where = shown.response.signals[lane].cpu(), shown.response.given[lane].cpu()
         for place, row in enumerate(shown.slate[lane].tolist()):
-            slate.append(_short(titles[row]) if row < core.empty else "")
+            slate.append(short_title(titles[row]) if row < core.empty else "")
             values = zip(core.world.signals, signals[place].tolist(), where[place].tolist(), strict=True)
-            given.append("  ".join(_answer(signal, value) for signal, value, there in values if there))
+            given.append("  ".join(answer_text(signal, value) for signal, value, there in values if there))
             consumed.append(bool(where[place, 0]) and float(signals[place, 0]) > 0.5)
     elif "picked" in observation:
-        slate = [_short(titles[row]) if row < core.empty else "" for row in observation["picked"][0].tolist()]
+        slate = [short_title(titles[row]) if row < core.empty else "" for row in observation["picked"][0].tolist()]
         given, consumed = [""] * len(slate), [False] * len(slate)
     return Scene(
         heading=visible(f"{core.world.name}: user {core.world.users.ids[user]}, lane {int(core.lanes[lane])}"),
         progress=f"action {length}, at most {core.max_steps} slates, return {total:.2f}{ended}",
-        recent=tuple(_short(titles[row]) for row in rows[-_RECENT:]),
+        recent=tuple(short_title(titles[row]) for row in rows[-_RECENT:]),
         slate=tuple(slate),
         answers=tuple(given),
         consumed=tuple(consumed),
@@ -142,14 +142,15 @@ def render_rgb(scene: Scene) -> npt.NDArray[np.uint8]:
     return pixels[..., :3].astype(np.uint8)
 
 
-def _answer(signal: Signal, value: float) -> str:
+def answer_text(signal: Signal, value: float) -> str:
+    """One signal of an answer in words, "click", "no click", "rating 4"."""
     name = visible(signal.name)
     if signal.kind == "binary":
         return name if value > 0.5 else f"no {name}"
     return f"{name} {value:g}"
 
 
-def _short(title: str) -> str:
+def short_title(title: str) -> str:
     """A title on one line."""
     clean = visible(title)
     return clean if len(clean) <= _TITLE else clean[: _TITLE - 3] + "..."

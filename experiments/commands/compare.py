@@ -24,8 +24,10 @@ from typing import Any
 
 import tyro
 
+from recloop.agents.configs import AgentConfig
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import facts_of, known_policies, make_policy, save_policy
+from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import RecloopError, UserSimulatorError
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import read_json, replacing_file, write_json
@@ -36,7 +38,7 @@ from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
 from recloop.experiments.asked import asked_world
 from recloop.experiments.commands.user_commands.check_users import made_simulator
-from recloop.experiments.comparison.claims import claims_of
+from recloop.experiments.comparison.claims import Claim, claims_of
 from recloop.experiments.comparison.contenders import as_made, find_contenders, reference_of
 from recloop.experiments.comparison.evaluate import Evaluator, Rollout
 from recloop.experiments.comparison.result_store import (
@@ -49,13 +51,20 @@ from recloop.experiments.comparison.result_store import (
 )
 from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
-from recloop.experiments.comparison.tracking import Run, write_evaluations
+from recloop.experiments.comparison.tracking import Run, Tags
 from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.pictures import picture
 from recloop.experiments.report.report import write_report
+from recloop.experiments.report.tensorboard import (
+    TensorBoardWriter,
+    made_writer,
+    training_run,
+    write_curves,
+    write_runs,
+)
 from recloop.experiments.settings import at_least, given_settings, write_settings
 from recloop.experiments.stopping import telling_what_is_kept
 
@@ -120,6 +129,8 @@ class CompareConfig:
     """Replace a run that was made with other settings."""
     progress: bool = True
     """Show progress bars."""
+    writer: tuple[str, ...] = ()
+    """Dotted paths module:MyWriter: further trackers that get what TensorBoard gets, once all is evaluated."""
 
     def __post_init__(self) -> None:
         at_least(
@@ -174,13 +185,18 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     contenders = find_contenders(config.policies, world, given_settings(config.config, config.set), config.trust)
     reference = reference_of(config.reference, contenders)
     world, simulators = _simulators(world, config)
+    writers = [made_writer(path) for path in config.writer]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
     facts["settings"] = {c.label: dict(c.settings) for c in contenders if c.settings}
     facts["made_with"] = _made_with(world, config, world_folder, contenders)
     with writing(config.out):
         _make_way(config, facts["made_with"])
-        return _compare(world, config, world_folder, contenders, reference, simulators, facts)
+        comparison, claims = _compare(world, config, world_folder, contenders, reference, simulators, facts)
+    for writer in writers:
+        write_curves(writer, comparison)
+        write_runs(writer, comparison, claims)
+    return comparison
 
 
 def _compare(
@@ -191,7 +207,7 @@ def _compare(
     reference: str,
     simulators: tuple[str, ...],
     facts: dict[str, Any],
-) -> Comparison:
+) -> tuple[Comparison, list[Claim]]:
     clock = _Clock()
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))
@@ -235,13 +251,13 @@ def _compare(
     if segments:
         write_segments(config.out / "segments.csv", comparison, segments)
     claims = claims_of(comparison)
-    write_evaluations(comparison, claims, config.out / "tensorboard")
+    write_runs(TensorBoardWriter(config.out / "tensorboard"), comparison, claims)
     write_json(config.out / "claims.json", [claim.as_dict() for claim in claims])
     write_report(config.out / "report.html", comparison, claims, facts)
     with replacing_file(config.out / "picture.png") as part:
         part.write_bytes(picture(comparison))
     write_json(config.out / "run.json", facts)
-    return comparison
+    return comparison, claims
 
 
 def _made_with(
@@ -339,6 +355,7 @@ class _ComparisonRunner:
         self.world, self.config, self.simulators = world, config, simulators
         self.ledger = ResultStore(config.out / "finished")
         self.arenas: dict[str, Evaluator] = {}
+        self.validation: PolicyValidation | None = None
         facts = provenance(config.device)
         self.circumstances: dict[str, Any] = {
             "world": digest_of_world(world, world_folder),
@@ -369,8 +386,10 @@ class _ComparisonRunner:
         if known is not None:
             return known
         clock = _Clock()
-        with Run(config.out / "tensorboard" / f"{contender.label}-seed{seed}") as run:
+        with Run(config.out / "tensorboard" / training_run(contender, seed)) as run:
             policy = self._policy(contender, seed, run)
+            if Tags.validation_return not in run.curves:  # what learners log as they train, for everybody else
+                run.curves[Tags.validation_return] = [(run.last_step, self._validated(policy))]
         fit = clock.seconds()
         self._save(contender, seed, policy)
         clock = _Clock()
@@ -392,6 +411,12 @@ class _ComparisonRunner:
             settings=contender.settings,
         )
         return make_policy(contender.source, self.world, options, trust=config.trust)
+
+    def _validated(self, policy: Policy) -> float:
+        """Mean return on the users and the luck that agents are tried on as they train."""
+        if self.validation is None:
+            self.validation = PolicyValidation(self.world, AgentConfig.validation_episodes, self.config.device)
+        return self.validation.mean_return(policy)
 
     def _rollout(self, simulator: str, policy: Policy, seed: int) -> Rollout:
         if simulator not in self.arenas:

@@ -67,6 +67,7 @@ class Rollout:
         trace_history: int64 (H,) what the first lane's user had consumed before; N is empty.
         trace_slate: int64 (T, K) what the first lane was shown.
         trace_signals, trace_given: (T, K, S) how it answered.
+        trace_state: float32 (T, d) its user's vector as each slate was chosen.
     """
 
     users: Ints
@@ -82,6 +83,7 @@ class Rollout:
     trace_slate: Ints
     trace_signals: Floats
     trace_given: Bools
+    trace_state: npt.NDArray[np.float32]
     mended: Floats | None = None
     outside: Floats | None = None
     expected: Floats | None = None
@@ -235,7 +237,8 @@ class _Tally:
         self.signals = zeros.new_zeros(b, len(core.world.signals))
         self.shown = self.length.new_zeros(core.empty + 1)
         self.history = core.past.history[0].clone()
-        self.trace: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.state = core.vector[0].clone()
+        self.trace: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def add(self, step: Transition, alive: Tensor) -> None:
         response = step.response
@@ -253,11 +256,12 @@ class _Tally:
         self.left = self.left | (step.terminated & alive)
         self.shown += torch.bincount(step.slate[alive].flatten(), minlength=len(self.shown))
         if bool(alive[0]):
-            self.trace.append((step.slate[0], response.signals[0], response.given[0]))
+            self.trace.append((step.slate[0], response.signals[0], response.given[0], self.state))
+        self.state = self.core.vector[0].clone()
 
     def result(self) -> Rollout:
         length = self.length.clamp_min(1).double()
-        slates, signals, given = (torch.stack(parts) for parts in zip(*self.trace, strict=True))
+        slates, signals, given, state = (torch.stack(parts) for parts in zip(*self.trace, strict=True))
         host = {
             "users": self.users,
             "value": self.value,
@@ -272,6 +276,7 @@ class _Tally:
             "trace_slate": slates,
             "trace_signals": signals.double(),
             "trace_given": given,
+            "trace_state": state.float(),
         }
         if self.member is not None:
             host["member"] = self.member

@@ -6,41 +6,34 @@
 | `train/length` | mean length of those episodes | slates, or picks where an agent picks one at a time |
 | `train/loss` | loss of the fit, as the learner defines it | nats, or reward squared |
 | `train/loss/NAME` | a named part of that loss (policy, value, entropy) | as above |
-| `train/learning_rate` | step size of the optimizer | 1 |
 | `train/steps_per_second` | training speed | training steps a second |
-| `train/NAME` | anything further that a learner reports | its own |
-| `validation/return` | mean return on the tune users in the validation simulator | reward |
+| `train/NAME` | anything further that a learner reports (learning_rate, entropy) | its own |
+| `validation/return` | mean return on the same tune users, with the same luck, in the validation simulator | reward |
 | `validation/gain` | best of these so far less the first, of the start: 0 where nothing better was learned | reward |
 | `validation/loss` | loss on held-out behaviour of the train users | nats |
 | `evaluate/SIMULATOR/return` | mean return on the evaluation users | reward |
+| `evaluate/SIMULATOR/return_low`, `evaluate/SIMULATOR/return_high` | ends of its 95 % interval over users | reward |
 | `evaluate/SIMULATOR/difference` | paired difference of returns to the reference policy | reward |
-| `evaluate/SIMULATOR/p_improve` | probability that a user is better served than by the reference | 0 to 1 |
-| `evaluate/SIMULATOR/length` | mean length of an episode | slates |
-| `evaluate/SIMULATOR/left` | share of episodes that the user ended | 0 to 1 |
-| `evaluate/SIMULATOR/coverage` | share of the catalogue shown at least once | 0 to 1 |
-| `evaluate/SIMULATOR/popularity` | mean popularity of what was shown | times the average item |
-| `evaluate/SIMULATOR/diversity` | one minus the mean cosine within a slate | 0 to 2 |
-| `evaluate/SIMULATOR/invalid` | places left empty as repeated or forbidden | places an episode |
-| `evaluate/SIMULATOR/outside` | share of slates outside the log's support, in a world that has one | 0 to 1 |
-| `evaluate/SIMULATOR/pessimistic` | what the return may be at worst, given what the log leaves open; too | reward |
-| `evaluate/SIMULATOR/optimistic` | what it may be at best; too | reward |
+| `evaluate/SIMULATOR/difference_low`, `evaluate/SIMULATOR/difference_high` | ends of its interval | reward |
 | `evaluate/SIMULATOR/signal/NAME` | mean total of a signal an episode | signal's own |
-| `claims` | what is claimed of the policy, by the rule of `comparison.claims` | text |
+| `evaluate/SIMULATOR/users` | histogram: mean return of each evaluation user | reward |
+| `comparison/verdict` | text: the verdict, what is claimed of the policy, the world's card | |
+| `comparison/picture` | image: returns and training curves of all policies | |
+| `comparison/session` | image: slate, answer and state of one session, step by step | |
 
-The x axis is the training step; evaluations stand at the last one.
-One run a policy and seed: `tensorboard --logdir runs/NAME/tensorboard`.
+The x axis is the training step. `compare` writes a run a policy and, below it, one a training (`ppo`, `ppo/seed0`);
+`recloop.experiments.report.tensorboard` says what stands where.
 """
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recloop.experiments.comparison.claims import Claim
-from recloop.experiments.comparison.results import Comparison, Curve
+from recloop.experiments.comparison.results import Curve
 
 
 class Tags:
@@ -50,26 +43,22 @@ class Tags:
     train_length = "train/length"
     train_loss = "train/loss"
     train_loss_part = "train/loss/NAME"
-    train_learning_rate = "train/learning_rate"
     train_speed = "train/steps_per_second"
     train_other = "train/NAME"
     validation_return = "validation/return"
     validation_gain = "validation/gain"
     validation_loss = "validation/loss"
     evaluate_return = "evaluate/SIMULATOR/return"
+    evaluate_return_low = "evaluate/SIMULATOR/return_low"
+    evaluate_return_high = "evaluate/SIMULATOR/return_high"
     evaluate_difference = "evaluate/SIMULATOR/difference"
-    evaluate_p_improve = "evaluate/SIMULATOR/p_improve"
-    evaluate_length = "evaluate/SIMULATOR/length"
-    evaluate_left = "evaluate/SIMULATOR/left"
-    evaluate_coverage = "evaluate/SIMULATOR/coverage"
-    evaluate_popularity = "evaluate/SIMULATOR/popularity"
-    evaluate_diversity = "evaluate/SIMULATOR/diversity"
-    evaluate_invalid = "evaluate/SIMULATOR/invalid"
-    evaluate_outside = "evaluate/SIMULATOR/outside"
-    evaluate_pessimistic = "evaluate/SIMULATOR/pessimistic"
-    evaluate_optimistic = "evaluate/SIMULATOR/optimistic"
+    evaluate_difference_low = "evaluate/SIMULATOR/difference_low"
+    evaluate_difference_high = "evaluate/SIMULATOR/difference_high"
     evaluate_signal = "evaluate/SIMULATOR/signal/NAME"
-    claims = "claims"
+    evaluate_users = "evaluate/SIMULATOR/users"
+    comparison_verdict = "comparison/verdict"
+    comparison_picture = "comparison/picture"
+    comparison_session = "comparison/session"
 
     @classmethod
     def all(cls) -> tuple[str, ...]:
@@ -106,7 +95,7 @@ def contract_tag(tag: str) -> str:
     """
     if tag in LEARNERS_TAGS:
         return LEARNERS_TAGS[tag]
-    return tag if tag.startswith(("train/", "validation/")) else f"train/{tag.rpartition('/')[2]}"
+    return tag if tag.startswith(("train/", "validation/", "evaluate/")) else f"train/{tag.rpartition('/')[2]}"
 
 
 class Run:
@@ -185,44 +174,3 @@ def logged_curves(folder: Path, last: int) -> dict[str, Curve]:
     events.Reload()
     curves = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     return {tag: [point for point in curve if point[0] <= last] for tag, curve in curves.items()}
-
-
-def write_evaluations(comparison: Comparison, claims: Sequence[Claim], folder: Path) -> None:
-    """Add evaluation scalars and claims of every policy and seed beside its training curves, each in an event file."""
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-    rows = comparison.rows()
-    numbers = {
-        "value": Tags.evaluate_return,
-        "difference": Tags.evaluate_difference,
-        "p_improve": Tags.evaluate_p_improve,
-        "length": Tags.evaluate_length,
-        "left": Tags.evaluate_left,
-        "coverage": Tags.evaluate_coverage,
-        "popularity": Tags.evaluate_popularity,
-        "diversity": Tags.evaluate_diversity,
-        "invalid": Tags.evaluate_invalid,
-        "outside": Tags.evaluate_outside,
-        "pessimistic": Tags.evaluate_pessimistic,
-        "optimistic": Tags.evaluate_optimistic,
-    }
-    for label in comparison.labels:
-        for seed in comparison.seeds:
-            run = folder / f"{label}-seed{seed}"
-            for stale in run.glob("*.evaluation"):
-                stale.unlink()
-            curves = comparison.curves.get((label, seed), {})
-            step = max((curve[-1][0] for curve in curves.values() if curve), default=0)
-            writer: Any = SummaryWriter(str(run), filename_suffix=".evaluation")
-            for row in rows:
-                if (row["policy"], row["seed"]) != (label, str(seed)):
-                    continue
-                for column, tag in numbers.items():
-                    if column in row:  # nothing is known of the support in a world without a support model
-                        writer.add_scalar(filled(tag, row["simulator"]), float(row[column]), step)
-                for signal in comparison.world.signals:
-                    tag = filled(Tags.evaluate_signal, row["simulator"], signal.name)
-                    writer.add_scalar(tag, float(row[f"signal:{signal.name}"]), step)
-            said = [f"- {claim.text}" for claim in claims if label in (claim.better, claim.worse)]
-            writer.add_text(Tags.claims, "\n".join(said), step)
-            writer.close()

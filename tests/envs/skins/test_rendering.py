@@ -109,10 +109,10 @@ def test_titles_with_control_characters_and_formulas_do_no_harm() -> None:
 
 
 def test_titles_are_one_short_line(world: World) -> None:
-    from recloop.envs.skins.rendering import _short
+    from recloop.envs.skins.rendering import short_title
 
-    assert _short("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
-    assert len(_short("long " * 1000)) == 44
+    assert short_title("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
+    assert len(short_title("long " * 1000)) == 44
 
 
 def test_no_mode_no_picture(world: World) -> None:

@@ -96,7 +96,7 @@ def counted_anew() -> None:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what tests of their own look at, and what takes longest."""
-    for name in ("write_report", "write_evaluations"):
+    for name in ("write_report", "write_runs"):
         monkeypatch.setattr(f"recloop.experiments.commands.compare.{name}", lambda *arguments: None)
 
 

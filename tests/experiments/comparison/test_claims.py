@@ -45,6 +45,7 @@ def made_up(values: list[float], member: list[int] | None = None) -> Rollout:
         trace_slate=none,
         trace_signals=np.zeros((1, 1, 2)),
         trace_given=np.zeros((1, 1, 2), dtype=bool),
+        trace_state=np.zeros((1, 1), dtype=np.float32),
         member=None if member is None else np.array(member),
     )
 

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def comparison(segmented: World, folder: Path) -> Comparison:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recloop.experiments.comparison.segments.FEWEST_USERS", 3)
-        for name in ("write_report", "write_evaluations", "picture"):
+        for name in ("write_report", "write_runs", "picture"):
             patch.setattr(f"recloop.experiments.commands.compare.{name}", lambda *arguments: b"")
         config = CompareConfig(
             world=Path("w"),

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from recloop.envs.world.world import World
-from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.comparison import tracking
 from recloop.experiments.comparison.tracking import LEARNERS_TAGS, Run, Tags, contract_tag, kept_start
 
@@ -26,9 +24,10 @@ def matches(tag: str) -> bool:
 
 
 def test_the_table_in_the_docs_lists_the_tags_of_the_code() -> None:
-    table = re.findall(r"^\| `([^`]+)` \|", tracking.__doc__ or "", flags=re.MULTILINE)
+    rows = re.findall(r"^\| (`[^|]+`) \|", tracking.__doc__ or "", flags=re.MULTILINE)
+    table = [tag for row in rows for tag in re.findall(r"`([^`]+)`", row)]
     assert sorted(table) == sorted(Tags.all())
-    assert len(set(table)) == len(table)
+    assert len(set(table)) == len(table) <= 20
 
 
 def test_every_learners_tag_has_a_place_in_the_table() -> None:
@@ -78,17 +77,3 @@ def test_a_training_that_found_nothing_better_than_its_start_is_known(tmp_path: 
         gains[name] = [value for _, value in run.curves[Tags.validation_gain]]
         assert kept_start(run.curves) == (name == "worse")
     assert gains == {"worse": [0.0, 0.0, 0.0], "better": [0.0, 0.0, 0.5], "untried": [0.0]}
-
-
-def test_a_comparison_writes_one_run_a_policy_and_seed(judged: World, tmp_path: Path) -> None:
-    config = CompareConfig(Path("w"), ("random", "popularity"), seeds=2, episodes=24, out=tmp_path, progress=False)
-    comparison = compare(judged, config)
-    compare(judged, config)
-    runs = {p.name: written(p) for p in (tmp_path / "tensorboard").iterdir()}
-    assert set(runs) == {"random-seed0", "random-seed1", "popularity-seed0", "popularity-seed1"}
-    for tags in runs.values():
-        assert all(matches(tag) for tag in tags), sorted(tags)
-        assert all(len(points) == 1 for points in tags.values()), "resuming writes no point twice"
-    found = runs["random-seed1"]["evaluate/judge/return"][0][1]
-    assert found == pytest.approx(comparison.values("random", "judge", 1).mean(), rel=1e-5)
-    assert "evaluate/judge/signal/click" in runs["random-seed0"]
