@@ -6,8 +6,8 @@
 | `ppo` | evaluation over all its trainings, what is claimed of it, one session; its mean validation curve |
 | `ppo/seed0` | one training: its curves, its settings and what it earns (hparams) |
 
-A policy that is not trained among the users is a line from the first training step of the others to their last; one
-that is has its evaluation at its own last step. Policies without seeds of their own have one run.
+What a policy earns once it is made is a line from the first training step to the last of the longest training, so that
+all, trained among the users or not, can be compared at a glance. A policy without seeds of its own has one run.
 
 A writer of your own gets the same, and the curves of the trainings: `recloop compare ... --writer my_module:MyWriter`.
 """
@@ -31,6 +31,7 @@ from recloop.experiments.comparison.results import Comparison, Entry, Headline
 from recloop.experiments.comparison.tracking import Tags, filled
 from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.report.pictures import picture
+from recloop.experiments.report.tables import simulator_in_words
 
 SESSION_STEPS = 5
 """Slates of a session that are drawn."""
@@ -171,20 +172,19 @@ def write_curves(writer: RunWriter, comparison: Comparison) -> None:
 
 
 def charts(comparison: Comparison) -> dict[str, dict[str, tuple[str, Sequence[str]]]]:
-    """What the custom scalars open on: who earns more, by how much, how sure; then how it was learned."""
-    who: dict[str, tuple[str, Sequence[str]]] = {}
-    for name in reversed(comparison.simulators):  # judges first
-        for title, tag in (
-            (f"return, {name}", Tags.evaluate_return),
-            (f"minus {comparison.reference}, {name}", Tags.evaluate_difference),
-        ):
-            one = filled(tag, name)
-            who[title] = ("Margin", [one, f"{one}_low", f"{one}_high"])
-    learning: dict[str, tuple[str, Sequence[str]]] = {
-        "the same users, again and again (validation)": ("Multiline", [Tags.validation_return]),
+    """What the custom scalars open on: who earns more, by how much, how sure, judges first; then how it was learned."""
+    found: dict[str, dict[str, tuple[str, Sequence[str]]]] = {}
+    for name in (*comparison.simulators[1:], comparison.base):
+        titles = {"return": Tags.evaluate_return, f"minus {comparison.reference}": Tags.evaluate_difference}
+        tags = {title: filled(tag, name) for title, tag in titles.items()}
+        found[f"In front of {simulator_in_words(comparison, name)}"] = {
+            f"{title}, {name}": ("Margin", [tag, f"{tag}_low", f"{tag}_high"]) for title, tag in tags.items()
+        }
+    found["Learning"] = {
+        "the same users, again and again": ("Multiline", [Tags.validation_return]),
         "training users, exploring": ("Multiline", [Tags.train_return]),
     }
-    return {"Who is better": who, "Learning": learning}
+    return found
 
 
 def _last_step(comparison: Comparison) -> int:
@@ -204,7 +204,7 @@ def _write_policy(writer: RunWriter, comparison: Comparison, contender: Entry, l
     label = contender.label
     curves = [comparison.curves.get((label, seed), {}).get(Tags.validation_return, []) for seed in comparison.seeds]
     learns = facts_of(contender.source).trains == "loop" and all(len(curve) > 1 for curve in curves)
-    steps = (curves[0][-1][0],) if learns else (0, last)
+    steps = (0, last)
     if learns and len(curves) > 1:
         shared = set.intersection(*({step for step, _ in curve} for curve in curves))
         for step in sorted(shared):

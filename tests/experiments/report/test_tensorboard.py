@@ -87,7 +87,7 @@ def test_baselines_are_lines_over_the_agents_steps(compared: tuple[Comparison, P
     assert line[0][1] == line[1][1]
     judge = "evaluate/judge/return"
     assert [step for step, _ in baseline[judge]] == [0, curve[-1][0]]
-    assert [step for step, _ in agent[judge]] == [curve[-1][0]]
+    assert [step for step, _ in agent[judge]] == [0, curve[-1][0]]
     found = comparison.headline(AGENT, "judge")
     assert agent[judge][0][1] == pytest.approx(found.value.mean, rel=1e-5)
     assert agent[f"{judge}_low"][0][1] == pytest.approx(found.value.low, rel=1e-5)
