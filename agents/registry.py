@@ -54,6 +54,7 @@ POLICIES = {
     "als": "recloop.agents.collaborative.factors:ALSPolicy",
     "bpr": "recloop.agents.collaborative.factors:BPRPolicy",
     "lightgcn": "recloop.agents.collaborative.lightgcn:LightGCNPolicy",
+    "kgin": "recloop.agents.collaborative.lightgcn:KGINPolicy",
     "sasrec": "recloop.agents.sequence.policy:SASRecPolicy",
     "gru4rec": "recloop.agents.sequence.policy:GRU4RecPolicy",
     "bert4rec": "recloop.agents.sequence.policy:BERT4RecPolicy",

@@ -51,6 +51,7 @@ NAMES = (
     "als",
     "bpr",
     "lightgcn",
+    "kgin",
     "sasrec",
     "gru4rec",
     "bert4rec",

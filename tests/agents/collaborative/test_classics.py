@@ -11,8 +11,9 @@ from recloop.agents import FitOptions, make_policy
 from recloop.agents.collaborative.ease import EASEPolicy
 from recloop.agents.collaborative.factors import ALSPolicy
 from recloop.agents.collaborative.history import HistoryPolicy, consumption_matrix
-from recloop.agents.collaborative.lightgcn import LightGCNPolicy
+from recloop.agents.collaborative.lightgcn import ItemGraph, KGINPolicy, LightGCNConfig, LightGCNPolicy
 from recloop.encoders.base.errors import PolicyError, RecloopError
+from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.world.world import World
@@ -131,8 +132,6 @@ def test_lightgcn_propagates_as_a_plain_loop_does(tiny_world: World) -> None:
 
 
 def test_lightgcn_smooths_over_users_as_written(tiny_world: World) -> None:
-    from recloop.agents.collaborative.lightgcn import ItemGraph, LightGCNConfig
-
     held = matrix_of(tiny_world).float()
     edges = held.nonzero().T
     graph = ItemGraph(edges, *held.shape, LightGCNConfig(dim=3, hops=2), seed=1)
@@ -144,6 +143,45 @@ def test_lightgcn_smooths_over_users_as_written(tiny_world: World) -> None:
     users, found = graph()
     torch.testing.assert_close(found, items)
     torch.testing.assert_close(users, weights @ items)
+
+
+def knowing(world: World) -> World:
+    """The world with a graph: the items of each half have a director, and each item a year."""
+    triples = [(f"film {i}", "director", f"director {i // 5}") for i in range(N)]
+    triples += [(f"film {i}", "year", f"year {i % 3}") for i in range(N)]
+    entities = tuple(f"film {i}" for i in range(N))
+    catalogue = replace(world.catalogue, entities=entities)
+    return replace(
+        world, knowledge=KnowledgeGraph.from_names(*map(list, zip(*triples, strict=True))), catalogue=catalogue
+    )
+
+
+def test_kgin_starts_from_what_is_told_of_an_item(tiny_world: World) -> None:
+    world = knowing(tiny_world)
+    facts = KGINPolicy._facts(world)
+    assert facts.shape == (3, 2 * N)
+    graph = ItemGraph(matrix_of(world).nonzero().T, *matrix_of(world).shape, LightGCNConfig(dim=3), 1, facts)
+    with torch.no_grad():
+        graph.relations.copy_(torch.randn(2, 3))
+    found = graph.told()
+    for item in range(N):
+        told = [graph.relations[r] * graph.entities[e] for i, r, e in facts.T.tolist() if i == item]
+        torch.testing.assert_close(found[item], graph.embeddings[item] + sum(told) / len(told))
+
+
+def test_kgin_places_an_item_that_nobody_consumed(tiny_world: World) -> None:
+    """Item 4 has the director of 0 to 3, item 9 that of 5 to 8, and nobody consumed either."""
+    world = with_log(knowing(tiny_world), [[0, 1, 2, 3] if u % 2 else [5, 6, 7, 8] for u in range(12)])
+    low, high = make_policy("kgin", world, FitOptions(steps=60, settings={"dim": 16})).scores(seen([0, 1], [5, 6]))  # type: ignore[attr-defined]
+    assert low[4] > low[9]
+    assert high[9] > high[4]
+
+
+def test_kgin_without_a_graph_says_what_to_take(tiny_world: World) -> None:
+    with pytest.raises(PolicyError, match="no knowledge graph"):
+        make_policy("kgin", replace(tiny_world, knowledge=None))
+    with pytest.raises(PolicyError, match="says nothing of its items"):
+        make_policy("kgin", replace(tiny_world, knowledge=KnowledgeGraph.from_names(["a"], ["b"], ["c"])))
 
 
 @pytest.mark.parametrize("name", NAMES)
