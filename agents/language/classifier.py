@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from recloop.agents.language.candidates import CandidateSource, reordered
 from recloop.agents.language.examples import NextItems, check_texts
-from recloop.agents.language.fitting import fine_tune
+from recloop.agents.language.fitting import fine_tune, pretrain
 from recloop.agents.language.pairs import DrawnPairs, LabelledPairs, ShownPairs
 from recloop.agents.language.policy import LanguagePolicy, trained
-from recloop.agents.language.tokens import HistoryTokens, Tokens, around, joined
+from recloop.agents.language.tokens import HistoryTokens, Tokens, Words, around, joined
 from recloop.agents.language.tuning import TuningConfig
 from recloop.agents.policy import FitOptions
 from recloop.encoders.base.errors import PolicyError
@@ -47,6 +47,8 @@ class ClassifierConfig:
         max_tokens: of a history and an item; where they do not fit, the oldest items of the history go.
         item_tokens: of an item's text.
         batch: pairs that are read at once.
+        pseudo_labels: in (0.5, 1): once fine-tuned, the model names what it is so sure of among exposures without
+            labels (`tuning.labelled`), and is fine-tuned again with these (Lee 2013); 0 leaves them out.
         tuning: how the language model is fine-tuned; a batch counts pairs.
     """
 
@@ -61,9 +63,14 @@ class ClassifierConfig:
     max_tokens: int = 136
     item_tokens: int = 24
     batch: int = 64
+    pseudo_labels: float = 0.0
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
     def __post_init__(self) -> None:
+        if self.pseudo_labels and not 0.5 < self.pseudo_labels < 1:
+            raise PolicyError(f"pseudo_labels={self.pseudo_labels} of lm-classifier must lie in (0.5, 1), or be 0")
+        if self.pseudo_labels and self.tuning.labelled == 1:
+            raise PolicyError("pseudo_labels of lm-classifier need exposures without labels; lower tuning.labelled")
         for name in ("candidates", "negatives", "window", "title_tokens", "max_tokens", "item_tokens", "batch"):
             if getattr(self, name) < 1:
                 raise PolicyError(f"{name}={getattr(self, name)} of lm-classifier must be at least 1")
@@ -97,7 +104,7 @@ class PairTexts:
     """Pairs of a history and an item as one text: the titles of the history, a separator, the item's text."""
 
     def __init__(self, tokenizer: Any, model: Any, catalogue: Catalogue, config: ClassifierConfig) -> None:
-        self.pad = int(tokenizer.pad_token_id or 0)
+        self.pad, self.words = int(tokenizer.pad_token_id or 0), Words.of(tokenizer)
         self._before, self._after = around(tokenizer)
         between = tokenizer.sep_token or "\nNext:"
         self._between = Tokens.of(tokenizer, [between], config.item_tokens)
@@ -134,20 +141,34 @@ class LanguageClassifier(LanguagePolicy[ClassifierConfig, PairModel, PairTexts])
         config, base = cls._asked(options)
         tuning, device = config.tuning, checked_device(options.device)
         check_texts(world.catalogue.texts, world.name)
-        moments = NextItems(world, config.window, tuning.held_out, np.random.default_rng([options.seed, 0x1C]))
+        rng = np.random.default_rng([options.seed, 0x1C])
+        moments = NextItems(world, config.window, tuning.held_out, rng, tuning.labelled)
         pairs = _pairs(world, moments, config)
         source = CandidateSource.fit(config.retriever, config.candidates, world, options)
         model, texts = cls._opened(config, base, world.catalogue, {}, device, options.seed)
         held = pairs.held(_HELD_OUT)
-        fine_tune(
-            model,
-            tuning,
-            lambda count: pairs.batches(count, tuning.batch),
-            lambda batch: _loss(model, texts, batch),
-            None if held is None else lambda: float(_loss(model, texts, held)),
-            options,
-            "lm-classifier",
-        )
+
+        def told(count: int) -> Tokens:
+            drawn = moments.draw(count, everybody=True)
+            return texts.of(texts.history.newest(drawn.history.to(device)), drawn.target.to(device))
+
+        def tune() -> None:
+            fine_tune(
+                model,
+                tuning,
+                lambda count: pairs.batches(count, tuning.batch),
+                lambda batch: _loss(model, texts, batch),
+                None if held is None else lambda: float(_loss(model, texts, held)),
+                options,
+                "lm-classifier",
+            )
+
+        if tuning.pretraining:
+            pretrain(model.language, texts.words, tuning, told, options)
+        tune()
+        if config.pseudo_labels and isinstance(pairs, ShownPairs):
+            pairs.learn_from_unlabelled(lambda some: _chances(model, texts, some), config.pseudo_labels)
+            tune()
         counts = moments.counts
         prior = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts))).log() * float(pairs.prior)
         return cls(config, base, world.catalogue, {**trained(model, tuning), "prior": prior}, source, (model, texts))
@@ -187,13 +208,22 @@ class LanguageClassifier(LanguagePolicy[ClassifierConfig, PairModel, PairTexts])
 
 def _pairs(world: World, moments: NextItems, config: ClassifierConfig) -> ShownPairs | DrawnPairs:
     exposed = world.sequences.slates is not None
+    drawn = not exposed or config.negatives_from == "catalogue"
+    if config.pseudo_labels and drawn:
+        raise PolicyError(f"pseudo_labels need exposures, and the pairs of world '{world.name}' are drawn; take 0")
     if config.negatives_from == "shown" and not exposed:
         raise PolicyError(
             f"negatives_from=shown, and the log of world '{world.name}' has no exposures; take catalogue or auto"
         )
-    if exposed and config.negatives_from != "catalogue":
-        return ShownPairs(world, moments)
-    return DrawnPairs(moments, config.negatives)
+    return DrawnPairs(moments, config.negatives) if drawn else ShownPairs(world, moments)
+
+
+@torch.no_grad()
+def _chances(model: PairModel, texts: PairTexts, pairs: LabelledPairs) -> Tensor:
+    """The chance that each pair is taken, as far as taken and left ones are as many, (n,)."""
+    model.eval()
+    newest, items = texts.history.newest(pairs.history.to(model.weight.device)), pairs.items.to(model.weight.device)
+    return model(texts.of(newest, items)).sigmoid().cpu()
 
 
 def _loss(model: PairModel, texts: PairTexts, batch: LabelledPairs) -> Tensor:

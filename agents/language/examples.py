@@ -40,12 +40,15 @@ class NextItems:
         window: newest items before a moment.
         held_out: share of the train users that are held out.
         rng: draws everything.
+        labelled: share of the others whose answers are learned from.
 
     Raises:
         PolicyError: fewer than 8 train users with two items, or all of them consumed one and the same item.
     """
 
-    def __init__(self, world: World, window: int, held_out: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, world: World, window: int, held_out: float, rng: np.random.Generator, labelled: float = 1.0
+    ) -> None:
         self.sequences: Sequences = world.sequences
         self.window, self.rng = window, rng
         users = world.users.rows("train").numpy()
@@ -57,7 +60,9 @@ class NextItems:
             )
         users = rng.permutation(users)
         self.held = users[: int(len(users) * held_out)]
-        self.train = users[len(self.held) :]
+        others = users[len(self.held) :]
+        self.train = others[: max(FEWEST // 2, round(len(others) * labelled))]
+        self.unlabelled = others[len(self.train) :]
         self.counts = torch.from_numpy(self.sequences.popularity(self.train))
         if int((self.counts > 0).sum()) < 2:
             item = world.catalogue.titles[int(self.counts.argmax())]
@@ -66,10 +71,11 @@ class NextItems:
                 "apart; take tuning.method=none, or another log"
             )
         self._rows = rows_of(self.sequences.offsets, self.train)
+        self._all_rows = rows_of(self.sequences.offsets, others)
 
-    def draw(self, count: int) -> Moment:
-        """Moments of the train users, each consumption as likely as any other."""
-        rows = self.rng.choice(self._rows, size=count)
+    def draw(self, count: int, everybody: bool = False) -> Moment:
+        """Moments of the train users, each consumption as likely as any other; of `everybody`: unlabelled ones too."""
+        rows = self.rng.choice(self._all_rows if everybody else self._rows, size=count)
         users = np.searchsorted(self.sequences.offsets, rows, side="right") - 1
         return self.at(users, rows - self.sequences.offsets[users])
 

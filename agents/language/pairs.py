@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +94,8 @@ class ShownPairs:
         self._left = shown & ~self._taken
         self._train = rows_of(slates.offsets, moments.train)
         self._held = rows_of(slates.offsets, moments.held)
+        self._unlabelled = rows_of(slates.offsets, moments.unlabelled)
+        self._named: tuple[Ints, Ints] | None = None
         taken, left = int(self._taken[self._train].sum()), int(self._left[self._train].sum())
         if not taken or not left:
             what = "taken" if left else "left"
@@ -110,6 +112,8 @@ class ShownPairs:
     def batches(self, count: int, size: int) -> Iterator[LabelledPairs]:
         """`count` batches of `size` pairs of train users."""
         taken, left = self._places(self._train)
+        if self._named is not None:
+            taken, left = (np.concatenate(both) for both in zip((taken, left), self._named, strict=True))
         for _ in range(count):
             yield self._drawn(taken, left, size)
 
@@ -117,6 +121,27 @@ class ShownPairs:
         """Pairs of held-out users, as many of either kind."""
         taken, left = self._places(self._held)
         return self._drawn(taken, left, most) if len(taken) and len(left) else None
+
+    def learn_from_unlabelled(
+        self, chances: Callable[[LabelledPairs], Tensor], sure: float, most: int = 2048, size: int = 64
+    ) -> tuple[int, int]:
+        """Take up what users without labels were shown, where it is foretold with certainty.
+
+        Args:
+            chances: of pairs being taken, (n,).
+            sure: chance from which on a pair counts as taken, and below one minus it as left.
+            most: pairs that are asked for.
+            size: of them at once.
+
+        Returns:
+            How many were named taken and left.
+        """
+        shown = np.concatenate(self._places(self._unlabelled))  # which of the two it was is not looked at below
+        asked = shown[self.moments.rng.permutation(len(shown))[:most]]
+        parts = [asked[first : first + size] for first in range(0, len(asked), size)]
+        found = np.concatenate([chances(self._pairs(part, torch.zeros(len(part)))).numpy() for part in parts] or [[]])
+        self._named = asked[found >= sure], asked[found <= 1 - sure]
+        return len(self._named[0]), len(self._named[1])
 
     def _places(self, rows: Ints) -> tuple[Ints, Ints]:
         """(slate, place) of what was taken and what was left, each (n, 2)."""
@@ -128,7 +153,10 @@ class ShownPairs:
     def _drawn(self, taken: Ints, left: Ints, size: int) -> LabelledPairs:
         rng = self.moments.rng
         chosen = np.concatenate([kind[rng.integers(len(kind), size=max(1, size // 2))] for kind in (taken, left)])
+        return self._pairs(chosen, torch.arange(len(chosen)).lt(len(chosen) // 2).float())
+
+    def _pairs(self, chosen: Ints, taken: Tensor) -> LabelledPairs:
+        """Pairs at (slate, place), (n, 2)."""
         slate, place = chosen[:, 0], chosen[:, 1]
         history, _ = self.moments.sequences.last(self._owner[slate], self.moments.window, self._before[slate])
-        items = torch.from_numpy(self._items[slate, place])
-        return LabelledPairs(history, items, torch.arange(len(slate)).lt(len(slate) // 2).float())
+        return LabelledPairs(history, torch.from_numpy(self._items[slate, place]), taken)

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from recloop.agents.language.bases import Base
 from recloop.agents.language.candidates import CandidateSource
 from recloop.agents.language.examples import Moment, NextItems, check_texts
-from recloop.agents.language.fitting import fine_tune
+from recloop.agents.language.fitting import fine_tune, pretrain
 from recloop.agents.language.policy import LanguagePolicy, trained
+from recloop.agents.language.tokens import Tokens
 from recloop.agents.language.towers import TowerTexts, TwoTowers, history_vectors, item_table
 from recloop.agents.language.tuning import TuningConfig
 from recloop.agents.policy import FitOptions
@@ -113,7 +114,8 @@ class LanguageRanker(LanguagePolicy[RankerConfig, TwoTowers, TowerTexts]):
         towers, texts = cls._opened(config, base, world.catalogue, {}, device, options.seed)
         if tuning.trains:
             rng = np.random.default_rng([options.seed, 0x1A])
-            _train(towers, texts, NextItems(world, config.window, tuning.held_out, rng), tuning, options)
+            moments = NextItems(world, config.window, tuning.held_out, rng, tuning.labelled)
+            _train(towers, texts, moments, tuning, options)
         tuned = trained(towers, tuning)
         items, counts = item_table(towers, texts, len(world.catalogue), device), world.catalogue.popularity
         popularity = popularity_of_unseen(items, _log_shares(counts), counts) * float(towers.popularity_weight)
@@ -172,7 +174,17 @@ def _log_shares(counts: Tensor) -> Tensor:
 
 def _train(towers: TwoTowers, texts: TowerTexts, moments: NextItems, tuning: TuningConfig, options: FitOptions) -> None:
     shares = _log_shares(moments.counts).to(towers.of_item.device)
-    held = moments.last(_HELD_OUT)
+    held, device = moments.last(_HELD_OUT), shares.device
+
+    def told(count: int) -> Tokens:
+        """Histories and items, as many of each over time."""
+        drawn = moments.draw(count, everybody=True)
+        if moments.rng.random() < 0.5:
+            return texts.of_items(drawn.target.to(device))
+        return texts.of_histories(texts.history.newest(drawn.history.to(device)))
+
+    if tuning.pretraining:
+        pretrain(towers.language, texts.words, tuning, told, options)
     fine_tune(
         towers,
         tuning,

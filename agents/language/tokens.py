@@ -81,6 +81,28 @@ def around(tokenizer: PreTrainedTokenizerBase, prefix: str = "") -> tuple[Tokens
     return _row([*ids[: own[0]], *told]), _row(tail)
 
 
+@dataclass(frozen=True)
+class Words:
+    """What of a tokenizer its model's own task needs.
+
+    Args:
+        size: V, of the vocabulary.
+        mask: the token that stands for a hidden one; None for models that foretell the next.
+        special: int64 (S,) tokens that are never asked for.
+    """
+
+    size: int
+    mask: int | None
+    special: Tensor
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Words:
+        """Those of a tokenizer."""
+        mask = tokenizer.mask_token_id
+        special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64)
+        return cls(len(tokenizer), None if mask is None else int(mask), special)
+
+
 class HistoryTokens:
     """Histories as the titles of their newest items; where they do not fit, the oldest go, and it is counted.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.agents.language.tokens import HistoryTokens, Tokens, around, joined
+from recloop.agents.language.tokens import HistoryTokens, Tokens, Words, around, joined
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.text.encoder import Pooling, pool
 from recloop.encoders.text.models import token_limit
@@ -80,7 +80,7 @@ class TowerTexts:
         history_prefix: str = "",
         item_prefix: str = "",
     ) -> None:
-        self.pad = int(tokenizer.pad_token_id or 0)
+        self.pad, self.words = int(tokenizer.pad_token_id or 0), Words.of(tokenizer)
         limit = token_limit(max_tokens, model, tokenizer)
         self.before, self.after = around(tokenizer, history_prefix)
         self.before_item, _ = around(tokenizer, item_prefix)

@@ -49,6 +49,8 @@ class TuningConfig:
         validations: how often held-out users are asked; the best weights are kept.
         patience: validations without a better loss before the training stops.
         held_out: share of the train users that are held out, in [0, 1).
+        labelled: share of the others whose answers are learned from, in (0, 1]: what few labels are worth.
+        pretraining: steps of the model's own task (masked or next tokens) on the train users' texts, before.
         checkpointing: compute activations twice instead of keeping them: less memory, a third more time.
         dtype: of the arithmetic in training; `auto` is bfloat16 where the device computes in it. Acting is float32.
         bits: of a frozen weight: 32, or 8 or 4 with bitsandbytes on a CUDA device, for adapters.
@@ -71,6 +73,8 @@ class TuningConfig:
     validations: int = 5
     patience: int = 2
     held_out: float = 0.1
+    labelled: float = 1.0
+    pretraining: int = 0
     checkpointing: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     bits: int = 32
@@ -84,6 +88,13 @@ class TuningConfig:
         for name in ("held_out", "dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise PolicyError(f"{name}={getattr(self, name)} of tuning must lie in [0, 1)")
+        if not 0 < self.labelled <= 1:
+            raise PolicyError(f"labelled={self.labelled} of tuning must lie in (0, 1]")
+        if self.pretraining < 0 or (self.pretraining and self.method in ("none", "head")):
+            raise PolicyError(
+                f"pretraining={self.pretraining} with method={self.method}: it takes 0 steps or more, through weights "
+                "of the model that are open; take all, top or an adapter"
+            )
         if self.bits not in (4, 8, 32) or (self.bits < 32 and self.method in ("top", "all")):
             raise PolicyError(
                 f"bits={self.bits} with method={self.method}; take 32, or 8 or 4 for weights that stay frozen (lora)"

@@ -72,6 +72,8 @@ class VerbaliserConfig:
                 raise PolicyError(f"{name}={getattr(self, name)} of lm-verbaliser must be at least 1")
         if self.shots < 0:
             raise PolicyError(f"shots={self.shots} of lm-verbaliser must be 0 or more")
+        if self.tuning.pretraining:
+            raise PolicyError("lm-verbaliser is not pretrained on the log's texts; take tuning.pretraining=0")
         if self.tuning.method == "head":
             raise PolicyError("lm-verbaliser has no head of its own; take tuning.method none, top, all or an adapter")
 
@@ -105,7 +107,9 @@ class LanguageVerbaliser(LanguagePolicy[VerbaliserConfig, LetterModel, PromptTok
             "places": torch.from_numpy(rng.permutation(len(world.catalogue))),
             "shots": torch.zeros(0, config.window + config.candidates + 1, dtype=torch.int64),
         }
-        moments = NextItems(world, config.window, tuning.held_out, rng) if tuning.trains or config.shots else None
+        moments = None
+        if tuning.trains or config.shots:
+            moments = NextItems(world, config.window, tuning.held_out, rng, tuning.labelled)
         if moments is not None and config.shots:
             kept["shots"] = torch.cat(_examples(world, source, moments.draw(config.shots), kept["places"]), dim=1)
         model, prompts = cls._opened(config, base, world.catalogue, kept, device, options.seed)

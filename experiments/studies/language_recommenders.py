@@ -68,11 +68,12 @@ class LanguageStudyConfig:
 
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "ranker": METHODS,
+    "ranker": (*METHODS, "pretrained", "labels-1", "labels-5", "labels-20"),
     "classifier": ("head", "top", "all", "lora"),
     "verbaliser": ("zero-shot", "few-shot", "lora"),
 }
-"""Methods by the kind of language-model policy."""
+"""Methods by the kind of language-model policy; `pretrained` is `all` after as many steps of the model's own task on
+the log's texts, `labels-5` is `all` on the answers of 5 % of the train users."""
 
 
 def main(config: LanguageStudyConfig) -> list[dict[str, Any]]:
@@ -124,6 +125,10 @@ def settings_of(name: str, method: str, config: LanguageStudyConfig) -> Mapping[
     steps = {"tuning.steps": config.steps, "tuning.validations": 4}
     if name == "verbaliser" and method != "lora":
         return {"shots": 3 if method == "few-shot" else 0}
+    if method == "pretrained":
+        return {"tuning.method": "all", "tuning.pretraining": config.steps, **steps}
+    if method.startswith("labels-"):
+        return {"tuning.method": "all", "tuning.labelled": int(method.removeprefix("labels-")) / 100, **steps}
     return {"tuning.method": method, **steps}
 
 

@@ -79,5 +79,7 @@ def _tokenizer(world: World, kind: str, pad: bool) -> PreTrainedTokenizerFast:
             special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
         )  # fmt: skip
     own = {"pad_token": "[PAD]"} if pad else {}
-    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", eos_token="[EOS]", mask_token="[MASK]",
+    if kind == "encoder":
+        own["mask_token"] = "[MASK]"
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", eos_token="[EOS]",
                                    cls_token="[CLS]", sep_token="[SEP]", model_max_length=512, **own)  # fmt: skip
