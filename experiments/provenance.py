@@ -47,14 +47,20 @@ def command() -> str:
     return shlex.join([*shlex.split(name), *given])
 
 
+RESULTS = "experiments/results"
+
+
 def commit() -> str | None:
-    """Commit of the source tree this package runs from, `-dirty` with changes on top; None where it is installed."""
+    """Commit of the source tree this package runs from, `-dirty` with changes on top; None where it is installed.
+
+    Tables of measured figures are what runs write, and no change.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:
         head = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RESULTS}")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{head}-dirty" if changed else head
