@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recloop.agents.policy import Policy
+from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.build.examination import with_reward
 from recloop.envs.users.checks import check_users
+from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.registry import find_simulator
 from recloop.envs.world.world import World
-from recloop.experiments.commands.user_commands.check_users import made_simulator
 
 
 def asked_world(
@@ -20,6 +22,15 @@ def asked_world(
     """
     world = with_reward(world, reward) if reward else world
     return world.with_rules(world.rules if rules is None else rules, slate_size)
+
+
+def made_simulator(path: str) -> UserSimulator:
+    """A person's own simulator by dotted path or entry point, made without arguments."""
+    kind = find_simulator(path)
+    try:
+        return kind()
+    except TypeError as error:
+        raise UserSimulatorError(f"{path} cannot be made without arguments ({error}); give them defaults") from error
 
 
 def in_own_users(world: World, path: str, device: str) -> World:

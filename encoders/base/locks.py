@@ -19,6 +19,11 @@ try:
 except ImportError:  # Windows: nothing there tells the files of a dead process from those of a living one
     fcntl = None  # type: ignore[assignment]
 
+
+class FolderInUse(RecloopError):
+    """Another process, or another thread of this one, writes there."""
+
+
 _HELD: set[tuple[str, int]] = set()
 """Locks of this process, by path and thread: a command within a command writes under the lock of the outer one."""
 
@@ -30,7 +35,7 @@ def one_writer(folder: Path) -> Iterator[None]:
     The system lets go of the lock when its holder dies, however it dies; the file names the holder for people.
 
     Raises:
-        RecloopError: another process, or another thread of this one, holds it; the line names it.
+        FolderInUse: another process, or another thread of this one, holds it; the line names it.
     """
     place = Path(os.path.realpath(folder))  # one lock, by whatever name the folder goes
     path = place.parent / f".{place.name}.lock"
@@ -70,7 +75,7 @@ def _opened(path: Path, folder: Path) -> int:
         if got is False:
             holder = _holder(handle)
             os.close(handle)
-            raise RecloopError(f"{folder} is being written by {holder}; wait for it, or name another folder")
+            raise FolderInUse(f"{folder} is being written by {holder}; wait for it, or name another folder")
         if got is None:
             warnings.warn(f"{folder} cannot be locked on this file system; start no second writer there", stacklevel=4)
         try:

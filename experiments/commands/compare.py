@@ -5,55 +5,47 @@
     recloop compare worlds/shop --reward purchase*margin=1 leaving=-0.5 --rules rules.yaml --out runs/margin
     recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
     recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --jobs 2 --out runs/learners
+    recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --out runs/learners --join
     recloop compare worlds/ml-100k --policies popularity recloop-ppo --set recloop-ppo.rollout=16 --out runs/longer
     tensorboard --logdir runs/ml-100k/tensorboard
 
 Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
 `policies/` and `finished/`; `segments.csv` too where the world has segments of users. Started again with the same
 settings it keeps what is finished; a policy added later joins. A run of other settings is replaced with `--overwrite`
-or `--fresh` alone.
+or `--fresh` alone. With `--join` the same command, in another terminal or on another machine that shares the folder,
+takes over trainings that nobody has begun; the run itself gathers them, and makes what a helper that died left undone.
 """
 
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from recloop.agents.configs import AgentConfig
-from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import facts_of, known_policies, make_policy, save_policy
-from recloop.agents.validation import PolicyValidation
-from recloop.encoders.base.errors import RecloopError, UserSimulatorError
+from recloop.agents.registry import facts_of
+from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import read_json, replacing_file, write_json
 from recloop.envs.evidence.gates import gated
 from recloop.envs.simulation.core import checked_device
-from recloop.envs.simulation.penalties import PenaltyConfig
-from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
 from recloop.experiments.asked import asked_world
-from recloop.experiments.commands.user_commands.check_users import made_simulator
 from recloop.experiments.comparison.claims import Claim, claims_of
+from recloop.experiments.comparison.config import CompareConfig
 from recloop.experiments.comparison.contenders import as_made, find_contenders, reference_of
-from recloop.experiments.comparison.evaluate import Evaluator, Rollout
 from recloop.experiments.comparison.result_store import (
     Finished,
     ResultStore,
-    digest_of,
     digest_of_source,
     digest_of_world,
-    file_safe,
 )
 from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
-from recloop.experiments.comparison.tracking import Run, Tags
+from recloop.experiments.comparison.trainings import Clock, Trainings, simulators_of, work_side_by_side
 from recloop.experiments.comparison.verdict import verdict_of
-from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
 from recloop.experiments.report.pictures import picture
@@ -61,11 +53,10 @@ from recloop.experiments.report.report import write_report
 from recloop.experiments.report.tensorboard import (
     TensorBoardWriter,
     made_writer,
-    training_run,
     write_curves,
     write_runs,
 )
-from recloop.experiments.settings import at_least, given_settings, write_settings
+from recloop.experiments.settings import given_settings, write_settings
 from recloop.experiments.stopping import telling_what_is_kept
 
 WRITTEN = (
@@ -81,82 +72,16 @@ WRITTEN = (
 """What a comparison writes beside `config.yaml` and `run.json`."""
 
 
-@dataclass(frozen=True)
-class CompareConfig:
-    """Train what needs training, evaluate every policy on the same lanes, write tables and a report."""
-
-    world: tyro.conf.Positional[Path]
-    """World folder."""
-    policies: tuple[str, ...] = ("random", "popularity", "encoder", "greedy", "sasrec", "ppo")
-    """Names, groups (`recloop policies` lists both), dotted paths module:Class, or policy folders."""
-    seeds: int = 3
-    """Trainings of each policy that learns with randomness; at least 1."""
-    out: Path = Path("runs/comparison")
-    """Run folder; started again with the same settings it goes on."""
-    set: tuple[str, ...] = ()
-    """Settings of policies that train, policy.name=value, over their defaults, --steps and --config."""
-    config: Path | None = None
-    """YAML file of settings by policy."""
-    steps: int = 50_000
-    """Environment steps of each RL training."""
-    penalties: tyro.conf.OmitArgPrefixes[PenaltyConfig] = field(default_factory=PenaltyConfig)
-    """What an RL agent's training steps are charged and given on top of the reward."""
-    episodes: int = 500
-    """Episodes a policy is evaluated on, going round the evaluation users; at least 2."""
-    reference: str | None = None
-    """Policy that the others are compared to; default popularity, or the first."""
-    reward: tuple[str, ...] = ()
-    """What a step is worth, NAME=WEIGHT ..., or a dotted path module:function; default the world's reward."""
-    rules: Path | None = None
-    """YAML or JSON file of rules that every slate keeps, whoever picks it; default the world's."""
-    users: tuple[str, ...] = ()
-    """Further simulators to evaluate in: dotted paths module:MyUsers or installed entry points."""
-    slate_size: int | None = None
-    """Items a slate; default the world's."""
-    evaluation_seed: int = 20_000
-    """Seed of the evaluation users' luck."""
-    device: str = "cpu"
-    """Torch device."""
-    threads: int | None = None
-    """Torch threads; default OMP_NUM_THREADS, else all cores."""
-    jobs: int = 1
-    """Trainings side by side, in processes of one thread each; results are those of one after the other."""
-    trust: bool = False
-    """Let a policy folder import a class of its own."""
-    fresh: bool = False
-    """Forget what an earlier run of this folder finished."""
-    overwrite: bool = False
-    """Replace a run that was made with other settings."""
-    progress: bool = True
-    """Show progress bars."""
-    writer: tuple[str, ...] = ()
-    """Dotted paths module:MyWriter: further trackers that get what TensorBoard gets, once all is evaluated."""
-
-    def __post_init__(self) -> None:
-        at_least(
-            1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs
-        )
-        at_least(2, episodes=self.episodes)
-        if not self.policies:
-            raise RecloopError("no policies to compare; name some after --policies")
-
-
-@dataclass
-class _Clock:
-    """Seconds since it was started."""
-
-    start: float = field(default_factory=time.monotonic)
-
-    def seconds(self) -> float:
-        return round(time.monotonic() - self.start, 3)
-
-
-def main(config: CompareConfig) -> Comparison:
-    """Load the world, compare, print the table, where the report is, and the verdict."""
+def main(config: CompareConfig) -> Comparison | None:
+    """Load the world, compare, print the table, where the report is, and the verdict; or help another process to."""
     from recloop.experiments.report.tables import print_comparison, wide_console
 
     use_threads(1 if config.jobs > 1 else config.threads)
     world = World.load(config.world)
+    if config.join:
+        done = join(world, config, config.world)
+        print(f"{done} training(s) of {config.out} done here; the run itself gathers them")
+        return None
     comparison = compare(world, config, world_folder=config.world)
     claims = claims_of(comparison)
     print_comparison(comparison, claims, config.out)
@@ -184,7 +109,7 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     world = asked_world(world, config.reward, config.rules, config.slate_size)
     contenders = find_contenders(config.policies, world, given_settings(config.config, config.set), config.trust)
     reference = reference_of(config.reference, contenders)
-    world, simulators = _simulators(world, config)
+    world, simulators = simulators_of(world, config)
     writers = [made_writer(path) for path in config.writer]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
@@ -208,22 +133,22 @@ def _compare(
     simulators: tuple[str, ...],
     facts: dict[str, Any],
 ) -> tuple[Comparison, list[Claim]]:
-    clock = _Clock()
+    clock = Clock()
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))
     write_json(config.out / "run.json", {**facts, "state": "running"})
     finished: dict[tuple[str, int], Finished] = {}
     with telling_what_is_kept(lambda: _kept(config, contenders, finished)):
         if config.jobs > 1 and world_folder is not None:
-            _work_side_by_side(config, world_folder, contenders)
+            work_side_by_side(config, world_folder, contenders)
             config = replace(config, fresh=False)  # what is finished now is as fresh as can be
-        runner = _ComparisonRunner(world, config, simulators, world_folder)
-        jobs = [(c, seed) for c in contenders for seed in range(config.seeds)]
-        bar = progress_bar(jobs, desc="compare", unit="training", disable=not config.progress)
-        for contender, seed in bar:
-            bar.set_postfix_str(f"{contender.label} seed {seed}")
-            same = seed > 0 and facts_of(contender.source).deterministic
-            finished[contender.label, seed] = finished[contender.label, 0] if same else runner.result(contender, seed)
+        runner = Trainings(world, config, simulators, world_folder)
+        with progress_bar(total=len(contenders) * config.seeds, desc="compare", unit="training",
+                          disable=not config.progress) as bar:  # fmt: skip
+            for contender, seed, result in _gathered(runner, contenders, config.seeds):
+                bar.set_postfix_str(f"{contender.label} seed {seed}")
+                finished[contender.label, seed] = result
+                bar.update()
     if not world.is_truth:
         judged = [name for name in simulators if name != "truth"]
         world = gated(world, judged, seed=config.evaluation_seed, device=config.device)
@@ -258,6 +183,52 @@ def _compare(
         part.write_bytes(picture(comparison))
     write_json(config.out / "run.json", facts)
     return comparison, claims
+
+
+def join(world: World, config: CompareConfig, world_folder: Path) -> int:
+    """Make trainings of a run that another process has started, those it would come to last first; how many it was.
+
+    Raises:
+        RecloopError: nobody has started the run, or with other settings.
+    """
+    world = asked_world(world, config.reward, config.rules, config.slate_size)
+    contenders = find_contenders(config.policies, world, given_settings(config.config, config.set), config.trust)
+    world, simulators = simulators_of(world, config)
+    run = config.out / "run.json"
+    if not run.exists():
+        raise RecloopError(f"{config.out} holds no run to join; start the same command without --join first")
+    made_with = read_json(run).get("made_with", {})
+    refuse_others(config.out, "run", made_with, _made_with(world, config, world_folder, contenders))
+    runner, done = Trainings(world, replace(config, fresh=False), simulators, world_folder), 0
+    for contender, seed in reversed([*_places(contenders, config.seeds)]):
+        if runner.known(contender, seed) is None and runner.result(contender, seed) is not None:
+            done += 1
+    return done
+
+
+def _places(contenders: Sequence[Entry], seeds: int) -> Iterator[tuple[Entry, int]]:
+    """Every policy and seed that is worked out; what does not depend on the seed is, once."""
+    for contender in contenders:
+        for seed in range(1 if facts_of(contender.source).deterministic else seeds):
+            yield contender, seed
+
+
+def _gathered(runner: Trainings, contenders: Sequence[Entry], seeds: int) -> Iterator[tuple[Entry, int, Finished]]:
+    """Every result, as they come: those that another process is at are waited for, or made once it has died."""
+    waiting, put_off = deque(_places(contenders, seeds)), 0
+    while waiting:
+        contender, seed = waiting.popleft()
+        result = runner.result(contender, seed)
+        if result is None:
+            waiting.append((contender, seed))
+            put_off += 1
+            if put_off >= len(waiting):  # nothing is left but what others are at
+                time.sleep(1)
+            continue
+        put_off = 0
+        yield contender, seed, result
+        if facts_of(contender.source).deterministic:
+            yield from ((contender, other, result) for other in range(1, seeds))
 
 
 def _made_with(
@@ -300,144 +271,6 @@ def _kept(config: CompareConfig, contenders: tuple[Entry, ...], finished: Mappin
         for c, seed in places
     )
     return f"{kept} of {len(places)} results are kept in {config.out}, the same command goes on from there"
-
-
-def _simulators(world: World, config: CompareConfig) -> tuple[World, tuple[str, ...]]:
-    """The world with a person's own simulators beside, and the names to evaluate in."""
-    names = list(world.evaluation_simulators)
-    for path in config.users:
-        simulator = made_simulator(path)
-        name = file_safe(path.rpartition(":")[2])
-        if name in world.simulators:
-            raise UserSimulatorError(f"--users {path}: the world already has users called '{name}'; rename the class")
-        check_users(simulator, world, slate_size=config.slate_size, device=config.device)
-        world = world.with_simulators(**{name: simulator})
-        names.append(name)
-    return world, tuple(dict.fromkeys([world.training_simulator, *names]))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One policy and seed, for a process of its own."""
-
-    config: CompareConfig
-    world_folder: Path
-    contender: Entry
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.contender.label} seed {self.seed}"
-
-
-def _work_side_by_side(config: CompareConfig, world_folder: Path, contenders: tuple[Entry, ...]) -> None:
-    """Put the results of what is trained into the ledger, `jobs` at a time; what is there already is only read."""
-    alone = replace(config, progress=False, threads=1)
-    jobs = [_Job(alone, world_folder, c, seed) for c in contenders if c.retrained for seed in range(config.seeds)]
-    if jobs:
-        work_through(jobs, _work, min(config.jobs, len(jobs)), "train", config.progress)
-
-
-def _work(job: _Job) -> None:
-    """`_ComparisonRunner.result` in a process that has nothing yet."""
-    config = job.config
-    world = asked_world(World.load(job.world_folder), config.reward, config.rules, config.slate_size)
-    world, simulators = _simulators(world, config)
-    _ComparisonRunner(world, job.config, simulators, job.world_folder).result(job.contender, job.seed)
-
-
-class _ComparisonRunner:
-    """Makes the result of one policy and seed, or finds it finished."""
-
-    def __init__(
-        self, world: World, config: CompareConfig, simulators: tuple[str, ...], world_folder: Path | None
-    ) -> None:
-        self.world, self.config, self.simulators = world, config, simulators
-        self.ledger = ResultStore(config.out / "finished")
-        self.arenas: dict[str, Evaluator] = {}
-        self.validation: PolicyValidation | None = None
-        facts = provenance(config.device)
-        self.circumstances: dict[str, Any] = {
-            "world": digest_of_world(world, world_folder),
-            "simulators": simulators,
-            "reward": [world.reward.as_dict(), *(digest_of_source(path) for path in config.reward)],
-            "rules": world.rules.as_dict(),
-            "users": [digest_of_source(path) for path in config.users],
-            "episodes": config.episodes,
-            "slate_size": config.slate_size,
-            "evaluation_seed": config.evaluation_seed,
-            **{name: facts[name] for name in ("commit", "versions", "device", "threads")},
-        }
-
-    def result(self, contender: Entry, seed: int) -> Finished:
-        config = self.config
-        digest = digest_of(
-            {
-                **self.circumstances,
-                "policy": contender.source,
-                "code": digest_of_source(contender.source),
-                "seed": seed,
-                "steps": config.steps if contender.retrained else None,
-                "penalties": asdict(config.penalties) if contender.retrained else None,
-                "settings": contender.settings,
-            }
-        )
-        known = None if config.fresh else self.ledger.get(contender.label, seed, digest)
-        if known is not None:
-            return known
-        clock = _Clock()
-        with Run(config.out / "tensorboard" / training_run(contender, seed)) as run:
-            policy = self._policy(contender, seed, run)
-            if Tags.validation_return not in run.curves:  # what learners log as they train, for everybody else
-                run.curves[Tags.validation_return] = [(run.last_step, self._validated(policy))]
-        fit = clock.seconds()
-        self._save(contender, seed, policy)
-        clock = _Clock()
-        rollouts = {name: self._rollout(name, policy, seed) for name in self.simulators}
-        result = Finished(rollouts, run.curves, fit, clock.seconds(), policy.privileged, policy.plans)
-        self.ledger.put(contender.label, seed, digest, result)
-        return result
-
-    def _policy(self, contender: Entry, seed: int, run: Run) -> Policy:
-        config = self.config
-        counted = facts_of(contender.source).trains == "loop"
-        options = FitOptions(
-            seed=seed,
-            steps=config.steps if counted else None,
-            device=config.device,
-            progress=config.progress,
-            penalties=config.penalties,
-            log=run.log,
-            settings=contender.settings,
-        )
-        return make_policy(contender.source, self.world, options, trust=config.trust)
-
-    def _validated(self, policy: Policy) -> float:
-        """Mean return on the users and the luck that agents are tried on as they train."""
-        if self.validation is None:
-            self.validation = PolicyValidation(self.world, AgentConfig.validation_episodes, self.config.device)
-        return self.validation.mean_return(policy)
-
-    def _rollout(self, simulator: str, policy: Policy, seed: int) -> Rollout:
-        if simulator not in self.arenas:
-            self.arenas[simulator] = Evaluator(
-                self.world,
-                simulator,
-                episodes=self.config.episodes,
-                seed=self.config.evaluation_seed,
-                slate_size=self.config.slate_size,
-                device=self.config.device,
-            )
-        return self.arenas[simulator].run(policy, seed)
-
-    def _save(self, contender: Entry, seed: int, policy: Policy) -> None:
-        """Keep what can be kept: a planner and a class without `tensors` cannot, and are made again instead."""
-        if policy.privileged or (Path(contender.source).exists() and contender.source not in known_policies()):
-            return
-        label = f"{contender.label}-seed{seed}" if contender.retrained else contender.label
-        folder = self.config.out / "policies" / label
-        if contender.retrained or seed == 0:
-            save_policy(policy, folder)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from recloop.experiments.comparison.results import Curve
+from recloop.experiments.comparison.results import Curve, Entry
 
 
 class Tags:
@@ -96,6 +96,11 @@ def contract_tag(tag: str) -> str:
     if tag in LEARNERS_TAGS:
         return LEARNERS_TAGS[tag]
     return tag if tag.startswith(("train/", "validation/", "evaluate/")) else f"train/{tag.rpartition('/')[2]}"
+
+
+def training_run(contender: Entry, seed: int) -> str:
+    """The run of one training; a policy without seeds of its own has but one."""
+    return f"{contender.label}/seed{seed}" if contender.retrained else contender.label
 
 
 class Run:

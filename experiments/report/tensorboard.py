@@ -28,7 +28,7 @@ from recloop.envs.skins.rendering import Scene, answer_text, render_rgb, short_t
 from recloop.experiments.comparison.claims import Claim
 from recloop.experiments.comparison.evaluate import Floats
 from recloop.experiments.comparison.results import Comparison, Entry, Headline
-from recloop.experiments.comparison.tracking import Tags, filled
+from recloop.experiments.comparison.tracking import Tags, filled, training_run
 from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.report.pictures import picture
 from recloop.experiments.report.tables import simulator_in_words
@@ -142,11 +142,6 @@ def made_writer(path: str) -> RunWriter:
     if not (isinstance(found, type) and issubclass(found, RunWriter)):
         raise RecloopError(f"--writer {path} is no class of recloop.experiments.report.tensorboard.RunWriter")
     return found()
-
-
-def training_run(contender: Entry, seed: int) -> str:
-    """The run of one training; a policy without seeds of its own has but one."""
-    return f"{contender.label}/seed{seed}" if contender.retrained else contender.label
 
 
 def write_runs(writer: RunWriter, comparison: Comparison, claims: Sequence[Claim]) -> None:

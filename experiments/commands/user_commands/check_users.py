@@ -9,11 +9,9 @@ from pathlib import Path
 
 import tyro
 
-from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.users.checks import check_users
-from recloop.envs.users.contract import UserSimulator
-from recloop.envs.users.registry import find_simulator
 from recloop.envs.world.world import World
+from recloop.experiments.asked import made_simulator
 from recloop.experiments.settings import at_least
 
 
@@ -52,15 +50,6 @@ def main(config: CheckUsersConfig) -> None:
         f"{config.users} keeps the contract; next: recloop train {where} --users {config.users} "
         f"--out POLICY, or recloop compare {where} --users {config.users}"
     )
-
-
-def made_simulator(path: str) -> UserSimulator:
-    """A person's own simulator by dotted path or entry point, made without arguments."""
-    kind = find_simulator(path)
-    try:
-        return kind()
-    except TypeError as error:
-        raise UserSimulatorError(f"{path} cannot be made without arguments ({error}); give them defaults") from error
 
 
 if __name__ == "__main__":

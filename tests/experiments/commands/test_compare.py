@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,7 @@ from recloop.agents.registry import load_policy
 from recloop.agents.sequence.config import SequenceConfig
 from recloop.agents.settings import with_settings
 from recloop.encoders.base.errors import PolicyError, RecloopError, UserSimulatorError
+from recloop.encoders.base.locks import one_writer
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Past, Response, State
@@ -23,7 +25,7 @@ from recloop.envs.logs.schema import Signal
 from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
-from recloop.experiments.commands.compare import CompareConfig, compare
+from recloop.experiments.commands.compare import CompareConfig, compare, join
 from recloop.experiments.comparison.intervals import t_interval
 from recloop.experiments.settings import read_settings
 
@@ -191,6 +193,52 @@ def test_what_is_finished_is_kept_and_more_seeds_join(judged: World, tmp_path: P
     assert Learner.trainings == [0, 1, 2, 0], "other lanes are another result"
     compare(judged, config_in(tmp_path, seeds=1, episodes=26, fresh=True))
     assert Learner.trainings == [0, 1, 2, 0, 0]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_another_process_joins_and_nothing_is_done_twice(judged: World, folder: Path, tmp_path: Path) -> None:
+    """A run that was cut short, a helper that makes what is missing, and the run that gathers it."""
+    alone = config_in(tmp_path / "alone", world=folder)
+    compare(judged, alone, folder)
+    Learner.trainings.clear()
+    shared = config_in(tmp_path / "shared", world=folder)
+    shared.out.mkdir()
+    made_with = json.loads((alone.out / "run.json").read_text())
+    (shared.out / "run.json").write_text(json.dumps(made_with))
+    assert join(judged, shared, folder) == 5, "random and Learner twice, popularity once"
+    assert Learner.trainings == [1, 0], "what the run comes to last is helped with first"
+    assert join(judged, shared, folder) == 0
+    compare(judged, shared, folder)
+    assert Learner.trainings == [1, 0]
+    assert (shared.out / "results.csv").read_bytes() == (alone.out / "results.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_a_helper_is_at_is_waited_for_and_made_once_it_is_gone(judged: World, tmp_path: Path) -> None:
+    config, begun, over = config_in(tmp_path, seeds=1), threading.Event(), threading.Event()
+
+    def helper() -> None:
+        with one_writer(tmp_path / "finished" / "Learner-seed0"):
+            begun.set()
+            over.wait(60)  # and dies with nothing done
+
+    other = threading.Thread(target=helper)
+    other.start()
+    begun.wait(60)
+    threading.Timer(1.5, over.set).start()
+    compare(judged, config)
+    other.join()
+    assert over.is_set(), "it waited"
+    assert Learner.trainings == [0]
+
+
+def test_there_is_no_joining_of_what_is_not_there_or_is_another(judged: World, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecloopError, match="holds no run to join"):
+        join(judged, config_in(tmp_path, world=folder), folder)
+    compare(judged, config_in(tmp_path, world=folder, policies=("popularity",), seeds=1), folder)
+    with pytest.raises(RecloopError, match="holds another run: its episodes is 24"):
+        join(judged, config_in(tmp_path, world=folder, policies=("popularity",), seeds=1, episodes=30), folder)
+    assert not list((tmp_path / "finished").glob(".*"))
 
 
 @pytest.mark.usefixtures("no_pictures")
