@@ -119,7 +119,12 @@ def gini(shown: Tensor, choice: Tensor) -> float:
 
     0 where all are shown alike, near 1 where few items are all that is shown.
     """
-    counts = _times_shown(shown, choice).double().sort().values
+    return gini_of(_times_shown(shown, choice))
+
+
+def gini_of(counts: Tensor) -> float:
+    """Gini index of counts (N,); 0 where there are none."""
+    counts = counts.double().sort().values
     n, total = len(counts), float(counts.sum())
     if total == 0:
         return 0.0

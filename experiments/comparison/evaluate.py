@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recloop.agents.acting import picked_by
 from recloop.agents.policy import Policy
+from recloop.agents.rank_metrics import gini_of
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.evidence.support.bracket import BracketRules, BracketTally
 from recloop.envs.evidence.support.model import SupportModel
@@ -95,6 +96,20 @@ class Rollout:
     def coverage(self) -> float:
         """Share of the catalogue that was shown at least once."""
         return float((self.shown > 0).mean())
+
+    @property
+    def gini(self) -> float:
+        """Gini index of how often each item was shown: 0 where all alike, near 1 where few items are all there is."""
+        return gini_of(torch.from_numpy(self.shown))
+
+    def tail(self, popularity: Tensor) -> float:
+        """Share of what was shown that lies outside the fifth of the catalogue that the log's users consumed most.
+
+        Args:
+            popularity: how often each item was consumed, (N,).
+        """
+        head = popularity.argsort(descending=True, stable=True)[: -(-len(popularity) // 5)].cpu().numpy()
+        return 1.0 - float(self.shown[head].sum()) / max(int(self.shown.sum()), 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """For safetensors; `Rollout.of` undoes it."""

@@ -32,6 +32,8 @@ COLUMNS = (
     "length",
     "left",
     "coverage",
+    "gini",
+    "tail",
     "popularity",
     "diversity",
     "invalid",
@@ -81,7 +83,7 @@ class Headline:
         over_seeds: interval of the mean over retraining seeds; None below `SEEDS_FOR_INTERVAL` or without any.
         difference: to the reference policy, paired by user; None for the reference itself.
         improves: probability that a user is better served than by the reference; None for the reference itself.
-        length, left, coverage, popularity, diversity, invalid: means over seeds; invalid is a slate's mean.
+        length, left, coverage, gini, tail, popularity, diversity, invalid: means over seeds; invalid is a slate's mean.
         signals: mean total an episode, by signal.
         bracket: what the log's support leaves open of the value; None in a world without a support model.
     """
@@ -96,6 +98,8 @@ class Headline:
     length: float
     left: float
     coverage: float
+    gini: float
+    tail: float
     popularity: float
     diversity: float
     invalid: float
@@ -195,6 +199,8 @@ class Comparison:
             length=mean([float(r.length.mean()) for r in rollouts]),
             left=mean([float(r.left.mean()) for r in rollouts]),
             coverage=mean([r.coverage for r in rollouts]),
+            gini=mean([r.gini for r in rollouts]),
+            tail=mean([r.tail(self.world.catalogue.popularity) for r in rollouts]),
             popularity=mean([float(r.popularity.mean()) for r in rollouts]),
             diversity=mean([float(r.diversity.mean()) for r in rollouts]),
             invalid=mean([int(r.invalid.sum()) / n for r, n in zip(rollouts, slates, strict=True)]),
@@ -245,6 +251,8 @@ class Comparison:
             "length": rollout.length.mean(),
             "left": rollout.left.mean(),
             "coverage": rollout.coverage,
+            "gini": rollout.gini,
+            "tail": rollout.tail(self.world.catalogue.popularity),
             "popularity": rollout.popularity.mean(),
             "diversity": rollout.diversity.mean(),
             "invalid": rollout.invalid.mean(),

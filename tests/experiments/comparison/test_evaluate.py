@@ -85,6 +85,15 @@ def test_what_is_shown_is_counted_and_struck_places_are_not(truth: World) -> Non
     assert found.shown.sum() == 2 * slates
     assert (found.invalid == found.length).all()
     assert found.coverage == pytest.approx(2 / len(truth.catalogue))
+    items = len(truth.catalogue)
+    assert found.gini == pytest.approx(1 - 2 / items), "two items alike, and nothing else"
+    popular = torch.zeros(items)
+    popular[found.shown.argmax()] = 5.0
+    head = items // 5
+    assert found.tail(popular) == pytest.approx(
+        1 - found.shown[popular.argsort(descending=True, stable=True)[:head]].sum() / found.shown.sum()
+    )
+    assert found.tail(torch.from_numpy(found.shown).double()) == 0
     popularity = truth.catalogue.popularity.double()
     expected = float(popularity[[4, 5]].mean() / popularity.mean())
     np.testing.assert_allclose(found.popularity, expected, rtol=1e-6)
