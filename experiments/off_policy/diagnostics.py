@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.experiments.off_policy.choices import Floats, LoggedChoices
-from recloop.experiments.off_policy.estimators import Episodes, clip_of, tau_of
+from recloop.experiments.off_policy.estimators import WeightedEpisodes, clip_of, tau_of
 from recloop.experiments.off_policy.targets import Target
 
 LEAST_ESS = 100.0
-"""Episodes that the weighted ones must be worth."""
+"""WeightedEpisodes that the weighted ones must be worth."""
 MOST_UNSEEN = 0.05
 """Share of the target's items that the log may never have shown."""
 LARGEST = 0.1
@@ -45,7 +45,7 @@ class Diagnostics:
     error: float
 
 
-def diagnose(log: LoggedChoices, target: Target | None, episodes: Episodes) -> Diagnostics:
+def diagnose(log: LoggedChoices, target: Target | None, episodes: WeightedEpisodes) -> Diagnostics:
     """Of a target, None for the logging policy itself."""
     weight, n = episodes.last, log.catalogue_size
     users = np.bincount(episodes.user, weight)
@@ -77,7 +77,7 @@ def effective_sample_size(weight: Floats) -> float:
     return float(weight.sum()) ** 2 / squares if squares else 0.0
 
 
-def refusal(found: Diagnostics, episodes: Episodes, estimator: str, doubt: str = "") -> str:
+def refusal(found: Diagnostics, episodes: WeightedEpisodes, estimator: str, doubt: str = "") -> str:
     """Why the estimate is not printed: value, limit and way out; empty where nothing speaks against it.
 
     What the log does not carry no estimator mends: clipping, SWITCH and the direct model hide the noise of weights and
@@ -116,7 +116,7 @@ def refusal(found: Diagnostics, episodes: Episodes, estimator: str, doubt: str =
     return "; ".join(reasons)
 
 
-def _kept(e: Episodes, estimator: str) -> float:
+def _kept(e: WeightedEpisodes, estimator: str) -> float:
     """Share of the target's mass that clipping, or SWITCH at its worst place, leaves to the weights; else 1."""
     if estimator == "clipped-ips":
         return float(np.minimum(e.last, clip_of(e)).mean() / max(e.last.mean(), 1e-12))

@@ -34,7 +34,7 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Episodes:
+class WeightedEpisodes:
     """E episodes of T decisions, an item put in a place each: the K places of a slate, or of all slates of a session.
 
     Args:
@@ -65,7 +65,7 @@ class Episodes:
 
 def episodes_of(
     log: LoggedChoices, target: Target | None, unit: Unit = "slate", horizon: int | None = None
-) -> Episodes:
+) -> WeightedEpisodes:
     """The episodes of a log as a target weighs them; None for the logging policy itself, whose weights are 1.
 
     Args:
@@ -83,7 +83,7 @@ def episodes_of(
     values = (ratio, log.rewards, *model, log.held.astype(float))
     if unit == "slate":
         weight = np.cumprod(ratio, axis=1)
-        return Episodes(user, log.held, weight, np.ones_like(weight), log.rewards, *model, k)
+        return WeightedEpisodes(user, log.held, weight, np.ones_like(weight), log.rewards, *model, k)
     starts = np.flatnonzero(np.diff(log.session, prepend=-1))
     number = np.arange(len(log.session)) - np.repeat(starts, np.diff(np.append(starts, len(log.session))))
     episode = np.cumsum(np.diff(log.session, prepend=-1) != 0) - 1
@@ -97,7 +97,7 @@ def episodes_of(
     weight = np.cumprod(laid[0], axis=1)
     ends = weight.reshape(len(starts), length, k)[:, :, -1]
     before = np.repeat(np.concatenate([np.ones((len(starts), 1)), ends[:, :-1]], axis=1), k, axis=1)
-    return Episodes(user[starts], laid[4] > 0, weight, before, laid[1], laid[2], laid[3], k)
+    return WeightedEpisodes(user[starts], laid[4] > 0, weight, before, laid[1], laid[2], laid[3], k)
 
 
 def direct_model(log: LoggedChoices, target: Target) -> tuple[Floats, Floats]:
@@ -135,43 +135,43 @@ def direct_model(log: LoggedChoices, target: Target) -> tuple[Floats, Floats]:
     return predicted * held, expected * held
 
 
-def mean_sums(e: Episodes) -> Sums:
+def mean_sums(e: WeightedEpisodes) -> Sums:
     """What the log earned, an episode."""
     return _plain(e.reward.sum(1))
 
 
-def direct(e: Episodes) -> Sums:
+def direct(e: WeightedEpisodes) -> Sums:
     """Direct method: what the model expects of the target's slates. Its interval takes the model for right."""
     return _plain(e.expected.sum(1))
 
 
-def ips(e: Episodes) -> Sums:
+def ips(e: WeightedEpisodes) -> Sums:
     """Inverse propensity scoring (Horvitz and Thompson 1952): the episode's weight times all that it earned."""
     return _plain(e.last * e.reward.sum(1))
 
 
-def clipped(e: Episodes) -> Sums:
+def clipped(e: WeightedEpisodes) -> Sums:
     """IPS with weights of at most the square root of the episodes (Ionides 2008)."""
     return _plain(np.minimum(e.last, clip_of(e)) * e.reward.sum(1))
 
 
-def snips(e: Episodes) -> Sums:
+def snips(e: WeightedEpisodes) -> Sums:
     """Self-normalised IPS (Swaminathan and Joachims 2015)."""
     return _columns(e.last * e.reward.sum(1)), _columns(e.last)
 
 
-def pdis(e: Episodes) -> Sums:
+def pdis(e: WeightedEpisodes) -> Sums:
     """Per-decision importance sampling (Precup et al. 2000); of a slate the cascade's IPS (McInerney et al. 2020): what
     a place earned weighs by the decisions up to it, right where nothing below a place changes what it earns."""
     return _plain((e.weight * e.reward).sum(1))
 
 
-def snpdis(e: Episodes) -> Sums:
+def snpdis(e: WeightedEpisodes) -> Sums:
     """Self-normalised per-decision importance sampling: each decision number by its own weights."""
     return e.weight * e.reward, e.weight
 
 
-def doubly_robust(e: Episodes) -> Sums:
+def doubly_robust(e: WeightedEpisodes) -> Sums:
     """Doubly robust (Dudik et al. 2014); per decision (Jiang and Li 2016), of a slate cascade-DR (Kiyohara et al.
     2022).
 
@@ -180,13 +180,13 @@ def doubly_robust(e: Episodes) -> Sums:
     return _plain((e.before * e.expected + e.weight * (e.reward - e.predicted)).sum(1))
 
 
-def switch_dr(e: Episodes) -> Sums:
+def switch_dr(e: WeightedEpisodes) -> Sums:
     """SWITCH-DR (Wang et al. 2017): doubly robust, but where a weight is above tau the model is taken at its word."""
     residual = e.weight * (e.weight <= tau_of(e)) * (e.reward - e.predicted)
     return _plain((e.expected + residual).sum(1))
 
 
-ESTIMATORS: Mapping[str, Callable[[Episodes], Sums]] = {
+ESTIMATORS: Mapping[str, Callable[[WeightedEpisodes], Sums]] = {
     "dm": direct,
     "ips": ips,
     "clipped-ips": clipped,
@@ -199,19 +199,19 @@ ESTIMATORS: Mapping[str, Callable[[Episodes], Sums]] = {
 """Name -> estimator. `delta-ips`, of a difference, is `delta_ips`."""
 
 
-def estimators_for(e: Episodes, unit: Unit) -> list[str]:
+def estimators_for(e: WeightedEpisodes, unit: Unit) -> list[str]:
     """Which of them say something of their own: one decision leaves per-decision ones out; `dm` and `switch-dr` take
     the logged moments for the target's, which of sessions is wrong."""
     out = {"pdis", "snpdis"} if e.weight.shape[1] == 1 else set()
     return [name for name in ESTIMATORS if name not in (out if unit == "slate" else out | {"dm", "switch-dr"})]
 
 
-def clip_of(e: Episodes) -> float:
+def clip_of(e: WeightedEpisodes) -> float:
     """The largest weight that `clipped` lets pass."""
     return float(np.sqrt(len(e.user)))
 
 
-def tau_of(e: Episodes) -> float:
+def tau_of(e: WeightedEpisodes) -> float:
     """The threshold of SWITCH, as Wang et al. choose it: among quantiles of the weights the one of least variance plus
     squared bias, at most the largest residual times the target's mass above it."""
     taus = np.quantile(e.weight[e.held], np.linspace(0.05, 1.0, _TAUS))
@@ -227,7 +227,7 @@ def tau_of(e: Episodes) -> float:
     return float(min(taus, key=risk))
 
 
-def delta_ips(a: Episodes, b: Episodes) -> Sums:
+def delta_ips(a: WeightedEpisodes, b: WeightedEpisodes) -> Sums:
     """Difference of two policies (Jeunen and Ustimenko 2024): mean (w_a - w_b) (r - beta), beta of least variance.
 
     Its weights are 0 where the policies agree, and their mean is 0, so that beta costs no bias but that of its own fit.

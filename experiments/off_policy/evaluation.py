@@ -18,7 +18,7 @@ from recloop.experiments.off_policy.diagnostics import Diagnostics, diagnose, re
 from recloop.experiments.off_policy.estimators import (
     ESTIMATORS,
     RESAMPLES,
-    Episodes,
+    WeightedEpisodes,
     Sums,
     Unit,
     bernstein,
@@ -155,7 +155,7 @@ def estimates_of(log: LoggedChoices, targets: Mapping[str, Target], options: Off
     return made
 
 
-def _largest(e: Episodes) -> float:
+def _largest(e: WeightedEpisodes) -> float:
     """The most that one user can add to the mean of `clipped-ips`: their episodes, at the largest weight and reward."""
     total = e.reward.sum(1)
     if (total < 0).any():

@@ -9,17 +9,19 @@ import torch
 from recloop.encoders.base.errors import RecloopError
 from recloop.experiments.off_policy import estimators as est
 from recloop.experiments.off_policy.choices import LoggedChoices
-from recloop.experiments.off_policy.estimators import Episodes, Sums, by_users, episodes_of, value_of
+from recloop.experiments.off_policy.estimators import WeightedEpisodes, Sums, by_users, episodes_of, value_of
 from recloop.experiments.off_policy.targets import PlaceShares, Target, target_of
 
 Make = Callable[..., LoggedChoices]
 
 
-def episodes(weight: list[list[float]], reward: list[list[float]], model: float = 0.0, places: int = 2) -> Episodes:
+def episodes(
+    weight: list[list[float]], reward: list[list[float]], model: float = 0.0, places: int = 2
+) -> WeightedEpisodes:
     """Each a user of their own; the model says the same of everything, and of what the target shows twice that."""
     w, r = np.array(weight), np.array(reward)
     flat, ones = np.full(w.shape, model), np.ones_like(w)
-    return Episodes(np.arange(len(w)), ones > 0, w, ones, r, flat, 2 * flat, places)
+    return WeightedEpisodes(np.arange(len(w)), ones > 0, w, ones, r, flat, 2 * flat, places)
 
 
 BY_HAND = episodes([[2.0, 1.0], [0.5, 4.0]], [[1.0, 0.0], [1.0, 1.0]], model=0.1)
@@ -117,7 +119,7 @@ def test_no_bias_in_a_bandit_whose_value_is_known(name: str, bandit: Make) -> No
 
 
 def test_doubly_robust_varies_less_than_weights_alone(bandit: Make) -> None:
-    def spread(estimator: Callable[[Episodes], Sums]) -> float:
+    def spread(estimator: Callable[[WeightedEpisodes], Sums]) -> float:
         found = []
         for seed in range(30):
             log = bandit(400, seed)
