@@ -82,7 +82,7 @@ def episodes_of(
     k, user = log.items.shape[1], np.unique(log.user, return_inverse=True)[1]
     values = (ratio, log.rewards, *model, log.held.astype(float))
     if unit == "slate":
-        weight = np.cumprod(ratio, axis=1)
+        weight: Floats = np.cumprod(ratio, axis=1, dtype=np.float64)
         return WeightedEpisodes(user, log.held, weight, np.ones_like(weight), log.rewards, *model, k)
     starts = np.flatnonzero(np.diff(log.session, prepend=-1))
     number = np.arange(len(log.session)) - np.repeat(starts, np.diff(np.append(starts, len(log.session))))
@@ -94,7 +94,7 @@ def episodes_of(
         table = np.full((len(starts), length, k), empty)
         table[episode[kept], number[kept]] = value[kept]
         laid.append(table.reshape(len(starts), -1))
-    weight = np.cumprod(laid[0], axis=1)
+    weight = np.cumprod(laid[0], axis=1, dtype=np.float64)
     ends = weight.reshape(len(starts), length, k)[:, :, -1]
     before = np.repeat(np.concatenate([np.ones((len(starts), 1)), ends[:, :-1]], axis=1), k, axis=1)
     return WeightedEpisodes(user[starts], laid[4] > 0, weight, before, laid[1], laid[2], laid[3], k)

@@ -18,9 +18,9 @@ from recloop.experiments.off_policy.diagnostics import Diagnostics, diagnose, re
 from recloop.experiments.off_policy.estimators import (
     ESTIMATORS,
     RESAMPLES,
-    WeightedEpisodes,
     Sums,
     Unit,
+    WeightedEpisodes,
     bernstein,
     bootstrap,
     by_users,

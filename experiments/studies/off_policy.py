@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from recloop.agents.baselines.random_items import RandomPolicy
@@ -117,7 +118,7 @@ def coat_choices(folder: Path) -> tuple[LoggedChoices, float]:
     """What people chose of Coat's shop, a row each, and the mean rating of what was dealt to them at random."""
     dealt = read_coat_log(folder, part="random").interactions["rating"].mean()
     log: LoggedBehavior = read_coat_log(folder, part="self-selected")
-    users = log.users.index.get_indexer(log.interactions[Columns.user])
+    users = log.users.index.get_indexer(pd.Index(log.interactions[Columns.user]))
     order = np.argsort(users, kind="stable")
     rows, users = log.interactions.iloc[order], users[order].astype(np.int64)
     n, zeros = len(log.items), np.zeros(len(rows), dtype=np.int64)
@@ -127,7 +128,7 @@ def coat_choices(folder: Path) -> tuple[LoggedChoices, float]:
     }
     choices = LoggedChoices(
         name="coat/self-selected",
-        items=log.items.index.get_indexer(rows[Columns.item]).astype(np.int64)[:, None],
+        items=log.items.index.get_indexer(pd.Index(rows[Columns.item])).astype(np.int64)[:, None],
         rewards=rows["rating"].to_numpy(dtype=np.float64)[:, None],
         propensity=rows[Columns.propensity].to_numpy(dtype=np.float64)[:, None] / _CHOICES,
         user=users,

@@ -9,7 +9,7 @@ import torch
 from recloop.encoders.base.errors import RecloopError
 from recloop.experiments.off_policy import estimators as est
 from recloop.experiments.off_policy.choices import LoggedChoices
-from recloop.experiments.off_policy.estimators import WeightedEpisodes, Sums, by_users, episodes_of, value_of
+from recloop.experiments.off_policy.estimators import Sums, WeightedEpisodes, by_users, episodes_of, value_of
 from recloop.experiments.off_policy.targets import PlaceShares, Target, target_of
 
 Make = Callable[..., LoggedChoices]
