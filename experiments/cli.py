@@ -45,6 +45,10 @@ COMMANDS = {
         "recloop.experiments.commands.rank:RankConfig",
         "ranking metrics of policies on the held-out part of a world's log",
     ),
+    "off-policy": (
+        "recloop.experiments.off_policy.command:OffPolicyConfig",
+        "what a policy would have earned, from a log that another wrote, or a refusal",
+    ),
     "agreement": (
         "recloop.experiments.commands.agreement:AgreementConfig",
         "are policies ranked alike by training users, judges and the truth?",
