@@ -259,13 +259,14 @@ def _table(found: list[Estimate], truth: Mapping[str, float], title: str, refere
     for name in ("value", "95 %", f"minus {reference}", "on policy", "ess"):
         table.add_column(name, justify="right")
     for one in found:
-        span = f"{one.low:.4f} to {one.high:.4f}"
-        apart = f"{one.difference:+.4f} [{one.difference_low:+.4f}, {one.difference_high:+.4f}]"
+        span = "" if math.isnan(one.low) else f"{one.low:.4f} to {one.high:.4f}"
+        ends = "" if math.isnan(one.difference_low) else f" [{one.difference_low:+.4f}, {one.difference_high:+.4f}]"
+        apart = f"{one.difference:+.4f}{ends}"
         table.add_row(
             one.target,
             one.estimator,
             "refused" if one.refused else f"{one.value:.4f}",
-            "" if one.refused else span,
+            span,
             "" if math.isnan(one.difference) else apart,
             "" if one.target not in truth or one.estimator == DELTA else f"{truth[one.target]:.4f}",
             f"{one.diagnostics.ess:.0f}",

@@ -141,7 +141,8 @@ def mean_sums(e: WeightedEpisodes) -> Sums:
 
 
 def direct(e: WeightedEpisodes) -> Sums:
-    """Direct method: what the model expects of the target's slates. Its interval takes the model for right."""
+    """Direct method: what the model expects of the target's slates. How wrong the model is, no resampling tells: it has
+    no interval."""
     return _plain(e.expected.sum(1))
 
 

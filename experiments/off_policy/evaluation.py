@@ -70,10 +70,11 @@ class Estimate:
 
     Args:
         target, estimator: names; of `delta-ips` the value is the difference to the reference.
-        value, low, high: in the reward's unit an episode, and its 95 % interval; NaN where refused.
+        value, low, high: in the reward's unit an episode, and its 95 % interval; NaN where refused, and of `dm` the
+            interval, whose error is its model's.
         difference, difference_low, difference_high: to the same estimator's value of the reference, paired over users;
             NaN where either is refused.
-        interval: how low and high were found.
+        interval: how low and high were found; `none` of `dm`.
         diagnostics: of the target's weights.
         verdict: `ok`, or `refused: ` and why.
     """
@@ -146,6 +147,8 @@ def estimates_of(log: LoggedChoices, targets: Mapping[str, Target], options: Off
         apart, (apart_low, apart_high) = math.nan, _NONE
         if other in sums and other != key and estimator != DELTA and not refused[other] and not refused[key]:
             apart, (apart_low, apart_high) = value - value_of(sums[other]), percentile(drawn[key] - drawn[other])
+        if estimator == "dm":  # resampling users says nothing of how wrong the model is
+            (low, high), (apart_low, apart_high), kind = _NONE, _NONE, "none"
         if refused[key]:
             value, (low, high) = math.nan, _NONE
         verdict = f"refused: {refused[key]}" if refused[key] else OK

@@ -222,13 +222,13 @@ def _row(
     said = [one for one in mine if not one.refused]
     truth = values[key[0]] - (own if key[1] == DELTA else 0.0)
     errors: Floats = np.array([one.value - truth for one in said])
-    covered = [one.low <= truth <= one.high for one in said]
+    covered = [one.low <= truth <= one.high for one in said if not math.isnan(one.low)]
     figures = {"rmse": math.nan, "bias": math.nan, "covered": math.nan}
     if said:
         figures = {
             "rmse": float(np.sqrt((errors**2).mean())),
             "bias": float(errors.mean()),
-            "covered": float(np.mean(covered)),
+            "covered": float(np.mean(covered)) if covered else math.nan,
         }
     return {
         **dict(zip(KEY, (world, unit if unit == "slate" else f"first {HORIZON} slates", *key), strict=True)),
