@@ -73,6 +73,8 @@ class Driver:
         action_space, observation_space: of one lane.
         returns, lengths: (B,) rewards and actions of the running episodes so far.
         last: the turn just made; None at the start of an episode.
+        plain: whether actions are slates as they are and nobody renders, which reads `returns`, `lengths` and `last`: a
+            skin may then step the core past this driver, and tells of it by `passed`.
     """
 
     def __init__(
@@ -107,7 +109,9 @@ class Driver:
         self.returns = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
         self.lengths = torch.zeros_like(core.lanes)
         self._picks: list[Tensor] = []
-        self._full = self._completed(core.observe())
+        self._seen: Observation | None = None
+        own = {"action_mask", "candidates", "picked"} & wanted
+        self.plain = not (own or codec.needs or codec.masked or watched)
 
     def reset(
         self,
@@ -180,7 +184,7 @@ class Driver:
         transition = self.core.step(slate)
         self.returns = self.returns + transition.reward
         final = transition.final
-        self._full = self._completed(dict(transition.next_observation) if final is None else self.core.observe())
+        self._seen = self._completed(dict(transition.next_observation)) if final is None else None
         self.last = AgentStep(
             observation=self.observation,
             reward=transition.reward,
@@ -197,6 +201,17 @@ class Driver:
             going = ~(transition.terminated | transition.truncated)
             self.returns, self.lengths = self.returns * going, self.lengths * going
         return self.last
+
+    def passed(self) -> None:
+        """The core moved on by itself: what agents see is seen anew when somebody asks."""
+        self._seen, self.last, self._picks = None, None, []
+
+    @property
+    def _full(self) -> Observation:
+        """All that the core tells, with the keys that belong to the way an agent acts."""
+        if self._seen is None:
+            self._seen = self._completed(self.core.observe())
+        return self._seen
 
     def action_masks(self) -> Tensor:
         """Which choices are admissible now, bool (B, choices); see `ActionCodec.masks`."""
@@ -224,7 +239,7 @@ class Driver:
     def _begin(self) -> Observation:
         self.last, self._picks = None, []
         self.returns, self.lengths = torch.zeros_like(self.returns), torch.zeros_like(self.lengths)
-        self._full = self._completed(self.core.observe())
+        self._seen = None
         return self.observation
 
     def _micro_step(self) -> AgentStep:
@@ -233,7 +248,7 @@ class Driver:
         places = sum(pick.shape[1] for pick in self._picks)
         picked = self._full["picked"].clone()
         picked[:, :places] = torch.cat(self._picks, dim=1)
-        self._full = {**self._full, "picked": picked}
+        self._seen = {**self._full, "picked": picked}
         no = torch.zeros_like(core.lanes, dtype=torch.bool)
         zero = torch.zeros_like(core.lanes, dtype=torch.float32)
         self.last = AgentStep(

@@ -1,0 +1,483 @@
+"""The loops of the native step. All of them stand in this file: numba keeps what it compiled by the file a function
+stands in, and would go on with old code of another one.
+
+Nothing here is imported before a core steps natively. Lanes are rows of float32 (B, F) and of int64 (B, I), changed in
+place; where everything lies in them is told by `Lane`. Without numba the functions are plain ones, and slow.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recloop.envs.simulation.native.packed import Floats, Ints
+
+try:
+    import numba
+
+    compiled: Callable[..., Any] = numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+except ImportError:
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as it is."""
+        return function
+
+
+_GOLDEN, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S27, _S30, _S31, _S41 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(41)
+_INV_23, _HALF, _TWO_PI = np.float32(1.0 / (1 << 23)), np.float32(0.5), np.float32(2.0 * math.pi)
+_ONE, _ZERO, _TINY = np.float32(1.0), np.float32(0.0), np.float32(1e-6)
+
+
+class Lane(NamedTuple):
+    """Sizes, and the first columns of what every lane keeps; `words` is -1 where nothing is barred."""
+
+    items: int
+    places: int
+    signals: int
+    length: int
+    slates: int
+    history: int
+    shown: int
+    step: int
+    words: int
+    luck: int
+    users: int
+    episode: int
+    feedback: int
+    answers: int
+    days: int
+    hidden: int
+    keys: int
+    values: int
+    presence: int
+    count: int
+    patterns: int
+    mass: int
+    vector: int
+
+
+class EncoderTables(NamedTuple):
+    """Tables and weights of a `StateEncoder`, under its names; empty where it has no such part."""
+
+    out_items: Floats
+    pattern_weights: Floats
+    relation_rows: Floats
+    low: Floats
+    high: Floats
+    signal: Floats
+    signal_bias: Floats
+    gate: Floats
+    gate_bias: Floats
+    pattern_input: Floats
+    pattern_bias: Floats
+    weight_ih: Floats
+    weight_hh: Floats
+    bias_ih: Floats
+    bias_hh: Floats
+    query: Floats
+    query_bias: Floats
+    token_key: Floats
+    token_value: Floats
+    attended: Floats
+    attended_bias: Floats
+    norm: Floats
+    norm_bias: Floats
+    wide: Floats
+    wide_bias: Floats
+    narrow: Floats
+    narrow_bias: Floats
+    head: Floats
+    head_bias: Floats
+    decay: np.float32
+    heads: int
+
+
+class BoredomTables(NamedTuple):
+    """Of `BoredomUsers`: by item, by place, by level, the rules, and the first columns of their state."""
+
+    topic: Ints
+    quality: Floats
+    examined: Floats
+    fade: Floats
+    noise: np.float32
+    leave: np.float32
+    leave_bored: np.float32
+    bored_at: int
+    topics: int
+    preference: int
+    boredom: int
+    click: np.uint64
+    rating: np.uint64
+    angle: np.uint64
+    left: np.uint64
+
+
+# ---- draws, as in `recloop.envs.interaction.randomness`
+
+
+@compiled
+def _absorb(key: np.uint64, value: np.uint64) -> np.uint64:
+    x = (key ^ value) + _GOLDEN
+    x = (x ^ (x >> _S30)) * _MIX_1
+    x = (x ^ (x >> _S27)) * _MIX_2
+    return x ^ (x >> _S31)
+
+
+@compiled
+def _unit(bits: np.uint64) -> np.float32:
+    return (np.float32(bits >> _S41) + _HALF) * _INV_23
+
+
+@compiled
+def _lucky(key: np.uint64, purpose: np.uint64, item: int) -> np.float32:
+    return _unit(_absorb(_absorb(key, purpose), np.uint64(item)))
+
+
+@compiled
+def _key_of(ints: Ints, b: int, at: Lane) -> np.uint64:
+    return _absorb(np.uint64(ints[b, at.luck]), np.uint64(ints[b, at.step]))
+
+
+# ---- the step
+
+
+@compiled
+def strike(ints: Ints, slate: Ints, invalid: Ints, at: Lane) -> None:
+    """Put N where a place of the slates (B, K) repeats an item or holds a barred one; count the places without item."""
+    for b in range(len(slate)):
+        invalid[b] = 0
+        for k in range(at.places - 1, -1, -1):
+            item = slate[b, k]
+            struck = item == at.items
+            for earlier in range(k):
+                struck = struck or slate[b, earlier] == item
+            if at.words >= 0 and not struck:
+                struck = (ints[b, at.words + (item >> 6)] >> (item & 63)) & 1 != 0
+            if struck:
+                slate[b, k] = at.items
+                invalid[b] += 1
+
+
+@compiled
+def boredom_answers(
+    floats: Floats, ints: Ints, slate: Ints, signals: Floats, given: Any, left: Any, at: Lane, t: BoredomTables
+) -> None:
+    """What `BoredomUsers.respond` does."""
+    one, four = np.float32(1.0), np.float32(4.0)
+    counts = np.zeros(t.topics + 1, np.int64)
+    for b in range(len(slate)):
+        key = _key_of(ints, b, at)
+        total = np.float32(0.0)
+        counts[:] = 0
+        for k in range(at.places):
+            item = slate[b, k]
+            topic = t.topic[item]
+            counts[topic] += 1
+            liking, appeal = np.float32(0.0), np.float32(0.0)
+            if topic < t.topics:
+                liking = floats[b, t.preference + topic]
+                appeal = liking * t.fade[ints[b, t.boredom + topic]] * t.quality[item]
+            total += appeal
+            given[b, k, 0] = item < at.items
+            clicked = _lucky(key, t.click, item) < appeal * t.examined[k]
+            signals[b, k, 0] = one if clicked else np.float32(0.0)
+            given[b, k, 1] = clicked
+            signals[b, k, 1] = np.float32(0.0)
+            if clicked:
+                radius = math.sqrt(np.float32(-2.0) * math.log(_lucky(key, t.rating, item)))
+                normal = radius * math.cos(_TWO_PI * _lucky(key, t.angle, item))
+                rating = np.rint(one + four * (liking * t.quality[item]) + t.noise * normal)
+                signals[b, k, 1] = min(max(rating, one), np.float32(5.0))
+        missing = one - total / np.float32(at.places)
+        left[b] = _unit(_absorb(key, t.left)) < t.leave + t.leave_bored * (missing * missing)
+        for topic in range(t.topics):
+            change = counts[topic] // t.bored_at - (1 if counts[topic] == 0 else 0)
+            level = ints[b, t.boredom + topic] + change
+            ints[b, t.boredom + topic] = min(max(level, 0), len(t.fade) - 1)
+
+
+@compiled
+def follow(
+    floats: Floats,
+    ints: Ints,
+    slate: Ints,
+    signals: Floats,
+    given: Any,
+    steps: Floats,
+    at: Lane,
+    e: EncoderTables,
+    encodes: bool,
+    apart: bool,
+) -> Any:
+    """What answers change: the past grows and the encoder advances in the lanes that consumed anything.
+
+    With `apart` the encoder's layers are left to the caller: `steps` (B, d) is what its cell has yet to read.
+
+    Returns:
+        int64 (n,) the lanes that consumed.
+    """
+    movers = np.empty(len(slate), np.int64)
+    items = np.empty(at.places, np.int64)  # what was consumed, where nothing was N
+    work = np.empty(8 * e.weight_hh.shape[1] + 4 * e.weight_ih.shape[1] + e.pattern_input.shape[1] + 64, np.float32)
+    n = 0
+    for b in range(len(slate)):
+        count = 0
+        for k in range(at.places):
+            consumed = given[b, k, 0] and signals[b, k, 0] > _HALF
+            items[k] = slate[b, k] if consumed else at.items
+            count += consumed
+        _remember(floats, ints, b, slate, items, signals, count, at)
+        if count and encodes:
+            _advance(floats[b], items, signals[b], count, steps[b], at, e)
+            if not apart:
+                _dense(floats[b], steps[b], work, at, e)
+        if count:
+            movers[n] = b
+            n += 1
+    return movers[:n]
+
+
+@compiled
+def _remember(
+    floats: Floats, ints: Ints, b: int, slate: Ints, items: Ints, signals: Floats, count: int, at: Lane
+) -> None:
+    """As `recloop.envs.interaction.past.remember`, of a slate without repeats."""
+    s, k, length = at.signals, at.places, at.length
+    if count:
+        for place in range(length - count):
+            ints[b, at.history + place] = ints[b, at.history + place + count]
+        for place in range((length - count) * s):
+            floats[b, at.feedback + place] = floats[b, at.feedback + place + count * s]
+        place = length - count
+        for j in range(k):
+            if items[j] < at.items:
+                if place >= 0:
+                    ints[b, at.history + place] = items[j]
+                    for one in range(s):
+                        floats[b, at.feedback + place * s + one] = signals[b, j, one]
+                if at.words >= 0:
+                    ints[b, at.words + (items[j] >> 6)] |= np.int64(1) << (items[j] & 63)
+                place += 1
+    kept = (at.slates - 1) * k
+    for place in range(kept):
+        ints[b, at.shown + place] = ints[b, at.shown + place + k]
+    for place in range(kept * s):
+        floats[b, at.answers + place] = floats[b, at.answers + place + k * s]
+    for j in range(k if at.slates else 0):
+        ints[b, at.shown + kept + j] = slate[b, j]
+        for one in range(s):
+            floats[b, at.answers + (kept + j) * s + one] = signals[b, j, one]
+    ints[b, at.step] += 1
+    floats[b, at.days] = _ZERO
+
+
+@compiled
+def restart(
+    floats: Floats,
+    ints: Ints,
+    done: Any,
+    world_f: Floats,
+    world_i: Ints,
+    state_f: Floats,
+    state_i: Ints,
+    pool: Ints,
+    lanes: Ints,
+    seed: int,
+    members: int,
+    purposes: Any,
+    at: Lane,
+) -> None:
+    """The next episode of the lanes `done`: as `Core._arrive`, by rows of all users (U, ...) and their states."""
+    wide_f, wide_i = world_f.shape[1], world_i.shape[1]
+    for b in range(len(done)):
+        if not done[b]:
+            continue
+        ints[b, at.episode] += 1
+        key = _absorb(_absorb(_absorb(_GOLDEN, np.uint64(seed)), np.uint64(lanes[b])), np.uint64(ints[b, at.episode]))
+        draw = _absorb(key, np.uint64(np.int64(-1)))
+        user = pool[abs(np.int64(_absorb(draw, purposes[0])) >> 1) % len(pool)]
+        member = min(int(_unit(_absorb(draw, purposes[1])) * np.float32(members)), members - 1)
+        row = member * len(world_f) + user
+        floats[b, :wide_f], ints[b, :wide_i] = world_f[user], world_i[user]
+        floats[b, wide_f : wide_f + state_f.shape[1]] = state_f[row]
+        ints[b, wide_i : wide_i + state_i.shape[1]] = state_i[row]
+        ints[b, at.users] = user
+        ints[b, at.luck] = np.int64(key)
+
+
+@compiled
+def conclude(
+    ints: Ints,
+    signals: Floats,
+    given: Any,
+    left: Any,
+    invalid: Ints,
+    late: Any,
+    units: Floats,
+    leaving: np.float32,
+    repeats: np.float32,
+    max_steps: int,
+    at: Lane,
+) -> Any:
+    """Who is cut by the time limit; `WeightedReward` without columns and diversity, float32 (B,)."""
+    reward = np.empty(len(left), np.float32)
+    for b in range(len(left)):
+        late[b] = ints[b, at.step] >= max_steps and not left[b]
+        total = leaving * np.float32(left[b]) + repeats * np.float32(invalid[b])
+        for s in range(len(units)):
+            for k in range(signals.shape[1]):
+                if given[b, k, s]:
+                    total += units[s] * signals[b, k, s]
+        reward[b] = total
+    return reward
+
+
+# ---- the state encoder, as in `recloop.encoders.state`
+
+
+@compiled
+def _advance(row: Floats, items: Ints, signals: Floats, count: int, step: Floats, at: Lane, e: EncoderTables) -> None:
+    """All sums of `StateEncoder.advance`, and what its cell has yet to read, of one lane."""
+    d, m, width = e.out_items.shape[1], e.pattern_weights.shape[1], e.relation_rows.shape[1]
+    r, dk, dv = e.token_key.shape[0], e.query.shape[0], e.token_value.shape[1]
+    for i in range(r * dk):
+        row[at.keys + i] *= e.decay
+    for i in range(r * dv):
+        row[at.values + i] *= e.decay
+    for i in range(r):
+        row[at.presence + i] *= e.decay
+    for i in range(m * d):
+        row[at.patterns + i] *= e.decay
+    for i in range(m):
+        row[at.mass + i] *= e.decay
+    row[at.count] += np.float32(count)
+    share = _ONE / math.sqrt(np.float32(count))
+    for i in range(d):
+        step[i] = np.float32(count) * share * e.signal_bias[i]
+    for k in range(len(items)):
+        item = items[k]
+        if item >= at.items:
+            continue
+        gate = e.gate_bias[0]
+        for s in range(at.signals):
+            value, low, high = signals[k, s], e.low[s], e.high[s]
+            scaled = np.float32(2.0) * (min(max(value, low), high) - low) / (high - low) - _ONE
+            if value == _ZERO and (low > _ZERO or high < _ZERO):
+                scaled = _ZERO
+            gate += scaled * e.gate[s]
+            for i in range(d):
+                step[i] += share * scaled * e.signal[i, s]
+        weight = _ONE / (_ONE + math.exp(-gate))
+        for i in range(d):
+            step[i] += share * e.out_items[item, i]
+        for p in range(m):
+            look = e.pattern_weights[item, p] * weight
+            row[at.mass + p] += look
+            for i in range(d):
+                row[at.patterns + p * d + i] += look * e.out_items[item, i]
+        for j in range(r):
+            start = j * (dk + dv + 1)
+            for i in range(dk if width else 0):
+                row[at.keys + j * dk + i] += weight * e.relation_rows[item, start + i]
+            for i in range(dv if width else 0):
+                row[at.values + j * dv + i] += weight * e.relation_rows[item, start + dk + i]
+            row[at.presence + j] += weight * e.relation_rows[item, start + dk + dv]
+
+
+@compiled
+def _times(matrix: Floats, bias: Floats, x: Floats, out: Floats) -> None:
+    """out = matrix @ x + bias."""
+    for o in range(matrix.shape[0]):
+        total = _ZERO
+        for i in range(matrix.shape[1]):
+            total += matrix[o, i] * x[i]
+        out[o] = total + bias[o]
+
+
+@compiled
+def _cell(
+    hidden: Floats, x: Floats, w_ih: Floats, w_hh: Floats, b_ih: Floats, b_hh: Floats, one: Floats, two: Floats
+) -> None:
+    """A GRU cell's next state in place; `one` and `two` hold 3h numbers each."""
+    h = len(hidden)
+    _times(w_ih, b_ih, x, one)
+    _times(w_hh, b_hh, hidden, two)
+    for i in range(h):
+        reset = _ONE / (_ONE + math.exp(-(one[i] + two[i])))
+        kept = _ONE / (_ONE + math.exp(-(one[h + i] + two[h + i])))
+        new = math.tanh(one[2 * h + i] + reset * two[2 * h + i])
+        hidden[i] = (_ONE - kept) * new + kept * hidden[i]
+
+
+@compiled
+def _dense(row: Floats, step: Floats, work: Floats, at: Lane, e: EncoderTables) -> None:
+    """The cell, the fusion and the head of one lane: `StateLayers.cell_input`, the GRU, and `read`."""
+    d, m, h = e.out_items.shape[1], e.pattern_weights.shape[1], e.weight_hh.shape[1]
+    hidden, vector = row[at.hidden : at.hidden + h], row[at.vector : at.vector + d]
+    if e.pattern_input.shape[1]:
+        means, told = work[: m * d], work[m * d : m * d + d]
+        for p in range(m):
+            mass = max(row[at.mass + p], _TINY)
+            for i in range(d):
+                means[p * d + i] = row[at.patterns + p * d + i] / mass
+        _times(e.pattern_input, e.pattern_bias, means, told)
+        for i in range(d):
+            step[i] += told[i]
+    _cell(hidden, step, e.weight_ih, e.weight_hh, e.bias_ih, e.bias_hh, work[: 3 * h], work[3 * h : 6 * h])
+    fused = work[:h]
+    fused[:] = hidden
+    if e.query.shape[1]:
+        _fuse(row, hidden, work, at, e)
+    _times(e.head, e.head_bias, fused, vector)
+    for i in range(d):
+        vector[i] = math.tanh(vector[i])
+
+
+@compiled
+def _fuse(row: Floats, hidden: Floats, work: Floats, at: Lane, e: EncoderTables) -> None:
+    """`Fusion.forward` of one lane, into the first h numbers of `work`, which hold `hidden`."""
+    h, r, dk, dv = len(hidden), e.token_key.shape[0], e.query.shape[0], e.token_value.shape[1]
+    asked, context, logits = np.empty(dk, np.float32), np.zeros(dv, np.float32), np.empty(r, np.float32)
+    _times(e.query, e.query_bias, hidden, asked)
+    part, told, root = dk // e.heads, dv // e.heads, math.sqrt(np.float32(dk // e.heads))
+    for head in range(e.heads):
+        highest = np.float32(-1e9)
+        for j in range(r):
+            logits[j] = np.float32(-1e9)
+            presence = row[at.presence + j]
+            if presence > _ZERO:
+                total = _ZERO
+                for i in range(head * part, (head + 1) * part):
+                    total += asked[i] * (row[at.keys + j * dk + i] / max(presence, _TINY) + e.token_key[j, i])
+                logits[j] = total / root
+            highest = max(highest, logits[j])
+        spread = _ZERO
+        for j in range(r):
+            logits[j] = math.exp(logits[j] - highest)
+            spread += logits[j]
+        for j in range(r):
+            presence = row[at.presence + j]
+            if presence > _ZERO:
+                for i in range(head * told, (head + 1) * told):
+                    value = row[at.values + j * dv + i] / max(presence, _TINY) + e.token_value[j, i]
+                    context[i] += logits[j] / spread * value
+    fused, normed, wide, more = work[:h], work[h : 2 * h], work[2 * h : 4 * h], work[4 * h : 5 * h]
+    _times(e.attended, e.attended_bias, context, more)
+    mean, square = _ZERO, _ZERO
+    for i in range(h):
+        fused[i] += more[i]
+        mean += fused[i]
+    mean /= np.float32(h)
+    for i in range(h):
+        square += (fused[i] - mean) * (fused[i] - mean)
+    scale = _ONE / math.sqrt(square / np.float32(h) + np.float32(1e-5))
+    for i in range(h):
+        normed[i] = (fused[i] - mean) * scale * e.norm[i] + e.norm_bias[i]
+    _times(e.wide, e.wide_bias, normed, wide)
+    for i in range(2 * h):
+        wide[i] = _HALF * wide[i] * (_ONE + math.erf(wide[i] * np.float32(0.7071067811865476)))
+    _times(e.narrow, e.narrow_bias, wide, more)
+    for i in range(h):
+        fused[i] += more[i]
