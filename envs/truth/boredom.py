@@ -142,9 +142,9 @@ class BoredomUsers(TasteUsers, NativeUsers):
             **{name: np.uint64(purpose_code(purpose)) for name, purpose in named.items()},
         }
 
-        def bind(start: Callable[[str], int]) -> tuple[Callable[..., None], Any]:
+        def bind(start: Callable[[str], int]) -> tuple[Callable[..., None], list[Any]]:
             places = {name: start(name) for name in ("preference", "boredom")}
-            return kernels.boredom_answers, kernels.BoredomTables(**places, **tables)
+            return kernels.boredom_answers, [kernels.BoredomTables(**places, **tables)]
 
         arrivals = self.arrive(everybody, Draw(everybody))
         return NativeForm(

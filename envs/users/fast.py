@@ -45,15 +45,15 @@ class NativeForm:
         arrivals: the states of all U users as they arrive, those of each of M members behind one another: (M U, ...)
             tensors, float32 or int64.
         members: M; a lane's member is drawn as `member`.
-        bind: given the first columns of the state's tensors by name, the loop that answers and its tables: it takes
-            rows (B, F) and (B, I), slates (B, K), the signals (B, K, S), given (B, K, S) and left (B,) to be filled,
-            where all else lies in the rows, and the tables; it moves the state in place.
-        sources: what the loop's tables were read from, as it is now: tensors and other objects.
+        bind: given the first columns of the state's tensors by name, the loop that answers and the tables of each
+            member. It takes rows (B, F) and (B, I), slates (B, K), the signals (B, K, S), given (B, K, S) and left
+            (B,) to be filled, where all else lies in the rows, and tables; it moves the state of their lanes in place.
+        sources: what was copied into the loop's tables, as it is now: tensors and other objects.
     """
 
     arrivals: Any
     members: int
-    bind: Callable[[Callable[[str], int]], tuple[Callable[..., None], Any]]
+    bind: Callable[[Callable[[str], int]], tuple[Callable[..., None], list[Any]]]
     sources: Callable[[], tuple[Any, ...]]
 
 

@@ -114,6 +114,41 @@ class BoredomTables(NamedTuple):
     left: np.uint64
 
 
+class RecurrentTables(NamedTuple):
+    """Of one member of recurrent users fitted on consumption, and the first columns of their state.
+
+    The hidden state and the profile lie side by side: together they are what the heads read. Every signal but the
+    consumption has levels; a binary one has two.
+    """
+
+    rows: Floats
+    of_users: Floats
+    of_users_bias: Floats
+    user_bias: Floats
+    user_bias_bias: Floats
+    positions: Floats
+    scale: Floats
+    shift: Floats
+    thresholds: Floats
+    levels: Floats
+    order: Ints
+    parents: Ints
+    low: Floats
+    high: Floats
+    purposes: Any
+    weight_ih: Floats
+    weight_hh: Floats
+    bias_ih: Floats
+    bias_hh: Floats
+    satisfied: np.float32
+    unsatisfied: np.float32
+    number: int
+    member: int
+    hidden: int
+    steps: int
+    columns: int
+
+
 # ---- draws, as in `recloop.envs.interaction.randomness`
 
 
@@ -196,6 +231,75 @@ def boredom_answers(
             change = counts[topic] // t.bored_at - (1 if counts[topic] == 0 else 0)
             level = ints[b, t.boredom + topic] + change
             ints[b, t.boredom + topic] = min(max(level, 0), len(t.fade) - 1)
+
+
+@compiled
+def recurrent_answers(
+    floats: Floats,
+    ints: Ints,
+    slate: Ints,
+    signals: Floats,
+    given: Any,
+    left: Any,
+    at: Lane,
+    t: RecurrentTables,
+) -> None:
+    """What `NeuralUsers.respond` does, in the lanes of this member."""
+    s, rank, h = at.signals, len(t.of_users_bias) // at.signals, t.weight_hh.shape[1]
+    user, bias = np.empty(s * rank, np.float32), np.empty(s, np.float32)
+    read = np.empty(t.weight_ih.shape[1], np.float32)
+    one, two = np.empty(3 * h, np.float32), np.empty(3 * h, np.float32)
+    for b in range(len(slate)):
+        if ints[b, t.member] != t.number:
+            continue
+        key = _key_of(ints, b, at)
+        vector = floats[b, t.hidden : t.hidden + t.of_users.shape[1]]
+        _times(t.of_users, t.of_users_bias, vector, user)
+        _times(t.user_bias, t.user_bias_bias, vector, bias)
+        count = 0
+        read[:] = _ZERO
+        for k in range(at.places):
+            item = slate[b, k]
+            for place in range(s):
+                j = t.order[place]
+                parent = t.parents[j]
+                held = item < at.items if parent < 0 else given[b, k, parent] and signals[b, k, parent] > _HALF
+                given[b, k, j] = held
+                signals[b, k, j] = _ZERO
+                if not held:
+                    continue
+                score = t.rows[item, s * rank + j] + bias[j] + t.positions[k, j]
+                for i in range(rank):
+                    score += t.rows[item, j * rank + i] * user[j * rank + i]
+                score = score * t.scale[j] + t.shift[j]
+                luck = _lucky(key, t.purposes[j], item)
+                if j == 0:
+                    signals[b, k, j] = np.float32(math.log(luck / (_ONE - luck)) < score)
+                else:
+                    level = 0
+                    for i in range(t.thresholds.shape[1]):
+                        level += luck < _ONE / (_ONE + math.exp(t.thresholds[j, i] - score))
+                    signals[b, k, j] = t.levels[j, level]
+            if item < at.items and signals[b, k, 0] > _HALF:
+                count += 1
+                width = t.rows.shape[1] - t.columns
+                for i in range(width):
+                    read[i] += t.rows[item, t.columns + i]
+                for j in range(s):
+                    read[width + j] += _scaled(signals[b, k, j], t.low[j], t.high[j])
+        left[b] = _unit(_absorb(key, t.purposes[s])) < (t.satisfied if count else t.unsatisfied)
+        floats[b, t.steps] += _ONE
+        if count:
+            read /= math.sqrt(np.float32(count))
+            _cell(vector[:h], read, t.weight_ih, t.weight_hh, t.bias_ih, t.bias_hh, one, two)
+
+
+@compiled
+def _scaled(value: np.float32, low: np.float32, high: np.float32) -> np.float32:
+    """A signal in [-1, 1]; 0 where it is not given, a 0 outside its bounds."""
+    if value == _ZERO and (low > _ZERO or high < _ZERO):
+        return _ZERO
+    return np.float32(2.0) * (min(max(value, low), high) - low) / (high - low) - _ONE
 
 
 @compiled
@@ -362,10 +466,7 @@ def _advance(row: Floats, items: Ints, signals: Floats, count: int, step: Floats
             continue
         gate = e.gate_bias[0]
         for s in range(at.signals):
-            value, low, high = signals[k, s], e.low[s], e.high[s]
-            scaled = np.float32(2.0) * (min(max(value, low), high) - low) / (high - low) - _ONE
-            if value == _ZERO and (low > _ZERO or high < _ZERO):
-                scaled = _ZERO
+            scaled = _scaled(signals[k, s], e.low[s], e.high[s])
             gate += scaled * e.gate[s]
             for i in range(d):
                 step[i] += share * scaled * e.signal[i, s]

@@ -136,6 +136,7 @@ class NativeLanes:
         self.at = _lane(core, self.layout)
         self._tables = _encoder_tables(core.encoder, kernels)
         answer, self._users = form.bind(lambda name: self.layout.start(f"state.{name}"))
+        self._member = self.layout.start("state.member")
         self._answer, self._strike, self._follow = _Loop(answer), _Loop(kernels.strike), _Loop(kernels.follow)
         self._conclude, self._restart = _Loop(kernels.conclude), _Loop(kernels.restart)
         self._purposes = np.array([purpose_code("user"), purpose_code("member")], np.uint64)
@@ -178,7 +179,9 @@ class NativeLanes:
         signals = np.empty((b, at.places, at.signals), np.float32)
         given, left, late = np.empty(signals.shape, np.bool_), np.empty(b, np.bool_), np.empty(b, np.bool_)
         self._strike(ints, slate, invalid, at)
-        self._answer(floats, ints, slate, signals, given, left, at, self._users)
+        alone = self._users[ints[0, self._member]] if b == 1 and len(self._users) > 1 else None
+        for tables in self._users if alone is None else (alone,):
+            self._answer(floats, ints, slate, signals, given, left, at, tables)
         moved = self._follow(floats, ints, slate, signals, given, self._steps, at, self._tables, encodes, apart)
         if apart and encodes and len(moved):
             self._advance(moved)

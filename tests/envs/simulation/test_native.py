@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.state.config import StateEncoderConfig
@@ -19,10 +20,15 @@ from recloop.encoders.state.encoder import StateEncoder
 from recloop.envs import ENV_ID
 from recloop.envs.interaction.reward import Outcome, WeightedReward
 from recloop.envs.interaction.rules import Rules
+from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.native import lanes as native_module
 from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
 from recloop.envs.truth.worlds import truth_world
+from recloop.envs.users.fitted.config import AssumedLeaving
+from recloop.envs.users.fitted.ensemble import EnsembleUsers
+from recloop.envs.users.fitted.memory import Sizes
+from recloop.envs.users.fitted.recurrent import RecurrentUsers
 from recloop.envs.world.world import World
 
 ITEMS, K = 70, 4
@@ -60,6 +66,31 @@ def random_world(seed: int, **changes: Any) -> World:
     users = replace(users, history=history[:, :7], feedback=feedback[:, :7].float())
     given = {"state_encoder": encoder, "users": users, "consumes_twice": seed % 2 == 0, **changes}
     return replace(world, **given)
+
+
+def fitted_world(seed: int, members: int = 2, **changes: Any) -> World:
+    """Recurrent users of a log of consumption, their weights drawn."""
+    world = random_world(seed, **changes)
+    generator = torch.Generator().manual_seed(seed)
+    like = Signal("like", given_on="click")
+    signals = (world.signals[0], like, world.signals[1]) if seed % 2 else world.signals
+    sizes = Sizes(ITEMS, world.state_encoder.dim, 0, False, 1, False, hidden=7, rank=5, residual=3)
+    users = [RecurrentUsers(signals, sizes, AssumedLeaving(0.05, 0.4)) for _ in range(members)]
+    with torch.no_grad():
+        for weight in (w for one in users for w in one.parts().parameters()):
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.4)
+    feedback = world.users.feedback
+    table = replace(
+        world.users,
+        feedback=F.pad(feedback, (0, len(signals) - 2)),
+        answers=F.pad(world.users.answers, (0, len(signals) - 2)),
+    )
+    encoder = world.state_encoder
+    if len(signals) > 2:
+        encoder = StateEncoder(world.item_vectors[:-1], [s.bounds for s in signals], config=encoder.config, seed=seed)
+    return replace(
+        world, signals=signals, users=table, state_encoder=encoder, simulators={"train": EnsembleUsers(users)}
+    )
 
 
 def slates(steps: int, lanes: int, seed: int) -> Tensor:
@@ -113,6 +144,21 @@ def test_the_native_step_is_torchs(seed: int, lanes: int) -> None:
         step_alike(plain, native, slate)
     assert int(native.episode.max()) > 1
     assert_alike(plain.state.boredom, native.state.boredom)
+    assert native.native is not None
+
+
+@needs_numba
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("lanes", [1, 21])
+@pytest.mark.parametrize("seed", range(6))
+def test_so_it_is_with_users_fitted_on_consumption(seed: int, lanes: int) -> None:
+    world = fitted_world(seed, members=1 + seed % 3)
+    plain, native = both(world, lanes, seed=seed, start="cold" if seed == 3 else "history")
+    for number, slate in enumerate(slates(25, lanes, seed)):
+        if number == 10:  # prepared again, to the same tables
+            Core(world, batch=1)
+        step_alike(plain, native, slate)
+    assert_alike(plain.state.own.hidden, native.state.own.hidden)
     assert native.native is not None
 
 
