@@ -27,6 +27,9 @@ except ImportError:
 _GOLDEN, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31, _S41 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(41)
 _INV_23, _HALF, _TWO_PI = np.float32(1.0 / (1 << 23)), np.float32(0.5), np.float32(2.0 * math.pi)
+_POWERS = np.exp2(np.arange(-128, 128)).astype(np.float32)
+BLOCK = 16
+"""Lanes that go through a layer together: their rows stay in the first cache."""
 _ONE, _ZERO, _TINY = np.float32(1.0), np.float32(0.0), np.float32(1e-6)
 
 
@@ -246,18 +249,17 @@ def recurrent_answers(
 ) -> None:
     """What `NeuralUsers.respond` does, in the lanes of this member."""
     s, rank, h = at.signals, len(t.of_users_bias) // at.signals, t.weight_hh.shape[1]
-    user, bias = np.empty(s * rank, np.float32), np.empty(s, np.float32)
-    read = np.empty(t.weight_ih.shape[1], np.float32)
-    one, two = np.empty(3 * h, np.float32), np.empty(3 * h, np.float32)
+    user, bias = np.empty((1, s * rank), np.float32), np.empty((1, s), np.float32)
+    reads, hidden = np.zeros((BLOCK, t.weight_ih.shape[1]), np.float32), np.empty((BLOCK, h), np.float32)
+    movers, n, vector = np.empty(BLOCK, np.int64), 0, np.empty((1, t.of_users.shape[1]), np.float32)
     for b in range(len(slate)):
         if ints[b, t.member] != t.number:
             continue
         key = _key_of(ints, b, at)
-        vector = floats[b, t.hidden : t.hidden + t.of_users.shape[1]]
+        vector[0] = floats[b, t.hidden : t.hidden + vector.shape[1]]
         _times(t.of_users, t.of_users_bias, vector, user)
         _times(t.user_bias, t.user_bias_bias, vector, bias)
-        count = 0
-        read[:] = _ZERO
+        count, read = 0, reads[n]
         for k in range(at.places):
             item = slate[b, k]
             for place in range(s):
@@ -268,9 +270,9 @@ def recurrent_answers(
                 signals[b, k, j] = _ZERO
                 if not held:
                     continue
-                score = t.rows[item, s * rank + j] + bias[j] + t.positions[k, j]
+                score = t.rows[item, s * rank + j] + bias[0, j] + t.positions[k, j]
                 for i in range(rank):
-                    score += t.rows[item, j * rank + i] * user[j * rank + i]
+                    score += t.rows[item, j * rank + i] * user[0, j * rank + i]
                 score = score * t.scale[j] + t.shift[j]
                 luck = _lucky(key, t.purposes[j], item)
                 if j == 0:
@@ -291,7 +293,23 @@ def recurrent_answers(
         floats[b, t.steps] += _ONE
         if count:
             read /= math.sqrt(np.float32(count))
-            _cell(vector[:h], read, t.weight_ih, t.weight_hh, t.bias_ih, t.bias_hh, one, two)
+            hidden[n], movers[n] = vector[0, :h], b
+            n += 1
+        if n == BLOCK:
+            n = _settle(floats, movers[:n], hidden[:n], reads, t)
+    _settle(floats, movers[:n], hidden[:n], reads, t)
+
+
+@compiled
+def _settle(floats: Floats, movers: Ints, hidden: Floats, reads: Floats, t: RecurrentTables) -> int:
+    """Move the hidden states of lanes that wait; 0, how many still do."""
+    n, h = hidden.shape
+    if n:
+        _cell(hidden, reads[:n], t.weight_ih, t.weight_hh, t.bias_ih, t.bias_hh)
+        for r in range(n):
+            floats[movers[r], t.hidden : t.hidden + h] = hidden[r]
+        reads[:n] = _ZERO
+    return 0
 
 
 @compiled
@@ -313,18 +331,13 @@ def follow(
     at: Lane,
     e: EncoderTables,
     encodes: bool,
-    apart: bool,
-) -> Any:
+) -> None:
     """What answers change: the past grows and the encoder advances in the lanes that consumed anything.
 
-    With `apart` the encoder's layers are left to the caller: `steps` (B, d) is what its cell has yet to read.
-
-    Returns:
-        int64 (n,) the lanes that consumed.
+    `steps` (BLOCK, d) is room for what its cell has yet to read.
     """
-    movers = np.empty(len(slate), np.int64)
+    movers = np.empty(BLOCK, np.int64)
     items = np.empty(at.places, np.int64)  # what was consumed, where nothing was N
-    work = np.empty(8 * e.weight_hh.shape[1] + 4 * e.weight_ih.shape[1] + e.pattern_input.shape[1] + 64, np.float32)
     n = 0
     for b in range(len(slate)):
         count = 0
@@ -334,13 +347,12 @@ def follow(
             count += consumed
         _remember(floats, ints, b, slate, items, signals, count, at)
         if count and encodes:
-            _advance(floats[b], items, signals[b], count, steps[b], at, e)
-            if not apart:
-                _dense(floats[b], steps[b], work, at, e)
-        if count:
+            _advance(floats[b], items, signals[b], count, steps[n], at, e)
             movers[n] = b
             n += 1
-    return movers[:n]
+        if n == BLOCK or (n and b == len(slate) - 1):
+            _dense(floats, movers[:n], steps, at, e)
+            n = 0
 
 
 @compiled
@@ -488,97 +500,146 @@ def _advance(row: Floats, items: Ints, signals: Floats, count: int, step: Floats
 
 
 @compiled
-def _times(matrix: Floats, bias: Floats, x: Floats, out: Floats) -> None:
-    """out = matrix @ x + bias."""
-    for o in range(matrix.shape[0]):
-        total = _ZERO
-        for i in range(matrix.shape[1]):
-            total += matrix[o, i] * x[i]
-        out[o] = total + bias[o]
+def _exp(x: np.float32) -> np.float32:
+    """e^x within 1e-6 of itself, by arithmetic alone, so that loops over it become vector instructions."""
+    x = min(max(x, np.float32(-80.0)), np.float32(80.0))
+    whole = np.floor(x * np.float32(1.4426950408889634) + _HALF)
+    r = x - whole * np.float32(0.6931471805599453)
+    near = np.float32(1.9875691500e-4)
+    near = near * r + np.float32(1.3981999507e-3)
+    near = near * r + np.float32(8.3334519073e-3)
+    near = near * r + np.float32(4.1665795894e-2)
+    near = near * r + np.float32(1.6666665459e-1)
+    near = near * r + np.float32(5.0000001201e-1)
+    return (near * r * r + r + _ONE) * _POWERS[np.int64(whole) + 128]
 
 
 @compiled
-def _cell(
-    hidden: Floats, x: Floats, w_ih: Floats, w_hh: Floats, b_ih: Floats, b_hh: Floats, one: Floats, two: Floats
-) -> None:
-    """A GRU cell's next state in place; `one` and `two` hold 3h numbers each."""
-    h = len(hidden)
+def _sigmoid(x: np.float32) -> np.float32:
+    return _ONE / (_ONE + _exp(-x))
+
+
+@compiled
+def _tanh(x: np.float32) -> np.float32:
+    return np.float32(2.0) / (_ONE + _exp(np.float32(-2.0) * x)) - _ONE
+
+
+@compiled
+def _times(matrix: Floats, bias: Floats, x: Floats, out: Floats) -> None:
+    """out = x @ matrix.T + bias, rows (n, i) and (n, o); four rows read a weight together."""
+    n, width = len(x), matrix.shape[1]
+    whole = n - n % 4
+    for o in range(matrix.shape[0]):
+        for r in range(0, whole, 4):
+            a, b, c, d = _ZERO, _ZERO, _ZERO, _ZERO
+            for i in range(width):
+                weight = matrix[o, i]
+                a += weight * x[r, i]
+                b += weight * x[r + 1, i]
+                c += weight * x[r + 2, i]
+                d += weight * x[r + 3, i]
+            out[r, o], out[r + 1, o], out[r + 2, o], out[r + 3, o] = a + bias[o], b + bias[o], c + bias[o], d + bias[o]
+        for r in range(whole, n):
+            a = _ZERO
+            for i in range(width):
+                a += matrix[o, i] * x[r, i]
+            out[r, o] = a + bias[o]
+
+
+@compiled
+def _cell(hidden: Floats, x: Floats, w_ih: Floats, w_hh: Floats, b_ih: Floats, b_hh: Floats) -> None:
+    """A GRU cell's next states in place, rows (n, h) and (n, i)."""
+    n, h = hidden.shape
+    one, two = np.empty((n, 3 * h), np.float32), np.empty((n, 3 * h), np.float32)
     _times(w_ih, b_ih, x, one)
     _times(w_hh, b_hh, hidden, two)
-    for i in range(h):
-        reset = _ONE / (_ONE + math.exp(-(one[i] + two[i])))
-        kept = _ONE / (_ONE + math.exp(-(one[h + i] + two[h + i])))
-        new = math.tanh(one[2 * h + i] + reset * two[2 * h + i])
-        hidden[i] = (_ONE - kept) * new + kept * hidden[i]
+    for r in range(n):
+        for i in range(h):
+            reset = _sigmoid(one[r, i] + two[r, i])
+            kept = _sigmoid(one[r, h + i] + two[r, h + i])
+            new = _tanh(one[r, 2 * h + i] + reset * two[r, 2 * h + i])
+            hidden[r, i] = new + kept * (hidden[r, i] - new)
 
 
 @compiled
-def _dense(row: Floats, step: Floats, work: Floats, at: Lane, e: EncoderTables) -> None:
-    """The cell, the fusion and the head of one lane: `StateLayers.cell_input`, the GRU, and `read`."""
-    d, m, h = e.out_items.shape[1], e.pattern_weights.shape[1], e.weight_hh.shape[1]
-    hidden, vector = row[at.hidden : at.hidden + h], row[at.vector : at.vector + d]
-    if e.pattern_input.shape[1]:
-        means, told = work[: m * d], work[m * d : m * d + d]
-        for p in range(m):
-            mass = max(row[at.mass + p], _TINY)
-            for i in range(d):
-                means[p * d + i] = row[at.patterns + p * d + i] / mass
-        _times(e.pattern_input, e.pattern_bias, means, told)
-        for i in range(d):
-            step[i] += told[i]
-    _cell(hidden, step, e.weight_ih, e.weight_hh, e.bias_ih, e.bias_hh, work[: 3 * h], work[3 * h : 6 * h])
-    fused = work[:h]
-    fused[:] = hidden
+def _dense(floats: Floats, moved: Ints, steps: Floats, at: Lane, e: EncoderTables) -> None:
+    """The cell, the fusion and the head of the lanes `moved`: `StateLayers.cell_input`, the GRU, and `read`."""
+    n, d, m, h = len(moved), e.out_items.shape[1], e.pattern_weights.shape[1], e.weight_hh.shape[1]
+    read, hidden, found = np.empty((n, d), np.float32), np.empty((n, h), np.float32), np.empty((n, d), np.float32)
+    means = np.empty((n, e.pattern_input.shape[1]), np.float32)
+    if means.shape[1]:
+        for r in range(n):
+            row = floats[moved[r]]
+            for p in range(m):
+                mass = max(row[at.mass + p], _TINY)
+                for i in range(d):
+                    means[r, p * d + i] = row[at.patterns + p * d + i] / mass
+        _times(e.pattern_input, e.pattern_bias, means, read)
+    else:
+        read[:] = _ZERO
+    for r in range(n):
+        read[r] += steps[r]
+        hidden[r] = floats[moved[r], at.hidden : at.hidden + h]
+    _cell(hidden, read, e.weight_ih, e.weight_hh, e.bias_ih, e.bias_hh)
+    for r in range(n):
+        floats[moved[r], at.hidden : at.hidden + h] = hidden[r]
     if e.query.shape[1]:
-        _fuse(row, hidden, work, at, e)
-    _times(e.head, e.head_bias, fused, vector)
-    for i in range(d):
-        vector[i] = math.tanh(vector[i])
+        _fuse(floats, moved, hidden, at, e)
+    _times(e.head, e.head_bias, hidden, found)
+    for r in range(n):
+        for i in range(d):
+            floats[moved[r], at.vector + i] = _tanh(found[r, i])
 
 
 @compiled
-def _fuse(row: Floats, hidden: Floats, work: Floats, at: Lane, e: EncoderTables) -> None:
-    """`Fusion.forward` of one lane, into the first h numbers of `work`, which hold `hidden`."""
-    h, r, dk, dv = len(hidden), e.token_key.shape[0], e.query.shape[0], e.token_value.shape[1]
-    asked, context, logits = np.empty(dk, np.float32), np.zeros(dv, np.float32), np.empty(r, np.float32)
-    _times(e.query, e.query_bias, hidden, asked)
+def _fuse(floats: Floats, moved: Ints, fused: Floats, at: Lane, e: EncoderTables) -> None:
+    """`Fusion.forward` of the lanes `moved`, in place of their hidden states (n, h)."""
+    n, h = fused.shape
+    r, dk, dv = e.token_key.shape[0], e.query.shape[0], e.token_value.shape[1]
+    asked, context, logits = np.empty((n, dk), np.float32), np.zeros((n, dv), np.float32), np.empty(r, np.float32)
+    more, wide = np.empty((n, h), np.float32), np.empty((n, 2 * h), np.float32)
+    _times(e.query, e.query_bias, fused, asked)
     part, told, root = dk // e.heads, dv // e.heads, math.sqrt(np.float32(dk // e.heads))
-    for head in range(e.heads):
-        highest = np.float32(-1e9)
-        for j in range(r):
-            logits[j] = np.float32(-1e9)
-            presence = row[at.presence + j]
-            if presence > _ZERO:
-                total = _ZERO
-                for i in range(head * part, (head + 1) * part):
-                    total += asked[i] * (row[at.keys + j * dk + i] / max(presence, _TINY) + e.token_key[j, i])
-                logits[j] = total / root
-            highest = max(highest, logits[j])
-        spread = _ZERO
-        for j in range(r):
-            logits[j] = math.exp(logits[j] - highest)
-            spread += logits[j]
-        for j in range(r):
-            presence = row[at.presence + j]
-            if presence > _ZERO:
-                for i in range(head * told, (head + 1) * told):
-                    value = row[at.values + j * dv + i] / max(presence, _TINY) + e.token_value[j, i]
-                    context[i] += logits[j] / spread * value
-    fused, normed, wide, more = work[:h], work[h : 2 * h], work[2 * h : 4 * h], work[4 * h : 5 * h]
+    for lane in range(n):
+        row = floats[moved[lane]]
+        for head in range(e.heads):
+            highest, spread = np.float32(-1e9), _ZERO
+            for j in range(r):
+                logits[j] = np.float32(-1e9)
+                presence = row[at.presence + j]
+                if presence > _ZERO:
+                    total = _ZERO
+                    for i in range(head * part, (head + 1) * part):
+                        key = row[at.keys + j * dk + i] / max(presence, _TINY) + e.token_key[j, i]
+                        total += asked[lane, i] * key
+                    logits[j] = total / root
+                highest = max(highest, logits[j])
+            for j in range(r):
+                logits[j] = math.exp(logits[j] - highest)
+                spread += logits[j]
+            for j in range(r):
+                presence = row[at.presence + j]
+                if presence > _ZERO:
+                    for i in range(head * told, (head + 1) * told):
+                        value = row[at.values + j * dv + i] / max(presence, _TINY) + e.token_value[j, i]
+                        context[lane, i] += logits[j] / spread * value
     _times(e.attended, e.attended_bias, context, more)
-    mean, square = _ZERO, _ZERO
-    for i in range(h):
-        fused[i] += more[i]
-        mean += fused[i]
-    mean /= np.float32(h)
-    for i in range(h):
-        square += (fused[i] - mean) * (fused[i] - mean)
-    scale = _ONE / math.sqrt(square / np.float32(h) + np.float32(1e-5))
-    for i in range(h):
-        normed[i] = (fused[i] - mean) * scale * e.norm[i] + e.norm_bias[i]
-    _times(e.wide, e.wide_bias, normed, wide)
-    for i in range(2 * h):
-        wide[i] = _HALF * wide[i] * (_ONE + math.erf(wide[i] * np.float32(0.7071067811865476)))
+    for lane in range(n):
+        mean, square = _ZERO, _ZERO
+        for i in range(h):
+            fused[lane, i] += more[lane, i]
+            mean += fused[lane, i]
+        mean /= np.float32(h)
+        for i in range(h):
+            square += (fused[lane, i] - mean) * (fused[lane, i] - mean)
+        scale = _ONE / math.sqrt(square / np.float32(h) + np.float32(1e-5))
+        for i in range(h):
+            more[lane, i] = (fused[lane, i] - mean) * scale * e.norm[i] + e.norm_bias[i]
+    _times(e.wide, e.wide_bias, more, wide)
+    for lane in range(n):
+        for i in range(2 * h):
+            wide[lane, i] = _HALF * wide[lane, i] * (_ONE + math.erf(wide[lane, i] * np.float32(0.7071067811865476)))
     _times(e.narrow, e.narrow_bias, wide, more)
-    for i in range(h):
-        fused[i] += more[i]
+    for lane in range(n):
+        for i in range(h):
+            fused[lane, i] += more[lane, i]

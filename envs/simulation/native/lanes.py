@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -32,8 +32,6 @@ HELD = ("past", "encoded", "vector", "profile", "instructions", "state", "users"
 _MOST_BYTES = 1 << 30
 """Of the rows of all users; where they need more, torch steps."""
 _NONE = np.zeros(1, np.float32)
-_APART = 16_000_000
-"""Lanes times weights from which on torch's products are faster for the encoder's layers than lane after lane."""
 
 
 class SteppedCore(Protocol):
@@ -120,7 +118,7 @@ class NativeLanes:
     def __init__(self, core: SteppedCore, form: NativeForm) -> None:
         from recloop.envs.simulation.native import kernels
 
-        self._form, self._encoder, self.reward, self._max_steps = form, core.encoder, core.reward, core.max_steps
+        self._form, self.reward, self._max_steps = form, core.reward, core.max_steps
         self._seed, self.lanes, self._pool = 0, np.arange(core.batch), core.pool.numpy()
         everyone, number = core.arrivals.everyone(), torch.zeros(1, dtype=torch.int64)
         strangers = everyone.pop("state")
@@ -140,8 +138,7 @@ class NativeLanes:
         self._answer, self._strike, self._follow = _Loop(answer), _Loop(kernels.strike), _Loop(kernels.follow)
         self._conclude, self._restart = _Loop(kernels.conclude), _Loop(kernels.restart)
         self._purposes = np.array([purpose_code("user"), purpose_code("member")], np.uint64)
-        self._size = sum(weight.numel() for weight in core.encoder.parameters())
-        self._steps = np.empty((core.batch, core.encoder.dim), np.float32)
+        self._steps = np.empty((kernels.BLOCK, core.encoder.dim), np.float32)
         self._weights = _weights(core)
         self._watch(form.sources())
         self.floats, self.ints = self.layout.rows(core.batch)
@@ -174,7 +171,7 @@ class NativeLanes:
     def step(self, slate: Ints, encodes: bool) -> NativeStep:
         """Show a slate (B, K) of rows 0 to N to every lane; `encodes` lets the state encoder follow."""
         floats, ints, at = self.floats, self.ints, self.at
-        b, apart = len(slate), len(slate) * self._size >= _APART
+        b = len(slate)
         slate, invalid = slate.copy(), np.empty(b, np.int64)
         signals = np.empty((b, at.places, at.signals), np.float32)
         given, left, late = np.empty(signals.shape, np.bool_), np.empty(b, np.bool_), np.empty(b, np.bool_)
@@ -182,9 +179,7 @@ class NativeLanes:
         alone = self._users[ints[0, self._member]] if b == 1 and len(self._users) > 1 else None
         for tables in self._users if alone is None else (alone,):
             self._answer(floats, ints, slate, signals, given, left, at, tables)
-        moved = self._follow(floats, ints, slate, signals, given, self._steps, at, self._tables, encodes, apart)
-        if apart and encodes and len(moved):
-            self._advance(moved)
+        self._follow(floats, ints, slate, signals, given, self._steps, at, self._tables, encodes)
         weights = self._weights or (_NONE, _NONE[0], _NONE[0])
         reward = self._conclude(ints, signals, given, left, invalid, late, *weights, self._max_steps, at)
         return NativeStep(slate, invalid, signals, given, left, late, reward if self._weights else None)
@@ -207,17 +202,6 @@ class NativeLanes:
         self._sources, self._ids = sources, [id(source) for source in sources]
         self._watched = [source for source in sources if isinstance(source, Tensor)]
         self._versions = [tensor._version for tensor in self._watched]
-
-    def _advance(self, moved: Ints) -> None:
-        """The encoder's layers for many lanes at once, by torch."""
-        encoder, rows = self._encoder, self.floats[moved]
-        state = self.layout.copied("encoded", rows, self.ints[moved])
-        read = encoder.cell_input(torch.from_numpy(self._steps[moved]), state.patterns, state.mass)
-        hidden = torch.gru_cell(read, state.hidden, *(getattr(encoder.sequence, name) for name in CELL))
-        vector = encoder.vector(replace(state, hidden=hidden))
-        for name, found in (("encoded.hidden", hidden), ("vector", vector)):
-            place = self.layout.places[name]
-            self.floats[moved, place.start : place.stop] = found.numpy()
 
 
 def native_lanes(core: SteppedCore) -> NativeLanes | None:

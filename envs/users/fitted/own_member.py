@@ -17,6 +17,7 @@ from recloop.envs.simulation.compiling import Compiled
 from recloop.envs.users.fast import CompiledUsers, NativeForm, NativeUsers, Respond
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
+from recloop.envs.users.fitted.recurrent import recurrent_form
 
 if TYPE_CHECKING:
     from recloop.envs.world.data import WorldData
@@ -116,8 +117,6 @@ class OwnMemberUsers(CompiledUsers, NativeUsers):
 
     def native(self, slate_size: int) -> NativeForm | None:
         """Members that are recurrent and fitted on consumption, as loops."""
-        from recloop.envs.users.fitted.native import recurrent_form
-
         member = torch.arange(len(self.members)).repeat_interleave(self._users)
         return recurrent_form(self.members, OwnMemberState(member, self._arrivals), slate_size)
 
