@@ -103,7 +103,7 @@ def bench_world(
     stages = StageCache((cache or default_cache()) / "stages", by_code=False)
     base = _Base(exposures, members, seed)
     world = stages.keep("bench-world", _inputs(base), lambda: _built(base), _save, _load)
-    if family in ("attentive", "factor"):
+    if family in ("attentive", "factor") or (family == "recurrent" and exposures):  # `build` trains others there
         fitted = _fitted(family, world, base, stages)
         world = replace(world, simulators={**world.simulators, "train": fitted}, user_model=fitted)
     wanted = {"truth": world.simulators["truth"]} if family == "truth" else {"train": world.simulators["train"]}
