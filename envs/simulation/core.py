@@ -272,7 +272,7 @@ class Core:
         step = self.native_step(native, slate.numpy())
         shown, invalid, response = torch.from_numpy(step.slate), torch.from_numpy(step.invalid), step.response()
         if step.reward is None or self.reward is not native.reward:
-            earned = self.reward(self._outcome(shown, response, invalid))
+            earned = self.reward(self._outcome(shown, response, invalid, None, None))
             reward = checked_reward(earned, self.lanes, self._faults, self.reward)
         else:
             reward = torch.from_numpy(step.reward)
@@ -341,9 +341,11 @@ class Core:
         expected = self.simulator.expected(state, past, slate)
         return (None, None) if expected is None else (expected.spread, expected.farthest)
 
-    def _outcome(self, slate: Tensor, response: Response, invalid: Tensor, *unsure: Tensor | None) -> Outcome:
-        signals, vectors = self.world.signals, self.encoder.item_vectors
-        return Outcome(slate, response, invalid, vectors, signals, *unsure, past=self.past, columns=self.columns)
+    def _outcome(
+        self, slate: Tensor, response: Response, invalid: Tensor, spread: Tensor | None, farthest: Tensor | None
+    ) -> Outcome:
+        vectors, signals = self.encoder.item_vectors, self.world.signals
+        return Outcome(slate, response, invalid, vectors, signals, spread, farthest, self.past, self.columns)
 
     def _mended(self, slate: Tensor) -> tuple[Tensor, Tensor | None]:
         """The slate as the rules have it, and how many places they changed."""

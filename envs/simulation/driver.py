@@ -75,6 +75,7 @@ class Driver:
         last: the turn just made; None at the start of an episode.
         plain: whether actions are slates as they are and nobody renders, which reads `returns`, `lengths` and `last`: a
             skin may then step the core past this driver, and tells of it by `passed`.
+        waits: whether, stepped so, the next episode has begun and nobody saw it yet.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Driver:
         self.lengths = torch.zeros_like(core.lanes)
         self._picks: list[Tensor] = []
         self._seen: Observation | None = None
+        self.waits = False
         own = {"action_mask", "candidates", "picked"} & wanted
         self.plain = not (own or codec.needs or codec.masked or watched)
 
@@ -160,7 +162,7 @@ class Driver:
         where = torch.ones_like(self.core.lanes, dtype=torch.bool)
         if self.last is not None:
             where[self.last.finished] = False
-        if bool(where.any()):
+        if not self.waits and bool(where.any()):
             self.core.next_episode(where)
         return self._begin()
 
@@ -202,9 +204,9 @@ class Driver:
             self.returns, self.lengths = self.returns * going, self.lengths * going
         return self.last
 
-    def passed(self) -> None:
-        """The core moved on by itself: what agents see is seen anew when somebody asks."""
-        self._seen, self.last, self._picks = None, None, []
+    def passed(self, over: bool) -> None:
+        """The core was stepped past this driver, of one lane; `over`: its next episode has begun and nobody saw it."""
+        self._seen, self.last, self._picks, self.waits = None, None, [], over
 
     @property
     def _full(self) -> Observation:
@@ -237,7 +239,7 @@ class Driver:
         return {key: value[lane : lane + 1] for key, value in self._full.items()}, int(self.core.users[lane])
 
     def _begin(self) -> Observation:
-        self.last, self._picks = None, []
+        self.last, self._picks, self.waits = None, [], False
         self.returns, self.lengths = torch.zeros_like(self.returns), torch.zeros_like(self.lengths)
         self._seen = None
         return self.observation

@@ -105,7 +105,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
         self.driver = make_driver(world, 1, watched=render_mode is not None, own=own, **options)
         self.observation_space = self.driver.observation_space
         self.action_space = self.driver.action_space
-        self._over, self._waits = True, False
+        self._over = True
         self._lane = OneLane(self.driver) if self.driver.plain else None
 
     def reset(
@@ -114,10 +114,9 @@ class RecommendEnv(gym.Env[Observed, Any]):
         """Start an episode; see the class."""
         anew = seed is not None or self._np_random is None or bool(options)
         super().reset(seed=seed)
-        if self._waits and not anew and self._lane is not None and (begun := self._lane.begin()) is not None:
-            self._over = self._waits = False
+        if self.driver.waits and not anew and self._lane is not None and (begun := self._lane.begin()) is not None:
+            self._over = False
             return begun
-        self._waits = False
         observation = self.driver.restart(self.np_random if anew else None, options)
         self._over = False
         core = self.driver.core
@@ -129,7 +128,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
         if self._over:
             raise RecloopError("the episode is over; call reset() before the next step")
         if self._lane is not None and (stepped := self._lane.step(action)) is not None:
-            self._over = self._waits = stepped[2] or stepped[3]
+            self._over = stepped[2] or stepped[3]
             return stepped
         agent_step = self.driver.step(action_tensor(action).unsqueeze(0))
         self._over = len(agent_step.finished) > 0

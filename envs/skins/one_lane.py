@@ -40,7 +40,7 @@ class OneLane:
         observation = self._observation(native)
         if left or late:
             core.native_restart(native, self._one)
-        self.driver.passed()
+        self.driver.passed(left or late)
         signals, given = step.signals[0], step.given[0]
         info = {
             "slate": step.slate[0],
@@ -56,6 +56,7 @@ class OneLane:
         native = self.core.native
         if native is None:
             return None
+        self.driver.passed(over=False)
         at, row = native.at, native.ints[0]
         facts = {"user": int(row[at.users]), "lane": int(native.lanes[0]), "episode_number": int(row[at.episode])}
         return self._observation(native), facts

@@ -288,8 +288,10 @@ def _fit_config(seed: int) -> FitConfig:
     return FitConfig(epochs=2, windows_per_epoch=512, window=20, lead=10, seed=seed)
 
 
-def _fitted(family: Literal["attentive", "factor"], world: World, base: _Base, stages: StageCache) -> EnsembleUsers:
-    """An ensemble of another family, fitted on the same users."""
+def _fitted(
+    family: Literal["recurrent", "attentive", "factor"], world: World, base: _Base, stages: StageCache
+) -> EnsembleUsers:
+    """An ensemble of another family than `build` takes, fitted on the same users."""
 
     def make() -> EnsembleUsers:
         vectors, profile, groups = world.item_vectors, world.users.profile, world.catalogue.groups

@@ -6,8 +6,9 @@ place; where everything lies in them is told by `Lane`. Without numba the functi
 """
 
 import math
+from collections import namedtuple
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from recloop.envs.simulation.native.packed import Floats, Ints
 try:
     import numba
 
+    COMPILES = not numba.config.DISABLE_JIT
     compiled: Callable[..., Any] = numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 except ImportError:
+    COMPILES = False
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as it is."""
@@ -33,130 +36,46 @@ BLOCK = 16
 _ONE, _ZERO, _TINY = np.float32(1.0), np.float32(0.0), np.float32(1e-6)
 
 
-class Lane(NamedTuple):
-    """Sizes, and the first columns of what every lane keeps; `words` is -1 where nothing is barred."""
-
-    items: int
-    places: int
-    signals: int
-    length: int
-    slates: int
-    history: int
-    shown: int
-    step: int
-    words: int
-    luck: int
-    users: int
-    episode: int
-    feedback: int
-    answers: int
-    days: int
-    hidden: int
-    keys: int
-    values: int
-    presence: int
-    count: int
-    patterns: int
-    mass: int
-    vector: int
+Lane = namedtuple(
+    "Lane",
+    "items places signals length slates history shown step words luck users episode feedback answers days hidden "
+    "keys values presence consumed patterns mass vector",
+)
+"""Sizes, and the first columns of what every lane keeps; `words` is -1 where nothing is barred."""
 
 
-class EncoderTables(NamedTuple):
-    """Tables and weights of a `StateEncoder`, under its names; empty where it has no such part."""
-
-    out_items: Floats
-    pattern_weights: Floats
-    relation_rows: Floats
-    low: Floats
-    high: Floats
-    signal: Floats
-    signal_bias: Floats
-    gate: Floats
-    gate_bias: Floats
-    pattern_input: Floats
-    pattern_bias: Floats
-    weight_ih: Floats
-    weight_hh: Floats
-    bias_ih: Floats
-    bias_hh: Floats
-    query: Floats
-    query_bias: Floats
-    token_key: Floats
-    token_value: Floats
-    attended: Floats
-    attended_bias: Floats
-    norm: Floats
-    norm_bias: Floats
-    wide: Floats
-    wide_bias: Floats
-    narrow: Floats
-    narrow_bias: Floats
-    head: Floats
-    head_bias: Floats
-    decay: np.float32
-    heads: int
+EncoderTables = namedtuple(
+    "EncoderTables",
+    "out_items pattern_weights relation_rows low high signal signal_bias gate gate_bias pattern_input "
+    "pattern_bias weight_ih weight_hh bias_ih bias_hh query query_bias token_key token_value attended "
+    "attended_bias norm norm_bias wide wide_bias narrow narrow_bias head head_bias decay heads",
+)
+"""Tables and weights of a `StateEncoder`, under its names; empty where it has no such part."""
 
 
-class BoredomTables(NamedTuple):
-    """Of `BoredomUsers`: by item, by place, by level, the rules, and the first columns of their state."""
-
-    topic: Ints
-    quality: Floats
-    examined: Floats
-    fade: Floats
-    noise: np.float32
-    leave: np.float32
-    leave_bored: np.float32
-    bored_at: int
-    topics: int
-    preference: int
-    boredom: int
-    click: np.uint64
-    rating: np.uint64
-    angle: np.uint64
-    left: np.uint64
+BoredomTables = namedtuple(
+    "BoredomTables",
+    "topic quality examined fade noise leave leave_bored bored_at topics preference boredom click rating angle left",
+)
+"""Of `BoredomUsers`: by item, by place, by level, the rules, and the first columns of their state."""
 
 
-class RecurrentTables(NamedTuple):
-    """Of one member of recurrent users fitted on consumption, and the first columns of their state.
-
-    The hidden state and the profile lie side by side: together they are what the heads read. Every signal but the
-    consumption has levels; a binary one has two.
-    """
-
-    rows: Floats
-    of_users: Floats
-    of_users_bias: Floats
-    user_bias: Floats
-    user_bias_bias: Floats
-    positions: Floats
-    scale: Floats
-    shift: Floats
-    thresholds: Floats
-    levels: Floats
-    order: Ints
-    parents: Ints
-    low: Floats
-    high: Floats
-    purposes: Any
-    weight_ih: Floats
-    weight_hh: Floats
-    bias_ih: Floats
-    bias_hh: Floats
-    satisfied: np.float32
-    unsatisfied: np.float32
-    number: int
-    member: int
-    hidden: int
-    steps: int
-    columns: int
+RecurrentTables = namedtuple(
+    "RecurrentTables",
+    "rows of_users of_users_bias user_bias user_bias_bias positions scale shift thresholds levels order parents "
+    "low high purposes weight_ih weight_hh bias_ih bias_hh satisfied unsatisfied number member hidden steps "
+    "columns",
+)
+"""Of one member of recurrent users fitted on consumption, and the first columns of their state. The hidden state and
+the profile lie side by side: together they are what the heads read. Every signal but the consumption has levels; a
+binary one has two."""
 
 
 # ---- draws, as in `recloop.envs.interaction.randomness`
 
 
 @compiled
-def _absorb(key: np.uint64, value: np.uint64) -> np.uint64:
+def _absorb(key: np.uint64, value: np.uint64) -> Any:
     x = (key ^ value) + _GOLDEN
     x = (x ^ (x >> _S30)) * _MIX_1
     x = (x ^ (x >> _S27)) * _MIX_2
@@ -164,17 +83,17 @@ def _absorb(key: np.uint64, value: np.uint64) -> np.uint64:
 
 
 @compiled
-def _unit(bits: np.uint64) -> np.float32:
+def _unit(bits: np.uint64) -> Any:
     return (np.float32(bits >> _S41) + _HALF) * _INV_23
 
 
 @compiled
-def _lucky(key: np.uint64, purpose: np.uint64, item: int) -> np.float32:
+def _lucky(key: np.uint64, purpose: np.uint64, item: int) -> Any:
     return _unit(_absorb(_absorb(key, purpose), np.uint64(item)))
 
 
 @compiled
-def _key_of(ints: Ints, b: int, at: Lane) -> np.uint64:
+def _key_of(ints: Ints, b: int, at: Lane) -> Any:
     return _absorb(np.uint64(ints[b, at.luck]), np.uint64(ints[b, at.step]))
 
 
@@ -238,15 +157,8 @@ def boredom_answers(
 
 @compiled
 def recurrent_answers(
-    floats: Floats,
-    ints: Ints,
-    slate: Ints,
-    signals: Floats,
-    given: Any,
-    left: Any,
-    at: Lane,
-    t: RecurrentTables,
-) -> None:
+    floats: Floats, ints: Ints, slate: Ints, signals: Floats, given: Any, left: Any, at: Lane, t: RecurrentTables,
+) -> None:  # fmt: skip
     """What `NeuralUsers.respond` does, in the lanes of this member."""
     s, rank, h = at.signals, len(t.of_users_bias) // at.signals, t.weight_hh.shape[1]
     user, bias = np.empty((1, s * rank), np.float32), np.empty((1, s), np.float32)
@@ -313,7 +225,7 @@ def _settle(floats: Floats, movers: Ints, hidden: Floats, reads: Floats, t: Recu
 
 
 @compiled
-def _scaled(value: np.float32, low: np.float32, high: np.float32) -> np.float32:
+def _scaled(value: np.float32, low: np.float32, high: np.float32) -> Any:
     """A signal in [-1, 1]; 0 where it is not given, a 0 outside its bounds."""
     if value == _ZERO and (low > _ZERO or high < _ZERO):
         return _ZERO
@@ -322,16 +234,9 @@ def _scaled(value: np.float32, low: np.float32, high: np.float32) -> np.float32:
 
 @compiled
 def follow(
-    floats: Floats,
-    ints: Ints,
-    slate: Ints,
-    signals: Floats,
-    given: Any,
-    steps: Floats,
-    at: Lane,
-    e: EncoderTables,
+    floats: Floats, ints: Ints, slate: Ints, signals: Floats, given: Any, steps: Floats, at: Lane, e: EncoderTables,
     encodes: bool,
-) -> None:
+) -> None:  # fmt: skip
     """What answers change: the past grows and the encoder advances in the lanes that consumed anything.
 
     `steps` (BLOCK, d) is room for what its cell has yet to read.
@@ -391,20 +296,9 @@ def _remember(
 
 @compiled
 def restart(
-    floats: Floats,
-    ints: Ints,
-    done: Any,
-    world_f: Floats,
-    world_i: Ints,
-    state_f: Floats,
-    state_i: Ints,
-    pool: Ints,
-    lanes: Ints,
-    seed: int,
-    members: int,
-    purposes: Any,
-    at: Lane,
-) -> None:
+    floats: Floats, ints: Ints, done: Any, world_f: Floats, world_i: Ints, state_f: Floats, state_i: Ints,
+    pool: Ints, lanes: Ints, seed: int, members: int, purposes: Any, at: Lane,
+) -> None:  # fmt: skip
     """The next episode of the lanes `done`: as `Core._arrive`, by rows of all users (U, ...) and their states."""
     wide_f, wide_i = world_f.shape[1], world_i.shape[1]
     for b in range(len(done)):
@@ -425,18 +319,9 @@ def restart(
 
 @compiled
 def conclude(
-    ints: Ints,
-    signals: Floats,
-    given: Any,
-    left: Any,
-    invalid: Ints,
-    late: Any,
-    units: Floats,
-    leaving: np.float32,
-    repeats: np.float32,
-    max_steps: int,
-    at: Lane,
-) -> Any:
+    ints: Ints, signals: Floats, given: Any, left: Any, invalid: Ints, late: Any, units: Floats,
+    leaving: np.float32, repeats: np.float32, max_steps: int, at: Lane,
+) -> Any:  # fmt: skip
     """Who is cut by the time limit; `WeightedReward` without columns and diversity, float32 (B,)."""
     reward = np.empty(len(left), np.float32)
     for b in range(len(left)):
@@ -468,7 +353,7 @@ def _advance(row: Floats, items: Ints, signals: Floats, count: int, step: Floats
         row[at.patterns + i] *= e.decay
     for i in range(m):
         row[at.mass + i] *= e.decay
-    row[at.count] += np.float32(count)
+    row[at.consumed] += np.float32(count)
     share = _ONE / math.sqrt(np.float32(count))
     for i in range(d):
         step[i] = np.float32(count) * share * e.signal_bias[i]
@@ -500,7 +385,7 @@ def _advance(row: Floats, items: Ints, signals: Floats, count: int, step: Floats
 
 
 @compiled
-def _exp(x: np.float32) -> np.float32:
+def _exp(x: np.float32) -> Any:
     """e^x within 1e-6 of itself, by arithmetic alone, so that loops over it become vector instructions."""
     x = min(max(x, np.float32(-80.0)), np.float32(80.0))
     whole = np.floor(x * np.float32(1.4426950408889634) + _HALF)
@@ -515,12 +400,12 @@ def _exp(x: np.float32) -> np.float32:
 
 
 @compiled
-def _sigmoid(x: np.float32) -> np.float32:
+def _sigmoid(x: np.float32) -> Any:
     return _ONE / (_ONE + _exp(-x))
 
 
 @compiled
-def _tanh(x: np.float32) -> np.float32:
+def _tanh(x: np.float32) -> Any:
     return np.float32(2.0) / (_ONE + _exp(np.float32(-2.0) * x)) - _ONE
 
 

@@ -95,7 +95,7 @@ class _Loop:
         if overloads:
             from numba import typeof
 
-            self._entry = overloads[tuple(typeof(one) for one in arguments)].entry_point
+            self._entry = overloads[tuple(typeof(one) for one in arguments)].entry_point  # type: ignore[no-untyped-call]
         return found
 
 
@@ -118,6 +118,8 @@ class NativeLanes:
     def __init__(self, core: SteppedCore, form: NativeForm) -> None:
         from recloop.envs.simulation.native import kernels
 
+        if not kernels.COMPILES:
+            raise ImportError("numba cannot be imported, or is told to compile nothing")
         self._form, self.reward, self._max_steps = form, core.reward, core.max_steps
         self._seed, self.lanes, self._pool = 0, np.arange(core.batch), core.pool.numpy()
         everyone, number = core.arrivals.everyone(), torch.zeros(1, dtype=torch.int64)
@@ -268,10 +270,8 @@ def _lane(core: SteppedCore, layout: RowLayout) -> Any:
         **{name: start(f"past.{name}") for name in ("history", "shown", "step", "feedback", "answers")},
         days=start("past.days_away"),
         **{name: start(name) for name in ("luck", "users", "episode", "vector")},
-        **{
-            name: start(f"encoded.{name}")
-            for name in ("hidden", "keys", "values", "presence", "count", "patterns", "mass")
-        },
+        consumed=start("encoded.count"),
+        **{name: start(f"encoded.{name}") for name in ("hidden", "keys", "values", "presence", "patterns", "mass")},
     )
 
 

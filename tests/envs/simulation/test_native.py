@@ -234,6 +234,20 @@ def test_one_lane_is_the_same_without_tensors(observation: Any) -> None:
 
 
 @needs_numba
+def test_tables_that_change_at_an_episodes_end_skip_none() -> None:
+    made = random_world(1)
+    env: Any = gym.make(ENV_ID, world=made)
+    env.reset(seed=0)
+    over, slates_left = False, iter(slates(50, 1, 2)[:, 0] % ITEMS)
+    while not over:
+        _, _, left, late, _ = env.step(next(slates_left).numpy())
+        over = left or late
+    made.simulators["truth"].preference.mul_(0.5)  # type: ignore[attr-defined]
+    with pytest.warns(RuntimeWarning, match="torch steps from here on"):
+        assert env.reset()[1]["episode_number"] == 1
+
+
+@needs_numba
 def test_a_wrong_action_gets_the_same_error() -> None:
     env = gym.make(ENV_ID, world=random_world(0), disable_env_checker=True)
     env.reset(seed=0)
@@ -321,6 +335,15 @@ def test_loops_that_cannot_be_compiled_are_told_of_once(monkeypatch: pytest.Monk
         core = Core(random_world(0))
     core.step(slates(1, 1, 0)[0])
     assert len(told) == 1
+
+
+@needs_numba
+def test_a_numba_that_compiles_nothing_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recloop.envs.simulation.native import kernels
+
+    monkeypatch.setattr(kernels, "COMPILES", False)
+    with pytest.warns(RuntimeWarning, match="numba cannot be imported"):
+        assert Core(random_world(0)).native is None
 
 
 @needs_numba
