@@ -17,7 +17,7 @@ from recloop.envs.simulation.native.packed import Floats, Ints
 try:
     import numba
 
-    COMPILES = not numba.config.DISABLE_JIT
+    COMPILES = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
     compiled: Callable[..., Any] = numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 except ImportError:
     COMPILES = False
