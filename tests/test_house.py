@@ -77,7 +77,7 @@ _LOADING = "from recloop.encoders.base.artifact import Bounded, Path; Bounded(Pa
     [
         ("import recloop", ("torch", "gymnasium", "numpy")),
         ("import recloop.envs", ("torch", "sklearn", "pandas")),
-        ("from recloop.envs import Core, World, built_in_world", ("sklearn", "torch._dynamo", "matplotlib")),
+        ("from recloop.envs import Core, World, built_in_world", ("sklearn", "torch._dynamo", "matplotlib", "numba")),
         ("from recloop import load_policy, make_policy", ("sklearn", "torch._dynamo", "matplotlib")),
         ("import recloop.experiments.comparison.workers", ("torch", "numpy")),  # until then a worker cannot die
         (f"{_LOADING}.__enter__(); import torch; torch.zeros(2)", ("torch._dynamo",)),

@@ -26,7 +26,7 @@ from recloop.encoders.state.behavior import BehaviorEncoder, load_behavior
 from recloop.encoders.state.config import EncoderFitReport, EncoderState, StateEncoderConfig
 from recloop.encoders.state.layers import StateLayers, running_sums
 
-_CELL = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+CELL = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 class StateEncoder(StateLayers, Artifact):
@@ -159,7 +159,7 @@ class StateEncoder(StateLayers, Artifact):
         )
         if self.recurrent:
             step = self.cell_input(step, after.patterns, after.mass)
-            weights = [getattr(self.sequence, name) for name in _CELL]
+            weights = [getattr(self.sequence, name) for name in CELL]
             if state.cell is None:
                 after = replace(after, hidden=torch.gru_cell(step, state.hidden, *weights))
             else:

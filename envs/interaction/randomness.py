@@ -30,24 +30,24 @@ def _unit(bits: Tensor) -> Tensor:
 
 def absorb(key: Tensor, value: Tensor | int) -> Tensor:
     """Mix one coordinate into a key: int64 in, int64 out, shapes broadcast."""
-    x = (key ^ value) + _GOLDEN if isinstance(value, Tensor) else (key ^ _signed(value)) + _GOLDEN
+    x = (key ^ value) + _GOLDEN if isinstance(value, Tensor) else (key ^ signed(value)) + _GOLDEN
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """Any integer, wrapped to signed 64 bits."""
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _code(purpose: str) -> int:
+def purpose_code(purpose: str) -> int:
     """A number for a purpose, the same in every process."""
     return zlib.crc32(purpose.encode())
 
 
 # What `torch.compiler.assume_constant_result` sets; the decorator itself would load all of the compiler.
-_code._dynamo_marked_constant = True  # type: ignore[attr-defined]
+purpose_code._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Draw:
 
     def bits(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """64 random bits as int64: (B,), or of the shape (B, ...) of `items` (int64), one a lane and item."""
-        key = absorb(self.key, _code(purpose))
+        key = absorb(self.key, purpose_code(purpose))
         if items is None:
             return key
         return absorb(key.reshape(-1, *[1] * (items.dim() - 1)), items)

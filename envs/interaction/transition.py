@@ -43,4 +43,4 @@ class Transition:
         """The last observation of the lanes that ended, leading dimension F; None where no lane ended."""
         if len(self.finished) == 0:
             return None
-        return {key: value[self.finished] for key, value in self.next_observation.items()}
+        return {key: value.index_select(0, self.finished) for key, value in self.next_observation.items()}

@@ -86,6 +86,17 @@ class ArrivalTables:
             state,
         )
 
+    def everyone(self) -> dict[str, Any]:
+        """All users as they arrive, (U, ...), named as in `Arrival`; `state` is None where it is the simulator's."""
+        return {
+            "past": self._past,
+            "encoded": self._encoded,
+            "vector": self._vector,
+            "profile": self._profile,
+            "instructions": self._instructions,
+            "state": self._strangers,
+        }
+
     def lane_bytes(self) -> int:
         """Bytes that a core keeps of a lane."""
         one = torch.zeros(1, dtype=torch.int64, device=self._vector.device)

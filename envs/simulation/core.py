@@ -1,8 +1,10 @@
 """The batched simulation on any torch device: the only place where a step is computed."""
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from recloop.envs.interaction.transition import Transition
 from recloop.envs.simulation.arrivals import ArrivalTables
 from recloop.envs.simulation.deferred_checks import DeferredChecks
 from recloop.envs.simulation.memory_guard import MemoryGuard
+from recloop.envs.simulation.native.lanes import HELD, Bools, NativeLanes, NativeStep, native_lanes
+from recloop.envs.simulation.native.packed import Ints
 from recloop.envs.simulation.step_kernel import StepKernel
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fast import SpreadFreeUsers
@@ -60,7 +64,9 @@ class Core:
             so): an ensemble then follows every lane with all its members, not with the one who answers alone.
         compile: generate code for this machine at the first step, which takes a minute, and run that: for one lane
             twice to four times as fast, for thousands hardly faster, since matrix products are most of their step.
-            Where it cannot be done the step runs as it is, with a warning.
+            Where it cannot be done the step runs as it is, with a warning. Where a native step exists, that runs.
+        native: step in compiled loops on the CPU where the users offer that and numba is installed (extra `fast`):
+            equal discrete answers, floats within 1e-5. False leaves every step to torch.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Core:
         device: torch.device | str = "cpu",
         spread: bool = False,
         compile: bool = False,
+        native: bool = True,
     ) -> None:
         self.sessions = world.sessions if sessions is None else sessions
         self.max_days = world.max_days if max_days is None else max_days
@@ -116,17 +123,19 @@ class Core:
         self._reads_every = self.encoder.behavior.refresh if self.encoder.behavior is not None else 0
         self.empty = len(world.catalogue)
         self.columns = world.catalogue.columns.to(self.device)
-        self._pool = _user_rows(world, users).to(self.device)
+        self.pool = _user_rows(world, users).to(self.device)
         most = self.slate_size * self.max_steps
-        self._arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
+        self.arrivals = ArrivalTables(world, self.simulator, self.slate_size, start == "cold", self.device, most)
         self._keys, self._compile, self._stale = tuple(keys), compile, False
         self._kernel = self._kernel_for("state" in self._keys)
         self._faults = DeferredChecks(self.device)
-        self._room = MemoryGuard(batch, self._arrivals.lane_bytes(), self.device)
+        self._room = MemoryGuard(batch, self.arrivals.lane_bytes(), self.device)
         with self._room:
             self._every = torch.arange(batch, device=self.device)
             self.lanes = self._every
+            self._native: NativeLanes | None = None
             self.reset()
+            self._native = native_lanes(self) if native else None
 
     @torch.no_grad()
     def reset(
@@ -149,8 +158,9 @@ class Core:
         if lanes is not None:
             self.lanes = self._per_lane("lanes", lanes)
         self.episode = torch.zeros_like(self.lanes)
-        self._luck = Draw.of_episode(self.seed, self.lanes, self.episode)
-        draw = self._luck.at_step(torch.full_like(self.lanes, _ARRIVAL))
+        luck = Draw.of_episode(self.seed, self.lanes, self.episode)
+        self.luck = luck.key
+        draw = luck.at_step(torch.full_like(self.lanes, _ARRIVAL))
         self.users = self._drawn_users(draw) if users is None else self._per_lane("users", users)
         if int(self.users.min()) < 0 or int(self.users.max()) >= len(self.world.users):
             raise RecloopError(
@@ -159,10 +169,10 @@ class Core:
             )
         if self.ruled is not None and self.ruled.units is not None:
             self.stock, self.age = self.ruled.units, torch.zeros((), dtype=torch.int64, device=self.device)
-        self._stale = False
+        self._stale = self._loaded = False
         self.session = torch.zeros_like(self.lanes)
         self.days = torch.zeros_like(self.lanes, dtype=torch.float32)
-        arrival = self._arrivals.of(self.users, draw)
+        arrival = self.arrivals.of(self.users, draw)
         self.past, self.encoded, self.vector = arrival.past, arrival.encoded, arrival.vector
         self.profile, self.state = arrival.profile, arrival.state
         self.instructions = arrival.instructions if instructions is None else self._given_instructions(instructions)
@@ -171,6 +181,7 @@ class Core:
     def next_episode(self, where: Tensor) -> None:
         """Break off the episode of the lanes `where`, bool (B,), and start their next one."""
         self._restart(where)
+        self._loaded = False
 
     @torch.no_grad()
     def observe(self, keys: Sequence[str] | None = None) -> Observation:
@@ -187,16 +198,17 @@ class Core:
             return self._step(slate)
 
     def _step(self, slate: Tensor) -> Transition:
+        slate = self._checked(slate)
+        if (native := self.native) is not None:
+            return self._stepped_natively(native, slate)
         state, past = self.state, self.past
-        slate, mended = self._mended(self._checked(slate))
-        moved = self._kernel(state, past, self.encoded, self.vector, slate, self._luck.key)
+        slate, mended = self._mended(slate)
+        moved = self._kernel(state, past, self.encoded, self.vector, slate, self.luck)
         self.past, self.encoded, self.vector = moved.past, moved.encoded, moved.vector
         self._stale = not self._kernel.encodes
         slate, invalid, response = moved.slate, moved.invalid, moved.response
         self._sell(slate, response)
-        unsure = self._unsure(state, past, slate)
-        signals, vectors = self.world.signals, self.encoder.item_vectors
-        outcome = Outcome(slate, response, invalid, vectors, signals, *unsure, past=self.past, columns=self.columns)
+        outcome = self._outcome(slate, response, invalid, *self._unsure(state, past, slate))
         reward = checked_reward(self.reward(outcome), self.lanes, self._faults, self.reward)
         if self._reads_every:
             self._read_again(self.past.step % self._reads_every == 0)
@@ -209,6 +221,67 @@ class Core:
         self._restart(terminated | truncated)
         return Transition(slate, invalid, response, reward, terminated, truncated, after, mended)
 
+    @property
+    def native(self) -> NativeLanes | None:
+        """The lanes of the native step, standing where this core stands; None where torch steps."""
+        native = self._native
+        if native is None:
+            return None
+        if not native.fresh:
+            for name in HELD:
+                getattr(self, name)
+            self._native = None
+            said = "the users changed their tables after `prepare`; torch steps from here on"
+            warnings.warn(said, RuntimeWarning, stacklevel=4)
+            return None
+        if not self._loaded:
+            native.load(self)
+            self._loaded = True
+        return native
+
+    def native_step(self, native: NativeLanes, slate: Ints) -> NativeStep:
+        """Step `native` lanes by checked slates (B, K); lanes that end wait for `native_restart`."""
+        self._stale = "state" not in self._keys
+        step = native.step(slate, not self._stale)
+        self._moved()
+        if step.reward is not None and not math.isfinite(step.reward.sum()):
+            checked_reward(torch.from_numpy(step.reward), self.lanes, self._faults, self.reward)
+        return step
+
+    def native_restart(self, native: NativeLanes, done: Bools) -> None:
+        """Start the next episode of the lanes `done`, bool (B,)."""
+        native.restart(done)
+        self._moved()
+
+    def _moved(self) -> None:
+        """What was read from native lanes before stays as it is; what is read now is new."""
+        for name in HELD:
+            self.__dict__.pop(name, None)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What native lanes hold is copied when somebody asks for it."""
+            native = self.__dict__.get("_native")
+            if native is None or name not in HELD:
+                raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+            value = self.__dict__[name] = native.copied(name)
+            return value
+
+    def _stepped_natively(self, native: NativeLanes, slate: Tensor) -> Transition:
+        step = self.native_step(native, slate.numpy())
+        shown, invalid, response = torch.from_numpy(step.slate), torch.from_numpy(step.invalid), step.response()
+        if step.reward is None or self.reward is not native.reward:
+            earned = self.reward(self._outcome(shown, response, invalid, None, None))
+            reward = checked_reward(earned, self.lanes, self._faults, self.reward)
+        else:
+            reward = torch.from_numpy(step.reward)
+        after = self.observe()
+        done = step.left | step.truncated
+        if done.any():
+            self.native_restart(native, done)
+        return Transition(shown, invalid, response, reward, response.left, torch.from_numpy(step.truncated), after)
+
     def snapshot(self) -> dict[str, Any]:
         """All that the next step depends on besides the arguments of this core; `resume` undoes it."""
         return {name: getattr(self, name) for name in _IN_MOTION}
@@ -217,7 +290,8 @@ class Core:
         """Go on from the `snapshot` of a core with the same arguments, bit for bit."""
         for name in _IN_MOTION:
             setattr(self, name, snapshot[name])
-        self._luck = Draw.of_episode(self.seed, self.lanes, self.episode)
+        self.luck = Draw.of_episode(self.seed, self.lanes, self.episode).key
+        self._loaded = False
 
     def put_back(self, lanes: Tensor, snapshot: Mapping[str, Any]) -> None:
         """Let the lanes, bool (B,), stand where they stood at a `snapshot`; the others stay where they are.
@@ -229,7 +303,7 @@ class Core:
 
     def draw(self) -> Draw:
         """This step's draws."""
-        return self._luck.at_step(self.past.step)
+        return Draw(self.luck).at_step(self.past.step)
 
     @property
     def allowed(self) -> Tensor | None:
@@ -267,6 +341,12 @@ class Core:
         expected = self.simulator.expected(state, past, slate)
         return (None, None) if expected is None else (expected.spread, expected.farthest)
 
+    def _outcome(
+        self, slate: Tensor, response: Response, invalid: Tensor, spread: Tensor | None, farthest: Tensor | None
+    ) -> Outcome:
+        vectors, signals = self.encoder.item_vectors, self.world.signals
+        return Outcome(slate, response, invalid, vectors, signals, spread, farthest, self.past, self.columns)
+
     def _mended(self, slate: Tensor) -> tuple[Tensor, Tensor | None]:
         """The slate as the rules have it, and how many places they changed."""
         if self.ruled is None:
@@ -295,10 +375,12 @@ class Core:
             raise RecloopError(f"slate is {fault}; this core takes an int64 tensor ({self.batch}, {self.slate_size})")
         slate = slate.to(self.device, torch.int64)
         low, high = slate.aminmax()
+        if self.device.type == "cpu":
+            if int(low) < 0 or int(high) > self.empty:
+                raise self._no_such_row(int(low), int(high))
+            return slate.contiguous()
         self._faults.look((low < 0) | (high > self.empty), lambda: self._no_such_row(int(low), int(high)))
-        if self.device.type != "cpu":
-            slate = slate.clamp(0, self.empty)  # it would read what is not there
-        return slate.contiguous()
+        return slate.clamp(0, self.empty).contiguous()  # it would read what is not there
 
     def _no_such_row(self, low: int, high: int) -> RecloopError:
         value = low if low < 0 else high
@@ -316,7 +398,7 @@ class Core:
         days = torch.ones_like(self.past.days_away) if response.days_away is None else response.days_away
         self.past = replace(self.past, days_away=torch.where(back, days, self.past.days_away))
         self.days = self.days + torch.where(back, days, torch.zeros_like(days))
-        resumed = self.simulator.resume(state, days, self._luck.at_step(step))
+        resumed = self.simulator.resume(state, days, Draw(self.luck).at_step(step))
         return state.where(back, resumed), response.left & gone
 
     def _restart(self, done: Tensor) -> None:
@@ -336,10 +418,10 @@ class Core:
         """Merge the arrivals of the lanes `rows` into what is in motion; observations handed out stay as they are."""
         lanes, episode = self.lanes[rows], self.episode[rows]
         luck = Draw.of_episode(self.seed, lanes, episode)
-        self._luck = Draw(merged(self._luck.key, luck.key))
+        self.luck = merged(self.luck, luck.key)
         draw = luck.at_step(torch.full_like(rows, _ARRIVAL))
         users = self._drawn_users(draw)
-        arrival = self._arrivals.of(users, draw)
+        arrival = self.arrivals.of(users, draw)
         nothing = torch.zeros_like(users)
         self.users, self.session = merged(self.users, users), merged(self.session, nothing)
         self.days = merged(self.days, nothing.to(torch.float32))
@@ -355,7 +437,7 @@ class Core:
             self.vector = self.vector.index_copy(0, rows, self.encoder.vector(read))
 
     def _drawn_users(self, draw: Draw) -> Tensor:
-        return self._pool[(draw.bits("user") >> 1).abs() % len(self._pool)]
+        return self.pool[(draw.bits("user") >> 1).abs() % len(self.pool)]
 
     def _given_instructions(self, instructions: Tensor) -> Tensor:
         wanted = (self.batch, self.spec.instruction_dim)

@@ -73,6 +73,9 @@ class Driver:
         action_space, observation_space: of one lane.
         returns, lengths: (B,) rewards and actions of the running episodes so far.
         last: the turn just made; None at the start of an episode.
+        plain: whether actions are slates as they are and nobody renders, which reads `returns`, `lengths` and `last`: a
+            skin may then step the core past this driver, and tells of it by `passed`.
+        waits: whether, stepped so, the next episode has begun and nobody saw it yet.
     """
 
     def __init__(
@@ -107,7 +110,10 @@ class Driver:
         self.returns = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
         self.lengths = torch.zeros_like(core.lanes)
         self._picks: list[Tensor] = []
-        self._full = self._completed(core.observe())
+        self._seen: Observation | None = None
+        self.waits = False
+        own = {"action_mask", "candidates", "picked"} & wanted
+        self.plain = not (own or codec.needs or codec.masked or watched)
 
     def reset(
         self,
@@ -156,7 +162,7 @@ class Driver:
         where = torch.ones_like(self.core.lanes, dtype=torch.bool)
         if self.last is not None:
             where[self.last.finished] = False
-        if bool(where.any()):
+        if not self.waits and bool(where.any()):
             self.core.next_episode(where)
         return self._begin()
 
@@ -180,7 +186,7 @@ class Driver:
         transition = self.core.step(slate)
         self.returns = self.returns + transition.reward
         final = transition.final
-        self._full = self._completed(dict(transition.next_observation) if final is None else self.core.observe())
+        self._seen = self._completed(dict(transition.next_observation)) if final is None else None
         self.last = AgentStep(
             observation=self.observation,
             reward=transition.reward,
@@ -197,6 +203,17 @@ class Driver:
             going = ~(transition.terminated | transition.truncated)
             self.returns, self.lengths = self.returns * going, self.lengths * going
         return self.last
+
+    def passed(self, over: bool) -> None:
+        """The core was stepped past this driver, of one lane; `over`: its next episode has begun and nobody saw it."""
+        self._seen, self.last, self._picks, self.waits = None, None, [], over
+
+    @property
+    def _full(self) -> Observation:
+        """All that the core tells, with the keys that belong to the way an agent acts."""
+        if self._seen is None:
+            self._seen = self._completed(self.core.observe())
+        return self._seen
 
     def action_masks(self) -> Tensor:
         """Which choices are admissible now, bool (B, choices); see `ActionCodec.masks`."""
@@ -222,9 +239,9 @@ class Driver:
         return {key: value[lane : lane + 1] for key, value in self._full.items()}, int(self.core.users[lane])
 
     def _begin(self) -> Observation:
-        self.last, self._picks = None, []
+        self.last, self._picks, self.waits = None, [], False
         self.returns, self.lengths = torch.zeros_like(self.returns), torch.zeros_like(self.lengths)
-        self._full = self._completed(self.core.observe())
+        self._seen = None
         return self.observation
 
     def _micro_step(self) -> AgentStep:
@@ -233,7 +250,7 @@ class Driver:
         places = sum(pick.shape[1] for pick in self._picks)
         picked = self._full["picked"].clone()
         picked[:, :places] = torch.cat(self._picks, dim=1)
-        self._full = {**self._full, "picked": picked}
+        self._seen = {**self._full, "picked": picked}
         no = torch.zeros_like(core.lanes, dtype=torch.bool)
         zero = torch.zeros_like(core.lanes, dtype=torch.float32)
         self.last = AgentStep(

@@ -47,6 +47,7 @@ class TaskOptions:
         max_steps: time limit of an episode in slates; default the world's.
         device: any torch device.
         compile: generate code for this machine at the first step, which takes a minute; see `Core`.
+        native: step in compiled loops on the CPU where there are any; see `Core`.
     """
 
     action_mode: str = "slate"
@@ -65,6 +66,7 @@ class TaskOptions:
     max_steps: int | None = None
     device: torch.device | str = "cpu"
     compile: bool = False
+    native: bool = True
 
 
 def make_driver(
@@ -105,6 +107,7 @@ def make_driver(
         start=asked.start,
         device=asked.device,
         compile=asked.compile,
+        native=asked.native,
     )
     mode, index, retriever = asked.action_mode, asked.index, asked.retriever
     among = not isinstance(asked.observation, str) and "candidates" in asked.observation

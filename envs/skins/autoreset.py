@@ -77,7 +77,7 @@ class WaitingDriver(Driver):
         self.core.next_episode(where & ~self.waiting)
         self._handed_out = self.observation
         self.waiting = self.waiting & ~where
-        self._full = self._completed(self.core.observe())
+        self._seen = None
         self.returns, self.lengths = self.returns * ~where, self.lengths * ~where
         return self.observation
 
@@ -88,7 +88,7 @@ class WaitingDriver(Driver):
     def _without(self, done: AgentStep, step: Transition, held: Tensor, before: dict[str, Any]) -> AgentStep:
         """The step as if the lanes `held` had not taken it."""
         self.core.put_back(held, before)
-        self._full = self._completed(self.core.observe())
+        self._seen = None
         self.returns, self.lengths = self.returns * ~held, self.lengths * ~held
         step = replace(
             step,

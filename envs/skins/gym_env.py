@@ -11,6 +11,7 @@ from recloop.encoders.base.errors import RecloopError
 from recloop.envs.simulation.actions import action_tensor
 from recloop.envs.simulation.driver import Observed, answers, arrays
 from recloop.envs.simulation.tasks import make_driver
+from recloop.envs.skins.one_lane import OneLane
 from recloop.envs.skins.rendering import RENDER_MODES, checked_render_mode, draw_lane
 from recloop.envs.world.world import World
 
@@ -105,6 +106,7 @@ class RecommendEnv(gym.Env[Observed, Any]):
         self.observation_space = self.driver.observation_space
         self.action_space = self.driver.action_space
         self._over = True
+        self._lane = OneLane(self.driver) if self.driver.plain else None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -112,6 +114,9 @@ class RecommendEnv(gym.Env[Observed, Any]):
         """Start an episode; see the class."""
         anew = seed is not None or self._np_random is None or bool(options)
         super().reset(seed=seed)
+        if self.driver.waits and not anew and self._lane is not None and (begun := self._lane.begin()) is not None:
+            self._over = False
+            return begun
         observation = self.driver.restart(self.np_random if anew else None, options)
         self._over = False
         core = self.driver.core
@@ -122,6 +127,9 @@ class RecommendEnv(gym.Env[Observed, Any]):
         """Act once; after the last step of an episode comes `reset`."""
         if self._over:
             raise RecloopError("the episode is over; call reset() before the next step")
+        if self._lane is not None and (stepped := self._lane.step(action)) is not None:
+            self._over = stepped[2] or stepped[3]
+            return stepped
         agent_step = self.driver.step(action_tensor(action).unsqueeze(0))
         self._over = len(agent_step.finished) > 0
         observation = agent_step.observation if agent_step.final is None else agent_step.final

@@ -1,18 +1,21 @@
 """Boredom: users who tire of the topics they are shown too much of. Its best policy can be computed."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recloop.encoders.base.storage import read_json, read_tensors
-from recloop.envs.interaction.randomness import Draw
+from recloop.envs.interaction.randomness import Draw, purpose_code
 from recloop.envs.interaction.response import Expected, Past, State
 from recloop.envs.logs.schema import Signal
 from recloop.envs.truth.tastes import CLICK, TasteUsers, shares
+from recloop.envs.users.fast import NativeForm, NativeUsers
 
 RATING = Signal("rating", "ordinal", levels=(1.0, 2.0, 3.0, 4.0, 5.0), given_on="click")
 _OLD_FILE = "topics.safetensors"
@@ -58,7 +61,7 @@ class BoredomState(State):
     boredom: Tensor
 
 
-class BoredomUsers(TasteUsers):
+class BoredomUsers(TasteUsers, NativeUsers):
     """Users who like some topics, look at the top first, tire of what they are shown too much of, and leave.
 
     An item i of topic t appeals with a = preference[t] x quality[i] x fade^boredom[t]. At position k it is clicked
@@ -117,6 +120,36 @@ class BoredomUsers(TasteUsers):
         """Boredom after a slate with `counts` places a topic; shapes broadcast, (..., T)."""
         change = counts // self.rules.bored_at - (counts == 0).to(torch.int64)
         return (boredom + change).clamp(0, self.rules.levels - 1)
+
+    def native(self, slate_size: int) -> NativeForm | None:
+        """The same laws as a loop; none for a subclass, which may have laws of its own."""
+        if type(self) is not BoredomUsers:
+            return None
+        from recloop.envs.simulation.native import kernels
+
+        rules, everybody = self.rules, torch.arange(len(self.preference))
+        named = {"click": "click", "rating": "rating", "angle": "rating/angle", "left": "leave"}
+        tables = {
+            "topic": self._topic.numpy(),
+            "quality": self._traits["quality"].numpy(),
+            "examined": self.examined(slate_size).numpy(),
+            "fade": (rules.fade ** torch.arange(rules.levels)).numpy(),
+            "noise": np.float32(rules.rating_noise),
+            "leave": np.float32(rules.leave),
+            "leave_bored": np.float32(rules.leave_bored),
+            "bored_at": rules.bored_at,
+            "topics": self.topics,
+            **{name: np.uint64(purpose_code(purpose)) for name, purpose in named.items()},
+        }
+
+        def bind(start: Callable[[str], int]) -> tuple[Callable[..., None], list[Any]]:
+            places = {name: start(name) for name in ("preference", "boredom")}
+            return kernels.boredom_answers, [kernels.BoredomTables(**places, **tables)]
+
+        arrivals = self.arrive(everybody, Draw(everybody))
+        return NativeForm(
+            arrivals, 1, bind, lambda: (self.preference, self._topic, self._traits["quality"], self.rules)
+        )
 
     def _answer(self, state: BoredomState, slate: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         click = self.drawn("click", self.utility(state, None, slate) * self.examined(slate.shape[1]), slate, draw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -34,3 +35,35 @@ class CompiledUsers(UserSimulator):
     @abstractmethod
     def answering(self, state: Any) -> Respond:
         """Who answers in this state of one lane, as a function that stays the same."""
+
+
+@dataclass(frozen=True)
+class NativeForm:
+    """How users answer in loops over rows, lane after lane; see `recloop.envs.simulation.native`.
+
+    Args:
+        arrivals: the states of all U users as they arrive, those of each of M members behind one another: (M U, ...)
+            tensors, float32 or int64.
+        members: M; a lane's member is drawn as `member`.
+        bind: given the first columns of the state's tensors by name, the loop that answers and the tables of each
+            member. It takes rows (B, F) and (B, I), slates (B, K), the signals (B, K, S), given (B, K, S) and left
+            (B,) to be filled, where all else lies in the rows, and tables; it moves the state of their lanes in place.
+        sources: what was copied into the loop's tables, as it is now: tensors and other objects.
+    """
+
+    arrivals: Any
+    members: int
+    bind: Callable[[Callable[[str], int]], tuple[Callable[..., None], list[Any]]]
+    sources: Callable[[], tuple[Any, ...]]
+
+
+class NativeUsers(UserSimulator):
+    """Users who can be stepped on the CPU without torch."""
+
+    @abstractmethod
+    def native(self, slate_size: int) -> NativeForm | None:
+        """How they answer slates of K places, prepared before; None where there is no such way.
+
+        Raises:
+            ImportError: numba is not installed.
+        """

@@ -13,6 +13,7 @@ The roofline of a user-step (Williams, Waterman and Patterson 2009), as `recloop
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import cycle
 from typing import Any
 
@@ -60,6 +61,21 @@ def cart_pole(seed: int = 0) -> Paced:
         return env.reset() if fallen or late else None
 
     return Paced("CartPole-v1", 1, step)
+
+
+def sardine(seed: int = 0) -> Paced:
+    """SARDINE's own environment of `sardine-rec`, slates of 10 among 1,000 items, with actions drawn beforehand."""
+    import_module("sardine")  # registers it
+    env = gym.make("sardine/SlateTopK-Bored-v0", disable_env_checker=True)
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    actions = cycle([env.action_space.sample() for _ in range(256)])
+
+    def step() -> object:
+        _, _, over, late, _ = env.step(next(actions))
+        return env.reset() if over or late else None
+
+    return Paced("SARDINE", 1, step)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,18 @@ from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.encoders.base.progress import progress_bar
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.simulation.item_index import IndexKind
+from recloop.envs.truth.built_in import built_in_world
 from recloop.envs.world.world import World
-from recloop.experiments.bench.bounds import LOOP_ITEMS, Cost, Machine, cart_pole, cost, machine_paces, numpy_loop
+from recloop.experiments.bench.bounds import (
+    LOOP_ITEMS,
+    Cost,
+    Machine,
+    cart_pole,
+    cost,
+    machine_paces,
+    numpy_loop,
+    sardine,
+)
 from recloop.experiments.bench.memory import Footprint, footprint
 from recloop.experiments.bench.steps import Skin, StepSubject, compulsory_bytes, driver_of, paced
 from recloop.experiments.bench.timing import Pace, Paced, Row, in_turn
@@ -28,6 +38,8 @@ MOST_LANES = 1_000_000
 _ITEMS, _BATCH, _SKIN_BATCH, _FEW = 10_000, 4096, 1024, 64
 """Where families are compared, skins, and searches among a million items."""
 _DEFAULT_AIM, _USERS_AIM, _SINGLE_AIM, _SKIN_AIM, _MILLION_AIM = 1 / 40, 1 / 17, 1 / 20, 0.8, 0.7
+_NATIVE_AIM, _MANY = 10, 256
+"""Least gain of the native step over torch's for few lanes."""
 _MILLION = 1_000_000
 
 
@@ -169,14 +181,15 @@ def bench_env(config: BenchEnvConfig) -> EnvFigures:
 def _references(config: BenchEnvConfig) -> list[Row]:
     """What the rows are held against, by itself."""
     loops = [numpy_loop(batch, config.slate) for batch in (_SKIN_BATCH, _BATCH)]
-    alone = cart_pole(config.seed)
-    rates = [float(rate) for rate in np.median(in_turn([*loops, alone], config.pace), axis=0)]
+    others = [cart_pole(config.seed), *([sardine(config.seed)] if find_spec("sardine") else [])]
+    rates = [float(rate) for rate in np.median(in_turn([*loops, *others], config.pace), axis=0)]
     at = partial(Row, device="cpu", threads=config.threads)
     rows = [
         at(what="bare NumPy loop", batch=loop.batch, items=LOOP_ITEMS, slate=config.slate, value=rate)
         for loop, rate in zip(loops, rates, strict=False)
     ]
-    return [*rows, at(what=alone.name, batch=1, items=0, slate=0, value=rates[-1], unit="steps/s")]
+    alone = zip(others, rates[len(loops) :], strict=True)
+    return [*rows, *(at(what=one.name, batch=1, items=0, slate=0, value=rate, unit="steps/s") for one, rate in alone)]
 
 
 @dataclass(frozen=True)
@@ -185,13 +198,13 @@ class _Point:
 
     Args:
         family, log, items, batch, skin: what is stepped; `log` of the users' fit.
-        observation, action, index, compiled: as in `StepSubject`.
+        observation, action, index, compiled: as in `StepSubject`; `compiled` is measured without the native step.
         aim: least ratio asked for.
         against: the reference.
         rooted: whether its bytes and operations are counted.
     """
 
-    family: BenchFamily
+    family: BenchFamily | Literal["built-in"]
     log: Literal["exposures", "consumption"]
     items: int
     batch: int
@@ -201,7 +214,7 @@ class _Point:
     index: IndexKind | None = None
     compiled: bool = False
     aim: float | None = None
-    against: Literal["loop", "cart pole", "core", "ten thousand"] = "loop"
+    against: Literal["loop", "cart pole", "core", "ten thousand", "torch"] = "loop"
     rooted: bool = False
 
     @property
@@ -214,20 +227,22 @@ class _Point:
             "tensors": "make_vec, tensors",
             "sb3": "SB3VecEnv",
         }
-        words = [skins[self.skin], self.family]
-        if self.family != "truth" and self.log == "consumption":
+        words = [skins[self.skin], "the built-in world" if self.family == "built-in" else self.family]
+        if self.family not in ("truth", "built-in") and self.log == "consumption":
             words.append("fitted on consumption")
         words += {"dict": [], "no state": ["state off"], "state": ["state alone"]}[self.observation]
         words += ["proto"] if self.action == "proto" else []
         words += [f"index {self.index}"] if self.index else []
         words += ["compiled"] if self.compiled else []
         words += ["against 10,000 items"] if self.against == "ten thousand" else []
+        words += ["against torch"] if self.against == "torch" else []
         return ", ".join(words)
 
 
 def _plan(config: BenchEnvConfig) -> Iterator[_Point]:
     """The rows, those of one world one after the other."""
     first, log = config.families[0], config.logs[0]
+    yield from _native_points(config)
     items = _ITEMS if _ITEMS in config.catalogues else config.catalogues[0]
     batch = _BATCH if _BATCH in config.lanes else config.lanes[-1]
     modes = (False, True) if config.compiled else (False,)
@@ -268,6 +283,19 @@ def _plan(config: BenchEnvConfig) -> Iterator[_Point]:
             if n == _MILLION and items == _ITEMS:
                 yield home(n, batch, against="ten thousand", aim=_MILLION_AIM)
                 yield from (home(n, min(batch, _FEW), action="proto", index=index) for index in _searches())
+
+
+def _native_points(config: BenchEnvConfig) -> Iterator[_Point]:
+    """What one meets first: `gym.make`, then some lanes, each in turns with the same stepped by torch."""
+    if config.device != "cpu" or find_spec("numba") is None:
+        return
+    worlds: list[tuple[Any, int]] = [("built-in", 0), ("recurrent", min(config.catalogues))]
+    for family, items in worlds if config.world is None else [(config.families[0], 0)]:
+        at = partial(_Point, family, "consumption", items, against="torch")
+        if "single" in config.skins:
+            yield at(1, "single", aim=_NATIVE_AIM if family == "built-in" else None)
+        if "core" in config.skins:
+            yield from (at(lanes, aim=_NATIVE_AIM if lanes < _MANY else None) for lanes in (16, 64, _MANY))
 
 
 def _searches() -> tuple[IndexKind | None, ...]:
@@ -311,7 +339,7 @@ class _Bench:
         """What one step takes, counted in eager mode."""
         key = (point.family, point.log, point.observation)
         if key not in self.costs:
-            driver = driver_of(replace(task, compiled=False))
+            driver = driver_of(replace(task, compiled=False, native=False))  # operations are counted in torch
             actions = task.actions()[0].to(task.device)
             driver.step(actions)
             self.costs[key] = cost(lambda: driver.step(actions), point.batch, compulsory_bytes(driver))
@@ -322,6 +350,8 @@ class _Bench:
             return cart_pole(task.seed)
         if point.against == "core":
             return paced(task, "core", "the core alone")
+        if point.against == "torch":
+            return paced(replace(task, native=False), point.skin, "by torch")
         if point.against == "ten thousand":
             return paced(replace(task, world=self._made(point, _ITEMS)), "core", "10,000 items")
         return numpy_loop(min(point.batch, _BATCH), task.world.slate_size)
@@ -335,12 +365,15 @@ class _Bench:
             point.action,
             point.index,
             point.compiled,
+            not point.compiled,
             self.config.device,
             self.config.seed,
         )
 
-    def _world(self, key: tuple[BenchFamily, str, int]) -> World:
+    def _world(self, key: tuple[BenchFamily | Literal["built-in"], str, int]) -> World:
         family, log, items = key
+        if family == "built-in":
+            return built_in_world()
         if self.config.world is not None:
             return World.load(self.config.world)
         config = self.config

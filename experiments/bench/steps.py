@@ -39,6 +39,7 @@ class StepSubject:
         action: `slate` (given slates), or `proto`: points in item space, whose nearest items are looked up.
         index: by which they are; None scores all items.
         compiled: whether the step is compiled.
+        native: whether it may run in compiled loops.
         device: any torch device.
         seed: of lanes and actions.
     """
@@ -49,6 +50,7 @@ class StepSubject:
     action: Literal["slate", "proto"] = "slate"
     index: IndexKind | None = None
     compiled: bool = False
+    native: bool = True
     device: str = "cpu"
     seed: int = 0
 
@@ -61,7 +63,7 @@ class StepSubject:
         found = {"observation": keys, "action_mode": self.action, "device": self.device}
         if self.index is not None:
             found["index"] = self.index
-        return {**found, "compile": True} if self.compiled else found
+        return {**found, "compile": self.compiled, "native": self.native}
 
     def actions(self) -> Tensor:
         """Drawn beforehand, (16, B, K) item rows or (16, B, d)."""

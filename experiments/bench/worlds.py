@@ -103,7 +103,7 @@ def bench_world(
     stages = StageCache((cache or default_cache()) / "stages", by_code=False)
     base = _Base(exposures, members, seed)
     world = stages.keep("bench-world", _inputs(base), lambda: _built(base), _save, _load)
-    if family in ("attentive", "factor"):
+    if family in ("attentive", "factor") or (family == "recurrent" and exposures):  # `build` trains others there
         fitted = _fitted(family, world, base, stages)
         world = replace(world, simulators={**world.simulators, "train": fitted}, user_model=fitted)
     wanted = {"truth": world.simulators["truth"]} if family == "truth" else {"train": world.simulators["train"]}
@@ -288,8 +288,10 @@ def _fit_config(seed: int) -> FitConfig:
     return FitConfig(epochs=2, windows_per_epoch=512, window=20, lead=10, seed=seed)
 
 
-def _fitted(family: Literal["attentive", "factor"], world: World, base: _Base, stages: StageCache) -> EnsembleUsers:
-    """An ensemble of another family, fitted on the same users."""
+def _fitted(
+    family: Literal["recurrent", "attentive", "factor"], world: World, base: _Base, stages: StageCache
+) -> EnsembleUsers:
+    """An ensemble of another family than `build` takes, fitted on the same users."""
 
     def make() -> EnsembleUsers:
         vectors, profile, groups = world.item_vectors, world.users.profile, world.catalogue.groups

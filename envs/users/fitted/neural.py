@@ -68,14 +68,14 @@ class NeuralUsers(FittedUsers):
     @torch.no_grad()
     def respond(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> tuple[FittedState, Response]:
         """Answer slates (B, K); see the contract. Luck belongs to the item, not to its place."""
-        rows = self._scoring.rows(slate.T)
+        rows = self.scoring.rows(slate.T)
         response = self._answer(state, past, slate, rows, draw)
         return self._observe(state, slate, rows.columns.transpose(0, 1), response.signals), response
 
     @torch.no_grad()
     def answer(self, state: FittedState, past: Past, slate: Tensor, draw: Draw) -> Response:
         """As `respond`, without the state that follows."""
-        return self._answer(state, past, slate, self._scoring.rows(slate.T), draw)
+        return self._answer(state, past, slate, self.scoring.rows(slate.T), draw)
 
     @torch.no_grad()
     def expected(self, state: FittedState, past: Past, slate: Tensor) -> Expected:
@@ -83,7 +83,7 @@ class NeuralUsers(FittedUsers):
 
         What a place owes to those above it is taken at their means.
         """
-        scoring, held = self._scoring, slate < self.sizes.catalogue_size
+        scoring, held = self.scoring, slate < self.sizes.catalogue_size
 
         def decide(score: Tensor, place: int) -> Tensor:
             return torch.sigmoid(score) * held[:, place]
@@ -105,9 +105,9 @@ class NeuralUsers(FittedUsers):
     def utility(self, state: FittedState, past: Past, items: Tensor) -> Tensor:
         """Consumption logits without position effects: items (B, C) or (C,) -> (B, C)."""
         reading = self._reading(state, past)
-        user, tabled = self.heads.user_parts(reading.vector, reading.direct), self._scoring.catalogue.parts
+        user, tabled = self.heads.user_parts(reading.vector, reading.direct), self.scoring.catalogue.parts
         if items.dim() == 1:
-            whole = len(items) == self.sizes.catalogue_size and torch.equal(items, self._scoring.everything)
+            whole = len(items) == self.sizes.catalogue_size and torch.equal(items, self.scoring.everything)
             want = tabled.want[:-1] if whole else tabled.want[items]
             bias = tabled.bias[:-1, 0] if whole else tabled.bias[items, 0]
             raw = user.want @ want.T + bias + user.bias[:, :1]
@@ -115,7 +115,7 @@ class NeuralUsers(FittedUsers):
             want = (tabled.want[items] @ user.want.unsqueeze(-1)).squeeze(-1)
             raw = want + tabled.bias[items, 0] + user.bias[:, :1]
         if self.context is not None:
-            raw = raw + self.context.alone(reading, self._scoring.catalogue.character, items)[..., 0]
+            raw = raw + self.context.alone(reading, self.scoring.catalogue.character, items)[..., 0]
         repeats = self.memory.repeats(past.history, past.shown, items)
         raw = raw if repeats is None else raw + repeats
         return raw * self.heads.scale[0] + self.heads.shift[0]
@@ -147,7 +147,8 @@ class NeuralUsers(FittedUsers):
         return self._tabled.catalogue.columns
 
     @property
-    def _scoring(self) -> Scoring:
+    def scoring(self) -> Scoring:
+        """What the items' tables tell of slates; `UserSimulatorError` before `prepare`."""
         if self._tabled is None:
             raise UserSimulatorError(
                 f"{type(self).__name__} is not prepared; call prepare(world, device) before it answers"
@@ -156,7 +157,7 @@ class NeuralUsers(FittedUsers):
 
     def _answer(self, state: FittedState, past: Past, slate: Tensor, rows: ItemRows, draw: Draw) -> Response:
         """The answer to slates (B, K), of whose items the rows (K, B) are known."""
-        scoring, heads, held = self._scoring, self.heads, slate < self.sizes.catalogue_size
+        scoring, heads, held = self.scoring, self.heads, slate < self.sizes.catalogue_size
         luck = torch.logit(draw.uniform(CONSUME, slate)).masked_fill(~held, torch.inf).T  # (K, B)
 
         def decide(score: Tensor, place: int) -> Tensor:
@@ -186,7 +187,7 @@ class NeuralUsers(FittedUsers):
 
     def _session_step(self, slate: Tensor, taken: Tensor) -> Tensor:
         held = (slate < self.sizes.catalogue_size).to(taken.dtype)
-        return session_step(F.embedding(slate, self._scoring.spent), taken, held)
+        return session_step(F.embedding(slate, self.scoring.spent), taken, held)
 
     def _moved(self, state: FittedState, step: Tensor, slate: Tensor, signals: Tensor) -> FittedState:
         after = super()._moved(state, step, slate, signals)
@@ -201,4 +202,4 @@ class NeuralUsers(FittedUsers):
 
     def _reading(self, state: FittedState, past: Past) -> Reading:
         recalled = Recalled(past.history, past.feedback, past.shown, past.answers)
-        return self.memory.recall(self.memory.read(state), recalled, self._scoring.catalogue.columns)
+        return self.memory.recall(self.memory.read(state), recalled, self.scoring.catalogue.columns)

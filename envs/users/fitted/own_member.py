@@ -14,9 +14,10 @@ from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.simulation.compiling import Compiled
-from recloop.envs.users.fast import CompiledUsers, Respond
+from recloop.envs.users.fast import CompiledUsers, NativeForm, NativeUsers, Respond
 from recloop.envs.users.fitted.answering import FittedUsers
 from recloop.envs.users.fitted.memory import FittedState
+from recloop.envs.users.fitted.recurrent import recurrent_form
 
 if TYPE_CHECKING:
     from recloop.envs.world.data import WorldData
@@ -61,7 +62,7 @@ class _Answered(TensorStruct):
 _Answerer = Callable[[_StepInputs], _Answered]
 
 
-class OwnMemberUsers(CompiledUsers):
+class OwnMemberUsers(CompiledUsers, NativeUsers):
     """The members of an ensemble, each answering in its lanes and following nothing else.
 
     The answers are those of `EnsembleUsers`; the members' disagreement is not known here. On the CPU the lanes are
@@ -113,6 +114,11 @@ class OwnMemberUsers(CompiledUsers):
             return OwnMemberState(state.member, found.own), found.response
 
         return respond
+
+    def native(self, slate_size: int) -> NativeForm | None:
+        """Members that are recurrent and fitted on consumption, as loops."""
+        member = torch.arange(len(self.members)).repeat_interleave(self._users)
+        return recurrent_form(self.members, OwnMemberState(member, self._arrivals), slate_size)
 
     def answering(self, state: OwnMemberState) -> Respond:
         """The one member who answers in a single lane."""

@@ -37,6 +37,10 @@ class Scoring:
     Args:
         heads, context, memory: of the users; their weights are read once.
         vectors: float32 (N+1, d) item vectors.
+
+    Attributes:
+        table: float32 (N+1, P) all that `ItemRows` holds, side by side, in parts of `widths`.
+        positions: float32 (P, S) the bias of the first places.
     """
 
     def __init__(self, heads: Heads, context: SlateContext | None, memory: Memory, vectors: Tensor) -> None:
@@ -46,18 +50,18 @@ class Scoring:
         parts = heads.item_parts(table, everything)
         character = table.new_zeros(len(table), 0) if context is None else context.characters(table, heads.item_bias)
         columns = [parts.want, parts.other.flatten(1), parts.bias, character, memory.columns(table)]
-        self._widths = [column.shape[1] for column in columns]
-        self._table = torch.cat(columns, dim=1)  # (N+1, P)
+        self.widths = [column.shape[1] for column in columns]
+        self.table = torch.cat(columns, dim=1)  # (N+1, P)
         self.everything = everything[:-1]
-        self.catalogue = self._split(self._table)
+        self.catalogue = self._split(self.table)
         self.in_slate = None if context is None else InSlate(context, heads.scale)
         self.spent = heads.spent_of(table)
         self.one_at_most = bool(heads.one_at_most)
-        self._positions = heads.position_bias(torch.arange(_PLACES, device=vectors.device))  # (P, S)
+        self.positions = heads.position_bias(torch.arange(_PLACES, device=vectors.device))  # (P, S)
 
     def rows(self, items: Tensor) -> ItemRows:
         """Of items (...)."""
-        return self._split(F.embedding(items, self._table))
+        return self._split(F.embedding(items, self.table))
 
     def scores(
         self, reading: Reading, rows: ItemRows, slate: Tensor, repeats: Tensor | None, decide: Decide
@@ -78,7 +82,7 @@ class Scoring:
         user = heads.user_parts(reading.vector, reading.direct)
         want = (rows.parts.want * user.want).sum(-1, keepdim=True)  # (K, B, 1)
         other = (rows.parts.other * user.other).sum(-1)  # (K, B, S-1)
-        bias = self._positions[:places] if places <= _PLACES else heads.position_bias(self.everything[:places])
+        bias = self.positions[:places] if places <= _PLACES else heads.position_bias(self.everything[:places])
         raw = torch.cat([want if repeats is None else want + repeats.unsqueeze(-1), other], dim=-1)
         scores = heads.calibrated(raw + rows.parts.bias + user.bias + bias.unsqueeze(1))
         if self.in_slate is None:
@@ -90,6 +94,6 @@ class Scoring:
 
     def _split(self, rows: Tensor) -> ItemRows:
         """Packed rows (..., P) as what they hold."""
-        want, other, bias, character, columns = rows.split_with_sizes(self._widths, dim=-1)
+        want, other, bias, character, columns = rows.split_with_sizes(self.widths, dim=-1)
         other = other.view(*other.shape[:-1], len(self.heads.signals) - 1, self.heads.rank)
         return ItemRows(ItemParts(want, other, bias), character, columns)

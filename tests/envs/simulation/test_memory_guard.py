@@ -36,7 +36,7 @@ def test_what_a_lane_keeps_is_counted(world: World) -> None:
         core.instructions,
     ]
     held += [core.profile, core.state.taste, core.state.tired, *core.encoded.held().values()]
-    assert core._arrivals.lane_bytes() == sum(tensor.nbytes for tensor in held) / 5
+    assert core.arrivals.lane_bytes() == sum(tensor.nbytes for tensor in held) / 5
 
 
 def test_an_environment_too_large_for_this_machine_is_refused_at_once() -> None:
