@@ -16,7 +16,7 @@ from recloop.experiments.comparison.intervals import Interval
 
 WIDTH, NAMES, ROW, AXIS = 460, 120, 24, 28
 """Units of the drawing: the whole width, that of the names, the heights of a row and of the axis below the rows."""
-_CURVES, _LONGEST, _COLOURS, _POINTS = 240, 17, 8, 30
+_CURVES, _LONGEST, _COLOURS, _POINTS = 240, 16, 8, 30
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Mark:
         interval: drawn as a line with a dot at its mean; "not known" where it is no number.
         told: what hovering over it, or reading it aloud, says; whole.
         dots: smaller ones below it, of the seeds.
-        tone: `up`, `down` or `bound` (grey), or "".
+        tone: class of the style sheet: `up`, `down`, `open` or `bound` (both grey), or "".
     """
 
     name: str

@@ -69,7 +69,6 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
         facts,
         css=Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
         small_interval=small_interval,
-        in_brackets=interval_text,
         returns={simulator: _returns(summary, simulator) for simulator in comparison.simulators},
         differences={simulator: _differences(summary, simulator) for simulator in comparison.simulators},
         training=_training(comparison),
@@ -91,20 +90,7 @@ def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, An
 
 def markdown(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, Any]) -> str:
     """Verdict, caveats, main table, claims and command, as GitHub shows them."""
-    summary = summary_of(comparison, claims)
-    reference, apart = summary.comparison.reference, summary.best not in (None, summary.comparison.reference)
-    head = ["policy", f"return in front of {summary.in_front_of}", f"minus {reference}", "users better served"]
-    head += [*([f"minus {summary.best}"] if apart else []), "what is claimed"]
-    main = []
-    for line in summary.lines:
-        cells = [line.entry.label + flag_mark(line.flag), interval_text(line.value)]
-        cells += ["–" if line.difference is None else interval_text(line.difference, signed=True)]
-        cells += ["–" if line.improves is None else f"{line.improves.mean:.0%}"]
-        if apart:
-            cells += ["–" if line.to_best is None else interval_text(line.to_best, signed=True)]
-        main.append([*cells, line.sentence])
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", str(facts.get("command", "")))), default=0))
-    return _rendered("page.md", markdown_text, summary, facts, head=head, main=main, fence=Markup(fence))
+    return _rendered("page.md", markdown_text, summary_of(comparison, claims), facts)
 
 
 def markdown_text(text: object) -> str:
@@ -135,9 +121,10 @@ def _rendered(
         comparison=comparison,
         world=comparison.world,
         slate_size=int(next(iter(comparison.rollouts.values())).trace_slate.shape[1]),
-        users={name: len(comparison.values(comparison.labels[0], name)) for name in comparison.simulators},
         rules=ClaimRules(),
         in_words=lambda simulator: simulator_in_words(comparison, simulator),
+        apart=summary.best not in (None, comparison.reference),
+        interval=interval_text,
         note=_note(summary),
         made=[_claim(claim) for claim in summary.claims if claim.made],
         unclaimed=[_claim(claim) for claim in summary.claims if not claim.made],
@@ -174,8 +161,7 @@ def _differences(summary: Summary, simulator: str) -> Markup:
         line = summary.comparison.headline(place.entry.label, simulator)
         if line.difference is not None:
             told = f"{line.policy} minus {reference}: {interval_text(line.difference, signed=True)} over users"
-            tone = {1: "up", -1: "down", 0: "open"}[line.difference.sign]
-            marks.append(Mark(line.policy, line.difference, told, (), tone))
+            marks.append(Mark(line.policy, line.difference, told, (), summary.tone(line.policy, reference)))
     words = simulator_in_words(summary.comparison, simulator)
     return interval_chart(f"Return minus that of {reference}, in front of {words}", marks, zero=True)
 
@@ -285,8 +271,8 @@ def _note(summary: Summary) -> str:
     users = len(summary.comparison.values(summary.comparison.labels[0], summary.where[0]))
     best = "" if summary.best is None else f" {summary.best} is the best without RL, chosen by these very values."
     return (
-        f"Return: mean total reward of an episode. Brackets: 95 % interval over {users:,} users for these trained "
-        f"policies, nothing of it is about retraining. Differences are paired by user.{best}"
+        f"Return: mean total reward of an episode. Brackets: 95 % interval over the same {users:,} users for these "
+        f"trained policies; nothing of it is about retraining. Differences are paired by user.{best}"
     )
 
 

@@ -134,6 +134,15 @@ class Summary:
             )
         return (*found, *(f"{line}." for line in note_lines(comparison)))
 
+    def claim(self, label: str, other: str) -> Claim | None:
+        """The claim about a pair."""
+        return next((c for c in self.claims if {c.better, c.worse} == {label, other}), None)
+
+    def tone(self, label: str, other: str) -> str:
+        """Colour of a difference to another policy: `up` or `down` where an order is claimed, else `open`."""
+        claim = self.claim(label, other)
+        return "open" if claim is None or not claim.made else "up" if claim.better == label else "down"
+
     def _of(self, label: str) -> Floats:
         """Return by user (U,), the mean over seeds and judges."""
         return np.asarray(np.mean([self.comparison.values(label, name) for name in self.where], axis=0))
@@ -166,6 +175,8 @@ class Summary:
         label = entry.label
         if entry.privileged:
             return "Knows the users' true state: an upper end, no competitor."
+        if not np.isfinite(self._of(label)).all():
+            return "Its returns are not all numbers: nothing is known of it."
         if self.flags[label]:
             return "Flagged: the log does not back its value, and nothing is claimed of it."
         rivals = [c.label for c in self.comparison.contenders if not c.privileged and c.label != label]
@@ -176,12 +187,12 @@ class Summary:
         flagged: list[str] = []
         level: Level | None = None
         for other in rivals:
-            claim = next((c for c in self.claims if {c.better, c.worse} == {label, other}), None)
+            claim = self.claim(label, other)
             if claim is None or claim.level is None:
                 (flagged if self.flags[other] else open_).append(other)
                 continue
             (wins if claim.better == label else losses).append(other)
-            level = claim.level if level is None or claim.level.reach < level.reach else level
+            level = min(level or claim.level, claim.level, key=lambda one: one.reach)
         parts = [f"beats {_listed([_by(other, differences, 1) for other in wins])}"] if wins else []
         parts += [f"is beaten by {_listed([_by(other, differences, -1) for other in losses])}"] if losses else []
         if level is not None:

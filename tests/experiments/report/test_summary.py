@@ -58,10 +58,12 @@ def test_verdict_sentences_claims_and_csv_agree(made: Make, gate: str, flagged: 
         if not claim.made:
             for one, other in ((a, b), (b, a)):
                 said = "nothing is claimed against" if other in flagged else "not told apart from"
+                assert summary.tone(one, other) == "open"
                 assert one in flagged or re.search(rf"{said} [^;]*\b{other}\b", sentence[one], re.IGNORECASE)
             continue
         assert re.search(rf"Beats [^;]*\b{claim.worse}\b", sentence[claim.better])
         assert re.search(rf"s beaten by [^;]*\b{claim.better}\b", sentence[claim.worse])
+        assert (summary.tone(claim.better, claim.worse), summary.tone(claim.worse, claim.better)) == ("up", "down")
         assert f"in front of both judges (level: {claim.level})" in sentence[claim.better]
     best = summary.verdict.partition(" is best")
     if best[1]:
@@ -196,5 +198,5 @@ def test_names_are_data_in_both(made: Make, name: str) -> None:
     plain = re.sub(r"<[^>]*>", "", short)
     said = name.replace("\u202e", r"\u202e").replace("<", "&lt;").replace(">", "&gt;")
     assert said in plain
-    lines = len(comparison.labels) + len(claims_of(comparison)) + 1  # the last tells where it comes from
+    lines = len(comparison.labels) + len(claims_of(comparison))
     assert short.count("<tr>") == lines + short.count("<table>")
