@@ -9,11 +9,12 @@
     recloop compare worlds/ml-100k --policies popularity recloop-ppo --set recloop-ppo.rollout=16 --out runs/longer
     tensorboard --logdir runs/ml-100k/tensorboard
 
-Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `picture.png`, `tensorboard/`,
-`policies/` and `finished/`; `segments.csv` too where the world has segments of users. Started again with the same
-settings it keeps what is finished; a policy added later joins. A run of other settings is replaced with `--overwrite`
-or `--fresh` alone. With `--join` the same command, in another terminal or on another machine that shares the folder,
-takes over trainings that nobody has begun; the run itself gathers them, and makes what a helper that died left undone.
+Writes `config.yaml`, `run.json`, `results.csv`, `claims.json`, `report.html`, `report.md`, `picture.png`,
+`tensorboard/`, `policies/` and `finished/`; `segments.csv` too where the world has segments of users. Started again
+with the same settings it keeps what is finished; a policy added later joins. A run of other settings is replaced with
+`--overwrite` or `--fresh` alone. With `--join` the same command, in another terminal or on another machine that shares
+the folder, takes over trainings that nobody has begun; the run itself gathers them, and makes what a helper that died
+left undone.
 """
 
 import shutil
@@ -67,6 +68,7 @@ WRITTEN = (
     "segments.csv",
     "claims.json",
     "report.html",
+    "report.md",
     "picture.png",
 )
 """What a comparison writes beside `config.yaml` and `run.json`."""

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: returns with intervals, paired differences, training curves."""
+"""The picture of a comparison for a README, and what all pictures share; the report draws with `charts`."""
 
 import io
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from recloop.encoders.base.names import visible
+from recloop.experiments.comparison.intervals import Floats
 from recloop.experiments.comparison.results import Comparison, Curve
 from recloop.experiments.comparison.tracking import Tags
 from recloop.experiments.report.tables import simulator_in_words
@@ -16,48 +17,9 @@ GREY = "#8a9099"
 INK = "#1f2733"
 
 
-def returns_picture(comparison: Comparison) -> bytes:
-    """Return of every policy with its interval over users and a dot a seed; one panel a simulator. PNG."""
-    names = comparison.simulators
-    figure, axes = new_figure(len(names), 0.42 * len(comparison.labels) + 1.2)
-    for axis, simulator in zip(axes, names, strict=True):
-        _draw_returns(axis, comparison, simulator)
-        axis.set_title(simulator_in_words(comparison, simulator), loc="left", fontsize=11, color=INK)
-    return png_of(figure)
-
-
-def differences_picture(comparison: Comparison) -> bytes:
-    """Paired difference to the reference with its interval; one panel a simulator. PNG."""
-    names = comparison.simulators
-    labels = [c for c in comparison.labels if c != comparison.reference]
-    figure, axes = new_figure(len(names), 0.42 * max(len(labels), 1) + 1.2)
-    for axis, simulator in zip(axes, names, strict=True):
-        for place, label in enumerate(labels):
-            found = comparison.headline(label, simulator).difference
-            if found is None:
-                continue
-            colour = GREY if found.sign == 0 else _colour(comparison, label)
-            axis.plot([found.low, found.high], [place, place], color=colour, linewidth=3, solid_capstyle="round")
-            axis.plot(found.mean, place, "o", color=colour, markersize=7)
-        axis.axvline(0, color=INK, linewidth=0.9)
-        _name_rows(axis, labels)
-        axis.set_xlabel(f"return minus {comparison.reference}, paired by user", color=INK)
-        axis.set_title(simulator_in_words(comparison, simulator), loc="left", fontsize=11, color=INK)
-    return png_of(figure)
-
-
-def training_picture(comparison: Comparison) -> bytes | None:
-    """Return over training steps: a thin line a seed, a thick one for their mean. PNG; None where nothing trained."""
-    if not _trained(comparison):
-        return None
-    figure, axes = new_figure(1, 3.4)
-    _draw_training(axes[0], comparison)
-    return png_of(figure)
-
-
 def picture(comparison: Comparison) -> bytes:
     """The picture for a README: training curves beside the returns among users nobody trained on. PNG."""
-    curves = _trained(comparison)
+    curves = trained(comparison)
     figure, axes = new_figure(2 if curves else 1, 3.6)
     if curves:
         _draw_training(axes[0], comparison)
@@ -87,12 +49,12 @@ def _draw_returns(axis: Any, comparison: Comparison, simulator: str) -> None:
 
 
 def _draw_training(axis: Any, comparison: Comparison) -> None:
-    for label, curves in _trained(comparison).items():
+    for label, curves in trained(comparison).items():
         colour = _colour(comparison, label)
         for curve in curves:
             axis.plot(*np.array(curve).T, color=colour, linewidth=0.8, alpha=0.4)
-        steps, mean = _mean_curve(curves)
-        axis.plot(steps, mean, color=colour, linewidth=2.2, label=label)
+        steps, values = seed_curves(curves)
+        axis.plot(steps, values.mean(0), color=colour, linewidth=2.2, label=label)
     axis.grid(True, axis="y", color="#e8ebef", linewidth=0.8)
     axis.xaxis.set_major_formatter(lambda step, place: f"{step:,.0f}")
     axis.set_xlabel("training step (thin: a seed)", color=INK)
@@ -100,7 +62,7 @@ def _draw_training(axis: Any, comparison: Comparison) -> None:
     axis.legend(frameon=False, loc="lower right", fontsize=9)
 
 
-def _trained(comparison: Comparison) -> dict[str, list[Curve]]:
+def trained(comparison: Comparison) -> dict[str, list[Curve]]:
     """Curves of the training return by policy."""
     found: dict[str, list[Curve]] = {}
     for label in comparison.labels:
@@ -111,12 +73,11 @@ def _trained(comparison: Comparison) -> dict[str, list[Curve]]:
     return found
 
 
-def _mean_curve(curves: Sequence[Curve]) -> tuple[Any, Any]:
-    """The mean of curves on the steps of the first, as far as all reach."""
+def seed_curves(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
+    """Steps (n,) of the first curve, as far as all reach, and the values (S, n) of each curve there."""
     last = min(curve[-1][0] for curve in curves)
-    steps = np.array([step for step, _ in curves[0] if step <= last], dtype=float)
-    values = [np.interp(steps, *np.array(curve, dtype=float).T) for curve in curves]
-    return steps, np.mean(values, axis=0)
+    steps = np.array([step for step, _ in curves[0] if step <= last], dtype=np.float64)
+    return steps, np.array([np.interp(steps, *np.array(curve, dtype=np.float64).T) for curve in curves])
 
 
 def _colour(comparison: Comparison, label: str) -> str:

@@ -1,335 +1,319 @@
-"""The report: one HTML file with the pictures in it, readable without scripts or a network.
+"""The report of a comparison: one HTML page without scripts or a network, and the same in short as Markdown.
 
 from recloop.experiments.report.report import write_report
+write_report(Path("runs/shop/report.html"), comparison, claims_of(comparison), facts)
 """
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recloop.encoders.base.names import html_escape as escape
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from scipy.stats import trim_mean
+
+from recloop.encoders.base.names import html_escape, visible
 from recloop.encoders.base.storage import replacing_file
 from recloop.envs.build.card import READING
+from recloop.envs.evidence.fidelity import FidelityReport, reports_on
+from recloop.envs.evidence.replay.gate import GATES, GateReport
 from recloop.experiments.comparison.claims import Claim, ClaimRules
 from recloop.experiments.comparison.evaluate import Rollout
-from recloop.experiments.comparison.intervals import Interval
-from recloop.experiments.comparison.results import Comparison, Entry, Headline
-from recloop.experiments.comparison.verdict import verdict_of
-from recloop.experiments.report.pictures import differences_picture, picture, returns_picture, training_picture
-from recloop.experiments.report.sections import failure_notice, fidelity_section, segments_section
-from recloop.experiments.report.style import CSS
+from recloop.experiments.comparison.intervals import SEEDS_FOR_INTERVAL, t_interval
+from recloop.experiments.comparison.results import Comparison, Headline
+from recloop.experiments.comparison.segments import NOTE as SEGMENTS_NOTE
+from recloop.experiments.comparison.segments import cells as segment_cells
+from recloop.experiments.comparison.segments import segment_lines
+from recloop.experiments.report.charts import Band, Mark, curve_chart, interval_chart, small_interval
+from recloop.experiments.report.pictures import seed_curves, trained
+from recloop.experiments.report.summary import Summary, summary_of
 from recloop.experiments.report.tables import (
+    SAID,
     bracket_cells,
     fit_rows,
     flag_mark,
     flat_figures,
     interval_text,
-    note_lines,
+    number_text,
+    pattern_rows,
     plain_figures,
     simulator_in_words,
 )
 
-__all__ = ["picture", "write_report"]
-
-ALWAYS = {
-    "random": "random",
-    "popularity": "popularity",
-    "greedy": "greedy on the user model",
-    "sasrec": "a supervised recommender (sasrec)",
-}
-"""What a comparison is no evidence without, by name; a planner too where the truth is known."""
-
-_STEPS_SHOWN = 6
-
-_SUPPORT_NOTE = (
-    " May be: what the return may be, where members of an ensemble disagree and where slates lie beyond the log. "
-    "Outside: share of slates further from the log than 95 % of its own. (!): flagged, the log does not back it."
-)
+_STEPS_SHOWN, _GATE_LINES = 30, 5
+_MARKDOWN = re.compile(r"[\\`*_<|~&$#]|\](?=[\[(:])|:(?=//)|(?<=www)\.")
+"""What Markdown, as GitHub reads it, would take for more than text."""
+Line = Sequence[Any]
+"""Cells of a row; one that is a list has a line for each of its texts."""
 
 
 def write_report(path: Path, comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, Any]) -> None:
-    """Write `report.html`; replaced whole. `facts` is what `run.json` holds."""
-    with replacing_file(path) as part:
-        part.write_text(html(comparison, claims, facts), encoding="utf-8")
+    """Write `report.html` and, beside it, `report.md`; each replaced whole. `facts` is what `run.json` holds."""
+    for place, made in ((path, html), (path.with_suffix(".md"), markdown)):
+        with replacing_file(place) as part:
+            part.write_text(made(comparison, claims, facts), encoding="utf-8")
 
 
 def html(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, Any]) -> str:
     """The whole report as text."""
-    world = comparison.world
-    name = escape(world.name)
-    kind = "a truth world: its users are written down" if world.is_truth else "a world learned from a log"
-    body = [
-        f"<header><h1>Policies in {name}</h1><p>{kind} &middot; {len(comparison.labels)} policies &middot; "
-        f"{len(comparison.seeds)} seed(s) &middot; slates of {_slate_size(comparison)} from "
-        f"{len(world.catalogue):,} items</p></header>",
-        failure_notice(world.card),
-        _lacking(comparison),
-        "".join(f'<section class="warn">{escape(line)}.</section>' for line in note_lines(comparison)),
-        f'<section class="lead">{escape(verdict_of(comparison, claims))} An order is claimed of '
-        f"{sum(claim.made for claim in claims)} of {len(claims)} pairs of policies.</section>",
-        "<h2>Results</h2>",
-        *(_headline_section(comparison, s) for s in comparison.simulators),
-        _picture("Return of every policy", returns_picture(comparison)),
-        _picture(f"Difference to {comparison.reference}", differences_picture(comparison)),
-        "<h2>What can be claimed</h2>",
-        _claims_section(comparison, claims),
-        segments_section(comparison),
-        _training(comparison),
-        "<h2>The world's card</h2>",
-        _card(comparison),
-        fidelity_section(world.card),
-        "<h2>One session a policy</h2>",
-        _sessions(comparison),
-        "<h2>How it was made</h2>",
-        _made(facts),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Policies in {name}</title><style>{CSS}</style></head><body><main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main></body></html>\n"
-    )
-
-
-def _slate_size(comparison: Comparison) -> int:
-    return int(next(iter(comparison.rollouts.values())).trace_slate.shape[1])
-
-
-def _lacking(comparison: Comparison) -> str:
-    """A comparison without the simple baselines is not evidence, and says so."""
-    sources = {c.source for c in comparison.contenders}
-    missing = [words for name, words in ALWAYS.items() if name not in sources]
-    if comparison.world.is_truth and not any(c.privileged for c in comparison.contenders):
-        missing.append("a planner that knows the truth")
-    if not missing:
-        return ""
-    return (
-        f'<section class="warn"><b>This comparison lacks {escape(", ".join(missing))}.</b> Without them it does not '
-        "show whether a policy is any good; add them with <code>--policies</code>.</section>"
-    )
-
-
-def _headline_section(comparison: Comparison, simulator: str) -> str:
-    signals = [s.name for s in comparison.world.signals]
-    words = simulator_in_words(comparison, simulator)
-    users = len(comparison.values(comparison.reference, simulator))
-    lanes = len(next(iter(comparison.rollouts.values())).users)
-    head = ["policy", "return", f"minus {comparison.reference}", "p(improve)", "coverage", "popularity", "slates"]
-    head += ["left", "invalid", *(["may be", "outside"] if comparison.has_support else []), *signals]
-    cells = "".join(f"<th{' class=n' if place else ''}>{escape(text)}</th>" for place, text in enumerate(head))
-    rows = "".join(_row(comparison, c, comparison.headline(c.label, simulator)) for c in comparison.contenders)
-    return (
-        f"<section><h3>In front of {escape(words)}</h3><table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody>"
-        f'</table>{_flags(comparison, simulator)}<p class="note">'
-        f"{users:,} evaluation users on {lanes:,} lanes, the same for every policy. Brackets: "
-        "95 % interval over users for these trained policies. p(improve): share of users better served than by "
-        f"{escape(comparison.reference)}. Coverage: share of the catalogue shown at least once. Popularity: times the "
-        "average item's. Struck: places a slate lost to a repeated or forbidden item. Signals: mean total an episode."
-        f"{_SUPPORT_NOTE if comparison.has_support else ''}</p></section>"
-    )
-
-
-def _flags(comparison: Comparison, simulator: str) -> str:
-    """Why values are flagged, a line each."""
-    lines = [comparison.headline(c.label, simulator) for c in comparison.contenders]
-    flagged = [f"<b>{escape(line.policy)}</b>: {escape(line.flag)}" for line in lines if line.flag]
-    if not flagged:
-        return ""
-    return f'<p class="warn">Not backed by the log: {". ".join(flagged)}.</p>'
-
-
-def _row(comparison: Comparison, contender: Entry, line: Headline) -> str:
-    kind = "bound" if contender.privileged else "reference" if line.difference is None else ""
-    name = escape(contender.label) + (" (knows the truth)" if contender.privileged else "") + flag_mark(line)
-    seeds = ""
-    if line.over_seeds is not None:
-        seeds = f'<span class="i">over seeds {interval_text(line.over_seeds)}</span>'
-    elif contender.retrained and len(line.seeds) > 1:
-        seeds = f'<span class="i">seeds {", ".join(f"{v:.2f}" for v in line.seeds)}</span>'
-    difference = improves = "&ndash;"
-    if line.difference is not None and line.improves is not None:
-        tone = {1: "up", -1: "down", 0: ""}[line.difference.sign]
-        difference = f'<span class="{tone}">{line.difference.mean:+.2f}</span>{_brackets(line.difference, "+.2f")}'
-        improves = f"{line.improves.mean:.0%}{_brackets(line.improves, '.0%')}"
-    numbers = [
-        f"{line.value.mean:.2f}{_brackets(line.value, '.2f')}{seeds}",
-        difference,
-        improves,
-        f"{line.coverage:.1%}",
-        f"{line.popularity:.1f}&times;",
-        f"{line.length:.1f}",
-        f"{line.left:.0%}",
-        f"{line.invalid:.2f}",
-        *bracket_cells(line),
-        *(f"{line.signals[s.name]:.2f}" for s in comparison.world.signals),
-    ]
-    cells = "".join(f'<td class="n">{text}</td>' for text in numbers)
-    return f'<tr class="{kind}"><td>{name}</td>{cells}</tr>'
-
-
-def _brackets(interval: Interval, form: str) -> str:
-    return f'<span class="i">[{interval.low:{form}}, {interval.high:{form}}]</span>'
-
-
-def _claims_section(comparison: Comparison, claims: Sequence[Claim]) -> str:
-    rows = []
-    for claim in claims:
-        order = f"{claim.better} {'>' if claim.made else '?'} {claim.worse}"
-        tone = "open" if claim.level is None else "judges" if claim.reaches_judges else ""
-        shown = "<br>".join(
-            f"{escape(name)} {interval_text(i, signed=True)} (p {_p(claim.p[name])})"
-            for name, i in claim.differences.items()
-        )
-        open_ = f"<br>To settle it: {escape(claim.settle)}." if claim.settle else ""
-        warning = f"<br><b>{escape(claim.warning)}.</b>" if claim.warning else ""
-        rows.append(
-            f'<tr><td>{escape(order)}</td><td><span class="level {tone}">{escape(claim.level or "nothing claimed")}'
-            f"</span></td><td>{shown}</td><td>{escape(claim.text)}{warning}{open_}</td></tr>"
-        )
-    if comparison.world.is_truth:
-        reach = "This world is written down: its users are the truth, and there is nothing beyond them to claim."
-    else:
-        reach = (
-            "<b>Across judges</b>: two judges or more, and every replay gate passed; a gate that failed or cannot tell "
-            "takes that level away. <b>Outside</b>: moreover a truth says so, or the brackets of the two, what the log "
-            "leaves open of their values, do not overlap."
-        )
-    return (
-        "<section><table><thead><tr><th>order</th><th>level</th><th>paired difference</th><th>in words</th></tr>"
-        f"</thead><tbody>{''.join(rows)}</tbody></table>"
-        '<p class="note">A claim needs every member of the training users and every judge to agree beyond a margin of '
-        f"{ClaimRules.margin:.0%} and a standard error, a paired t test over users below 5 % in each after "
-        "Holm&rsquo;s correction over all pairs, one sign in every training seed, and neither policy flagged. "
-        f"<b>This trained policy</b>: fewer than {ClaimRules.seeds} seeds; <b>this method</b>: {ClaimRules.seeds} or "
-        f"more. {reach}</p></section>"
-    )
-
-
-def _p(value: float) -> str:
-    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _training(comparison: Comparison) -> str:
-    png = training_picture(comparison)
-    return "" if png is None else f"<h2>Training</h2>{_picture('Return over training steps', png)}"
-
-
-def _picture(title: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<section><h3>{escape(title)}</h3><img alt="{escape(title)}" src="data:image/png;base64,{data}"></section>'
-
-
-def _card(comparison: Comparison) -> str:
+    summary = summary_of(comparison, claims)
+    comparison = summary.comparison
     card = comparison.world.card
-    columns = "".join(
-        f"<div><h3>{title}</h3>{_list(lines)}</div>"
-        for title, lines in (
-            ("Learned", card.learned),
-            ("Assumed", card.assumed),
-            ("Not claimed", card.not_claimed),
-            ("How the log was read", card.figures.get(READING, {}).get("notes", ())),
-        )
+    figures = {**plain_figures(card.figures), **flat_figures({"cleaning": card.cleaning} if card.cleaning else {})}
+    return _rendered(
+        "page.html",
+        html_escape,
+        summary,
+        facts,
+        css=Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
+        small_interval=small_interval,
+        returns={simulator: _returns(summary, simulator) for simulator in comparison.simulators},
+        differences={simulator: _differences(summary, simulator) for simulator in comparison.simulators},
+        training=_training(comparison),
+        details={simulator: _details(summary, simulator) for simulator in comparison.simulators},
+        patterns=pattern_rows(comparison.world),
+        segments=_segments(comparison),
+        segments_note=SEGMENTS_NOTE,
+        fidelity=reports_on(card),
+        report_lines=_report_lines,
+        gates=[_gate(GateReport.of(gate)) for gate in card.figures.get(GATES, {}).values()],
+        notes=card.figures.get(READING, {}).get("notes", ()),
+        figures=list(figures.items()),
+        fits=fit_rows(card.figures),
+        rules_kept=_rules(comparison),
+        history=_history(comparison),
+        sessions={simulator: _sessions(summary, simulator) for simulator in summary.where},
     )
-    plain = {**plain_figures(card.figures), **flat_figures({"cleaning": card.cleaning} if card.cleaning else {})}
-    figures = _table(["figure", "value"], [[name, text] for name, text in plain.items()], words=1)
-    columns_of_fits, fits = fit_rows(card.figures)
-    if fits:
-        figures = _table([c.replace("_", " ") for c in columns_of_fits], fits, words=2) + figures
+
+
+def markdown(comparison: Comparison, claims: Sequence[Claim], facts: Mapping[str, Any]) -> str:
+    """Verdict, caveats, main table, claims and command, as GitHub shows them."""
+    return _rendered("page.md", markdown_text, summary_of(comparison, claims), facts)
+
+
+def markdown_text(text: object) -> str:
+    r"""A text as Markdown shows it as it is, in a line or in a cell of a table.
+
+    >>> markdown_text("*a* | <b> [x](y)")
+    '\\*a\\* \\| \\<b> [x\\](y)'
+    """
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(visible(str(text), keep="\n\t").split()))
+
+
+def _rendered(
+    name: str, escape: Callable[[object], str], summary: Summary, facts: Mapping[str, Any], **more: Any
+) -> str:
+    """A template, filled in; whatever is no `Markup` passes `escape`, so that names are data."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    comparison = summary.comparison
+    environment.globals.update(
+        summary=summary,
+        comparison=comparison,
+        world=comparison.world,
+        slate_size=int(next(iter(comparison.rollouts.values())).trace_slate.shape[1]),
+        rules=ClaimRules(),
+        in_words=lambda simulator: simulator_in_words(comparison, simulator),
+        apart=summary.best not in (None, comparison.reference),
+        interval=interval_text,
+        note=_note(summary),
+        made=[_claim(claim) for claim in summary.claims if claim.made],
+        unclaimed=[_claim(claim) for claim in summary.claims if not claim.made],
+        provenance=_provenance(facts),
+        command=visible(str(facts.get("command", "")), keep="\t"),
+    )
+    return environment.get_template(name).render(**more)
+
+
+def _claim(claim: Claim) -> Line:
+    """The claim in words, the differences by simulator, and what to bear in mind of it or would settle it."""
+    differences = []
+    for name, found in claim.differences.items():
+        p = "< 0.001" if claim.p[name] < 0.001 else f"{claim.p[name]:.3f}"
+        differences.append(f"{name} {interval_text(found, signed=True)} (p {p})")
+    return claim.text, differences, [f"{text}." for text in (claim.warning, claim.settle) if text]
+
+
+def _returns(summary: Summary, simulator: str) -> Markup:
+    marks = []
+    for place in summary.lines:
+        line = summary.comparison.headline(place.entry.label, simulator)
+        seeds = line.seeds if place.entry.retrained and len(line.seeds) > 1 else ()
+        told = f"{line.policy}: {interval_text(line.value)} over users"
+        told += f"; seeds {', '.join(map(number_text, seeds))}" if seeds else ""
+        tone = "bound" if place.entry.privileged else "open" if place.flag else ""
+        marks.append(Mark(line.policy, line.value, told, seeds, tone))
+    return interval_chart(f"Return in front of {simulator_in_words(summary.comparison, simulator)}", marks)
+
+
+def _differences(summary: Summary, simulator: str) -> Markup:
+    reference, marks = summary.comparison.reference, []
+    for place in summary.lines:
+        line = summary.comparison.headline(place.entry.label, simulator)
+        if line.difference is not None:
+            told = f"{line.policy} minus {reference}: {interval_text(line.difference, signed=True)} over users"
+            marks.append(Mark(line.policy, line.difference, told, (), summary.tone(line.policy, reference)))
+    words = simulator_in_words(summary.comparison, simulator)
+    return interval_chart(f"Return minus that of {reference}, in front of {words}", marks, zero=True)
+
+
+def _training(comparison: Comparison) -> tuple[Markup, str] | None:
+    """The curves of training, and what their bands are; None where nothing trained."""
+    bands = []
+    for label, curves in trained(comparison).items():
+        steps, values = seed_curves(curves)  # (n,), (S, n)
+        low, high = values.min(0), values.max(0)
+        if len(values) >= SEEDS_FOR_INTERVAL:
+            ends = [t_interval(column) for column in values.T]
+            low, high = np.array([end.low for end in ends]), np.array([end.high for end in ends])
+        known = np.isfinite(values).all(0)
+        if known.any():
+            bands.append(Band(label, *(x[known].tolist() for x in (steps, values.mean(0), low, high))))
+    if not bands:
+        return None
+    seeds = len(comparison.seeds)
+    what = "95 % t interval over" if seeds >= SEEDS_FOR_INTERVAL else "lowest to highest of"
+    return curve_chart("Return over training steps", bands), f"{what} {seeds} training seeds" if seeds > 1 else ""
+
+
+def _details(summary: Summary, simulator: str) -> tuple[Line, list[Line]]:
+    """Heads, and a row a policy in the order of the main table."""
+    comparison = summary.comparison
+    signals = [signal.name for signal in comparison.world.signals]
+    head = [
+        "policy",
+        "return [users]",
+        "interquartile mean",
+        "retraining [seeds]",
+        f"minus {comparison.reference} [users]",
+    ]
+    head += ["p(improve)", "slates", "left", "coverage", "popularity", "invalid"]
+    head += [*(["may be", "outside"] if comparison.has_support else []), *signals]
+    rows: list[Line] = []
+    for place in summary.lines:
+        entry = place.entry
+        line = comparison.headline(entry.label, simulator)
+        difference = improves = "–"
+        if line.difference is not None:
+            difference = interval_text(line.difference, signed=True)
+            if line.improves is not None and np.isfinite(line.difference.mean):
+                low, high = line.improves.low, line.improves.high
+                improves = f"{line.improves.mean:.0%} [{low:.0%}, {high:.0%}]"
+        numbers = [interval_text(line.value), number_text(_middle(comparison, line))]
+        numbers += [_retraining(line) if entry.retrained else "–", difference, improves, f"{line.length:.1f}"]
+        numbers += [f"{line.left:.0%}", f"{line.coverage:.1%}", f"{line.popularity:.1f}×", f"{line.invalid:.2f}"]
+        numbers += [*bracket_cells(line), *(f"{line.signals[name]:.2f}" for name in signals)]
+        rows.append([entry.label + flag_mark(place.flag), *numbers])
+    return head, rows
+
+
+def _middle(comparison: Comparison, line: Headline) -> float:
+    """Mean of the middle half of the returns of all seeds and users; NaN where one is no number."""
+    values = np.concatenate([comparison.values(line.policy, line.simulator, seed) for seed in comparison.seeds])
+    return float(trim_mean(values, 0.25)) if np.isfinite(values).all() else float("nan")
+
+
+def _retraining(line: Headline) -> str:
+    """Over seeds: an interval from five on, before that the seeds themselves."""
+    if line.over_seeds is not None:
+        return interval_text(line.over_seeds)
+    return ", ".join(map(number_text, line.seeds)) if len(line.seeds) > 1 else "one seed"
+
+
+def _segments(comparison: Comparison) -> dict[str, list[Line]]:
+    """By simulator: segment, policy, return, difference and p."""
+    found: dict[str, list[Line]] = {}
+    before = None
+    for line in segment_lines(comparison):
+        place = (line.simulator, line.segment)
+        name = "" if place == before else f"{line.segment} {line.name} ({line.users:,} users)"
+        before = place
+        found.setdefault(line.simulator, []).append([name, *segment_cells(line)])
+    return found
+
+
+def _rules(comparison: Comparison) -> list[str]:
+    """The rules in words, and the share of each policy's places, over seeds and simulators, that they filled."""
+    found: dict[str, list[float]] = {}
+    for (label, _, _), rollout in comparison.rollouts.items():
+        if rollout.mended is not None:
+            found.setdefault(label, []).append(float(rollout.mended.mean()))
+    filled = ", ".join(f"{label} {np.mean(shares):.1%}" for label, shares in found.items())
+    return comparison.world.rules.in_words() + (
+        [f"Places that the rules filled and not the policy: {filled}."] if filled else []
+    )
+
+
+def _report_lines(report: FidelityReport) -> list[Line]:
+    return [
+        (n.name, n.loop, f"{n.value:.3f} [{n.low:.3f}, {n.high:.3f}]", n.rule, SAID[n.verdict], n.reason)
+        for n in report.lines
+    ]
+
+
+def _gate(report: GateReport) -> Line:
+    """Whose gate, how it ended, and what was found; the lines that failed or cannot tell, by name."""
+    why = [f"{line.measure} {line.policy}: {line.reason}" for line in (*report.failed, *report.open)]
+    return report.simulator, SAID[report.verdict], [report.sentence, *why[:_GATE_LINES]]
+
+
+def _note(summary: Summary) -> str:
+    """What the numbers of the main table are."""
+    users = len(summary.comparison.values(summary.comparison.labels[0], summary.where[0]))
+    best = "" if summary.best is None else f" {summary.best} is the best without RL, chosen by these very values."
     return (
-        f'<section><div class="columns">{columns}</div><h3>Reward of a step</h3>'
-        f"<p>{escape(comparison.world.reward.in_words())}</p>{_rules(comparison)}"
-        f"<details><summary>All figures</summary>{figures}</details></section>"
+        f"Return: mean total reward of an episode. Brackets: 95 % interval over the same {users:,} users for these "
+        f"trained policies; nothing of it is about retraining. Differences are paired by user.{best}"
     )
 
 
-def _rules(comparison: Comparison) -> str:
-    lines = comparison.world.rules.in_words()
-    found = {label: _mended(comparison, label) for label in comparison.labels}
-    filled = [f"{label} {share:.1%}" for label, share in found.items() if share is not None]
-    if filled:
-        lines.append(f"Places that the rules filled and not the policy: {', '.join(filled)}.")
-    return f"<h3>Rules that every slate keeps</h3>{_list(lines)}" if lines else ""
-
-
-def _mended(comparison: Comparison, label: str) -> float | None:
-    """Share of a policy's places, over seeds and simulators, that rules filled; None without rules."""
-    shares = [r.mended.mean() for (of, _, _), r in comparison.rollouts.items() if of == label and r.mended is not None]
-    return float(sum(shares) / len(shares)) if shares else None
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    """A table whose first `words` columns are words and the rest numbers."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        marks = ("" if place < words else " class=n" for place in range(len(cells)))
-        return "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for cell, mark in zip(cells, marks, strict=True))
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{line(head, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _list(lines: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<ul>{items}</ul>" if items else '<p class="note">nothing recorded</p>'
-
-
-def _sessions(comparison: Comparison) -> str:
-    simulator = comparison.simulators[-1]
-    first = comparison.rollouts[comparison.labels[0], comparison.seeds[0], simulator]
+def _history(comparison: Comparison) -> tuple[str, str]:
+    """The user whose sessions are shown, and what they had consumed last."""
+    first = comparison.rollouts[comparison.labels[0], comparison.seeds[0], comparison.simulators[-1]]
     titles = comparison.world.catalogue.titles
     before = [titles[row] for row in first.trace_history.tolist() if row < len(titles)][-5:]
-    user = comparison.world.users.ids[int(first.users[0])]
-    boxes = "".join(
-        f"<div><h3>{escape(label)}</h3>"
-        f"{_session(comparison, comparison.rollouts[label, comparison.seeds[0], simulator])}</div>"
-        for label in comparison.labels
-    )
-    history = escape(", ".join(before)) or "nothing"
-    words = escape(simulator_in_words(comparison, simulator))
-    return (
-        f'<section><p class="note">User {escape(user)} in front of {words}, '
-        f"the same luck for every policy. Last consumed before: {history}. Bold: consumed.</p>"
-        f'<div class="session">{boxes}</div></section>'
-    )
+    return comparison.world.users.ids[int(first.users[0])], ", ".join(before) or "nothing"
 
 
-def _session(comparison: Comparison, rollout: Rollout) -> str:
-    world = comparison.world
-    titles = (*world.catalogue.titles, "(empty place)")
-    parts = []
-    for step in range(min(len(rollout.trace_slate), _STEPS_SHOWN)):
-        lines = []
-        for place, row in enumerate(rollout.trace_slate[step].tolist()):
-            given = rollout.trace_given[step, place]
-            answer = rollout.trace_signals[step, place]
-            taken = bool(given[0]) and answer[0] > 0.5
-            said = [
-                f"{s.name} {answer[i]:g}" if s.kind == "ordinal" else f"{s.name} {answer[i]:.2f}"
-                for i, s in enumerate(world.signals)
-                if i and given[i] and (s.kind != "binary" or answer[i] > 0.5)
-            ]
-            words = f" ({', '.join(said)})" if said and taken else ""
-            tone = "taken" if taken else "untaken"
-            lines.append(f'<li class="{tone}">{escape(titles[row])}{escape(words)}</li>')
-        parts.append(f"<b>Slate {step + 1}</b><ol>{''.join(lines)}</ol>")
-    rest = len(rollout.trace_slate) - _STEPS_SHOWN
-    end = "the user left" if rollout.left[0] else "the time limit came"
-    more = f"{rest} more slates, then " if rest > 0 else "Then "
-    return f'{"".join(parts)}<p class="note">{more}{end}. Return {rollout.value[0]:.2f}.</p>'
+def _sessions(summary: Summary, simulator: str) -> list[tuple[str, str, list[list[tuple[str, bool]]]]]:
+    """A policy in a row: its name, how the session ended, and its slates of (item and answers, taken)."""
+    comparison, found = summary.comparison, []
+    for place in summary.lines:
+        label = place.entry.label
+        rollout = comparison.rollouts[label, comparison.seeds[0], simulator]
+        slates = [_slate(comparison, rollout, step) for step in range(min(len(rollout.trace_slate), _STEPS_SHOWN))]
+        end = "the user left" if rollout.left[0] else "the time limit came"
+        told = f"{len(rollout.trace_slate)} slates, then {end}; return {number_text(rollout.value[0])}"
+        found.append((label, told, slates))
+    return found
 
 
-def _made(facts: Mapping[str, Any]) -> str:
+def _slate(comparison: Comparison, rollout: Rollout, step: int) -> list[tuple[str, bool]]:
+    """What was shown at a step, each with what was answered, and whether it was taken."""
+    titles, lines = (*comparison.world.catalogue.titles, "(empty place)"), []
+    for place, row in enumerate(rollout.trace_slate[step].tolist()):
+        given, answer = rollout.trace_given[step, place], rollout.trace_signals[step, place]
+        taken = bool(given[0]) and answer[0] > 0.5
+        said = [
+            f"{s.name} {answer[i]:g}" if s.kind == "ordinal" else f"{s.name} {answer[i]:.2f}"
+            for i, s in enumerate(comparison.world.signals)
+            if i and given[i] and (s.kind != "binary" or answer[i] > 0.5)
+        ]
+        lines.append((titles[row] + (f" ({', '.join(said)})" if said and taken else ""), taken))
+    return lines
+
+
+def _provenance(facts: Mapping[str, Any]) -> list[Line]:
     versions = ", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items())
-    lines = [
-        ("device", facts.get("device")),
-        ("threads", facts.get("threads")),
-        ("seeds", facts.get("seeds")),
-        ("commit", facts.get("commit") or "installed package"),
-        ("versions", versions),
-        ("started", facts.get("started")),
-        ("seconds", facts.get("seconds")),
-    ]
-    rows = "".join(f"<tr><td>{name}</td><td>{escape(str(value))}</td></tr>" for name, value in lines)
-    return f"<section><pre>{escape(str(facts.get('command', '')))}</pre><table><tbody>{rows}</tbody></table></section>"
+    known = {name: facts.get(name) for name in ("device", "threads", "seeds", "started", "seconds")}
+    known |= {"commit": facts.get("commit") or "installed package", "versions": versions or None}
+    return [(name, str(value)) for name, value in known.items() if value is not None]

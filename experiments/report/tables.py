@@ -1,5 +1,6 @@
 """A comparison as a table in the terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,20 +95,26 @@ def headline_table(comparison: Comparison, simulator: str) -> Table:
         names += ["may be", "outside"]
     for name in names:
         table.add_column(name, justify="right")
+    flags = flags_of(comparison)
     for contender in comparison.contenders:
         line = comparison.headline(contender.label, simulator)
         name = f"{contender.label} (knows the truth)" if contender.privileged else contender.label
-        table.add_row(name + flag_mark(line), *cells(line))
-    flagged = any(comparison.headline(c.label, simulator).flag for c in comparison.contenders)
-    if flagged:
+        table.add_row(name + flag_mark(flags[contender.label]), *cells(line))
+    if any(flags.values()):
         table.caption = FLAGGED
         table.caption_justify = "left"
     return table
 
 
-def flag_mark(line: Headline) -> str:
-    """What stands after the name of a policy whose value is not backed by the log."""
-    return " (!)" if line.flag else ""
+def flags_of(comparison: Comparison) -> dict[str, str]:
+    """By policy, why the log does not back its value, as claims and `results.csv` have it; "" where nothing does."""
+    brackets = {label: comparison.bracket(label) for label in comparison.labels}
+    return {label: "" if bracket is None else bracket.flag for label, bracket in brackets.items()}
+
+
+def flag_mark(flag: str) -> str:
+    """What stands after the name of a policy whose value is not backed by the log, for whatever reason `flag` gives."""
+    return " (!)" if flag else ""
 
 
 def cells(line: Headline) -> list[str]:
@@ -128,12 +135,20 @@ def bracket_cells(line: Headline) -> list[str]:
     bracket = line.bracket
     if bracket is None:
         return []
-    return [f"{bracket.pessimistic:.2f} to {bracket.optimistic:.2f}", f"{bracket.outside:.0%}"]
+    ends = [number_text(end) for end in (bracket.pessimistic, bracket.optimistic)]
+    return [" to ".join(dict.fromkeys(ends)), f"{bracket.outside:.0%}"]
+
+
+def number_text(number: float, form: str = ".2f") -> str:
+    """A number, or "not known" for what is none."""
+    return f"{number:{form}}" if math.isfinite(number) else "not known"
 
 
 def interval_text(interval: Interval, signed: bool = False) -> str:
-    """An interval as `mean [low, high]`."""
+    """An interval as `mean [low, high]`; "not known" where the mean is no number."""
     form = "+.2f" if signed else ".2f"
+    if not math.isfinite(interval.mean):
+        return number_text(interval.mean)
     return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 

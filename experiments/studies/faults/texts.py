@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from unittest.mock import patch
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.names import csv_rows, visible
@@ -73,11 +72,9 @@ def in_terminal(found: Comparison, name: str) -> None:
 
 def in_report(found: Comparison, name: str) -> None:
     """Raise `ValueError` unless the page has the tags that it has with a plain name, and the name as text."""
-    module = "recloop.experiments.report.report"
-    with patch(f"{module}.returns_picture", lambda _: b""), patch(f"{module}.differences_picture", lambda _: b""):
-        plain = relabelled(found, "plain")
-        expected = _Page(report.html(plain, claims_of(plain), {"command": "recloop compare plain"}))
-        page = _Page(report.html(found, claims_of(found), {"command": f"recloop compare {name}"}))
+    plain = relabelled(found, "plain")
+    expected = _Page(report.html(plain, claims_of(plain), {"command": "recloop compare plain"}))
+    page = _Page(report.html(found, claims_of(found), {"command": f"recloop compare {name}"}))
     if page.tags != expected.tags:
         raise ValueError("the report has other tags")
     if visible(name, keep="\n\t") not in page.text:

@@ -141,7 +141,7 @@ def test_a_row_for_each_policy_seed_and_simulator(judged: World, tmp_path: Path)
 def test_the_run_folder_holds_what_is_promised(judged: World, tmp_path: Path) -> None:
     compare(judged, config_in(tmp_path))
     assert {p.name for p in tmp_path.iterdir()} == {
-        "config.yaml", "run.json", "results.csv", "claims.json", "report.html", "picture.png",
+        "config.yaml", "run.json", "results.csv", "claims.json", "report.html", "report.md", "picture.png",
         "tensorboard", "policies", "finished",
     }  # fmt: skip
     facts = json.loads((tmp_path / "run.json").read_text())

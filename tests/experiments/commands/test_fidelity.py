@@ -1,4 +1,4 @@
-"""`recloop fidelity`: what it prints, writes and marks, and that a failed world says so in a comparison's report."""
+"""`recloop fidelity`: what it prints, writes and marks."""
 
 import math
 from dataclasses import replace
@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from recloop.encoders.base.errors import RecloopError
-from recloop.envs.evidence.fidelity import FidelityLine, FidelityReport, failures, fidelity_of, marked, reports_on
+from recloop.envs.evidence.fidelity import FidelityLine, FidelityReport, fidelity_of, marked, reports_on
 from recloop.envs.evidence.verdict import Verdict
 from recloop.envs.world.world import World
 from recloop.experiments.commands.fidelity import FidelityCommand, main
 from recloop.experiments.report.fidelity_pictures import fidelity_picture
-from recloop.experiments.report.sections import failure_notice, fidelity_section
 from recloop.experiments.report.tables import fit_rows, plain_figures
 from recloop.experiments.studies.gates.planted_faults import second_sigmoid
 
@@ -45,15 +44,6 @@ def test_an_unknown_simulator_is_named(truth: World, tmp_path: Path) -> None:
     truth.save(tmp_path / "world")
     with pytest.raises(RecloopError, match="truht"):
         main(FidelityCommand(tmp_path / "world", simulator="truht", out=tmp_path / "out"))
-
-
-def test_a_failed_world_says_so_in_words_and_table(broken: World) -> None:
-    notice, section = failure_notice(broken.card), fidelity_section(broken.card)
-    assert "This world failed its fidelity report" in notice
-    assert "calibration_click" in notice
-    assert section.count("FAILED") > len(failures(broken.card))
-    assert failure_notice(replace(broken.card, figures={})) == ""
-    assert fidelity_section(replace(broken.card, figures={})) == ""
 
 
 def test_reports_on_the_card_are_no_rows_of_fits(broken: World) -> None:

@@ -14,10 +14,11 @@ from recloop.envs.world.patterns import PatternConfig
 from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.commands.inspect import print_world
+from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.intervals import holm, t_interval
 from recloop.experiments.comparison.results import Comparison
 from recloop.experiments.comparison.segments import segment_lines, segment_table
-from recloop.experiments.report.sections import segments_section
+from recloop.experiments.report.report import html
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +92,20 @@ def test_a_small_segment_has_means_alone(comparison: Comparison) -> None:
 
 
 def test_the_report_names_segments_and_topics(comparison: Comparison) -> None:
-    html = segments_section(comparison)
+    page = html(comparison, claims_of(comparison), {})
     patterns = comparison.world.patterns
     assert patterns is not None
     assert patterns.segments is not None
-    assert "Segments of users" in html
-    assert "topics of behaviour" in html
+    assert "Segments of users" in page
+    assert "topics of behaviour" in page
     portrait = next(p for p in patterns.segments.portraits if p.items)
-    assert portrait.items[0] in html
+    assert portrait.items[0] in page
 
 
 def test_a_world_without_segments_says_nothing(comparison: Comparison, judged: World) -> None:
     bare = replace(comparison, world=judged)
     assert segment_lines(bare) == ()
-    assert segments_section(bare) == ""
+    assert "Segments of users" not in html(bare, claims_of(bare), {})
 
 
 def test_inspect_shows_both(segmented: World) -> None:

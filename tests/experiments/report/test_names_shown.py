@@ -13,7 +13,7 @@ from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.commands.recommend import RecommendConfig, main
 from recloop.experiments.comparison.results import Comparison
-from recloop.experiments.report.pictures import png_of, returns_picture
+from recloop.experiments.report.pictures import new_figure, picture, png_of
 from recloop.experiments.studies.faults.texts import (
     HOSTILE,
     in_files,
@@ -82,9 +82,7 @@ def test_recommendations(
 
 
 def test_a_name_with_dollars_is_no_formula(comparison: Comparison) -> None:
-    from recloop.experiments.report.pictures import new_figure
-
-    assert returns_picture(relabelled(comparison, "$x^{"))[:4] == b"\x89PNG"
+    assert picture(relabelled(comparison, "$x^{"))[:4] == b"\x89PNG"
     figure, (axis,) = new_figure(1, 2.0)
     axis.set_title("half a character \ud800, $x^{")
     assert png_of(figure)[:4] == b"\x89PNG"
