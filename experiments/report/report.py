@@ -135,12 +135,13 @@ def _rendered(
 
 
 def _claim(claim: Claim) -> Line:
-    """The claim in words, the differences by simulator, and what to bear in mind of it or would settle it."""
+    """The claim in words, the differences by simulator, and what to bear in mind of it, or what would settle it."""
     differences = []
     for name, found in claim.differences.items():
         p = "< 0.001" if claim.p[name] < 0.001 else f"{claim.p[name]:.3f}"
         differences.append(f"{name} {interval_text(found, signed=True)} (p {p})")
-    return claim.text, differences, [f"{text}." for text in (claim.warning, claim.settle) if text]
+    more = claim.warning if claim.made else claim.settle
+    return claim.text, differences, f"{more}." if more else ""
 
 
 def _returns(summary: Summary, simulator: str) -> Markup:

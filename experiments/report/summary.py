@@ -80,7 +80,11 @@ class Summary:
     @cached_property
     def in_front_of(self) -> str:
         """Those simulators in words."""
-        known = {("judge",): "the judge", ("truth",): "the true users", ("train",): "the training users"}
+        known: dict[tuple[str, ...], str] = {
+            ("judge",): "the judge",
+            ("truth",): "the true users",
+            ("train",): "the training users",
+        }
         if len(self.where) > 1 and all(name.startswith("judge") for name in self.where):
             return "both judges" if len(self.where) == 2 else f"all {len(self.where)} judges"
         return known.get(self.where) or " and ".join(simulator_in_words(self.comparison, name) for name in self.where)

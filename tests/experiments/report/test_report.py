@@ -1,6 +1,7 @@
 """The report holds what a reader needs, and nothing from a network."""
 
 import re
+import tomllib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ from recloop.experiments.commands.compare import CompareConfig, compare
 from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.results import Comparison
 from recloop.experiments.comparison.tracking import Tags
+from recloop.experiments.report import report
 from recloop.experiments.report.pictures import picture
 from recloop.experiments.report.report import html
 
@@ -116,6 +118,13 @@ def test_a_comparison_without_baselines_says_so(comparison: Comparison) -> None:
         *(replace(c, source=s) for c, s in zip(comparison.contenders, ("greedy", "sasrec"), strict=True)),
     )
     assert "This comparison lacks" not in html(replace(comparison, contenders=contenders), [], FACTS)
+
+
+def test_what_the_page_is_made_of_is_installed_with_it() -> None:
+    folder = Path(report.__file__).parent
+    listed = tomllib.loads((folder.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    on_disk = {path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".py"}
+    assert on_disk == set(listed["recloop.experiments.report"])
 
 
 def test_pictures_are_equal_for_equal_results(comparison: Comparison) -> None:

@@ -93,6 +93,8 @@ def test_the_sentence_a_product_owner_reads(made: Make) -> None:
 def test_a_gate_that_did_not_pass_and_an_empty_support_are_one_sentence_each(made: Make) -> None:
     comparison = made(VALUES, "failed", tuple(VALUES))
     caveats = summary_of(comparison, claims_of(comparison)).caveats
+    page = words(shown(comparison)[0])
+    assert "judge-2 FAILED" in page[page.index("Replay gates") :]
     assert sum("replay gate failed in judge" in line for line in caveats) == 1
     assert [line for line in caveats if "(!)" in line] == [
         "Not backed by the log (!): no policy's value is, 100% of their steps lie outside the log's support. Values "
