@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recloop.experiments.commands.compare import CompareConfig
     from recloop.experiments.commands.train import TrainConfig
     from recloop.experiments.comparison.claims import Claim, Level, claims_of
+    from recloop.experiments.comparison.config import CompareConfig
     from recloop.experiments.comparison.evaluate import Evaluator, Rollout, evaluate
     from recloop.experiments.comparison.results import Comparison
 
 _HOMES = {
     "Evaluator": "comparison.evaluate",
     "Claim": "comparison.claims",
-    "CompareConfig": "commands.compare",
+    "CompareConfig": "comparison.config",
     "Comparison": "comparison.results",
     "Level": "comparison.claims",
     "Rollout": "comparison.evaluate",

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from recloop.envs.users.contract import UserSimulator
     from recloop.envs.users.per_user import PerUserSimulator
     from recloop.envs.world.world import World
-    from recloop.experiments.commands.compare import CompareConfig, compare
+    from recloop.experiments.commands.compare import compare
     from recloop.experiments.commands.train import TrainConfig, train
+    from recloop.experiments.comparison.config import CompareConfig
 
 _HOMES = {
-    "CompareConfig": "experiments.commands.compare:CompareConfig",
+    "CompareConfig": "experiments.comparison.config:CompareConfig",
     "Core": "envs.simulation.core:Core",
     "PerUserSimulator": "envs.users.per_user:PerUserSimulator",
     "Policy": "agents.policy:Policy",

@@ -223,7 +223,8 @@ def _chances(model: PairModel, texts: PairTexts, pairs: LabelledPairs) -> Tensor
     """The chance that each pair is taken, as far as taken and left ones are as many, (n,)."""
     model.eval()
     newest, items = texts.history.newest(pairs.history.to(model.weight.device)), pairs.items.to(model.weight.device)
-    return model(texts.of(newest, items)).sigmoid().cpu()
+    chances: Tensor = model(texts.of(newest, items)).sigmoid().cpu()
+    return chances
 
 
 def _loss(model: PairModel, texts: PairTexts, batch: LabelledPairs) -> Tensor:

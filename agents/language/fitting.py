@@ -169,8 +169,15 @@ def pretrain(
 
     passes = min(tuning.validations, tuning.pretraining)
     steps = -(-tuning.pretraining // passes)
-    warm = {"schedule": "warm-cosine", "warmup": max(1, round(tuning.warmup * passes * steps)), "steps_a_pass": steps}
-    loop = FitLoop(passes=passes, learning_rate=tuning.rate, weight_decay=tuning.weight_decay, clip=1.0, **warm)
+    loop = FitLoop(
+        passes=passes,
+        learning_rate=tuning.rate,
+        weight_decay=tuning.weight_decay,
+        schedule="warm-cosine",
+        warmup=max(1, round(tuning.warmup * passes * steps)),
+        steps_a_pass=steps,
+        clip=1.0,
+    )
     groups = [{"params": [weight for weight in task.parameters() if weight.requires_grad]}]
     with _seeded(options.seed, device):
         return fit(

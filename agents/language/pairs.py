@@ -139,7 +139,8 @@ class ShownPairs:
         shown = np.concatenate(self._places(self._unlabelled))  # which of the two it was is not looked at below
         asked = shown[self.moments.rng.permutation(len(shown))[:most]]
         parts = [asked[first : first + size] for first in range(0, len(asked), size)]
-        found = np.concatenate([chances(self._pairs(part, torch.zeros(len(part)))).numpy() for part in parts] or [[]])
+        told = [chances(self._pairs(part, torch.zeros(len(part)))).numpy() for part in parts]
+        found = np.concatenate([np.zeros(0), *told])
         self._named = asked[found >= sure], asked[found <= 1 - sure]
         return len(self._named[0]), len(self._named[1])
 

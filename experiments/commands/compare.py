@@ -134,7 +134,7 @@ def _compare(
     reference: str,
     simulators: tuple[str, ...],
     facts: dict[str, Any],
-) -> tuple[Comparison, list[Claim]]:
+) -> tuple[Comparison, tuple[Claim, ...]]:
     clock = Clock()
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from recloop.envs.simulation.core import checked_device
 from recloop.envs.truth.built_in import demo_world
-from recloop.experiments.commands.compare import CompareConfig, compare
+from recloop.experiments.commands.compare import compare
 from recloop.experiments.comparison.claims import claims_of
+from recloop.experiments.comparison.config import CompareConfig
 from recloop.experiments.comparison.intervals import Interval, ratio_interval
 from recloop.experiments.comparison.results import Comparison
 from recloop.experiments.comparison.verdict import verdict_of

@@ -124,7 +124,7 @@ class TensorBoardWriter(RunWriter):
 
         if run not in self._writers:
             place = str(self.folder / run)
-            self._writers[run] = SummaryWriter(place, filename_suffix=".evaluation")  # type: ignore[no-untyped-call]
+            self._writers[run] = SummaryWriter(place, filename_suffix=".evaluation")
         return self._writers[run]
 
 

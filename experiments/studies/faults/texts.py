@@ -14,9 +14,10 @@ from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.names import csv_rows, visible
 from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.world.world import World
-from recloop.experiments.commands.compare import CompareConfig, compare
+from recloop.experiments.commands.compare import compare
 from recloop.experiments.commands.inspect import print_user, print_world
 from recloop.experiments.comparison.claims import claims_of
+from recloop.experiments.comparison.config import CompareConfig
 from recloop.experiments.comparison.results import Comparison
 from recloop.experiments.report import report
 from recloop.experiments.report.tables import PlainConsole, print_comparison

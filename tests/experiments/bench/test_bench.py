@@ -132,7 +132,7 @@ def test_the_plan_holds_every_aim_of_the_environment() -> None:
     points = list(_plan(BenchEnvConfig()))
     assert sorted({point.aim for point in points if point.aim}) == [1 / 40, 1 / 20, 1 / 17, 0.7, 0.8, 10]
     assert {point.batch for point in points} == {1, 16, 64, 256, 1024, 4096, 16384}
-    assert {point.items for point in points} == {1_000, 10_000, 100_000, 1_000_000}
+    assert {point.items for point in points if point.items} == {1_000, 10_000, 100_000, 1_000_000}
     assert len({(p.what, p.batch, p.items) for p in points}) == len(points)  # no row replaces another
     compiled = list(_plan(BenchEnvConfig(compiled=True)))
     assert {p.family for p in compiled if p.compiled and p.aim == 1 / 40} == {"recurrent", "attentive", "factor"}
