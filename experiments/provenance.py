@@ -11,8 +11,8 @@ from typing import Any
 
 from recloop.encoders.base.errors import RecloopError
 
-PACKAGES = ("recloop", "torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib", "transformers")
-"""Packages whose versions a run records."""
+PACKAGES = ("recloop", "torch", "numpy", "numba", "gymnasium", "stable-baselines3", "sb3-contrib", "transformers")
+"""Packages whose versions a run records; without numba a step has other last bits."""
 
 _THREADS_A_CORE, _FEW_THREADS = 4, 64
 """Threads that may be asked for: so many a core, but never fewer than this."""
