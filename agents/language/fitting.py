@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -46,8 +47,8 @@ def fine_tune(
         name: in errors.
     """
     device = next(module.parameters()).device
-    passes = min(tuning.validations, tuning.steps)
-    steps_a_pass = -(-tuning.steps // passes)
+    loop, steps_a_pass = _loop(tuning, tuning.steps)
+    loop = replace(loop, patience=tuning.patience if held_out is not None else None, accumulate=tuning.accumulate)
     planner, done = rank_planner(module), 0
 
     def counted(batch: Batch) -> tuple[Tensor, float]:
@@ -70,17 +71,6 @@ def fine_tune(
             options.log("train/loss", one.loss, one.number + 1)
             options.log("validation/loss", one.held_out, one.number + 1)
 
-    loop = FitLoop(
-        passes=passes,
-        learning_rate=tuning.rate,
-        weight_decay=tuning.weight_decay,
-        schedule="warm-cosine",
-        warmup=max(1, round(tuning.warmup * passes * steps_a_pass)),
-        steps_a_pass=steps_a_pass,
-        clip=1.0,
-        patience=tuning.patience if held_out is not None else None,
-        accumulate=tuning.accumulate,
-    )
     with _seeded(options.seed, device):
         history = fit(
             module,
@@ -167,17 +157,7 @@ def pretrain(
         if options.log is not None:
             options.log("train/pretraining", one.loss, one.number + 1)
 
-    passes = min(tuning.validations, tuning.pretraining)
-    steps = -(-tuning.pretraining // passes)
-    loop = FitLoop(
-        passes=passes,
-        learning_rate=tuning.rate,
-        weight_decay=tuning.weight_decay,
-        schedule="warm-cosine",
-        warmup=max(1, round(tuning.warmup * passes * steps)),
-        steps_a_pass=steps,
-        clip=1.0,
-    )
+    loop, steps = _loop(tuning, tuning.pretraining)
     groups = [{"params": [weight for weight in task.parameters() if weight.requires_grad]}]
     with _seeded(options.seed, device):
         return fit(
@@ -191,6 +171,22 @@ def pretrain(
             progress=options.progress,
             error=PolicyError,
         )
+
+
+def _loop(tuning: TuningConfig, steps: int) -> tuple[FitLoop, int]:
+    """How so many steps are taken, in as many passes as there are validations, and the steps of a pass."""
+    passes = min(tuning.validations, steps)
+    each = -(-steps // passes)
+    loop = FitLoop(
+        passes=passes,
+        learning_rate=tuning.rate,
+        weight_decay=tuning.weight_decay,
+        schedule="warm-cosine",
+        warmup=max(1, round(tuning.warmup * passes * each)),
+        steps_a_pass=each,
+        clip=1.0,
+    )
+    return loop, each
 
 
 @contextmanager

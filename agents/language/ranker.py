@@ -112,12 +112,14 @@ class LanguageRanker(LanguagePolicy[RankerConfig, TwoTowers, TowerTexts]):
         tuning, device = config.tuning, checked_device(options.device)
         check_texts(_told(config, world.catalogue), world.name)
         towers, texts = cls._opened(config, base, world.catalogue, {}, device, options.seed)
+        counts = world.catalogue.popularity
         if tuning.trains:
             rng = np.random.default_rng([options.seed, 0x1A])
             moments = NextItems(world, config.window, tuning.held_out, rng, tuning.labelled)
             _train(towers, texts, moments, tuning, options)
+            counts = counts if tuning.labelled == 1 else moments.counts.to(counts.dtype)
         tuned = trained(towers, tuning)
-        items, counts = item_table(towers, texts, len(world.catalogue), device), world.catalogue.popularity
+        items = item_table(towers, texts, len(world.catalogue), device)
         popularity = popularity_of_unseen(items, _log_shares(counts), counts) * float(towers.popularity_weight)
         acting = {"items": items, "popularity": popularity, "histories": towers.of_history.detach().cpu()}
         return cls(config, base, world.catalogue, {**tuned, **acting}, made=(towers, texts))

@@ -49,7 +49,8 @@ class TuningConfig:
         validations: how often held-out users are asked; the best weights are kept.
         patience: validations without a better loss before the training stops.
         held_out: share of the train users that are held out, in [0, 1).
-        labelled: share of the others whose answers are learned from, in (0, 1]: what few labels are worth.
+        labelled: share of the others whose answers are learned from, in (0, 1], at least four users: what few labels
+            are worth. Those held out choose the weights as ever.
         pretraining: steps of the model's own task (masked or next tokens) on the train users' texts, before.
         checkpointing: compute activations twice instead of keeping them: less memory, a third more time.
         dtype: of the arithmetic in training; `auto` is bfloat16 where the device computes in it. Acting is float32.

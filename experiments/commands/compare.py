@@ -45,7 +45,7 @@ from recloop.experiments.comparison.result_store import (
 )
 from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
-from recloop.experiments.comparison.trainings import Clock, Trainings, simulators_of, work_side_by_side
+from recloop.experiments.comparison.trainings import CIRCUMSTANCES, Clock, Trainings, simulators_of, work_side_by_side
 from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
@@ -108,10 +108,8 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     """
     checked_device(config.device)
     world.spec(config.slate_size)
-    world = asked_world(world, config.reward, config.rules, config.slate_size)
-    contenders = find_contenders(config.policies, world, given_settings(config.config, config.set), config.trust)
+    world, contenders, simulators = _asked(world, config)
     reference = reference_of(config.reference, contenders)
-    world, simulators = simulators_of(world, config)
     writers = [made_writer(path) for path in config.writer]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
@@ -191,21 +189,34 @@ def join(world: World, config: CompareConfig, world_folder: Path) -> int:
     """Make trainings of a run that another process has started, those it would come to last first; how many it was.
 
     Raises:
-        RecloopError: nobody has started the run, or with other settings.
+        RecloopError: nobody has started the run, or with other settings, or where things are unlike here: results of
+            unlike circumstances are never mixed.
     """
-    world = asked_world(world, config.reward, config.rules, config.slate_size)
-    contenders = find_contenders(config.policies, world, given_settings(config.config, config.set), config.trust)
-    world, simulators = simulators_of(world, config)
+    world, contenders, simulators = _asked(world, config)
     run = config.out / "run.json"
     if not run.exists():
         raise RecloopError(f"{config.out} holds no run to join; start the same command without --join first")
-    made_with = read_json(run).get("made_with", {})
-    refuse_others(config.out, "run", made_with, _made_with(world, config, world_folder, contenders))
+    there, here = read_json(run), plain(provenance(config.device))
+    refuse_others(config.out, "run", there.get("made_with", {}), _made_with(world, config, world_folder, contenders))
+    for name in CIRCUMSTANCES:
+        if there.get(name) != here[name]:
+            raise RecloopError(
+                f"{config.out} is made with {name} {there.get(name)}, here it is {here[name]}: the run would not use "
+                "such results; join with the same"
+            )
     runner, done = Trainings(world, replace(config, fresh=False), simulators, world_folder), 0
     for contender, seed in reversed([*_places(contenders, config.seeds)]):
         if runner.known(contender, seed) is None and runner.result(contender, seed) is not None:
             done += 1
     return done
+
+
+def _asked(world: World, config: CompareConfig) -> tuple[World, tuple[Entry, ...], tuple[str, ...]]:
+    """The world as it is asked for, the policies, and the simulators to evaluate in."""
+    world = asked_world(world, config.reward, config.rules, config.slate_size)
+    contenders = find_contenders(config.policies, world, given_settings(config.config, config.set), config.trust)
+    world, simulators = simulators_of(world, config)
+    return world, contenders, simulators
 
 
 def _places(contenders: Sequence[Entry], seeds: int) -> Iterator[tuple[Entry, int]]:

@@ -30,6 +30,9 @@ from recloop.experiments.comparison.tracking import Run, Tags, training_run
 from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.provenance import provenance
 
+CIRCUMSTANCES = ("commit", "versions", "device", "threads")
+"""What results depend on besides what is asked for, by its name in `run.json`."""
+
 
 @dataclass
 class Clock:
@@ -106,7 +109,7 @@ class Trainings:
             "episodes": config.episodes,
             "slate_size": config.slate_size,
             "evaluation_seed": config.evaluation_seed,
-            **{name: facts[name] for name in ("commit", "versions", "device", "threads")},
+            **{name: facts[name] for name in CIRCUMSTANCES},
         }
 
     def known(self, contender: Entry, seed: int) -> Finished | None:

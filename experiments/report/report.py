@@ -19,6 +19,7 @@ from recloop.encoders.base.storage import replacing_file
 from recloop.envs.build.card import READING
 from recloop.envs.evidence.fidelity import FidelityReport, reports_on
 from recloop.envs.evidence.replay.gate import GATES, GateReport
+from recloop.envs.skins.rendering import answer_text
 from recloop.experiments.comparison.claims import Claim, ClaimRules
 from recloop.experiments.comparison.evaluate import Rollout
 from recloop.experiments.comparison.intervals import SEEDS_FOR_INTERVAL, t_interval
@@ -305,7 +306,7 @@ def _slate(comparison: Comparison, rollout: Rollout, step: int) -> list[tuple[st
         given, answer = rollout.trace_given[step, place], rollout.trace_signals[step, place]
         taken = bool(given[0]) and answer[0] > 0.5
         said = [
-            f"{s.name} {answer[i]:g}" if s.kind == "ordinal" else f"{s.name} {answer[i]:.2f}"
+            answer_text(s, float(answer[i]))
             for i, s in enumerate(comparison.world.signals)
             if i and given[i] and (s.kind != "binary" or answer[i] > 0.5)
         ]

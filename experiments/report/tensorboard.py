@@ -250,7 +250,9 @@ def _write_training(writer: RunWriter, comparison: Comparison, contender: Entry,
         for tag, value in {**figures, **once}.items():
             writer.scalar(run, tag, value, step)
     kept = {name: _number_or_text(value) for name, value in contender.settings.items()}
-    told = {"policy": contender.label, "group": facts.group, "learns from": facts.trains}
+    bracket = comparison.bracket(contender.label)
+    backed = "nobody looked" if bracket is None else "no" if bracket.flag else "yes"
+    told = {"policy": contender.label, "group": facts.group, "learns from": facts.trains, "backed by the log": backed}
     writer.settings(run, {**told, **kept}, figures)
 
 

@@ -1,6 +1,7 @@
 """Continued pre-training, few labels and pseudo-labels: what each changes, and what it leaves alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,24 @@ def test_few_labels_are_those_of_few_users(world: World) -> None:
     assert not set(few.train) & set(few.unlabelled)
     assert set(few.draw(200).users) <= set(few.train)
     assert set(few.draw(500, everybody=True).users) & set(few.unlabelled)
+
+
+def test_what_users_without_labels_took_is_not_looked_at(world: World, tiny: Tiny) -> None:
+    """Their answers turned about, popularity included, the ranker is the same."""
+    moments = NextItems(world, 10, 0.1, np.random.default_rng([0, 0x1A]), labelled=0.3)
+    turned = world.sequences.items.copy()
+    for user in moments.unlabelled:
+        rows = slice(world.sequences.offsets[user], world.sequences.offsets[user + 1])
+        turned[rows] = 23 - turned[rows]
+    sequences = replace(world.sequences, items=turned)
+    counts = torch.from_numpy(sequences.popularity(world.users.rows("train").numpy()))
+    other = replace(world, sequences=sequences, catalogue=replace(world.catalogue, popularity=counts))
+    assert not torch.equal(counts, world.catalogue.popularity)
+    folder, few = tiny("encoder"), {"tuning.method": "head", "tuning.labelled": 0.3}
+    mine, theirs = (ranker(one, folder, **few).tensors() for one in (world, other))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    mine, theirs = (ranker(one, folder, **{"tuning.method": "head"}).tensors() for one in (world, other))
+    assert any(not torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_only_what_is_foretold_with_certainty_is_learned_from(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

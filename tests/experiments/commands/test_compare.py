@@ -238,6 +238,12 @@ def test_there_is_no_joining_of_what_is_not_there_or_is_another(judged: World, f
     compare(judged, config_in(tmp_path, world=folder, policies=("popularity",), seeds=1), folder)
     with pytest.raises(RecloopError, match="holds another run: its episodes is 24"):
         join(judged, config_in(tmp_path, world=folder, policies=("popularity",), seeds=1, episodes=30), folder)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**facts, "threads": 77}))
+    before = {p: p.read_bytes() for p in (tmp_path / "finished").rglob("*") if p.is_file()}
+    with pytest.raises(RecloopError, match="is made with threads 77, here it is"):
+        join(judged, config_in(tmp_path, world=folder, policies=("popularity",), seeds=1), folder)
+    assert {p: p.read_bytes() for p in (tmp_path / "finished").rglob("*") if p.is_file()} == before
     assert not list((tmp_path / "finished").glob(".*"))
 
 
