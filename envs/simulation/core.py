@@ -1,10 +1,8 @@
 """The batched simulation on any torch device: the only place where a step is computed."""
 
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,8 +20,8 @@ from recloop.envs.interaction.transition import Transition
 from recloop.envs.simulation.arrivals import ArrivalTables
 from recloop.envs.simulation.deferred_checks import DeferredChecks
 from recloop.envs.simulation.memory_guard import MemoryGuard
-from recloop.envs.simulation.native.lanes import HELD, Bools, NativeLanes, NativeStep, native_lanes
-from recloop.envs.simulation.native.packed import Ints
+from recloop.envs.simulation.native.lanes import NativeLanes, native_lanes
+from recloop.envs.simulation.native.stepping import NativeStepping
 from recloop.envs.simulation.step_kernel import StepKernel
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fast import SpreadFreeUsers
@@ -38,7 +36,7 @@ _ARRIVAL = -1
 """The step whose draws decide who arrives, and how."""
 
 
-class Core:
+class Core(NativeStepping):
     """B lanes of simulated users, each in an episode of its own. Takes slates only.
 
     A lane's user is a function of (seed, lane, episode); its luck of (seed, lane, episode, step, item). Finished
@@ -220,53 +218,6 @@ class Core:
         after = self.observe()
         self._restart(terminated | truncated)
         return Transition(slate, invalid, response, reward, terminated, truncated, after, mended)
-
-    @property
-    def native(self) -> NativeLanes | None:
-        """The lanes of the native step, standing where this core stands; None where torch steps."""
-        native = self._native
-        if native is None:
-            return None
-        if not native.fresh:
-            for name in HELD:
-                getattr(self, name)
-            self._native = None
-            said = "the users changed their tables after `prepare`; torch steps from here on"
-            warnings.warn(said, RuntimeWarning, stacklevel=4)
-            return None
-        if not self._loaded:
-            native.load(self)
-            self._loaded = True
-        return native
-
-    def native_step(self, native: NativeLanes, slate: Ints) -> NativeStep:
-        """Step `native` lanes by checked slates (B, K); lanes that end wait for `native_restart`."""
-        self._stale = "state" not in self._keys
-        step = native.step(slate, not self._stale)
-        self._moved()
-        if step.reward is not None and not math.isfinite(step.reward.sum()):
-            checked_reward(torch.from_numpy(step.reward), self.lanes, self._faults, self.reward)
-        return step
-
-    def native_restart(self, native: NativeLanes, done: Bools) -> None:
-        """Start the next episode of the lanes `done`, bool (B,)."""
-        native.restart(done)
-        self._moved()
-
-    def _moved(self) -> None:
-        """What was read from native lanes before stays as it is; what is read now is new."""
-        for name in HELD:
-            self.__dict__.pop(name, None)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """What native lanes hold is copied when somebody asks for it."""
-            native = self.__dict__.get("_native")
-            if native is None or name not in HELD:
-                raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-            value = self.__dict__[name] = native.copied(name)
-            return value
 
     def _stepped_natively(self, native: NativeLanes, slate: Tensor) -> Transition:
         step = self.native_step(native, slate.numpy())
