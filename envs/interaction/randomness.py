@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recloop.encoders.base.tensor_struct import TensorStruct
+
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
@@ -51,11 +53,14 @@ purpose_code._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
-class Draw:
+class Draw(TensorStruct):
     """Draws for a batch of lanes at one step. Pass it around; it holds no state.
 
     Args:
         key: int64 (B,), the hash of (seed, lane, episode, step).
+        shift: float32 (B, K) log-odds by which a yes or no about the K items of a slate is likelier, see `shifted`;
+            None for none.
+        shifts: the purposes that this is about.
 
     >>> draw = Draw.at(seed=0, lane=torch.arange(2), episode=torch.zeros(2).long(), step=torch.zeros(2).long())
     >>> bool((draw.uniform("click") == draw.uniform("click")).all())
@@ -63,6 +68,8 @@ class Draw:
     """
 
     key: Tensor
+    shift: Tensor | None = None
+    shifts: tuple[str, ...] = ()
 
     @classmethod
     def at(cls, seed: int, lane: Tensor, episode: Tensor, step: Tensor) -> "Draw":
@@ -79,6 +86,23 @@ class Draw:
         """From the draws of an episode, those of a step, int64 (B,)."""
         return Draw(absorb(self.key, step))
 
+    def shifted(self, shift: Tensor, *purposes: str) -> "Draw":
+        """The same draws, under which a simulator's yes or no about a slate's items has other odds.
+
+        Who says yes where `uniform(purpose, slate) < p` says it with the log-odds of p plus the shift, and who chooses
+        by `gumbel(purpose, slate)` chooses with logits plus the shift, whatever model p comes from. A shift of 0 changes
+        no bit.
+
+        Args:
+            shift: float32 (B, K), one an item of the slates that will be asked about.
+            purposes: of the draws it is about; others stay as they are.
+        """
+        return Draw(self.key, shift, purposes)
+
+    def held(self) -> dict[str, Tensor]:
+        """See `TensorStruct.held`."""
+        return {"key": self.key} if self.shift is None else {"key": self.key, "shift": self.shift}
+
     def bits(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """64 random bits as int64: (B,), or of the shape (B, ...) of `items` (int64), one a lane and item."""
         key = absorb(self.key, purpose_code(purpose))
@@ -88,11 +112,15 @@ class Draw:
 
     def uniform(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """float32 in (0, 1), strictly inside: (B,), or of the shape of `items`, one a lane and item."""
-        return _unit(self.bits(purpose, items))
+        luck = _unit(self.bits(purpose, items))
+        if self.shift is None or purpose not in self.shifts or items is None:
+            return luck
+        return torch.where(self.shift == 0, luck, torch.sigmoid(torch.logit(luck) - self.shift))
 
     def gumbel(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """Standard Gumbel noise, shaped as in `uniform`."""
-        return -torch.log(-torch.log(self.uniform(purpose, items)))
+        noise = -torch.log(-torch.log(_unit(self.bits(purpose, items))))
+        return noise + self.shift if self.shift is not None and purpose in self.shifts and items is not None else noise
 
     def normal(self, purpose: str, items: Tensor | None = None) -> Tensor:
         """Standard normal noise by Box and Muller, shaped as in `uniform`."""

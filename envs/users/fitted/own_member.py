@@ -48,7 +48,7 @@ class _StepInputs(TensorStruct):
     own: FittedState
     past: Past
     slate: Tensor
-    luck: Tensor
+    draw: Draw
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class OwnMemberUsers(CompiledUsers, NativeUsers):
 
     def respond(self, state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
         """The answer of each lane's member."""
-        asked = _StepInputs(state.own, replace(past, seen=None), slate, draw.key)
+        asked = _StepInputs(state.own, replace(past, seen=None), slate, draw)
         if slate.is_cuda or torch.compiler.is_compiling():
             found = _of_member(state.member, [_answered(member, asked) for member in self.members])
         else:
@@ -108,7 +108,7 @@ class OwnMemberUsers(CompiledUsers, NativeUsers):
         answerers = [Compiled(answer, "a member of the ensemble", self.device) for answer in self._answerers]
 
         def respond(state: OwnMemberState, past: Past, slate: Tensor, draw: Draw) -> tuple[OwnMemberState, Response]:
-            asked = _StepInputs(state.own, replace(past, seen=None), slate, draw.key)
+            asked = _StepInputs(state.own, replace(past, seen=None), slate, draw)
             piece = min(max(len(slate) // len(self.members), 1), _PIECE)
             found = self._sorted(state.member, asked, answerers, piece, filled=True)
             return OwnMemberState(state.member, found.own), found.response
@@ -193,7 +193,7 @@ def drawn_member(draw: Draw, members: int) -> Tensor:
 
 
 def _answered(member: FittedUsers, asked: _StepInputs) -> _Answered:
-    return _Answered(*member.respond(asked.own, asked.past, asked.slate, Draw(asked.luck)))
+    return _Answered(*member.respond(asked.own, asked.past, asked.slate, asked.draw))
 
 
 def _alone(

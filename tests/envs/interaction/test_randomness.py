@@ -114,3 +114,17 @@ def test_seeds_of_any_size_are_taken() -> None:
     zero = torch.zeros(1, dtype=torch.int64)
     keys = {int(Draw.at(seed, zero, zero, zero).key) for seed in (0, -1, 2**31, 2**63 - 1, 2**64 - 2, 10**30)}
     assert len(keys) == 6
+
+
+def test_a_shift_moves_the_log_odds_and_nothing_else() -> None:
+    lanes = torch.arange(20_000)
+    draw, slate = Draw.at(0, lanes, lanes * 0, lanes * 0), torch.arange(3).expand(20_000, 3)
+    shift = torch.tensor([0.0, 2.0, -1.0]).expand(20_000, 3)
+    shifted = draw.shifted(shift, "consume")
+    taken = (shifted.uniform("consume", slate) < 0.3).float().mean(0)
+    torch.testing.assert_close(taken, torch.sigmoid(torch.logit(torch.tensor(0.3)) + shift[0]), atol=0.012, rtol=0)
+    assert torch.equal(shifted.uniform("consume", slate)[:, 0], draw.uniform("consume", slate)[:, 0])
+    assert torch.equal(shifted.uniform("leave"), draw.uniform("leave"))
+    assert torch.equal(shifted.uniform("rating", slate), draw.uniform("rating", slate))
+    torch.testing.assert_close(shifted.gumbel("consume", slate), draw.gumbel("consume", slate) + shift)
+    assert torch.equal(shifted.rows(lanes[5:7]).uniform("consume", slate[5:7]), shifted.uniform("consume", slate)[5:7])
