@@ -44,6 +44,7 @@ POLICIES = {
     "last-item": "recloop.agents.baselines.content:LastItemPolicy",
     "encoder": "recloop.agents.baselines.content:EncoderOrderPolicy",
     "instructed": "recloop.agents.baselines.instructed:InstructedPolicy",
+    "instruction-tuned": "recloop.agents.instructed.policy:InstructionTuned",
     "worst-first": "recloop.agents.baselines.popularity:WorstFirstPolicy",
     "exploring-greedy": "recloop.agents.baselines.greedy_variants:ExploringGreedyPolicy",
     "diversified-greedy": "recloop.agents.baselines.greedy_variants:DiversifiedGreedyPolicy",

@@ -54,6 +54,15 @@ COMMANDS = {
         "are policies ranked alike by training users, judges and the truth?",
     ),
     "recommend": ("recloop.experiments.commands.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
+    "speak": (
+        "recloop.experiments.instructions.speak:SpeakConfig",
+        "a world whose users say what they want, from any world",
+    ),
+    "instructions": (
+        "recloop.experiments.instructions.command:InstructionsConfig",
+        "what hearing users is worth: words, words that change their meaning, questions",
+    ),
+    "chat": ("recloop.experiments.instructions.chat:ChatConfig", "be the user of a policy, in the terminal"),
     "trajectories": (
         "recloop.experiments.commands.trajectories:TrajectoriesConfig",
         "episodes of a policy, or of the log, as a Minari data set or Parquet",

@@ -20,6 +20,7 @@ from recloop.envs.truth.boredom_optimum import Optimum, best_slates, boredom_num
 from recloop.envs.truth.matrix import MatrixUsers
 from recloop.envs.truth.tastes import TasteUsers
 from recloop.envs.users.contract import UserSimulator
+from recloop.envs.users.speaking.users import SpeakingUsers
 from recloop.envs.world.world import World
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -58,7 +59,8 @@ class PlannerPolicy(Policy):
     In a world of `BoredomUsers` it plays the computed optimum: see `recloop.envs.truth.boredom_optimum` for why it is
     exact; the programme is solved once for every user that it meets in a core. In the other truth worlds it looks
     ahead (`recloop.agents.baselines.planner`): optimal where nothing shown changes the users, a good plan and no
-    bound where it does. So it does under rules, whose optimum is not known.
+    bound where it does. So it does under rules, whose optimum is not known. Among users who speak it knows the wish and
+    plays what earns most in this slate.
 
     Args:
         farsighted: False plays what earns most in this slate alone: greedy on the truth.
@@ -93,7 +95,7 @@ class PlannerPolicy(Policy):
 
     def act_on_state(self, core: Core, k: int) -> Tensor:
         """The best slates for every lane of a core whose simulator is the truth: int64 (B, k)."""
-        if not self.farsighted:
+        if not self.farsighted or isinstance(core.simulator, SpeakingUsers):
             return lookahead_slates(core, k, 0.0)
         if not isinstance(core.simulator, BoredomUsers) or core.ruled is not None:
             return lookahead_slates(core, k, self.lookahead(core, k).weight)

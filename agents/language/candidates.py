@@ -39,7 +39,7 @@ class CandidateSource:
         policy = make_policy(name, world, replace(options, steps=None, settings={}))
         if not isinstance(policy, ScoringPolicy) or not policy.kind:
             raise PolicyError(
-                f"retriever={name} has no scores of all items; take encoder, lm-ranker, sasrec, popularity, or a "
+                f"policy '{name}' has no scores of all items; take encoder, lm-ranker, sasrec, popularity, or a "
                 "folder of such a policy"
             )
         return cls(policy, count)

@@ -42,12 +42,13 @@ class ObservationSpec:
     | `answers` | (L, K, S) | float32 | the answers to them |
     | `context` | (2,) | float32 | see `CONTEXT` |
     | `profile` | (p,) | float32 | the user's features |
-    | `instruction` | (u,) | float32 | [-1, 1], what the user says they want this episode; zero is no wish; on request |
+    | `instruction` | (u,) | float32 | [-1, 1], what the user said last that they want; zero is nothing; on request |
     | `action_mask` | (N,) | int8 | 1 where an item may be shown; on request |
     | `candidates` | (C,) | int64 | item rows to choose from, the best guess first; N is empty; on request |
     | `picked` | (K,) | int64 | the slate so far where it is filled one item at a time; N is empty |
 
-    Simulated users answer by what they are, not by `instruction`: they do not hear what the policy was told.
+    Only users who speak (`recloop.envs.users.speaking`) answer by what they ask for; others by what they are, whatever
+    `instruction` holds.
     """
 
     catalogue_size: int

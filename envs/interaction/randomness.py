@@ -90,8 +90,8 @@ class Draw(TensorStruct):
         """The same draws, under which a simulator's yes or no about a slate's items has other odds.
 
         Who says yes where `uniform(purpose, slate) < p` says it with the log-odds of p plus the shift, and who chooses
-        by `gumbel(purpose, slate)` chooses with logits plus the shift, whatever model p comes from. A shift of 0 changes
-        no bit.
+        by `gumbel(purpose, slate)` chooses with logits plus the shift, whatever model p comes from. A shift of 0
+        changes no bit.
 
         Args:
             shift: float32 (B, K), one an item of the slates that will be asked about.

@@ -47,12 +47,15 @@ class Response(TensorStruct):
         given: bool (B, K, S): where a signal exists (a rating only where the item was consumed).
         left: bool (B,): the session ends with this slate.
         days_away: float32 (B,) days until the next session, or None where the simulator does not say.
+        rating: float32 (B,) what the user thinks of the slate as a whole, 1 to 5, 0 where it is not rated; None where
+            these users rate none.
     """
 
     signals: Tensor
     given: Tensor
     left: Tensor
     days_away: Tensor | None = None
+    rating: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ class Core(NativeStepping):
         keys = self.keys if keys is None else keys
         if self._stale and "state" in keys:
             raise RecloopError("this core stepped without observation key 'state'; put it into `keys`, then reset()")
-        return self.spec.observe(self.past, self.vector, self.profile, keys, self.instructions, self.allowed)
+        return self.spec.observe(self.past, self.vector, self.profile, keys, self._said(keys), self.allowed)
 
     @torch.no_grad()
     def step(self, slate: Tensor) -> Transition:
@@ -390,7 +390,14 @@ class Core(NativeStepping):
     def _drawn_users(self, draw: Draw) -> Tensor:
         return self.pool[(draw.bits("user") >> 1).abs() % len(self.pool)]
 
+    def _said(self, keys: Sequence[str]) -> Tensor | None:
+        """What each user asks for, (B, u), where somebody looks: by users who speak, or by the table."""
+        said = self.simulator.says(self.state) if "instruction" in keys else None
+        return self.instructions if said is None else said
+
     def _given_instructions(self, instructions: Tensor) -> Tensor:
+        if self.simulator.says(self.state) is not None:
+            raise RecloopError("instructions are given, and these users say themselves what they want; leave them out")
         wanted = (self.batch, self.spec.instruction_dim)
         if tuple(instructions.shape) != wanted:
             raise RecloopError(

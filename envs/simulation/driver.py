@@ -73,6 +73,7 @@ class Driver:
         action_space, observation_space: of one lane.
         returns, lengths: (B,) rewards and actions of the running episodes so far.
         last: the turn just made; None at the start of an episode.
+        meant: what each user wanted as that slate was shown; empty where nobody tells.
         plain: whether actions are slates as they are and nobody renders, which reads `returns`, `lengths` and `last`: a
             skin may then step the core past this driver, and tells of it by `passed`.
         waits: whether, stepped so, the next episode has begun and nobody saw it yet.
@@ -107,6 +108,7 @@ class Driver:
         self.observation_space: gym.Space[Any] = spaces["state"] if self.flat else gym.spaces.Dict(spaces)
         self.action_space = codec.space
         self.last: AgentStep | None = None
+        self.meant: list[str] = []
         self.returns = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
         self.lengths = torch.zeros_like(core.lanes)
         self._picks: list[Tensor] = []
@@ -183,6 +185,7 @@ class Driver:
         slate = self._picks[0] if len(self._picks) == 1 else torch.cat(self._picks, dim=1)
         self._picks = []
         users = self.core.users
+        self.meant = self.core.simulator.meant(self.core.state)
         transition = self.core.step(slate)
         self.returns = self.returns + transition.reward
         final = transition.final
@@ -290,12 +293,17 @@ def arrays(driver: Driver, observation: Observation, lane: int | None = None) ->
 def answers(driver: Driver, transition: Transition) -> dict[str, Any]:
     """What happened at a step, as NumPy arrays with leading dimension B: the `info` of every skin.
 
-    `slate` (B, K), `invalid` (B,), `left` (B,), and by signal name `response` (B, K) and `given` (B, K).
+    `slate` (B, K), `invalid` (B,), `left` (B,), and by signal name `response` (B, K) and `given` (B, K); of users who
+    speak `rating` (B,) of the slate, 0 where it has none, and `meant` (B,), what they wanted.
     """
     response = transition.response
     names = [signal.name for signal in driver.core.world.signals]
     signals, given = response.signals.cpu().numpy(), response.given.cpu().numpy()
+    told: dict[str, Any] = {"meant": np.array(driver.meant)} if driver.meant else {}
+    if response.rating is not None:
+        told["rating"] = response.rating.cpu().numpy()
     return {
+        **told,
         "slate": transition.slate.cpu().numpy(),
         "invalid": transition.invalid.cpu().numpy(),
         "left": response.left.cpu().numpy(),

@@ -65,3 +65,12 @@ class UserSimulator(Described, ABC):
     def utility(self, state: Any, past: Past, items: Tensor) -> Tensor | None:
         """How much each user wants each item, without position effects: items (B, C) or (C,) -> (B, C), or None."""
         return None
+
+    def says(self, state: Any) -> Tensor | None:
+        """What users in these states say they want, float32 (B, u), for `observation["instruction"]`; None where they
+        do not speak: then it is what the users table holds, or what an episode was started with."""
+        return None
+
+    def meant(self, state: Any) -> list[str]:
+        """What users in these states want, in words, for `info`; blank where they want nothing or do not tell."""
+        return []

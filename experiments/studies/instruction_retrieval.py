@@ -5,9 +5,9 @@ python -m recloop.experiments.studies.instruction_retrieval --log ../shared/data
 
 A fifth of the items is held out: no instruction in training is about them, and they stand in no softmax. The 200
 instructions are each made from a held-out item, in frames, phrases and synonyms that training never used
-(`instruction_wording`). All items of the catalogue are ranked. What counts as fitting is every item that satisfies the
-instruction; "something like ..." means the ten items most consumed together with the one it names, which is left out of
-the ranking. Where one item alone fits, that item has to be found.
+(`recloop.encoders.instruction.spoken`). All items of the catalogue are ranked. What counts as fitting is every item
+that satisfies the instruction; "something like ..." means the ten items most consumed together with the one it names,
+which is left out of the ranking. Where one item alone fits, that item has to be found.
 
 `cosine` is the language model's own, between the instruction and the item's text as the world has it (title, genres,
 overview), which names nobody; `cosine to attributes` is that to the title and all attributes in words, which the head
@@ -29,6 +29,7 @@ from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.instruction.facts import WHOLE, Ints, ItemFacts
 from recloop.encoders.instruction.fit import InstructionConfig, fit_instruction_encoder
 from recloop.encoders.instruction.pairs import Instruction, draw_instructions
+from recloop.encoders.instruction.spoken import SPOKEN
 from recloop.encoders.text.encoder import TextEncoder
 from recloop.encoders.text.models import DEFAULT_MODEL
 from recloop.envs.build.instructions import log_facts
@@ -39,7 +40,6 @@ from recloop.experiments.provenance import command, commit, short_commit
 from recloop.experiments.report.results_table import keep_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
-from recloop.experiments.studies.instruction_wording import EVALUATION
 
 Floats = npt.NDArray[np.float64]
 
@@ -112,7 +112,7 @@ def one_seed(model: TextEncoder, facts: ItemFacts, texts: Sequence[str], config:
     order = rng.permutation(len(texts))
     count = max(1, round(config.held_out * len(texts)))
     held_out, known = np.sort(order[:count]), np.sort(order[count:])
-    asked = draw_instructions(facts, EVALUATION, held_out, config.instructions, rng)
+    asked = draw_instructions(facts, SPOKEN, held_out, config.instructions, rng)
     encoder = fit_instruction_encoder(model, facts, texts, InstructionConfig(), seed, items=known, progress=True)
     said = [instruction.text for instruction in asked]
     hidden = model.encode(said)

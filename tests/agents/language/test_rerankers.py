@@ -189,7 +189,7 @@ def test_settings_that_do_not_go_together_end_in_one_line(world: World, encoder:
         made("lm-verbaliser", world, decoder, **{"tuning.method": "head"})
     with pytest.raises(PolicyError, match="lm-classifier has to be trained"):
         made("lm-classifier", world, encoder, **{"tuning.method": "none"})
-    with pytest.raises(PolicyError, match="retriever=random has no scores of all items"):
+    with pytest.raises(PolicyError, match="'random' has no scores of all items"):
         made("lm-classifier", world, encoder, retriever="random")
 
 

@@ -11,6 +11,7 @@ from recloop.encoders.base.errors import EncoderError
 from recloop.encoders.instruction.facts import ItemFacts, item_facts
 from recloop.encoders.instruction.pairs import Instruction
 from recloop.encoders.instruction.phrases import TRAINING
+from recloop.encoders.instruction.spoken import SPOKEN
 from recloop.encoders.text.encoder import TextEncoder
 from recloop.encoders.text.models import DEFAULT_MODEL
 from recloop.experiments.studies.instruction_retrieval import (
@@ -24,18 +25,17 @@ from recloop.experiments.studies.instruction_retrieval import (
     main,
     told,
 )
-from recloop.experiments.studies.instruction_wording import EVALUATION
 
 
 def test_no_phrase_of_the_evaluation_is_trained_on() -> None:
-    assert not EVALUATION.templates() & TRAINING.templates()
+    assert not SPOKEN.templates() & TRAINING.templates()
     lower = {way.lower() for way in TRAINING.templates()}
-    assert not {way.lower() for way in EVALUATION.templates()} & lower
+    assert not {way.lower() for way in SPOKEN.templates()} & lower
 
 
 def test_the_evaluation_says_every_genre_and_decade_in_other_words() -> None:
-    assert EVALUATION.synonyms.keys() == TRAINING.synonyms.keys()
-    for value, words in EVALUATION.synonyms.items():
+    assert SPOKEN.synonyms.keys() == TRAINING.synonyms.keys()
+    for value, words in SPOKEN.synonyms.items():
         assert not set(words) & {value, value.lower(), *TRAINING.synonyms[value]}
 
 

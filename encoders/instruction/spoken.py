@@ -1,11 +1,11 @@
-"""How the instructions of the evaluation are worded: no frame, phrase or synonym of the training is among them."""
+"""How people word what they want where it is evaluated: no frame, phrase or synonym of the training is among them."""
 
 from recloop.encoders.instruction.facts import ALIKE, DECADE, TITLE, WORDS, YEAR
 from recloop.encoders.instruction.phrases import PhraseBook
 
 _DECADES = range(1920, 2000, 10)
 
-EVALUATION = PhraseBook(
+SPOKEN = PhraseBook(
     frames=(
         "I'm in the mood for {}",
         "could you suggest {}",
@@ -53,4 +53,4 @@ EVALUATION = PhraseBook(
         **{f"{year}s": (f"between {year} and {year + 9}", f"in the '{year % 100}s") for year in _DECADES},
     },
 )
-"""What held-out instructions are worded by."""
+"""What simulated users speak by, and what held-out instructions are worded by."""
