@@ -47,7 +47,7 @@ def information_gain(chances: Tensor) -> Tensor:
     return torch.minimum(gain.clamp_min(0.0), prior)
 
 
-class AskedStep(NamedTuple):
+class AskingStep(NamedTuple):
     """One step of B lanes: float32 (B, 4) facts, bool (B,) whether it asked, float32 (B,) what it earned, bool (B,)
     whether the lane's first episode was running."""
 
@@ -57,7 +57,7 @@ class AskedStep(NamedTuple):
     alive: Tensor
 
 
-def learned_asker(episodes: Callable[[Tensor, int], Iterator[AskedStep]], trials: int) -> Tensor:
+def learned_asker(episodes: Callable[[Tensor, int], Iterator[AskingStep]], trials: int) -> Tensor:
     """Weights (4,) of the log-odds to ask, by REINFORCE (Williams 1992) with the step's mean return as baseline.
 
     Args:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recloop.agents.acting import picked_by
-from recloop.agents.facts import Trains
-from recloop.agents.instructed.asker import FACTS, AskedStep, asking_facts, learned_asker
+from recloop.agents.facts import Group, Trains
+from recloop.agents.instructed.asker import FACTS, AskingStep, asking_facts, learned_asker
 from recloop.agents.instructed.evidence import by_history, evidence, refitted
 from recloop.agents.instructed.head import Keep, WishHead
 from recloop.agents.language.candidates import CandidateSource
@@ -135,13 +135,17 @@ class InstructionTuned(Policy):
         base: orders the items.
         head, fits: as fitted.
         config: see there.
-        asker: float32 (A,) weights of the learned asker.
+        asker: float32 (4,) weights of the learned asker.
+
+    Attributes:
+        explores: whether the learned asker asks by chance, with the log-odds that it gives, as while it is trained.
     """
 
     name = "instruction-tuned"
     kind = "instruction-tuned"
     needs: ClassVar[tuple[str, ...]] = ("instruction",)
     trains: ClassVar[Trains] = "log"
+    group: ClassVar[Group] = "supervised"
     reads_instruction: ClassVar[bool] = True
     config_class: ClassVar[type[Any] | None] = InstructionTunedConfig
 
@@ -155,7 +159,7 @@ class InstructionTuned(Policy):
     ) -> None:
         self.base, self.head, self.fits, self.settings = base, head, fits, config
         self.asker = torch.zeros(len(FACTS)) if asker is None else asker
-        self.plans = base.policy.plans
+        self.plans, self.explores = base.policy.plans, False
 
     @classmethod
     def fit(cls, world: World, options: FitOptions) -> Self:
@@ -251,21 +255,22 @@ class InstructionTuned(Policy):
 
     def _asks(self, facts: Tensor, draw: Draw) -> Tensor:
         """Whether the learned asker asks, bool (B,)."""
-        return facts @ self.asker > 0
+        odds = facts @ self.asker
+        return odds > torch.logit(draw.uniform("ask")) if self.explores else odds > 0
 
-    def _trying(self, world: World, seed: int) -> Callable[[Tensor, int], Iterator[AskedStep]]:
+    def _trying(self, world: World, seed: int) -> Callable[[Tensor, int], Iterator[AskingStep]]:
         """Episodes among the users that policies are trained in, in which it asks by chance."""
         keys = (*DEFAULT_KEYS, "action_mask", "instruction")
         core = Core(world, batch=_TRIAL_LANES, users="train", keys=keys, seed=seed)
 
-        def episodes(weights: Tensor, trial: int) -> Iterator[AskedStep]:
-            trying = _Exploring(self.base, self.head, self.fits, self.settings, weights)
-            trying.serving = self.serving
+        def episodes(weights: Tensor, trial: int) -> Iterator[AskingStep]:
+            trying = type(self)(self.base, self.head, self.fits, self.settings, weights)
+            trying.serving, trying.explores = self.serving, True
             core.reset(seed=seed * 1_000_003 + trial)
             act = partial(picked_by, trying, seed=seed ^ trial)
             for step in rollout(core, act, learn=trying.update):
                 heard: Heard = step.picked.carry
-                yield AskedStep(heard.facts, heard.asks, step.transition.reward, step.alive)
+                yield AskingStep(heard.facts, heard.asks, step.transition.reward, step.alive)
 
         return episodes
 
@@ -291,10 +296,3 @@ class InstructionTuned(Policy):
         head = WishHead(**{name: tensors[f"head.{name}"] for name in _HEAD})
         settings = InstructionTunedConfig(**config["settings"])
         return cls(base, head, tensors["fits"], settings, tensors["asker"])
-
-
-class _Exploring(InstructionTuned):
-    """Asks by chance, with the log-odds that its asker gives."""
-
-    def _asks(self, facts: Tensor, draw: Draw) -> Tensor:
-        return facts @ self.asker > torch.logit(draw.uniform("ask"))
