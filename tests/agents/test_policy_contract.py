@@ -20,6 +20,7 @@ from recloop.envs.world.world import World
 
 ELSEWHERE = {
     "instructed",
+    "instruction-tuned",
     "actor",
     "slateq",
     "slate-ppo",
@@ -32,7 +33,7 @@ ELSEWHERE = {
     "lm-classifier",
     "lm-verbaliser",
 }
-"""Kinds under contract in test_instructed, language/, networks/test_policy and learners/test_contract."""
+"""Kinds under contract in test_instructed, test_instruction_tuned, language/, networks/test_policy and learners/test_contract."""
 
 NAMES = (
     "random",
