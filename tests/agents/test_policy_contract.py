@@ -33,7 +33,8 @@ ELSEWHERE = {
     "lm-classifier",
     "lm-verbaliser",
 }
-"""Kinds under contract in test_instructed, test_instruction_tuned, language/, networks/test_policy and learners/test_contract."""
+"""Kinds under contract in test_instructed, test_instruction_tuned, language/, networks/test_policy and
+learners/test_contract."""
 
 NAMES = (
     "random",
