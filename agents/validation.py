@@ -1,5 +1,6 @@
 """Trying a policy during training, always on the same users with the same luck."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -7,7 +8,9 @@ import torch
 from recloop.agents.acting import picked_by
 from recloop.agents.policy import Policy
 from recloop.envs.interaction.observation import DEFAULT_KEYS
+from recloop.envs.interaction.reward import Outcome
 from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.floors import Floor
 from recloop.envs.simulation.rollout import rollout
 from recloop.envs.world.world import World
 
@@ -15,6 +18,23 @@ _SEED = 715_517
 """Of the validation lanes, apart from any training seed."""
 _POLICY_SEED = 715_518
 """Of the policy's own draws."""
+_BELOW = -1e9
+"""Rank of a policy for each unit that it is below the floor."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a policy did.
+
+    Args:
+        value: mean over lanes of the sum of rewards until the lane's first episode ends.
+        rank: what policies are chosen by: the value; of one below a floor less than any value, and the nearer the more.
+        measure: of the floor; None without one.
+    """
+
+    value: float
+    rank: float
+    measure: float | None = None
 
 
 class PolicyValidation:
@@ -25,9 +45,13 @@ class PolicyValidation:
         lanes: how many users.
         device: where they are simulated.
         slate_size: K; default the world's.
+        floor: what the policy must give its users on average.
     """
 
-    def __init__(self, world: World, lanes: int, device: str, slate_size: int | None = None) -> None:
+    def __init__(
+        self, world: World, lanes: int, device: str, slate_size: int | None = None, floor: Floor | None = None
+    ) -> None:
+        self.floor = None if floor is None or floor.of == "nothing" else floor
         simulator = "validation" if "validation" in world.simulators else world.training_simulator
         self.core = Core(
             world,
@@ -40,13 +64,27 @@ class PolicyValidation:
             device=device,
         )
 
-    @torch.no_grad()
     def mean_return(self, policy: Policy) -> float:
-        """Sum of rewards until the lane's first episode ends, mean over lanes."""
+        """The value of a `trial`."""
+        return self.trial(policy).value
+
+    @torch.no_grad()
+    def trial(self, policy: Policy) -> Trial:
+        """One episode a lane."""
         core = self.core
         core.reset()
         total = torch.zeros(core.batch, dtype=torch.float64, device=core.device)
+        given = torch.zeros(2, dtype=torch.float64, device=core.device)
         act = partial(picked_by, policy, seed=_POLICY_SEED)
         for step in rollout(core, act, learn=policy.learning):
-            total += step.transition.reward * step.alive
-        return float(total.mean())
+            one = step.transition
+            total += one.reward * step.alive
+            if self.floor is not None:
+                slate, response = one.slate, one.response
+                outcome = Outcome(slate, response, one.invalid, core.encoder.item_vectors, core.world.signals)
+                given += torch.stack([(part * step.alive).sum() for part in self.floor.measured(outcome)])
+        value = float(total.mean())
+        if self.floor is None:
+            return Trial(value, value)
+        measure = float(given[0] / given[1].clamp_min(1e-9))
+        return Trial(value, value if measure >= self.floor.least else _BELOW * (self.floor.least - measure), measure)

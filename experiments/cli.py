@@ -54,6 +54,10 @@ COMMANDS = {
         "are policies ranked alike by training users, judges and the truth?",
     ),
     "recommend": ("recloop.experiments.commands.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
+    "guidance": (
+        "recloop.experiments.guidance.command:GuidanceConfig",
+        "what policies do to their users, and what a floor of liking or diversity costs",
+    ),
     "speak": (
         "recloop.experiments.instructions.speak:SpeakConfig",
         "a world whose users say what they want, from any world",

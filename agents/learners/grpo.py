@@ -180,7 +180,8 @@ class _Tuning:
         self.reference: Tunable = copy.deepcopy(policy)
         self.optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate)
         self.draws = torch.Generator(self.core.device).manual_seed(options.seed)
-        self.validation = PolicyValidation(world, config.validation_episodes, options.device)
+        floor = options.penalties.floor
+        self.validation = PolicyValidation(world, config.validation_episodes, options.device, floor=floor)
 
     def run(self) -> Policy:
         """Tune to the end; the policy with the best weights."""
@@ -190,9 +191,9 @@ class _Tuning:
         bar = progress_bar(total=config.steps, desc="grpo", unit="step", disable=not self.options.progress)
         while steps < config.steps:
             if steps >= due:
-                found = self.validation.mean_return(self.policy)
-                log(VALIDATION_TAG, found, steps)
-                best, kept = (found, self._copy()) if found > best else (best, kept)
+                found = self.validation.trial(self.policy)
+                log(VALIDATION_TAG, found.value, steps)
+                best, kept = (found.rank, self._copy()) if found.rank > best else (best, kept)
                 due += max(config.steps // config.validations, 1)
             slates, earned = self._sampled(number)
             loss, moved = self._update(slates, config.learning_rate * (1 - steps / config.steps))
@@ -200,9 +201,9 @@ class _Tuning:
             for tag, value in ((LOSS_TAG, loss), ("train/kl", moved), ("train/return", earned)):
                 log(tag, value, steps)
             bar.update(len(slates.advantage))
-        found = self.validation.mean_return(self.policy)
-        log(VALIDATION_TAG, found, steps)
-        if found <= best:
+        found = self.validation.trial(self.policy)
+        log(VALIDATION_TAG, found.value, steps)
+        if found.rank <= best:
             with torch.no_grad():
                 for weight, held in zip(self.weights, kept, strict=True):
                     weight.copy_(held)

@@ -7,6 +7,7 @@ policy = learn(PPO, world, FitOptions(steps=200_000, checkpoint=Path("checkpoint
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,7 @@ from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.actions import EncoderRetriever
 from recloop.envs.simulation.core import Core
+from recloop.envs.simulation.floors import FlooredReward
 from recloop.envs.simulation.penalties import training_reward
 from recloop.envs.world.world import World
 
@@ -77,7 +79,7 @@ def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentC
 class _Best:
     """The best weights so far, and where they were found."""
 
-    value: float = -math.inf
+    rank: float = -math.inf
     step: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -94,13 +96,13 @@ class Training:
 
     def __init__(self, kind: type[Learner], world: World, options: FitOptions, config: AgentConfig) -> None:
         self.world, self.options, self.config = world, options, config
-        reward = training_reward(world, options.penalties, options.device)
+        self.reward = training_reward(world, options.penalties, options.device)
         self.core = Core(
             world,
             batch=config.num_envs,
             users="train",
             seed=options.seed,
-            reward=reward,
+            reward=self.reward,
             device=options.device,
             compile=options.compile,
         )
@@ -108,7 +110,9 @@ class Training:
         self.core.keys = _keys(kind, world)
         self.learner = kind(self._task(), config)
         self.policy = self.learner.policy()
-        self.validation = PolicyValidation(world, config.validation_episodes, options.device)
+        self.validation = PolicyValidation(
+            world, config.validation_episodes, options.device, floor=options.penalties.floor
+        )
         self.episodes = Episodes(config.num_envs, self.core.device)
         self.best = _Best()
         self.updates, self.kept = 0, 0
@@ -141,6 +145,13 @@ class Training:
             self._validate(bar)
             if options.checkpoint is not None:
                 self._keep()
+        floor = self.validation.floor
+        if floor is not None and self.best.rank < 0:
+            warnings.warn(
+                f"{name}: nothing it learned gives {floor.of} {floor.least:g} in validation; the policy nearest to it "
+                "is kept. Train longer, or lower the floor",
+                stacklevel=2,
+            )
         restored = type(self.policy).restore(self.policy._serving(), self.policy.config(), self.best.weights)
         restored.name, restored.serving = self.learner.name, self.policy.serving
         return restored
@@ -195,13 +206,13 @@ class Training:
 
     def _validate(self, bar: Any) -> None:
         self._check_numbers()
-        found, step = self.validation.mean_return(self.policy), self._steps(self.updates)
+        found, step = self.validation.trial(self.policy), self._steps(self.updates)
         if self.options.log is not None:
-            self.options.log(VALIDATION_TAG, found, step)
-        bar.set_postfix({"return": f"{found:.3f}"})
-        if found > self.best.value or not self.best.weights:
+            self.options.log(VALIDATION_TAG, found.value, step)
+        bar.set_postfix({"return": f"{found.value:.3f}"})
+        if found.rank > self.best.rank or not self.best.weights:
             weights = {name: value.detach().clone() for name, value in self.policy.tensors().items()}
-            self.best = _Best(found, step, weights)
+            self.best = _Best(found.rank, step, weights)
 
     def _watch(self, scalars: dict[str, Tensor]) -> None:
         """Remember on the device which update first had a loss that is not a number."""
@@ -254,7 +265,7 @@ class Training:
         counters = {
             "updates": self.updates,
             "next_validation": self._next_validation,
-            "best": None if not self.best.weights else [self.best.value, self.best.step],
+            "best": None if not self.best.weights else [self.best.rank, self.best.step],
         }
         parts = {
             "learner": self.learner.state(),
@@ -262,6 +273,8 @@ class Training:
             "episodes": self.episodes.state(),
             "best": self.best.weights,
         }
+        if isinstance(self.reward, FlooredReward):
+            parts["floor"] = self.reward.state()
         Checkpoint(self._facts(), counters, parts).save(self.options.checkpoint)
         self.kept = self.updates
 
@@ -280,9 +293,11 @@ class Training:
         self.updates = self.kept = int(found.counters["updates"])
         self._next_validation = int(found.counters["next_validation"])
         if found.counters["best"] is not None:
-            value, step = found.counters["best"]
+            rank, step = found.counters["best"]
             here = {name: tensor.to(self.core.device) for name, tensor in found.parts["best"].items()}
-            self.best = _Best(float(value), int(step), here)
+            self.best = _Best(float(rank), int(step), here)
+        if isinstance(self.reward, FlooredReward):
+            self.reward.restore(found.parts["floor"])
         if self.options.resumed is not None:
             self.options.resumed(self._steps(self.updates))
 

@@ -84,7 +84,7 @@ class Watch(BaseCallback):
     ) -> None:
         super().__init__()
         self.policy, self.validation, self.every, self.log = policy, validation, every, log
-        self.best_return, self.best_step = -math.inf, 0
+        self.best_rank, self.best_step = -math.inf, 0
         self.best_weights: dict[str, Tensor] = {}
         self.steps, self._next = steps, 0
         self._bar = progress_bar(total=steps, desc=policy.name, unit="step", disable=not progress)
@@ -116,12 +116,12 @@ class Watch(BaseCallback):
             )
 
     def _validate(self) -> None:
-        found = self.validation.mean_return(self.policy)
+        found = self.validation.trial(self.policy)
         if self.log is not None:
-            self.log(VALIDATION_TAG, found, self.num_timesteps)
-        self._bar.set_postfix({"return": f"{found:.3f}"})
-        if found > self.best_return:
-            self.best_return, self.best_step = found, self.num_timesteps
+            self.log(VALIDATION_TAG, found.value, self.num_timesteps)
+        self._bar.set_postfix({"return": f"{found.value:.3f}"})
+        if found.rank > self.best_rank:
+            self.best_rank, self.best_step = found.rank, self.num_timesteps
             self.best_weights = {name: value.clone() for name, value in self.policy.tensors().items()}
 
 
@@ -222,7 +222,7 @@ class SB3Agent(Trainer):
         )
         watch = Watch(
             policy,
-            PolicyValidation(world, config.validation_episodes, options.device),
+            PolicyValidation(world, config.validation_episodes, options.device, floor=options.penalties.floor),
             max(config.steps // config.validations, 1),
             options.log,
             options.progress,

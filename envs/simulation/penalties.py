@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,6 +23,7 @@ from recloop.envs.interaction.reward import Outcome, Reward, WeightedReward
 from recloop.envs.interaction.reward_terms import KeptReward
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.logs.walk import every_step
+from recloop.envs.simulation.floors import Floor, FlooredReward
 from recloop.envs.world.world import World
 
 Uncertainty = Literal["std", "max"]
@@ -41,12 +42,14 @@ class PenaltyConfig:
         uncertainty: how disagreement is measured, `std` or `max`.
         entropy_bonus: given for each unit of the log's entropy where the user stands; at least 0.
         orders: how many of the last consumed items make a state of the log, for that entropy; one table each.
+        floor: what the policy must give its users on average, by a Lagrangian; see `Floor`.
     """
 
     pessimism: float = 0.0
     uncertainty: Uncertainty = "std"
     entropy_bonus: float = 0.0
     orders: tuple[int, ...] = ORDERS
+    floor: Floor = field(default_factory=Floor)
 
     def __post_init__(self) -> None:
         for name, what in (("pessimism", "penalty"), ("entropy_bonus", "bonus")):
@@ -59,7 +62,7 @@ class PenaltyConfig:
     @property
     def active(self) -> bool:
         """Whether anything is charged or given."""
-        return bool(self.pessimism or self.entropy_bonus)
+        return bool(self.pessimism or self.entropy_bonus) or self.floor.of != "nothing"
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,11 @@ def training_reward(world: World, config: PenaltyConfig, device: torch.device | 
     """
     if not config.active:
         return None
-    entropy = LoggedEntropy.of(world, config.orders).to(device) if config.entropy_bonus else None
-    return PenalisedReward(world.reward, config, entropy)
+    reward: Reward = world.reward
+    if config.pessimism or config.entropy_bonus:
+        entropy = LoggedEntropy.of(world, config.orders).to(device) if config.entropy_bonus else None
+        reward = PenalisedReward(world.reward, config, entropy)
+    return reward if config.floor.of == "nothing" else FlooredReward(reward, config.floor, device)
 
 
 @dataclass(frozen=True)
