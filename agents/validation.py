@@ -7,10 +7,10 @@ import torch
 
 from recloop.agents.acting import picked_by
 from recloop.agents.policy import Policy
+from recloop.envs.interaction.floors import Floor
 from recloop.envs.interaction.observation import DEFAULT_KEYS
 from recloop.envs.interaction.reward import Outcome
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.floors import Floor
 from recloop.envs.simulation.rollout import rollout
 from recloop.envs.world.world import World
 
@@ -23,7 +23,7 @@ _BELOW = -1e9
 
 
 @dataclass(frozen=True)
-class Trial:
+class ValidationTrial:
     """How a policy did.
 
     Args:
@@ -69,7 +69,7 @@ class PolicyValidation:
         return self.trial(policy).value
 
     @torch.no_grad()
-    def trial(self, policy: Policy) -> Trial:
+    def trial(self, policy: Policy) -> ValidationTrial:
         """One episode a lane."""
         core = self.core
         core.reset()
@@ -85,6 +85,8 @@ class PolicyValidation:
                 given += torch.stack([(part * step.alive).sum() for part in self.floor.measured(outcome)])
         value = float(total.mean())
         if self.floor is None:
-            return Trial(value, value)
+            return ValidationTrial(value, value)
         measure = float(given[0] / given[1].clamp_min(1e-9))
-        return Trial(value, value if measure >= self.floor.least else _BELOW * (self.floor.least - measure), measure)
+        return ValidationTrial(
+            value, value if measure >= self.floor.least else _BELOW * (self.floor.least - measure), measure
+        )

@@ -26,11 +26,11 @@ from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import json_like
+from recloop.envs.interaction.floors import FlooredReward
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.actions import EncoderRetriever
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.floors import FlooredReward
 from recloop.envs.simulation.penalties import training_reward
 from recloop.envs.world.world import World
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
+from recloop.envs.interaction.floors import Floor, FlooredReward
 from recloop.envs.interaction.randomness import absorb
 from recloop.envs.interaction.reward import Outcome, Reward, WeightedReward
 from recloop.envs.interaction.reward_terms import KeptReward
 from recloop.envs.logs.sequences import Ints, Sequences
 from recloop.envs.logs.walk import every_step
-from recloop.envs.simulation.floors import Floor, FlooredReward
 from recloop.envs.world.world import World
 
 Uncertainty = Literal["std", "max"]

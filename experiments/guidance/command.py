@@ -27,7 +27,7 @@ from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import check_settings, facts_of, make_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.progress import progress_bar
-from recloop.envs.simulation.floors import Floor, FloorOf
+from recloop.envs.interaction.floors import Floor, FloorOf
 from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Floats

@@ -7,9 +7,9 @@ from recloop.agents.policy import FitOptions
 from recloop.agents.registry import make_policy
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import RecloopError
+from recloop.envs.interaction.floors import Floor, FlooredReward
 from recloop.envs.interaction.reward import Outcome
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.floors import Floor, FlooredReward
 from recloop.envs.simulation.penalties import PenaltyConfig, training_reward
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
