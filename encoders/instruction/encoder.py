@@ -20,9 +20,9 @@ LONGEST = 100
 """Words of an instruction that are read; the rest is cut off and counted."""
 _LOADERS: Mapping[str, Any] = {"TextEncoder": TextEncoder, "HashedText": HashedText}
 _OWN = (
-    "a about after all an and any are as at be but by can film films find for from good has have i in is it its like "
-    "made me more my not of on one or please show so some something than that the their this to was want watch what where which who "
-    "whose with would you"
+    "a about after all an and any are as at be but by can film films find for from good has have i in is it its "
+    "like made me more my not of on one or please show so some something than that the their this to was want "
+    "watch what where which who whose with would you"
 )
 _OTHERS = {
     "German": "aber als auf aus bei das dem den der des die ein eine einen einer etwas film filme für ich ist mit "

@@ -16,7 +16,7 @@ from recloop.envs.interaction.checked_slate import WHOLE_NUMBERS
 from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.simulation.retrieval import best_rows
 
-ActionMode = Literal["slate", "item", "candidates", "proto"]
+ActionMode = Literal["slate", "item", "candidates", "proto", "ask"]
 
 DEFAULT_CANDIDATES = 200
 """C, where nobody says otherwise; never more than the catalogue."""
@@ -213,6 +213,35 @@ class CandidatesCodec(_Choices):
         return observation["candidates"].gather(1, action.to(torch.int64))
 
 
+class AskCodec(CandidatesCodec):
+    """A question, or K positions in `observation["candidates"]`: MultiDiscrete([2] + [C] * K).
+
+    Where the first number is 1 the slate stays empty, whatever the others are: users who speak hear a question in it
+    (`recloop.envs.users.speaking`), others an empty slate.
+    """
+
+    mode = "ask"
+
+    def __init__(self, spec: ObservationSpec, size: int) -> None:
+        super().__init__(spec, size)
+        self.space = gym.spaces.MultiDiscrete([2] + [size] * self.slate_size)
+
+    def masks(self, observation: Observation) -> Tensor:
+        """(B, 2 + K * C): to ask is always possible."""
+        places = super().masks(observation)
+        return torch.cat([torch.ones_like(places[:, :1]).expand(-1, 2), places], dim=1)
+
+    def _decode(self, action: Tensor, observation: Observation) -> Tensor:
+        slate = super()._decode(action[:, 1:], observation)
+        return slate.masked_fill(action[:, :1] == 1, self.empty)
+
+    def _check_values(self, action: Tensor) -> None:
+        super()._check_values(action)
+        most = int(action[:, 0].max())
+        if most > 1:
+            raise RecloopError(f"action begins with {most}; mode 'ask' takes 0 to recommend or 1 to ask")
+
+
 class PickCodec(CandidatesCodec):
     """A slate in K masked micro-steps, one position of `observation["candidates"]` each: Discrete(C).
 
@@ -310,10 +339,10 @@ def make_codec(
     """The codec of an action mode.
 
     Args:
-        mode: `slate`, `item`, `candidates` or `proto`.
+        mode: `slate`, `item`, `candidates`, `proto` or `ask`.
         spec: sizes of observations.
         item_vectors: float32 (N+1, d), row N zero.
-        candidates: C, for mode `candidates`.
+        candidates: C, for modes `candidates` and `ask`.
         one_at_a_time: fill a slate in K micro-steps; mode `candidates` only.
         search: finds the items of mode `proto`; default the exact search.
 
@@ -325,6 +354,7 @@ def make_codec(
         "item": lambda: ItemCodec(spec),
         "candidates": lambda: (PickCodec if one_at_a_time else CandidatesCodec)(spec, candidates),
         "proto": lambda: ProtoCodec(spec, item_vectors, search),
+        "ask": lambda: AskCodec(spec, candidates),
     }
     if mode not in makers:
         raise RecloopError(unknown_name("action mode", mode, makers))

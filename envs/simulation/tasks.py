@@ -28,7 +28,7 @@ class TaskOptions:
     """What one may ask of an environment beside its world.
 
     Args:
-        action_mode: `slate`, `item`, `candidates` or `proto`; see `recloop.envs.simulation.actions`.
+        action_mode: `slate`, `item`, `candidates`, `proto` or `ask`; see `recloop.envs.simulation.actions`.
         one_at_a_time: fill each slate in K micro-steps; mode `candidates` only. The reward comes with the K-th.
         observation: `dict` for the default keys (no `profile` where users have none), `state` for the flat vector
             alone, or a tuple of keys.
@@ -111,7 +111,7 @@ def make_driver(
     )
     mode, index, retriever = asked.action_mode, asked.index, asked.retriever
     among = not isinstance(asked.observation, str) and "candidates" in asked.observation
-    if retriever is None and (among or mode == "candidates"):
+    if retriever is None and (among or mode in ("candidates", "ask")):
         chosen = partial(IndexRetriever, index=index) if index else EncoderRetriever
         retriever = chosen(core.encoder, asked.candidates)
     elif retriever is not None and not isinstance(retriever, Retriever):

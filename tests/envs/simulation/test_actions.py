@@ -181,3 +181,13 @@ def test_specs_of_another_slate_size_make_other_spaces() -> None:
     wide = replace(spec(), slate_size=5)
     assert make_codec("slate", wide, vectors()).space.shape == (5,)
     assert make_codec("proto", wide, vectors()).space.shape == (5,)
+
+
+def test_a_question_is_an_empty_slate() -> None:
+    asking = codec("ask", candidates=4)
+    observation = {"candidates": torch.tensor([[3, 1, 0, 5], [2, 4, 1, 0]])}
+    action = torch.tensor([[0, 1, 0, 3], [1, 0, 1, 2]])
+    assert asking.decode(action, observation).tolist() == [[1, 3, 5], [N, N, N]]
+    assert asking.masks(observation).shape == (2, 2 + 3 * 4)
+    with pytest.raises(RecloopError, match="action begins with 2; mode 'ask' takes 0 to recommend or 1 to ask"):
+        asking.decode(torch.tensor([[2, 0, 1, 2], [0, 0, 1, 2]]), observation)
