@@ -45,13 +45,13 @@ class PolicyValidation:
         lanes: how many users.
         device: where they are simulated.
         slate_size: K; default the world's.
-        floor: what the policy must give its users on average.
+        floor: what the policy must give its users on average; None for nothing.
     """
 
     def __init__(
         self, world: World, lanes: int, device: str, slate_size: int | None = None, floor: Floor | None = None
     ) -> None:
-        self.floor = None if floor is None or floor.of == "nothing" else floor
+        self.floor = floor
         simulator = "validation" if "validation" in world.simulators else world.training_simulator
         self.core = Core(
             world,

@@ -180,7 +180,7 @@ class _Tuning:
         self.reference: Tunable = copy.deepcopy(policy)
         self.optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate)
         self.draws = torch.Generator(self.core.device).manual_seed(options.seed)
-        floor = options.penalties.floor
+        floor = options.penalties.held
         self.validation = PolicyValidation(world, config.validation_episodes, options.device, floor=floor)
 
     def run(self) -> Policy:

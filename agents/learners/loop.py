@@ -111,7 +111,7 @@ class Training:
         self.learner = kind(self._task(), config)
         self.policy = self.learner.policy()
         self.validation = PolicyValidation(
-            world, config.validation_episodes, options.device, floor=options.penalties.floor
+            world, config.validation_episodes, options.device, floor=options.penalties.held
         )
         self.episodes = Episodes(config.num_envs, self.core.device)
         self.best = _Best()

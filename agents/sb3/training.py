@@ -222,7 +222,7 @@ class SB3Agent(Trainer):
         )
         watch = Watch(
             policy,
-            PolicyValidation(world, config.validation_episodes, options.device, floor=options.penalties.floor),
+            PolicyValidation(world, config.validation_episodes, options.device, floor=options.penalties.held),
             max(config.steps // config.validations, 1),
             options.log,
             options.progress,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError, unknown_name
-from recloop.envs.interaction.floors import Floor, FlooredReward
+from recloop.envs.interaction.floors import Floor, FlooredReward, FloorOf
 from recloop.envs.interaction.randomness import absorb
 from recloop.envs.interaction.reward import Outcome, Reward, WeightedReward
 from recloop.envs.interaction.reward_terms import KeptReward
@@ -42,14 +42,18 @@ class PenaltyConfig:
         uncertainty: how disagreement is measured, `std` or `max`.
         entropy_bonus: given for each unit of the log's entropy where the user stands; at least 0.
         orders: how many of the last consumed items make a state of the log, for that entropy; one table each.
-        floor: what the policy must give its users on average, by a Lagrangian; see `Floor`.
+        floor_of: what the policy must give its users on average: diversity, liking or nothing; see `Floor`.
+        floor: how much of it, at least.
+        floor_rate: how fast the multiplier of the floor moves.
     """
 
     pessimism: float = 0.0
     uncertainty: Uncertainty = "std"
     entropy_bonus: float = 0.0
     orders: tuple[int, ...] = ORDERS
-    floor: Floor = field(default_factory=Floor)
+    floor_of: FloorOf = "nothing"
+    floor: float = 0.0
+    floor_rate: float = 0.5
 
     def __post_init__(self) -> None:
         for name, what in (("pessimism", "penalty"), ("entropy_bonus", "bonus")):
@@ -58,11 +62,19 @@ class PenaltyConfig:
                 raise RecloopError(f"{name}={value}; it is a {what}, give 0 or more")
         if self.uncertainty not in get_args(Uncertainty):
             raise RecloopError(unknown_name("uncertainty", self.uncertainty, get_args(Uncertainty)))
+        if self.floor and self.floor_of == "nothing":
+            raise RecloopError(f"floor={self.floor} is of nothing; say of what, floor_of diversity or liking")
+        Floor(self.floor_of, self.floor, self.floor_rate)  # checks the rest
 
     @property
     def active(self) -> bool:
         """Whether anything is charged or given."""
-        return bool(self.pessimism or self.entropy_bonus) or self.floor.of != "nothing"
+        return bool(self.pessimism or self.entropy_bonus) or self.held is not None
+
+    @property
+    def held(self) -> Floor | None:
+        """The floor; None where there is none."""
+        return None if self.floor_of == "nothing" else Floor(self.floor_of, self.floor, self.floor_rate)
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,7 @@ def training_reward(world: World, config: PenaltyConfig, device: torch.device | 
     if config.pessimism or config.entropy_bonus:
         entropy = LoggedEntropy.of(world, config.orders).to(device) if config.entropy_bonus else None
         reward = PenalisedReward(world.reward, config, entropy)
-    return reward if config.floor.of == "nothing" else FlooredReward(reward, config.floor, device)
+    return reward if config.held is None else FlooredReward(reward, config.held, device)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ the users' true state, which no agent sees.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,12 @@ class _Entry:
     """A row: a policy, and the floor that it is trained under."""
 
     source: str
-    floor: Floor = field(default_factory=Floor)
+    floor: Floor | None = None
 
     @property
     def label(self) -> str:
         """What tables call it."""
-        return self.source if self.floor.of == "nothing" else f"{self.source}, {self.floor.of} >= {self.floor.least:g}"
+        return self.source if self.floor is None else f"{self.source}, {self.floor.of} >= {self.floor.least:g}"
 
 
 def main(config: GuidanceConfig) -> list[dict[str, Any]]:
@@ -150,9 +150,10 @@ def _made(entry: _Entry, world: World, config: GuidanceConfig, settings: dict[st
         policy: Policy = PlannerPolicy(farsighted=False)
         yield from [policy] * config.seeds
         return
+    held = entry.floor
     steps = config.steps if facts_of(entry.source).trains == "loop" else None
     for seed in range(config.seeds):
-        penalties = PenaltyConfig(floor=entry.floor)
+        penalties = PenaltyConfig() if held is None else PenaltyConfig(floor_of=held.of, floor=held.least)
         yield make_policy(entry.source, world, FitOptions(seed, steps, penalties=penalties, settings=settings))
 
 

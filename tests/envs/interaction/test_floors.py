@@ -64,7 +64,7 @@ def test_the_multiplier_rises_below_the_floor_and_falls_above_it(bait: World) ->
 
 def test_without_a_floor_nothing_is_charged(bait: World) -> None:
     assert training_reward(bait, PenaltyConfig()) is None
-    assert isinstance(training_reward(bait, PenaltyConfig(floor=Floor("diversity", 0.3))), FlooredReward)
+    assert isinstance(training_reward(bait, PenaltyConfig(floor_of="diversity", floor=0.3)), FlooredReward)
 
 
 def test_policies_are_chosen_among_those_that_keep_it(bait: World) -> None:
@@ -80,12 +80,12 @@ def test_policies_are_chosen_among_those_that_keep_it(bait: World) -> None:
 
 @pytest.mark.slow
 def test_a_learner_gives_more_where_it_must(bait: World) -> None:
-    def liking(floor: Floor) -> float:
-        options = FitOptions(0, 30_000, penalties=PenaltyConfig(floor=floor))
+    def liking(penalties: PenaltyConfig) -> float:
+        options = FitOptions(0, 30_000, penalties=penalties)
         policy = make_policy("recloop-ppo", bait, options)
         return PolicyValidation(bait, 200, "cpu", floor=Floor("liking", 0.5)).trial(policy).measure or 0.0
 
-    assert liking(Floor("liking", 0.55)) > liking(Floor()) + 0.1
+    assert liking(PenaltyConfig(floor_of="liking", floor=0.55)) > liking(PenaltyConfig()) + 0.1
 
 
 def test_bad_input(bait: World) -> None:
@@ -93,6 +93,8 @@ def test_bad_input(bait: World) -> None:
         Floor("happiness")  # type: ignore[arg-type]
     with pytest.raises(RecloopError, match=r"least=3.*give 0 to 2"):
         Floor("diversity", 3.0)
+    with pytest.raises(RecloopError, match="floor=0.5 is of nothing"):
+        PenaltyConfig(floor=0.5)
     lonely = truth_world("clicks", users=20, items=20)
     core = Core(lonely, batch=2)
     one = core.step(torch.arange(10).view(2, 5))
