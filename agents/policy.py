@@ -110,7 +110,7 @@ class Policy(PolicyFacts, Described, ABC):
     name: str = "policy"
     serving: Serving | None = None
     kind: ClassVar[str] = ""
-    reads_instruction: ClassVar[bool] = False
+    reads_instruction: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

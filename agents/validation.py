@@ -60,7 +60,7 @@ class PolicyValidation:
             slate_size=slate_size,
             users="tune" if len(world.users.rows("tune")) else "train",
             seed=_SEED,
-            keys=(*DEFAULT_KEYS, "action_mask"),
+            keys=(*DEFAULT_KEYS, "action_mask", *(("instruction",) if world.instruction is not None else ())),
             device=device,
         )
 

@@ -37,7 +37,7 @@ class InstructedPolicy(ScoringPolicy):
     needs: ClassVar[tuple[str, ...]] = ("instruction",)
     trains: ClassVar[Trains] = "no"
     deterministic: ClassVar[bool] = True
-    reads_instruction: ClassVar[bool] = True
+    reads_instruction: bool = True
 
     def __init__(self, state_encoder: StateEncoder, instruction: InstructionEncoder, weight: float = 2.0) -> None:
         if not weight >= 0:

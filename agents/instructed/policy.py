@@ -146,7 +146,7 @@ class InstructionTuned(Policy):
     needs: ClassVar[tuple[str, ...]] = ("instruction",)
     trains: ClassVar[Trains] = "log"
     group: ClassVar[Group] = "supervised"
-    reads_instruction: ClassVar[bool] = True
+    reads_instruction: bool = True
     config_class: ClassVar[type[Any] | None] = InstructionTunedConfig
 
     def __init__(

@@ -103,6 +103,7 @@ class Learner(PolicyFacts, ABC):
             masks items.
         chooses_candidates: True where it needs `task.retriever`; `seen["candidates"]` (B, C) is then there.
         values_candidates: True where `after["candidates"]` has to be there too: one more retrieval a step.
+        may_hear: whether its networks can read what users say (`network.hears`).
         horizon: steps of every lane between two updates.
     """
 
@@ -115,6 +116,7 @@ class Learner(PolicyFacts, ABC):
     keys: ClassVar[tuple[str, ...]]
     chooses_candidates: ClassVar[bool] = False
     values_candidates: ClassVar[bool] = False
+    may_hear: ClassVar[bool] = False
     horizon: int
 
     def __init__(self, task: Task, config: AgentConfig) -> None:

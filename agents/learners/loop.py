@@ -20,6 +20,7 @@ from recloop.agents.configs import AgentConfig
 from recloop.agents.learners.checkpoints import Checkpoint, flattened, load_checkpoint, rebuilt
 from recloop.agents.learners.contract import Learner, Step, Task
 from recloop.agents.networks.features import ItemTables
+from recloop.agents.networks.policy import refuse_to_hear, wishes_of
 from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.validation import PolicyValidation
@@ -106,8 +107,11 @@ class Training:
             device=options.device,
             compile=options.compile,
         )
-        self.retriever = EncoderRetriever(world.state_encoder, config.candidates) if kind.chooses_candidates else None
-        self.core.keys = _keys(kind, world)
+        self.wishes = _wishes(kind, world, config)
+        self.retriever = None
+        if kind.chooses_candidates:
+            self.retriever = EncoderRetriever(world.state_encoder, config.candidates, self.wishes)
+        self.core.keys = _keys(kind, world, self.wishes is not None)
         self.learner = kind(self._task(), config)
         self.policy = self.learner.policy()
         self.validation = PolicyValidation(
@@ -177,7 +181,7 @@ class Training:
         world, core = self.world, self.core
         return Task(
             serving=Serving.of(world, copy.deepcopy(world.user_model) if self.config.plans_on_user_model else None),
-            tables=ItemTables.of(core.encoder, world.catalogue.popularity),
+            tables=ItemTables.of(core.encoder, world.catalogue.popularity, self.wishes),
             spec=core.spec,
             lanes=core.batch,
             seed=self.options.seed,
@@ -315,9 +319,18 @@ class Training:
             raise KeyboardInterrupt(f"interrupted after update {self.updates} of {self.total}; {kept}") from None
 
 
-def _keys(kind: type[Learner], world: World) -> tuple[str, ...]:
+def _wishes(kind: type[Learner], world: World, config: AgentConfig) -> Tensor | None:
+    """What instructions are held against, for a learner that is to hear them; None for others."""
+    if not kind.may_hear:
+        refuse_to_hear(kind.name, config.network)
+    return wishes_of(world, config.network)
+
+
+def _keys(kind: type[Learner], world: World, hears: bool) -> tuple[str, ...]:
     """What a learner observes, and what its retriever reads."""
     wanted = dict.fromkeys(kind.keys)
+    if hears:
+        wanted["instruction"] = None
     if kind.chooses_candidates:
         wanted.update(dict.fromkeys(EncoderRetriever.needs))
     if world.spec().profile_dim:

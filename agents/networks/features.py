@@ -36,6 +36,8 @@ class NetworkConfig:
         shared_gain: how fast gates that all users share learn, as a multiple of the learning rate.
         state_gain: how fast what depends on the user's state learns, likewise.
         proto_scale: root mean square of the entries of a fresh `proto` action, in (0, 1).
+        hears: whether what the user says is read: by the trunk, by the retriever, and as a fact of each item. For
+            learners that choose candidates on policy, in a world with an instruction encoder.
     """
 
     hidden: int = 64
@@ -45,6 +47,7 @@ class NetworkConfig:
     shared_gain: float = 30.0
     state_gain: float = 0.5
     proto_scale: float = 0.4
+    hears: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,18 @@ class ItemTables:
         encoder_vectors: float32 (N+1, d), the items as the state encoder's next-item scores read them.
         encoder_bias: float32 (N+1,), the part of those scores that no user explains.
         log_popularity: float32 (N+1,), log(1 + times consumed) on the train users, scaled to [0, 1].
+        wishes: float32 (N+1, u), the items as instructions are held against them; None for who does not hear.
     """
 
     vectors: Tensor
     encoder_vectors: Tensor
     encoder_bias: Tensor
     log_popularity: Tensor
+    wishes: Tensor | None = None
 
     @classmethod
-    def of(cls, encoder: StateEncoder, popularity: Tensor) -> "ItemTables":
-        """The tables of a world's encoder and its items' popularity (N,)."""
+    def of(cls, encoder: StateEncoder, popularity: Tensor, wishes: Tensor | None = None) -> "ItemTables":
+        """The tables of a world's encoder, its items' popularity (N,), and what instructions are held against."""
         device = encoder.item_vectors.device
         logs = torch.log1p(popularity.to(device, torch.float32))
         return cls(
@@ -73,6 +78,7 @@ class ItemTables:
             encoder.out_items.detach().clone(),
             F.pad(encoder.popularity.detach(), (0, 1)),
             F.pad(logs / logs.max().clamp_min(1e-6), (0, 1)),
+            None if wishes is None else wishes.to(device),
         )
 
     def with_popularity(self, spread: float = POPULARITY_SPREAD) -> "ItemTables":
@@ -150,7 +156,7 @@ class FeatureInputs(TensorStruct):
     Args:
         user: float32 (B, d + c), state and context.
         slates: float32 (B, L, (1 + S) d), means of what was shown, and of it by each signal.
-        rest: float32 (B, d + p), mean of what is picked, and profile.
+        rest: float32 (B, d + p + u), mean of what is picked, profile, and what the user says where that is heard.
         anchors: float32 (B, 5, d), the `ANCHORS`.
     """
 
@@ -179,9 +185,11 @@ class LoopFeatures(nn.Module):
     def __init__(self, tables: ItemTables, spec: ObservationSpec, config: NetworkConfig) -> None:
         super().__init__()
         self.dim, self.hidden, self.profile_dim = tables.dim, config.hidden, spec.profile_dim
+        self.hears = tables.wishes is not None
         self.means = SlateMeans(tables, spec.signals)
         self.project = nn.Linear((1 + len(spec.signals)) * tables.dim, config.slate_dim)
         width = tables.state_dim + len(CONTEXT) + spec.profile_dim + spec.shown_length * config.slate_dim + tables.dim
+        width += 0 if tables.wishes is None else tables.wishes.shape[1]
         layers: list[nn.Module] = []
         for _ in range(config.layers):
             layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.Tanh()]
@@ -209,6 +217,8 @@ class LoopFeatures(nn.Module):
         rest = [picked * self.mean_scale]
         if self.profile_dim:
             rest.append(F.softsign(observation["profile"]))
+        if self.hears:
+            rest.append(observation["instruction"])
         consumed, others = taken[:, :, 0], taken[:, :, 1:]
         liked = others.sum(2) / max(others.shape[2], 1)
         lately = [self.lately @ each for each in (shown, consumed, liked)]

@@ -18,6 +18,8 @@ from recloop.envs.interaction.observation import Observation, ObservationSpec
 FACTS = ("encoder score", "log popularity", "times shown", *(f"likeness to {anchor}" for anchor in ANCHORS))
 """What a head knows of an item for this user besides its vector; `times shown` in the last L slates."""
 
+_HEARD = 1.0
+"""Weight of what the user says in the scores of a fresh agent that hears, in standard deviations."""
 _DENSE_RATIO = 4
 """Up to this many catalogue items a candidate, scoring the whole catalogue is faster than gathering vectors."""
 
@@ -53,9 +55,10 @@ class ItemScores(nn.Module):
     """Scores of items for each user: query . item + gates . facts.
 
     Items are their vectors centred over the catalogue, so that what all items share does not drown what parts them,
-    and of mean square length 1, so that no division by the root of d is needed. The `FACTS` are standardised over the
-    admissible items of each row. A fresh agent has `prior` for the encoder's score, all else near zero, so that
-    it explores around the supervised recommender instead of around nothing.
+    and of mean square length 1, so that no division by the root of d is needed. The `FACTS`, and of an agent that hears
+    how well items answer what the user says, are standardised over the admissible items of each row. A fresh agent has
+    `prior` for the encoder's score, `_HEARD` for what is said, all else near zero, so that it explores around the
+    supervised recommender instead of around nothing.
 
     Args:
         tables: the items.
@@ -67,13 +70,16 @@ class ItemScores(nn.Module):
     encoder_vectors: Tensor
     encoder_bias: Tensor
     log_popularity: Tensor
+    wishes: Tensor | None
 
     def __init__(self, tables: ItemTables, features: LoopFeatures, config: NetworkConfig) -> None:
         super().__init__()
         self.dim, self.empty, self.state_gain = tables.dim, tables.catalogue_size, config.state_gain
         self.query = nn.Linear(features.hidden, features.dim)
         nn.init.orthogonal_(self.query.weight, 0.01)
-        self.gates = Gates(features.hidden, torch.tensor([config.prior] + [0.0] * (len(FACTS) - 1)), config)
+        first = [config.prior] + [0.0] * (len(FACTS) - 1) + ([] if tables.wishes is None else [_HEARD])
+        self.gates = Gates(features.hidden, torch.tensor(first), config)
+        self.register_buffer("wishes", tables.wishes, persistent=False)
         self.register_buffer("items", tables.centred(), persistent=False)
         for name in ("encoder_vectors", "encoder_bias", "log_popularity"):
             self.register_buffer(name, getattr(tables, name), persistent=False)
@@ -119,7 +125,10 @@ class ItemScores(nn.Module):
         )
         times = _times(observation["shown"].long().flatten(1), items, self.empty)
         known = torch.stack([encoder, self.log_popularity[items], times], dim=1)
-        return _standardised(torch.cat([known, likeness], dim=1), mask.unsqueeze(1))
+        facts = [known, likeness]
+        if self.wishes is not None:  # how well each item answers what the user says
+            facts.append(item_products(observation["instruction"].unsqueeze(1), self.wishes, items))
+        return _standardised(torch.cat(facts, dim=1), mask.unsqueeze(1))
 
 
 class SplitScores(ItemScores):

@@ -81,7 +81,10 @@ class ActorPolicy(Policy):
         self.retriever: EncoderRetriever | None = None
         self._space: Tensor | None = None
         if self.head.endswith("candidates"):
-            self.retriever = EncoderRetriever(serving.world.state_encoder, candidates)
+            self.retriever = EncoderRetriever(
+                serving.world.state_encoder, candidates, wishes_of(serving.world, network)
+            )
+        self.reads_instruction = network.hears
         actor.eval()
 
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
@@ -228,18 +231,42 @@ def _widened(weights: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[s
 
 
 def retrieved(retriever: EncoderRetriever, observation: Observation, k: int, name: str) -> Tensor:
-    """The candidates (B, C) of a policy that shows k, where the observation is; it needs `state` and `action_mask`."""
+    """The candidates (B, C) of a policy that shows k, where the observation is; it needs `action_mask` too."""
     if k > retriever.size:
         raise PolicyError(f"k={k} is larger than the {retriever.size} candidates that {name} retrieves; ask for fewer")
     encoder = retriever.state_encoder.item_vectors.device  # shared with a core, which may have moved it
-    needed = {key: observation[key].to(encoder) for key in ("state", "action_mask")}
+    needed = {key: observation[key].to(encoder) for key in (*retriever.needs, "action_mask")}
     return retriever.candidates(needed).to(observation["state"].device)
 
 
 def actor_for(world: World, head: HeadName, network: NetworkConfig, seed: int, memory: int = 0) -> Actor:
     """A fresh actor with the sizes of a world; no global generator is touched."""
-    tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
+    tables = ItemTables.of(world.state_encoder, world.catalogue.popularity, wishes_of(world, network))
     if head == "proto":
         tables = tables.with_popularity()
     with isolated_randomness(seed):
         return make_actor(head, tables, world.spec(), network, memory)
+
+
+def wishes_of(world: World, network: NetworkConfig) -> Tensor | None:
+    """What instructions are held against, float32 (N+1, u), for networks that hear; None for others.
+
+    Raises:
+        PolicyError: a world without an instruction encoder.
+    """
+    if not network.hears:
+        return None
+    if world.instruction is None:
+        raise PolicyError(
+            f"network.hears=true needs users who speak and '{world.name}' has no instruction encoder; make such a "
+            "world with `recloop speak`"
+        )
+    return world.instruction.table
+
+
+def refuse_to_hear(name: str, network: NetworkConfig) -> None:
+    """`PolicyError` where networks of an agent that cannot read what users say are asked to."""
+    if network.hears:
+        raise PolicyError(
+            f"{name} cannot hear what users say; leave network.hears=false, or take recloop-ppo, a2c or reinforce"
+        )

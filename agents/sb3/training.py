@@ -26,7 +26,7 @@ from recloop.agents.facts import Group, Trains
 from recloop.agents.isolation import isolated_randomness
 from recloop.agents.networks.features import FEATURE_KEYS, ItemTables
 from recloop.agents.networks.heads import HeadName
-from recloop.agents.networks.policy import ActorPolicy
+from recloop.agents.networks.policy import ActorPolicy, refuse_to_hear
 from recloop.agents.policy import FitOptions, Trainer
 from recloop.agents.sb3.adapters import FlatVecEnv, ItemActor, ItemContinuous
 from recloop.agents.sb3.configs import SB3Config
@@ -171,6 +171,7 @@ class SB3Agent(Trainer):
 
     @classmethod
     def _train(cls, world: World, options: FitOptions, config: SB3Config) -> ActorPolicy:
+        refuse_to_hear(cls.name, config.network)
         # Slates of one item stand for single places of a slate: rules of whole slates wait for these.
         env = SB3VecEnv(
             replace(world, rules=world.rules.by_item()) if cls.head == "item" else world,

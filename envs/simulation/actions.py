@@ -18,6 +18,8 @@ from recloop.envs.simulation.retrieval import best_rows
 
 ActionMode = Literal["slate", "item", "candidates", "proto", "ask"]
 
+_HEARD = 2.0
+"""Weight of what users say among what is retrieved, against the mean length of the encoder's item vectors."""
 DEFAULT_CANDIDATES = 200
 """C, where nobody says otherwise; never more than the catalogue."""
 
@@ -53,19 +55,28 @@ class EncoderRetriever(Retriever):
     Args:
         state_encoder: scores every item from `observation["state"]`.
         size: C; default the smaller of `DEFAULT_CANDIDATES` and the catalogue.
+        wishes: float32 (N+1, u) what `observation["instruction"]` is held against, for who hears what users say: how
+            well an item answers it is then added to what the encoder expects.
     """
 
-    needs = ("state",)
+    needs: tuple[str, ...] = ("state",)
 
-    def __init__(self, state_encoder: StateEncoder, size: int | None = None) -> None:
-        self.state_encoder = state_encoder
+    def __init__(self, state_encoder: StateEncoder, size: int | None = None, wishes: Tensor | None = None) -> None:
+        self.state_encoder, self._heard = state_encoder, None
+        if wishes is not None:
+            self.needs = ("state", "instruction")
+            spread = float(state_encoder.out_items[:-1].norm(dim=1).mean())  # a state has entries up to 1
+            self._heard = wishes[:-1] * _HEARD * spread
         self.size = candidates_size(size, state_encoder.catalogue_size)
 
     @torch.no_grad()
     def candidates(self, observation: Observation) -> Tensor:
         """See `Retriever`."""
-        encoder = self.state_encoder
-        return nearest_items(observation["state"], encoder.out_items[:-1], self.size, observation, encoder.popularity)
+        encoder, query, table = self.state_encoder, observation["state"], self.state_encoder.out_items[:-1]
+        if self._heard is not None:
+            query = torch.cat([query, observation["instruction"]], dim=1)
+            table = torch.cat([table, self._heard.to(table.device)], dim=1)
+        return nearest_items(query, table, self.size, observation, encoder.popularity)
 
 
 class ActionCodec(ABC):

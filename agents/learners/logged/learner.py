@@ -23,7 +23,7 @@ from recloop.agents.learners.checkpoints import (
 from recloop.agents.learners.logged.batches import LoggedBatch, LoggedBatches, RecordedBatches, StepBatches
 from recloop.agents.networks.features import ItemTables, NetworkConfig
 from recloop.agents.networks.heads import Actor, HeadName
-from recloop.agents.networks.policy import ActorPolicy
+from recloop.agents.networks.policy import ActorPolicy, refuse_to_hear
 from recloop.agents.policy import FitOptions, Policy, Trainer
 from recloop.agents.serving import Serving
 from recloop.encoders.base.errors import PolicyError
@@ -95,6 +95,7 @@ class LoggedLearner(Trainer):
     networks: nn.Module
 
     def __init__(self, world: World, steps: StepBatches, config: LoggedConfig, seed: int) -> None:
+        refuse_to_hear(self.name, config.network)
         self.world, self.steps, self.config, self.seed = world, steps, config, seed
         self.tables = ItemTables.of(world.state_encoder, world.catalogue.popularity)
 

@@ -130,6 +130,7 @@ class ActorCriticLearner(Learner):
     """The dataclass of what an update reads of an observation."""
     keys = FEATURE_KEYS
     chooses_candidates = True
+    may_hear = True
     config: ActorCriticConfig
 
     def __init__(self, task: Task, config: ActorCriticConfig) -> None:

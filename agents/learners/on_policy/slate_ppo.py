@@ -56,6 +56,7 @@ class ProposalPPO(PPO):
     name = "slate-ppo"
     config_class = ProposalPPOConfig
     policy_class = ProposalPolicy
+    may_hear = False
     look_class: ClassVar[type[Any]] = Proposals
     values_candidates = True
     config: ProposalPPOConfig

@@ -93,7 +93,7 @@ def test_bad_input(bait: World) -> None:
         Floor("happiness")  # type: ignore[arg-type]
     with pytest.raises(RecloopError, match=r"least=3.*give 0 to 2"):
         Floor("diversity", 3.0)
-    with pytest.raises(RecloopError, match="floor=0.5 is of nothing"):
+    with pytest.raises(RecloopError, match=r"floor=0.5 is of nothing"):
         PenaltyConfig(floor=0.5)
     lonely = truth_world("clicks", users=20, items=20)
     core = Core(lonely, batch=2)
