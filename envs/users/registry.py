@@ -23,6 +23,7 @@ KINDS = {
     "drift": "recloop.envs.truth.drift:DriftUsers",
     "retention": "recloop.envs.truth.retention:RetentionUsers",
     "matrix": "recloop.envs.truth.matrix:MatrixUsers",
+    "group": "recloop.envs.users.together.users:GroupUsers",
 }
 """Kind -> dotted path of the simulators that a world folder may hold."""
 _FORMER_KINDS = {"topics": "boredom"}
