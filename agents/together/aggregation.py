@@ -12,8 +12,8 @@ s_j(i) in [0, 1] is how much member j likes item i, x_j how many items they have
 | `fair` | sum over j of s_j w_j, with w_j proportional to 1 / (1 + x_j) | Kelly 1997; see the reward `fair` |
 
 Ties of `least-misery`, `most-pleasure` and `approval` go by the average. Differences from Masthoff 2011: likings are a
-recommender's scores and not ratings, each member's put between 0 and 1 over the items that may be shown, unless they are
-chances, which can be compared as they are; and a slate holds the k best items, each judged for itself.
+recommender's scores and not ratings, each member's put between 0 and 1 over the items that may be shown, unless they
+are chances, which can be compared as they are; and a slate holds the k best items, each judged for itself.
 
 Masthoff, "Group recommender systems: combining individual models", Recommender Systems Handbook, 2011.
 """

@@ -80,7 +80,7 @@ class AggregatedPolicy(Policy):
         """The k best; the carry is what is known of the members."""
         known = self._met(observation) if carry is None else self._followed(carry, observation)
         mask = action_mask(observation, len(self.single.catalogue))
-        scores = self.scorer.scores(self._observed(known, observation)).unflatten(0, (-1, self.size))  # (B, g, N)
+        scores = self.scorer.scores(self._observed(known, observation)).view(len(mask), self.size, -1)  # (B, g, N)
         liking = scores if self.chances else between_0_and_1(scores, mask)
         return best_slate(self._aggregate(Ballot(liking, mask, known.got, k)), mask, k), known
 
@@ -134,22 +134,24 @@ class UserModelScores(ScoringPolicy):
         model = copy.deepcopy(world.user_model)
         if not isinstance(model, TellsChances):
             raise PolicyError(f"world '{world.name}' has no user model that tells chances; score members by a policy")
-        self.world, self.model, self._prepared = world, model, False
+        self.world: World = world
+        self.model: Any = model
+        self._prepared: bool = False
 
     def scores(self, observation: Observation) -> Tensor:
         """Chances, (B, N)."""
         past: Past = past_of(observation)
-        users: Any = self.model
         if not self._prepared:
-            users.prepare(self.world, past.history.device)
+            self.model.prepare(self.world, past.history.device)
             self._prepared = True
-        state = users.infer(past, observation["profile"])
+        state = self.model.infer(past, observation["profile"])
         everything = torch.arange(len(self.world.catalogue), device=past.history.device)
-        return self.model.chances(state, past, everything)
+        chances: Tensor = self.model.chances(state, past, everything)
+        return chances
 
 
 class TrueTastesPolicy(Policy):
-    """Shows the k best items by an aggregator of what members truly want: no competitor, but what aggregators are worth.
+    """Shows the k best items by an aggregator of what members truly want: no competitor, but aggregators at their best.
 
     Where tastes never change and places are looked through alike by all, as in `clicks`, `average` takes the mean
     reward's best slate of all.
@@ -203,7 +205,7 @@ def put_together(world: World, policy: Policy, how: str) -> AggregatedPolicy:
     """A policy of the single world for the groups of `world`; `PolicyError` for one that does not score every item."""
     if not isinstance(policy, ScoringPolicy):
         raise PolicyError(
-            f"policy '{policy.name}' shows slates and says no score of every item, so its members' wishes cannot be put "
+            f"policy '{policy.name}' shows slates and does not score every item, so what members want cannot be put "
             f"together; take one that scores, such as popularity, content or sasrec, or {USER_MODEL}"
         )
     return AggregatedPolicy(world, policy, how)

@@ -37,12 +37,12 @@ def grouped(world: World, size: int, formation: str = "random", reward: str = "m
     """The world whose users are groups of another world's users; everything that acts in a world acts in it.
 
     A user is in one group, and groups never mix the parts of the users (`train`, `judge`, ...); who is left over is in
-    none. What a group knows is what its members know: their profiles side by side, their logs put together by how
-    long ago (in consumptions, not in days) each thing happened, and, in a world where nobody consumes an item twice,
-    nothing is shown to a group that one of them has consumed. The state encoder is the world's; it reads a member's signals besides
-    consumption, and profiles, as their mean. Every simulator becomes `GroupUsers`, see there for the laws. Nobody has
-    logs of groups, so none of this is fitted: the card says so. Support, patterns, instructions and the user model of
-    single users are left out.
+    none. What is known of a group is what is known of its members: their profiles side by side, and their logs put
+    together by how many consumptions ago each thing happened. In a world where nobody consumes an item twice a group is
+    not shown what one of its members consumed. The state encoder is the world's; it reads the mean of the members'
+    profiles and of their signals besides consumption. Every simulator becomes `GroupUsers`, see there for the laws.
+    Nobody has logs of groups, so none of this is fitted: the card says so. Support, patterns, instructions and the user
+    model of single users are left out.
 
     Args:
         world: of single users.
@@ -120,8 +120,8 @@ def _check(world: World, size: int, formation: str) -> None:
     most = max((len(world.users.rows(part)) for part in PARTS), default=0)
     if size > most:
         raise RecloopError(
-            f"groups of {size} do not fit world '{world.name}': its largest part has {most} of {len(world.users)} users "
-            f"(groups stay within a part); choose a size from 1 to {most}"
+            f"groups of {size} do not fit world '{world.name}': its largest part has {most} of {len(world.users)} "
+            f"users (groups stay within a part); choose a size from 1 to {most}"
         )
     if world.state_encoder.behavior is not None:
         raise RecloopError(
@@ -160,7 +160,7 @@ def _users(world: World, members: Tensor) -> UserTable:
     feedback = _as_group(users.feedback[members].transpose(1, 2).flatten(1, 2), size)
     history, feedback = put_last(history, feedback, empty)
     shown, answers = users.shown[members[:, 0]], _as_group(users.answers[members[:, 0]].flatten(1, 2), 1)
-    answers = answers.unflatten(1, shown.shape[1:])
+    answers = answers.view(*shown.shape, -1)
     if size > 1:  # nobody was shown a slate together with others
         shown = torch.full_like(shown, empty)
         answers = answers.new_zeros(*shown.shape, feedback.shape[2])

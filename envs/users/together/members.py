@@ -1,7 +1,7 @@
 """Whose answer is whose: how the answers of a group's members lie in the signals of its world, and back.
 
 The signals of a world of groups are the group's own consumption, and behind it all signals of each member in turn:
-`click`, `member 1 click`, `member 1 rating`, `member 2 click`, ... So whoever sees a past or an answer sees who took what.
+`click`, `member 1 click`, `member 1 rating`, `member 2 click`, ... Whoever sees a past or an answer sees who took what.
 """
 
 from collections.abc import Sequence
@@ -35,13 +35,15 @@ def group_size(signals: Sequence[Signal]) -> int:
     each = sum(signal.name.startswith(_FIRST) for signal in signals)
     if not each:
         names = ", ".join(signal.name for signal in signals)
-        raise RecloopError(f"no group answers with the signals {names}; make a world of groups with `grouped(world, 5)`")
+        raise RecloopError(
+            f"no group answers with the signals {names}; make a world of groups with `grouped(world, 5)`"
+        )
     return (len(signals) - 1) // each
 
 
 def of_members(values: Tensor, size: int) -> Tensor:
     """What each member answered: signals (..., 1 + g S) of a group -> (..., g, S)."""
-    return values[..., 1:].unflatten(-1, (size, -1))
+    return values[..., 1:].reshape(*values.shape[:-1], size, -1)
 
 
 def of_group(together: Tensor, own: Tensor) -> Tensor:

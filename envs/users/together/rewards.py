@@ -27,7 +27,6 @@ from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.envs.interaction.reward import Outcome
 from recloop.envs.interaction.reward_terms import CodedReward
 from recloop.envs.users.together.members import group_size, taken
-from recloop.envs.users.together.users import GroupResponse
 
 
 def mean(outcome: Outcome) -> Tensor:

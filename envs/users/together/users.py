@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,7 +16,7 @@ from recloop.envs.interaction.randomness import Draw, absorb
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fast import SpreadFreeUsers
-from recloop.envs.users.together.members import each_alone, group_signals, of_group, own_histories
+from recloop.envs.users.together.members import each_alone, group_signals, of_group, of_members, own_histories
 from recloop.envs.world.data import WorldData
 from recloop.envs.world.world import World
 
@@ -83,16 +82,6 @@ class GroupState(State):
         place = lanes.index_copy(0, index, torch.arange(len(index), device=index.device))
         return self.where(lanes.index_fill(0, index, 1).bool(), other.rows(place))
 
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """See `TensorStruct.concatenate`."""
-        columns = {name: [getattr(part, name) for part in parts] for name in parts[0].held()}
-
-        def joined(values: list[Any]) -> Any:
-            return torch.cat(values) if isinstance(values[0], Tensor) else values[0].concatenate(values)
-
-        return replace(parts[0], **{name: joined(values) for name, values in columns.items()})
-
 
 class GroupUsers(SpreadFreeUsers, Artifact):
     """g users of a world before one slate: each answers as the inner simulator has them answer alone.
@@ -118,7 +107,9 @@ class GroupUsers(SpreadFreeUsers, Artifact):
 
     def __init__(self, world: World, simulator: str, members: Tensor, *, fast: bool = False) -> None:
         if members.dim() != 2 or members.shape[1] < 1:
-            raise UserSimulatorError(f"members are {tuple(members.shape)}; give (G, g), a row a group, with g at least 1")
+            raise UserSimulatorError(
+                f"members are {tuple(members.shape)}; give (G, g), a row a group, with g at least 1"
+            )
         self.world, self.name, self.members = world, simulator, members
         inner = world.simulator(simulator)
         self.inner = inner.without_spread() if fast and isinstance(inner, SpreadFreeUsers) else inner
@@ -225,7 +216,7 @@ class GroupUsers(SpreadFreeUsers, Artifact):
             alone = torch.nn.functional.pad(alone, (0, k - width), value=self.empty)
             told = torch.nn.functional.pad(told, (0, 0, 0, k - width))
         shown = each_alone(past.shown, size)
-        answers = self._by_member(past.answers[..., 1:].unflatten(-1, (size, -1)))
+        answers = self._by_member(of_members(past.answers, size))
         place = torch.arange(length, device=shown.device) + each_alone(past.step, size).unsqueeze(1)  # (B g, L)
         before = (place < length).view(*place.shape, 1)
         row = place.clamp(max=length - 1).view(*place.shape, 1).expand_as(alone)
