@@ -7,7 +7,6 @@ By name too, wherever policies are named: `recloop.agents.together.policy:conten
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from recloop.agents.baselines.greedy import TellsChances
 from recloop.agents.facts import Trains
-from recloop.agents.policy import Carry, FitOptions, Policy, ScoringPolicy
-from recloop.agents.registry import make_policy
+from recloop.agents.policy import Carry, FitOptions, Policy, ScoringPolicy, Trainer
+from recloop.agents.registry import facts_of, make_policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import action_mask, best_slate
 from recloop.agents.together.aggregation import Ballot, aggregator, between_0_and_1
@@ -66,6 +65,7 @@ class AggregatedPolicy(Policy):
     """
 
     trains: ClassVar[Trains] = "no"
+    kept: ClassVar[bool] = False
     ranks = True
 
     def __init__(self, world: World, scorer: ScoringPolicy, how: str, chances: bool = False) -> None:
@@ -73,7 +73,7 @@ class AggregatedPolicy(Policy):
         self.size = group_size(world.signals)
         self.serving: Serving | None = Serving.of(world)
         self._aggregate = aggregator(how)
-        self.name = f"{scorer.name}/{how}"
+        self.name, self.plans = f"{scorer.name}/{how}", scorer.plans
 
     @torch.no_grad()
     def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
@@ -129,6 +129,8 @@ class UserModelScores(ScoringPolicy):
     """
 
     name = USER_MODEL
+    deterministic: ClassVar[bool] = True
+    plans = True
 
     def __init__(self, world: World) -> None:
         model = copy.deepcopy(world.user_model)
@@ -211,9 +213,15 @@ def put_together(world: World, policy: Policy, how: str) -> AggregatedPolicy:
     return AggregatedPolicy(world, policy, how)
 
 
-def __getattr__(name: str) -> Callable[[World, FitOptions], AggregatedPolicy]:
+def __getattr__(name: str) -> type[Trainer]:
     """`content/least-misery` as what makes that policy, for `make_policy` and `recloop compare`."""
     policy, slash, how = name.rpartition("/")
     if not slash:
         raise AttributeError(f"module {__name__} has no {name}")
-    return lambda world, options: for_groups(world, policy, how, options)
+
+    def fit(cls: type[Trainer], world: World, options: FitOptions) -> AggregatedPolicy:
+        return for_groups(world, policy, how, options)
+
+    facts = UserModelScores if policy == USER_MODEL else facts_of(policy)
+    told = {fact: getattr(facts, fact) for fact in ("trains", "deterministic", "paper", "extras")}
+    return type(name, (Trainer,), {**told, "name": name, "fit": classmethod(fit), "policy_class": AggregatedPolicy})

@@ -16,7 +16,6 @@ from recloop.envs.interaction.reward import TERMS, Outcome, Reward, WeightedRewa
 from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.deferred_checks import DeferredChecks
 
-
 OF_GROUPS = "recloop.envs.users.together.rewards"
 """Where rewards lie that a folder may name without anybody's trust: they are not a person's own code."""
 
