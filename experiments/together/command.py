@@ -22,7 +22,7 @@ from recloop.agents.policy import FitOptions, Policy
 from recloop.agents.registry import facts_of, make_policy
 from recloop.agents.together.aggregation import AGGREGATORS, aggregator
 from recloop.agents.together.policy import USER_MODEL, TrueTastesPolicy, for_groups, put_together
-from recloop.encoders.base.errors import RecloopError
+from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import replacing_file
@@ -47,6 +47,9 @@ NOTE = (
     "member who got least of the episode; jain: 1 where all get alike. fair apart: from {reference}, group by group. "
     "tail: share shown outside the most popular fifth."
 )
+
+COMPARED = ("mean", "least-misery", "fair")
+"""Measures whose paired differences to the reference stand in the CSV file."""
 
 Job = tuple[str, int, Policy]
 """Label, seed and policy."""
@@ -114,13 +117,22 @@ class GroupsConfig:
         """The label of the reference."""
         return self.reference or f"{self.policies[0]}/{self.aggregators[0]}"
 
+    def check_reference(self, truth: bool) -> None:
+        """`RecloopError` where the reference is none of the policies, before anything is made."""
+        names = (*self.policies, "true-tastes") if truth else self.policies
+        labels = [*self.plain, *(f"{name}/{how}" for name in names for how in self.aggregators)]
+        labels += [f"{name} for {reward}" for name in self.learners for reward in self.rewards]
+        if self.against not in labels:
+            raise RecloopError(unknown_name("reference policy", self.against, labels))
+
 
 def main(config: GroupsConfig) -> pd.DataFrame:
     """Form groups of every size, let every policy act, print two tables a size, write the CSV file; all figures."""
     use_threads(config.threads)
     single = _world(config)
+    config.check_reference(single.is_truth)
     worlds = {size: grouped(single, size, config.formation, "least-misery", config.seed) for size in config.sizes}
-    scorers = [(seed, policy) for name in config.policies for seed, policy in _fitted(name, single, config)]
+    scorers = [(name, seed, policy) for name in config.policies for seed, policy in _fitted(name, single, config)]
     console, rows = wide_console(), []
     for size, world in worlds.items():
         simulator = config.simulator or next(iter(world.judges), world.training_simulator)
@@ -131,8 +143,6 @@ def main(config: GroupsConfig) -> pd.DataFrame:
             _jobs(world, config, scorers), desc=f"groups of {size}", unit="policy", disable=not config.progress
         ):
             found.setdefault(label, []).append(arena.run(policy, policy_seed=seed))
-        if config.against not in found:
-            raise RecloopError(f"--reference {config.against} is none of {', '.join(found)}")
         told = _Told(f"{config.formation} groups of {size}", single, world, simulator, found, config.against)
         for table in (told.measures(), told.segments()):
             console.print(table)
@@ -164,15 +174,15 @@ def _fitted(name: str, single: World, config: GroupsConfig) -> Iterator[tuple[in
         yield seed, None if name == USER_MODEL else make_policy(name, single, FitOptions(seed=seed, steps=steps))
 
 
-def _jobs(world: World, config: GroupsConfig, scorers: list[tuple[int, Policy | None]]) -> Iterator[Job]:
+def _jobs(world: World, config: GroupsConfig, scorers: list[tuple[str, int, Policy | None]]) -> Iterator[Job]:
     """Every policy for the groups of one world, made when it is its turn."""
     for name in config.plain:
         for seed in _seeds(name, config):
             yield name, seed, make_policy(name, world, FitOptions(seed=seed))
     for how in config.aggregators:
-        for seed, scorer in scorers:
+        for name, seed, scorer in scorers:
             policy = for_groups(world, USER_MODEL, how) if scorer is None else put_together(world, scorer, how)
-            yield policy.name, seed, policy
+            yield f"{name}/{how}", seed, policy
         if world.is_truth:
             yield f"true-tastes/{how}", 0, TrueTastesPolicy(how)
     for name in config.learners:
@@ -203,7 +213,7 @@ class _Told:
             ("policy", "seeds", *(name.replace("-", " ") for name in MEASURES), "fair apart", "tail", "cover"),
         )
         for label in self.found:
-            apart = "reference" if label == self.reference else _cell(self._apart(label, "fair"), "+")
+            apart = "-" if label == self.reference else _cell(self._apart(label, "fair"), "+")
             sure = [_cell(t_interval(self.values[label][name])) for name in MEASURES]
             tail, coverage = self._population(label)
             seeds = len(self.found[label])
@@ -227,7 +237,7 @@ class _Told:
             for name in MEASURES:
                 sure = t_interval(self.values[label][name])
                 found.append(row(name, sure.mean, sure))
-                if label != self.reference:
+                if name in COMPARED and label != self.reference:
                     apart = self._apart(label, name)
                     found.append(row(f"{name} minus {self.reference}", apart.mean, apart))
             for name, value in zip(("tail", "coverage"), self._population(label), strict=True):
@@ -260,7 +270,7 @@ class _Told:
 
 def _cell(sure: Interval, sign: str = "") -> str:
     digits = 1 if abs(sure.mean) >= 10 else 2
-    return f"{sure.mean:{sign}.{digits}f} ± {sure.half:.{digits}f}"
+    return f"{sure.mean:{sign}.{digits}f}±{sure.half:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -160,5 +160,9 @@ def test_by_name_and_what_does_not_fit(groups: World, single: World) -> None:
 
 
 def test_ppo_learns_in_a_world_of_groups(groups: World) -> None:
-    policy = make_policy("recloop-ppo", groups, FitOptions(steps=256, settings={"num_envs": 16}))
+    policy = make_policy(
+        "recloop-ppo",
+        groups,
+        FitOptions(steps=256, settings={"num_envs": 16, "validations": 1, "validation_episodes": 4}),
+    )
     assert evaluate(policy, groups, "truth", episodes=4).length.min() >= 1

@@ -53,6 +53,11 @@ def test_bad_settings_are_refused_in_a_line(asked: dict[str, object], message: s
         GroupsConfig("clicks", **asked)  # type: ignore[arg-type]
 
 
+def test_an_unknown_reference_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(RecloopError, match="did you mean 'content/average'"):
+        main(GroupsConfig("clicks", users=100, reference="content/averge"))
+
+
 def test_measures_are_the_returns_of_the_rewards() -> None:
     from recloop.agents.registry import make_policy
 
