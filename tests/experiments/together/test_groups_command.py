@@ -18,7 +18,7 @@ from recloop.experiments.together.measures import by_group, items_taken, segment
 def test_the_command_tells_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "groups.csv"
     config = GroupsConfig(
-        "clicks", sizes=(2,), aggregators=("average", "fair"), learners=("recloop-ppo",), rewards=("fair",),
+        "clicks", sizes=(2,), aggregators=("average", "fair"), learners=("a2c",), rewards=("fair",),
         steps=64, seeds=2, users=100, episodes=10, out=out, progress=False,
     )  # fmt: skip
     main(config)
@@ -26,10 +26,10 @@ def test_the_command_tells_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert list(frame.columns) == list(COLUMNS)
     assert set(frame.policy) == {
         *("random", "popularity", "content/average", "content/fair"),
-        *("true-tastes/average", "true-tastes/fair", "recloop-ppo for fair"),
+        *("true-tastes/average", "true-tastes/fair", "a2c for fair"),
     }
     assert set(frame.world) == {"clicks"}
-    assert frame[frame.policy == "recloop-ppo for fair"].seeds.eq(2).all()
+    assert frame[frame.policy == "a2c for fair"].seeds.eq(2).all()
     known = frame.dropna(subset=["low"])
     assert ((known.low <= known["mean"]) & (known["mean"] <= known.high)).all()
     assert frame.what.str.contains("likes topic").any()

@@ -103,6 +103,10 @@ def test_members_pass_over_what_they_consumed(once_world: World) -> None:
     own = of_members(given, 2)[..., 0].transpose(1, 2).flatten(0, 1)  # (B g, K)
     had = (each_alone(slate, 2).unsqueeze(2) == before.unsqueeze(1)).any(2)
     assert not (own & had).any()
+    core.reset(users=torch.arange(8))
+    for group, rows in enumerate(members_of(groups)[:8].tolist()):
+        consumed = {int(item) for row in rows for item in once_world.sequences.of(row)[0]}
+        assert set((~core.action_mask()[group]).nonzero()[:, 0].tolist()) == consumed
 
 
 def test_members_histories_come_back_out_of_the_groups(world: World) -> None:
