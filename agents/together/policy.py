@@ -81,8 +81,20 @@ class AggregatedPolicy(Policy):
         known = self._met(observation) if carry is None else self._followed(carry, observation)
         mask = action_mask(observation, len(self.single.catalogue))
         scores = self.scorer.scores(self._observed(known, observation)).view(len(mask), self.size, -1)  # (B, g, N)
-        liking = scores if self.chances else between_0_and_1(scores, mask)
+        liking = self.liking(known, scores, mask)
         return best_slate(self._aggregate(Ballot(liking, mask, known.got, k)), mask, k), known
+
+    def liking(self, known: KnownMembers, scores: Tensor, mask: Tensor) -> Tensor:
+        """How much each member likes each item, in [0, 1], from scores (B, g, N) and what may be shown, (B, N).
+
+        Where nobody consumes an item twice, a member does not care for what they have consumed.
+        """
+        liking = scores if self.chances else between_0_and_1(scores, mask)
+        if self.single.consumes_twice:
+            return liking
+        had = torch.zeros(len(known.past.step), scores.shape[2] + 1, dtype=torch.bool, device=scores.device)
+        had = had.scatter(1, known.past.history, True)[:, :-1]
+        return liking.masked_fill(had.view_as(liking), 0.0)
 
     def save(self, folder: Any, made_with: Any = None) -> None:
         """Raises PolicyError: it is made anew in a moment; the single-user policy can be kept."""

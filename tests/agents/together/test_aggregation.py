@@ -1,5 +1,7 @@
 """Aggregators against plain loops, and single-user policies before groups."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -129,6 +131,21 @@ def test_the_policy_sees_each_members_own_past(groups: World, single: World) -> 
         assert torch.equal(carry.got[going], core.state.got[going])
         step = core.step(slate)
         going &= ~(step.terminated | step.truncated)
+
+
+def test_nobody_cares_for_what_they_consumed_where_nobody_consumes_twice(single: World) -> None:
+    once = grouped(replace(single, consumes_twice=False), 3)
+    policy = for_groups(once, "popularity", "average")
+    core = Core(once, batch=10, users="all", seed=4)
+    slate, _ = policy.act(core.observe(), None, 5, core.draw())
+    core.step(slate)
+    _, known = policy.act(core.observe(), policy._met(core.observe()), 5, core.draw())
+    liking = policy.liking(known, torch.rand(10, 3, 40), torch.ones(10, 40, dtype=torch.bool))
+    took = known.past.history[known.past.history < 40]
+    assert len(took)
+    lanes = (known.past.history < 40).nonzero()[:, 0]
+    assert not liking.flatten(0, 1)[lanes, took].any()
+    assert (liking == 0).sum() <= len(took) + 30  # and, by the stretching, the least liked item of each
 
 
 def test_true_tastes_serve_what_they_are_put_together_for(groups: World) -> None:
