@@ -53,6 +53,10 @@ COMMANDS = {
         "recloop.experiments.commands.agreement:AgreementConfig",
         "are policies ranked alike by training users, judges and the truth?",
     ),
+    "groups": (
+        "recloop.experiments.together.command:GroupsConfig",
+        "policies before groups of users: who is served, how evenly, by segment",
+    ),
     "recommend": ("recloop.experiments.commands.recommend:RecommendConfig", "ask a saved policy, by external item ids"),
     "guidance": (
         "recloop.experiments.guidance.command:GuidanceConfig",

@@ -16,6 +16,9 @@ from recloop.envs.interaction.reward import TERMS, Outcome, Reward, WeightedRewa
 from recloop.envs.logs.schema import Signal
 from recloop.envs.simulation.deferred_checks import DeferredChecks
 
+OF_GROUPS = "recloop.envs.users.together.rewards"
+"""Where rewards lie that a folder may name without anybody's trust: they are not a person's own code."""
+
 
 @dataclass(frozen=True)
 class CodedReward:
@@ -72,8 +75,11 @@ KeptReward = WeightedReward | CodedReward
 
 
 def reward_of(facts: Mapping[str, Any]) -> KeptReward:
-    """Undo `as_dict`; nothing is imported."""
-    return CodedReward(facts["path"]) if "path" in facts else WeightedReward(**facts)
+    """Undo `as_dict`; nothing is imported but recloop's own rewards of groups."""
+    if "path" not in facts:
+        return WeightedReward(**facts)
+    path = str(facts["path"])
+    return CodedReward.of(path) if path.partition(":")[0] == OF_GROUPS else CodedReward(path)
 
 
 def parsed_reward(

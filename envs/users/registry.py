@@ -24,6 +24,7 @@ KINDS = {
     "retention": "recloop.envs.truth.retention:RetentionUsers",
     "matrix": "recloop.envs.truth.matrix:MatrixUsers",
     "speaking": "recloop.envs.users.speaking.users:SpeakingUsers",
+    "group": "recloop.envs.users.together.users:GroupUsers",
 }
 """Kind -> dotted path of the simulators that a world folder may hold."""
 _FORMER_KINDS = {"topics": "boredom"}

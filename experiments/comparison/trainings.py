@@ -192,7 +192,11 @@ class Trainings:
 
     def _save(self, contender: Entry, seed: int, policy: Policy) -> None:
         """Keep what can be kept: a planner and a class without `tensors` cannot, and are made again instead."""
-        if policy.privileged or (Path(contender.source).exists() and contender.source not in known_policies()):
+        if (
+            policy.privileged
+            or not policy.kept
+            or (Path(contender.source).exists() and contender.source not in known_policies())
+        ):
             return
         label = f"{contender.label}-seed{seed}" if contender.retrained else contender.label
         folder = self.config.out / "policies" / label
