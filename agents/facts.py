@@ -22,7 +22,7 @@ class PolicyFacts:
         resumable: its training keeps checkpoints and goes on from them.
         privileged: it is handed the users' true state instead of an observation; only for truth worlds, never a
             competitor.
-        kept: it can be saved; False for one that is put together anew of others, which can.
+        savable: it can be saved; False for one that is put together anew of others, which can.
         plans: it chooses by a model of the training users (`World.user_model`): what it earns is an upper end.
         ranks: its slate of k is the first k of its longer slates, so that rules of whole slates may choose among those.
         group: the kind of policy; a group's name stands for all its known policies, see `recloop.agents.groups`.
@@ -36,7 +36,7 @@ class PolicyFacts:
     deterministic: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
     privileged: ClassVar[bool] = False
-    kept: ClassVar[bool] = True
+    savable: ClassVar[bool] = True
     plans: bool = False
     ranks: bool = False
     group: ClassVar[Group] = "baseline"

@@ -65,7 +65,7 @@ class AggregatedPolicy(Policy):
     """
 
     trains: ClassVar[Trains] = "no"
-    kept: ClassVar[bool] = False
+    savable: ClassVar[bool] = False
     ranks = True
 
     def __init__(self, world: World, scorer: ScoringPolicy, how: str, chances: bool = False) -> None:

@@ -8,6 +8,7 @@ measure, and the policy that is kept is the best of those that keep the floor in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -97,6 +98,6 @@ class FlooredReward:
         """For a checkpoint; `restore` undoes it."""
         return {"multiplier": self.multiplier, "mean": self.mean}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state`."""
         self.multiplier, self.mean = (state[name].to(self.mean.device) for name in ("multiplier", "mean"))

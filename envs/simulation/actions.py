@@ -203,7 +203,7 @@ class ItemCodec(_Choices):
 class CandidatesCodec(_Choices):
     """K positions in `observation["candidates"]`: MultiDiscrete([C] * K). Positions may repeat; some may be empty."""
 
-    mode = "candidates"
+    mode: ClassVar[ActionMode] = "candidates"
     needs: ClassVar[tuple[str, ...]] = ("candidates",)
     shows: ClassVar[tuple[str, ...]] = ("candidates",)
 

@@ -194,7 +194,7 @@ class Trainings:
         """Keep what can be kept: a planner and a class without `tensors` cannot, and are made again instead."""
         if (
             policy.privileged
-            or not policy.kept
+            or not policy.savable
             or (Path(contender.source).exists() and contender.source not in known_policies())
         ):
             return
