@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from recloop.envs.world.data import WorldData, warm_states
 from recloop.envs.world.tables import Catalogue, UserTable
 
 W = TypeVar("W", bound=WorldData)
+G = TypeVar("G", bound=np.generic)
 
 _SAMPLE = 64
 """Items whose texts are read anew, to see that it is the encoder that the world was made with."""
@@ -39,8 +40,8 @@ def extended(world: W, log: LoggedBehavior, text: TextVectors | None = None) -> 
     items, users = _ids(world.catalogue.ids, log.items.index), _ids(world.users.ids, log.users.index)
     n, before = len(world.catalogue), world.sequences
     new_items, new_users = items[n:], len(users) - len(world.users)
-    tables = {"items": pd.DataFrame(index=pd.Index(items)), "users": pd.DataFrame(index=pd.Index(users))}
-    newer = compile_sequences(replace(log, **tables))[0]
+    named = (pd.DataFrame(index=pd.Index(ids)) for ids in (items, users))
+    newer = compile_sequences(replace(log, items=next(named), users=next(named)))[0]
     keeps_slates = before.slates is not None or not len(before.items)
     if before.slates is not None and newer.slates is None:
         raise WorldError(
@@ -244,8 +245,9 @@ def _joined(older: Sequences, newer: Sequences) -> Sequences:
     """User by user, the older consumption and slates before the newer ones."""
     order, offsets = _interleaved(older.offsets, newer.offsets)
 
-    def both(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        return np.concatenate([a, b])[order]
+    def both(a: npt.NDArray[G], b: npt.NDArray[G]) -> npt.NDArray[G]:
+        joined: npt.NDArray[G] = np.concatenate([a, b])[order]
+        return joined
 
     timed = newer.times is not None and (older.times is not None or not len(older.items))
     older_times = older.times if older.times is not None else np.zeros(0)
@@ -279,7 +281,7 @@ def _joined_slates(older: Sequences, newer: Sequences) -> tuple[Slates, tuple[st
         "policy": None if new.policy is None else np.array([policies.index(p) for p in newer.policies])[new.policy],
     }
     fills = {"items": newer.catalogue_size, "answers": 0.0, "given": False, "propensity": np.nan}
-    found = {}
+    found: dict[str, Any] = {}
     for name in vars(old):
         a, b = getattr(old, name), later.get(name, getattr(new, name))
         if name == "propensity" and (a is None) != (b is None):
@@ -294,10 +296,10 @@ def _joined_slates(older: Sequences, newer: Sequences) -> tuple[Slates, tuple[st
     return Slates(**found), policies
 
 
-def _widened(table: npt.NDArray[np.generic], width: int, value: float) -> npt.NDArray[np.generic]:
+def _widened(table: npt.NDArray[Any], width: int, value: float) -> npt.NDArray[Any]:
     """Slates (Q, K, ...) of `width` places."""
     more = [(0, 0), (0, width - table.shape[1]), *[(0, 0)] * (table.ndim - 2)]
-    return np.pad(table, more, constant_values=value)  # type: ignore[call-overload, no-any-return]
+    return np.pad(table, more, constant_values=value)
 
 
 def _interleaved(first: Ints, second: Ints) -> tuple[Ints, Ints]:

@@ -2,7 +2,7 @@
 
 recloop continual clicks --out runs/continual                 a truth world, made on the spot
 recloop continual worlds/ml-100k --rules frozen full replay --days 30 --out runs/drift
-recloop continual clicks --drift.shared 0.3 --drift.jump 2 --rules frozen full ewc --out runs/jumps
+recloop continual clicks --drift.shared 0 --drift.jump 2 --rules frozen full ewc --out runs/jumps
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class ContinualConfig:
     """Replace a run that was made with other settings."""
     rules: tuple[str, ...] = (*RULES, f"frozen{SERIES}", f"replay{SERIES}")
     """Update rules to compare: frozen, full, fine-tuned, replay, ewc; with +series behind one, the forecast of the
-    items' own series is added to its scores."""
+    items' own series takes the place of the levels it learned."""
     policy: str = "gru4rec"
     """The recommender: a registered name of a supervised one."""
     set: tuple[str, ...] = ()
@@ -56,11 +56,11 @@ class ContinualConfig:
     """Simulated days."""
     every: int = 5
     """Days between updates; the first period of this length shows random items."""
-    visitors: int = 100
+    visitors: int = 60
     """Users who come a day, once each."""
-    slates: int = 8
+    slates: int = 6
     """Slates of a visit at most."""
-    epsilon: float = 0.1
+    epsilon: float = 0.2
     """Chance that a place explores."""
     seeds: int = 1
     """How often all of it is repeated: other luck, other drift, other fits."""
@@ -78,7 +78,7 @@ class ContinualConfig:
     """Older visits that rule replay learns from, for each one of the window."""
     ewc: float = 10.0
     """How hard rule ewc holds weights that mattered."""
-    users: int = 300
+    users: int = 200
     """Of a truth world made on the spot."""
     items: int = 200
     """Of a truth world made on the spot."""

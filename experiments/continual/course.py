@@ -114,7 +114,7 @@ def _run(
     oracle: Policy | None,
 ) -> None:
     """Days `every` to `length` - 1 of one contender."""
-    one, morning, learned = Recommender(course.rule.removesuffix(SERIES), learning, first, start.world), start, every
+    one, morning = Recommender(course.rule.removesuffix(SERIES), learning, first, start.world), start
     series = ItemSeries(days.users.drift.released(len(start.world.catalogue)))
     for log in start.logs:
         series.add(start.world, log)
@@ -125,7 +125,7 @@ def _run(
         series.fit()
         acting = one.policy
         if course.rule.endswith(SERIES):
-            acting = SeriesContext(acting, series.change(learned))
+            acting = SeriesContext(acting, morning.world, series.forecast())
         visits = days.lived(morning.world, acting, day, oracle)
         morning = morning.after(visits)
         if visits.log is not None:
@@ -133,10 +133,9 @@ def _run(
             series.add(start.world, visits.log)
             course.series.append(series.errors())
         if (day + 1) % every == 0:
-            before, updates = morning.logs[: len(morning.logs) - len(window)], one.policy
+            before = morning.logs[: len(morning.logs) - len(window)]
             note = one.update(morning.world, before, window, day)
             course.notes += [note] if note else []
-            learned = day + 1 if one.policy is not updates else learned
             window = []
             course.early[day] = days.met(start.world, one.policy, every - 1)
             arenas.append((day, morning.world, days.met(morning.world, one.policy, day)))

@@ -105,15 +105,12 @@ class Days:
             earned.add_(step.transition.reward.double() * step.alive)
 
         log = record(core, partial(_explored, policy, self.epsilon, core.slate_size), f"day {day}", watch)
-        rows_of_day = log.interactions.assign(
-            **{
-                Columns.time: log.interactions[Columns.time] + day * _DAY_SECONDS,
-                Columns.session: day,
-                Columns.slate: log.interactions[Columns.slate] + day * self.slates,
-            }
-        )
+        lived = log.interactions.copy()
+        lived[Columns.time] += day * _DAY_SECONDS
+        lived[Columns.session] = day
+        lived[Columns.slate] += day * self.slates
         best = np.full(len(rows), np.nan) if oracle is None else self._earned(core, rows, oracle)
-        return Visits(rows.numpy(), earned.numpy(), best, replace(log, interactions=rows_of_day))
+        return Visits(rows.numpy(), earned.numpy(), best, replace(log, interactions=lived))
 
     def met(self, world: World, policy: Policy, day: int) -> Floats:
         """float64 (B,) what a policy earns, without exploring and unrecorded, from the visitors of a day."""

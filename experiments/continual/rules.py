@@ -27,7 +27,7 @@ RULES = {
 """Update rule -> what it does."""
 
 SERIES = "+series"
-"""Behind a rule: the forecast of the items' own series is added to its scores."""
+"""Behind a rule: the forecast of the items' own series takes the place of the levels that were learned."""
 
 
 @dataclass(frozen=True)

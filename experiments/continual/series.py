@@ -6,7 +6,8 @@ from torch import Tensor
 
 from recloop.agents.policy import Policy, ScoringPolicy
 from recloop.encoders.base.errors import PolicyError
-from recloop.envs.interaction.observation import Observation
+from recloop.envs.interaction.observation import DEFAULT_KEYS, Observation
+from recloop.envs.interaction.response import Past
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.intervals import Floats, Ints
@@ -24,8 +25,7 @@ class ItemSeries:
     The value of a day is the log-odds of the smoothed rate less those of all items on that day. A forecast reads the
     last `LAST` values, how much each is to be trusted (showings over showings plus prior), and the item's age as
     min(age, 60) / 10 and exp(-age / 5); one regression for all items, weighted by showings, fitted anew a day, since it
-    takes a millisecond. Rates are those of the users whom a policy showed the item, so changes of an item count, not
-    levels: see `change`.
+    takes a millisecond. Rates are those of the users whom a policy showed the item.
 
     Args:
         released: int64 (N,) day on which each item came.
@@ -64,20 +64,13 @@ class ItemSeries:
         x = np.concatenate([self._facts(day) for day in range(LAST, self.days)])
         y, w = self.values[LAST:].ravel(), self.shown[LAST:].ravel()
         weighted = x * w[:, None]
-        self._weights = np.linalg.solve(x.T @ weighted + _RIDGE * np.eye(x.shape[1]), weighted.T @ y)
+        self._weights = np.asarray(np.linalg.solve(x.T @ weighted + _RIDGE * np.eye(x.shape[1]), weighted.T @ y))
 
     def forecast(self) -> Floats:
         """float64 (N,) value of each item on the next day; 0 before there are enough days."""
         if self._weights is None:
             return np.zeros(len(self.released))
         return np.asarray(self._facts(self.days) @ self._weights)
-
-    def change(self, learned: int) -> Tensor:
-        """float32 (N,) the forecast less an item's mean value over the `LAST` days up to day `learned`: what the series
-        says has changed since a recommender learned."""
-        first = max(0, learned - LAST)
-        before = self.values[first:learned].mean(0) if learned else np.zeros(len(self.released))
-        return torch.from_numpy(self.forecast() - before).to(torch.float32)
 
     def errors(self) -> tuple[float, float]:
         """Root mean square errors over what was shown yesterday, of the forecast made before it and of taking the mean
@@ -95,22 +88,38 @@ class ItemSeries:
 
 
 class SeriesContext(ScoringPolicy):
-    """A recommender whose scores know what the items' own series say.
+    """A recommender that says whom an item is for, among items whose own series say how well each stands today.
+
+    The score is the recommender's, less its mean over the users of a world, plus the forecast: what it learned of an
+    item's level from how often it was taken, which is also how often it was shown, gives way to rates.
 
     Args:
         base: scores items in log-odds or as logits.
-        offset: float32 (N,), added.
+        world: over whose users the mean is taken, as they are now.
+        forecast: float64 (N,), see `ItemSeries.forecast`.
+
+    Raises:
+        PolicyError: a policy that does not score items.
     """
 
-    def __init__(self, base: Policy, offset: Tensor) -> None:
+    def __init__(self, base: Policy, world: World, forecast: Floats) -> None:
         if not isinstance(base, ScoringPolicy):
             raise PolicyError(
                 f"policy '{base.name}' does not score items, so that no series can be added; leave it out"
             )
-        self.base, self.offset = base, offset
-        self.name, self.serving = f"{base.name} in context", base.serving
+        self.base, self.name, self.serving = base, f"{base.name} in context", base.serving
+        self.offset = torch.from_numpy(forecast).to(torch.float32) - _levels(base, world)
 
     @torch.no_grad()
     def scores(self, observation: Observation) -> Tensor:
-        """Those of the base and the offset, (B, N)."""
+        """See the class, (B, N)."""
         return self.base.scores(observation) + self.offset
+
+
+@torch.no_grad()
+def _levels(base: ScoringPolicy, world: World) -> Tensor:
+    """float32 (N,) mean score of each item over a world's users."""
+    table, zeros = world.users, torch.zeros(len(world.users), dtype=torch.int64)
+    past = Past(table.history, table.feedback, table.shown, table.answers, zeros, zeros.to(torch.float32))
+    vector = world.state_encoder.vector(world.warm_states)
+    return base.scores(world.spec().observe(past, vector, table.profile, DEFAULT_KEYS)).mean(0)

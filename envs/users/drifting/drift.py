@@ -38,9 +38,9 @@ class Drift:
 
     tastes: float = 0.1
     shared: float = 0.15
-    jump: float = 0.0
+    jump: float = 1.0
     jump_every: int = 20
-    height: float = 1.0
+    height: float = 0.5
     rise: float = 10.0
     new_items: float = 0.3
     new_users: float = 0.2

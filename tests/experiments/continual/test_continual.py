@@ -24,7 +24,7 @@ from recloop.experiments.continual.course import Course
 from recloop.experiments.continual.days import Days, TrueBest, Visits
 from recloop.experiments.continual.measures import summary
 from recloop.experiments.continual.rules import Learning, Recommender, checked_rules, replayed
-from recloop.experiments.continual.series import LAST, ItemSeries, SeriesContext
+from recloop.experiments.continual.series import ItemSeries, SeriesContext
 
 USERS, ITEMS = 30, 20
 
@@ -111,11 +111,11 @@ def test_an_empty_window_updates_nothing_and_says_so(world: World, logs: list[Lo
     assert Recommender("frozen", Learning(), Learns(), world).update(world, logs, [nothing], 9) == ""
 
 
-def test_a_rise_is_forecast_and_faults_are_seen(world: World) -> None:
+def test_a_rise_is_forecast_and_put_in_place_of_levels(world: World, logs: list[LoggedBehavior]) -> None:
     """Items rise and fall in turn by 0.2 log-odds a day: tomorrow is not like the mean of the week."""
     series = ItemSeries(torch.zeros(ITEMS, dtype=torch.int64))
     slope = np.where(np.arange(ITEMS) % 2 == 0, 0.2, -0.2)
-    assert series.change(0).abs().sum() == 0
+    assert np.abs(series.forecast()).sum() == 0
     for day in range(20):
         chance = 1 / (1 + np.exp(-slope * (day - 10)))
         shown = np.repeat(np.arange(ITEMS), 200)
@@ -126,11 +126,14 @@ def test_a_rise_is_forecast_and_faults_are_seen(world: World) -> None:
     forecast, plain = series.errors()
     assert forecast < 0.15 < 0.5 < plain
     series.fit()
-    change = series.change(series.days)
-    assert (torch.sign(change) == torch.from_numpy(np.sign(slope))).all()
-    assert change.abs().mean() == pytest.approx(0.2 * (LAST + 1) / 2, rel=0.3)
+    tomorrow = series.forecast()
+    assert np.corrcoef(tomorrow, slope)[0, 1] > 0.99
+    assert np.abs(tomorrow).mean() == pytest.approx(2.0, rel=0.15)
+    users = SeriesContext(make_policy("gru4rec", world.extended(logs[0]), FitOptions(steps=1)), world, tomorrow)
+    seen = {"history": world.users.history}
+    assert torch.allclose(users.scores(seen).mean(0), torch.from_numpy(tomorrow).float(), atol=1e-4)
     with pytest.raises(PolicyError, match="does not score items"):
-        SeriesContext(make_policy("random", world), change)
+        SeriesContext(make_policy("random", world), world, tomorrow)
 
 
 def test_figures_by_hand() -> None:
