@@ -1,5 +1,6 @@
 """Worlds extended in place: what is known stays, what is new stands behind it, what does not fit is refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from recloop.encoders.base.errors import WorldError
 from recloop.encoders.text.encoder import HashedText
-from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+from recloop.envs.logs.schema import Columns, LoggedBehavior, Signal, Times
 from recloop.envs.truth import truth_log, truth_world
 from recloop.envs.world.data import warm_states
 from recloop.envs.world.world import World
@@ -30,7 +31,7 @@ def log_of(world: World, rows: list[tuple[str, str, int]], more: dict[str, str] 
     texts = {**dict(zip(world.catalogue.ids, world.catalogue.texts, strict=True)), **(more or {})}
     items = pd.DataFrame({Columns.title: list(texts.values()), Columns.text: list(texts.values())}, index=list(texts))
     users = pd.DataFrame(index=pd.Index(dict.fromkeys(row[0] for row in rows)))
-    return LoggedBehavior("more", frame, users, items, world.signals, Times.behavioural, has_exposures=True)
+    return LoggedBehavior("more", frame, users, items, (Signal("click"),), Times.behavioural, has_exposures=True)
 
 
 def test_a_newer_log_goes_behind_the_older_user_by_user(world: World) -> None:
@@ -92,6 +93,21 @@ def test_new_items_and_users_stand_behind_the_known(world: World) -> None:
     assert torch.allclose(encoder.pattern_weights[ITEMS], encoder.pattern_weights[4], atol=1e-5)
     assert grown.spec().catalogue_size == ITEMS + 1
     assert grown.warm_states.hidden.shape[0] == USERS + 1
+
+
+def test_a_log_without_exposures_takes_consumption_alone(world_maker: Callable[..., World]) -> None:
+    tiny = world_maker()
+    ids, before = tiny.catalogue.ids, tiny.sequences
+    log = log_of(tiny, [("u3", ids[30], 1), ("u3", ids[31], 0), ("u0", ids[2], 1)])
+    rows = log.interactions.rename(columns={"click": "watch"}).assign(rating=4.0)
+    grown = tiny.extended(replace(log, interactions=rows, signals=tiny.signals))
+    assert grown.sequences.slates is None
+    assert grown.sequences.of(3)[0].tolist() == [*before.of(3)[0], 30]
+    assert grown.sequences.of(3)[1][-1].tolist() == [1.0, 4.0]
+    assert grown.sequences.of(0)[0].tolist() == [2]
+    assert grown.users.history[3, -1] == 30
+    assert grown.simulators == tiny.simulators
+    assert grown.sequences.times is None
 
 
 def test_what_does_not_fit_is_refused_in_a_line(world: World) -> None:
