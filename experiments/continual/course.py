@@ -124,7 +124,7 @@ def _run(
     for day in range(every, length):
         series.fit()
         acting = one.policy
-        if course.rule.endswith(SERIES):
+        if course.rule.endswith(SERIES) and series.ready:
             acting = SeriesContext(acting, morning.world, series.forecast())
         visits = days.lived(morning.world, acting, day, oracle)
         morning = morning.after(visits)

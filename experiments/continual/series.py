@@ -57,6 +57,11 @@ class ItemSeries:
         """How many there are."""
         return len(self.values)
 
+    @property
+    def ready(self) -> bool:
+        """Whether there were enough days to fit a forecast."""
+        return self._weights is not None
+
     def fit(self) -> None:
         """Weights from all days that have `LAST` before them; none where there is no such day."""
         if self.days <= LAST:

@@ -116,6 +116,7 @@ def test_a_rise_is_forecast_and_put_in_place_of_levels(world: World, logs: list[
     series = ItemSeries(torch.zeros(ITEMS, dtype=torch.int64))
     slope = np.where(np.arange(ITEMS) % 2 == 0, 0.2, -0.2)
     assert np.abs(series.forecast()).sum() == 0
+    assert not series.ready
     for day in range(20):
         chance = 1 / (1 + np.exp(-slope * (day - 10)))
         shown = np.repeat(np.arange(ITEMS), 200)
@@ -126,6 +127,7 @@ def test_a_rise_is_forecast_and_put_in_place_of_levels(world: World, logs: list[
     forecast, plain = series.errors()
     assert forecast < 0.15 < 0.5 < plain
     series.fit()
+    assert series.ready
     tomorrow = series.forecast()
     assert np.corrcoef(tomorrow, slope)[0, 1] > 0.99
     assert np.abs(tomorrow).mean() == pytest.approx(2.0, rel=0.15)
