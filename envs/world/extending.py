@@ -68,6 +68,7 @@ def extended(world: W, log: LoggedBehavior, text: TextVectors | None = None) -> 
         support=None if new_items else world.support,
         patterns=None if new_items or new_users else world.patterns,
     )
+    # Read before: a day's log is read on, and not everybody's whole history again.
     if "warm_states" in vars(world) and encoder.behavior is None:
         vars(grown)["warm_states"] = _followed(grown, world.warm_states, newer)
     return grown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +68,9 @@ class DriftingUsers(UserSimulator):
 
     def at_day(self, day: int) -> DriftingUsers:
         """The same users on another day: a new object, to be prepared; the users below are shared."""
-        other = copy.copy(self)
-        DriftingUsers.__init__(other, self.users, self.drift, day)
-        other._walked = self._walked if self._walked is not None and self._walked[0] <= day else None
+        other = DriftingUsers(self.users, self.drift, day)
+        if self._walked is not None and self._walked[0] <= day:
+            other._walked = self._walked  # the walk goes on from here, to the same bits
         return other
 
     def prepare(self, world: WorldData, device: torch.device | str) -> None:
