@@ -20,6 +20,7 @@ class PolicyFacts:
             a budget is passes over it; `no`: making it takes no time and does not depend on the seed.
         deterministic: neither its making nor its slates depend on a seed: what it earns is worked out once.
         resumable: its training keeps checkpoints and goes on from them.
+        continues: it can be fitted on from where it stands (`Policy.continued`), and be anchored there.
         privileged: it is handed the users' true state instead of an observation; only for truth worlds, never a
             competitor.
         savable: it can be saved; False for one that is put together anew of others, which can.
@@ -35,6 +36,7 @@ class PolicyFacts:
     trains: ClassVar[Trains] = "no"
     deterministic: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
     privileged: ClassVar[bool] = False
     savable: ClassVar[bool] = True
     plans: bool = False

@@ -17,6 +17,7 @@ from recloop.agents.observed import Observed
 from recloop.agents.serving import Exclude, Serving
 from recloop.agents.settings import Config, with_settings
 from recloop.agents.slates import action_mask, best_slate
+from recloop.encoders.base.anchors import Anchor
 from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.storage import replacing_folder, write_json, write_tensors
@@ -172,6 +173,22 @@ class Policy(PolicyFacts, Described, ABC):
     def fit(cls, world: World, options: FitOptions) -> Self:
         """Make the policy for a world. Default: the class without arguments, which learns nothing."""
         return cls()
+
+    def continued(self, world: World, options: FitOptions, anchor: Anchor | None = None) -> Self:
+        """This policy fitted on from where it stands, on what a world's train users consumed; itself stays as it was.
+
+        For classes that say they `continues`.
+
+        Args:
+            world: of the same catalogue.
+            options: as for `fit`.
+            anchor: of an earlier `anchored`: what its weights may not forget; None lets them move freely.
+        """
+        raise PolicyError(f"policy '{self.name}' cannot be fitted on from where it stands; fit it anew")
+
+    def anchored(self, world: World, strength: float) -> Anchor:
+        """Where the weights stand, and how much each matters for what a world's train users consumed; see `Anchor`."""
+        raise PolicyError(f"policy '{self.name}' does not say which weights matter; take one that `continues`")
 
     def recommend(
         self,

@@ -49,6 +49,10 @@ COMMANDS = {
         "recloop.experiments.off_policy.command:OffPolicyConfig",
         "what a policy would have earned, from a log that another wrote, or a refusal",
     ),
+    "continual": (
+        "recloop.experiments.continual.command:ContinualConfig",
+        "users drift for some days: how do recommenders keep up, by update rule?",
+    ),
     "agreement": (
         "recloop.experiments.commands.agreement:AgreementConfig",
         "are policies ranked alike by training users, judges and the truth?",

@@ -21,8 +21,9 @@ from recloop.agents.sequence.config import (
 from recloop.agents.sequence.content import content_of
 from recloop.agents.sequence.model import SequenceModel
 from recloop.agents.sequence.teaching import lessons_of
-from recloop.agents.sequence.training import train_sequence_model
+from recloop.agents.sequence.training import sequence_anchor, train_sequence_model
 from recloop.agents.serving import Serving
+from recloop.encoders.base.anchors import Anchor
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.world.world import World
 
@@ -46,6 +47,7 @@ class SASRecPolicy(ScoringPolicy):
     paper: ClassVar[str] = "Kang and McAuley 2018"
     trains: ClassVar[Trains] = "log"
     resumable: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("history",)
     config_class: ClassVar[type[SequenceConfig]] = SequenceConfig
 
@@ -72,6 +74,20 @@ class SASRecPolicy(ScoringPolicy):
             teacher = make_policy(config.teacher, world, FitOptions(options.seed, device=options.device))
             lessons = lessons_of(teacher, world, users, config.length, config.lessons, seed=options.seed)
         return cls(train_sequence_model(world.sequences, users, config, options, content, lessons, cls.name))
+
+    def continued(self, world: World, options: FitOptions, anchor: Anchor | None = None) -> Self:
+        """Trained on; `options.steps` are passes, `options.settings` replace those of how it was trained."""
+        users = world.users.rows("train").numpy()
+        model = train_sequence_model(
+            world.sequences, users, self.model.config, options, name=self.name, start=self.model, anchor=anchor
+        )
+        policy = type(self)(model)
+        policy.name, policy.serving = self.name, Serving.of(world)
+        return policy
+
+    def anchored(self, world: World, strength: float) -> Anchor:
+        """By the likelihood of every train user's newest items, a softmax over the catalogue whatever `loss` says."""
+        return sequence_anchor(self.model, world.sequences, world.users.rows("train").numpy(), strength)
 
     @property
     def network(self) -> nn.Module:

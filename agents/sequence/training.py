@@ -1,6 +1,8 @@
 """Training of sequence models, by the one fit loop."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +19,7 @@ from recloop.agents.sequence.config import SequenceConfig
 from recloop.agents.sequence.losses import masked_places, place_loss
 from recloop.agents.sequence.model import SequenceModel
 from recloop.agents.sequence.teaching import Lessons
+from recloop.encoders.base.anchors import Anchor, anchor_of
 from recloop.encoders.base.digests import digest_of_value
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.fit import FitLoop, Pass, fit
@@ -37,6 +40,8 @@ def train_sequence_model(
     content: Mapping[str, Tensor] | None = None,
     lessons: Lessons | None = None,
     name: str = "sequence model",
+    start: SequenceModel | None = None,
+    anchor: Anchor | None = None,
 ) -> SequenceModel:
     """Train on the given users; the weights of the pass with the best held-out figure are kept.
 
@@ -53,13 +58,20 @@ def train_sequence_model(
         content: float32 (N, w) of each of `config.items` but `ids`.
         lessons: what a teacher thinks of some histories; None without one.
         name: of the policy, for messages.
+        start: a trained model to go on from; of `config` what says how to train is read, and no content. It stays as
+            it was. None begins anew.
+        anchor: what of `start` is to be kept, added to the loss; at infinite strength nothing is trained.
 
     Raises:
-        PolicyError: where the users consumed nothing, or content is missing.
+        PolicyError: where the users consumed nothing, content is missing, or `start` knows another catalogue.
     """
     options = options or FitOptions()
     config = options.over(config, name, "epochs")
-    content = _checked(config, content or {}, sequences.catalogue_size, name)
+    content = _checked(config, content or {}, sequences.catalogue_size, name) if start is None else {}
+    if start is not None and start.catalogue_size != sequences.catalogue_size:
+        raise PolicyError(
+            f"{name} was trained on {start.catalogue_size} items, the log has {sequences.catalogue_size}; fit it anew"
+        )
     users = users[sequences.lengths[users] > 0]
     if not len(users):
         raise PolicyError(f"the train users consumed nothing; {name} needs at least one sequence")
@@ -67,9 +79,14 @@ def train_sequence_model(
     kept = without_last(sequences, held)
     device = checked_device(options.device)
     counts = torch.from_numpy(kept.popularity(users))
-    model = SequenceModel(sequences.catalogue_size, config, options.seed, content)
-    with torch.no_grad():
-        model.bias.copy_(torch.log((counts + 1) / (counts.sum() + len(counts))))
+    if start is None:
+        model = SequenceModel(sequences.catalogue_size, config, options.seed, content)
+        with torch.no_grad():
+            model.bias.copy_(torch.log((counts + 1) / (counts.sum() + len(counts))))
+    else:
+        model = copy.deepcopy(start).train()
+        if anchor is not None and anchor.strength == math.inf:
+            return model.eval()
     model = model.to(device)
     noise, order = torch.Generator(device).manual_seed(options.seed), torch.Generator().manual_seed(options.seed)
     half = config.precision == "bfloat16" or (
@@ -88,6 +105,8 @@ def train_sequence_model(
         found = value(hidden[asked], items[asked], table)
         if lessons is not None:
             found = found + config.teaching * lessons.loss(model, LESSONS_A_STEP, noise)
+        if anchor is not None:
+            found = found + anchor.penalty(model)
         return found, float(asked.sum())
 
     def log(one: Pass) -> None:
@@ -127,6 +146,32 @@ def train_sequence_model(
     )
     model.fold()
     return model.eval()
+
+
+def sequence_anchor(model: SequenceModel, sequences: Sequences, users: Ints, strength: float) -> Anchor:
+    """Hold a sequence model where it stands, by the likelihood of the users' newest items, information an item.
+
+    Raises:
+        PolicyError: a model that reads in both directions, or users who consumed nothing.
+    """
+    if not model.config.causal:
+        raise PolicyError("bert4rec has no likelihood of a sequence to be anchored by; take a causal backbone")
+    users = users[sequences.lengths[users] > 0]
+    if not len(users):
+        raise PolicyError("the train users consumed nothing; there is nothing to anchor a sequence model by")
+    length, device = model.config.length, model.bias.device
+
+    def examples() -> Iterator[Tensor]:
+        for user in users:
+            yield torch.from_numpy(sequences.of(user)[0][-length:]).to(device)
+
+    def log_likelihood(items: Tensor) -> Tensor:
+        """Over the root of how many items there are, so that its squared gradient is one an item."""
+        table = model.table()
+        logits = model.logits(model(items[:-1].unsqueeze(0), table)[0], table)  # (T, N)
+        return -F.cross_entropy(logits, items, reduction="sum") / math.sqrt(len(items))
+
+    return anchor_of(model, examples(), log_likelihood, strength)
 
 
 def _kept(

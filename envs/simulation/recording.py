@@ -1,5 +1,6 @@
 """Logs written by simulated users under any policy: what a world's truth can be tested against."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ _DAY_SECONDS = 86400.0
 _LEFT = "left"
 
 
-def record(core: Core, pick: Pick, name: str) -> LoggedBehavior:
+def record(core: Core, pick: Pick, name: str, watch: Callable[[RolloutStep], None] | None = None) -> LoggedBehavior:
     """Let one episode run in every lane and log it, exposures and propensities included.
 
     A lane is a user, so the core's lanes must start with different users (`core.reset(users=...)`). A session ends
@@ -28,11 +29,14 @@ def record(core: Core, pick: Pick, name: str) -> LoggedBehavior:
         core: fresh after `reset`; its simulator answers.
         pick: the logging policy.
         name: of the log.
+        watch: told of every step; None where nobody wants to know.
     """
     session = torch.zeros(core.batch, dtype=torch.int64)
     days = torch.zeros(core.batch, dtype=torch.float64)
     users, rows = core.users.cpu(), []
     for step in rollout(core, acting(pick)):
+        if watch is not None:
+            watch(step)
         response = step.transition.response
         left = response.left.cpu()
         rows.append(_rows(core, step, users, session, days))

@@ -25,16 +25,18 @@ from recloop.encoders.instruction.encoder import InstructionEncoder
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.state.config import EncoderState
 from recloop.encoders.state.encoder import StateEncoder
+from recloop.encoders.text.encoder import TextVectors
 from recloop.envs.evidence.support.model import SupportModel
 from recloop.envs.interaction.item_columns import ItemColumns
 from recloop.envs.interaction.reward_terms import reward_of
 from recloop.envs.interaction.ruled_slates import RuledSlates
 from recloop.envs.interaction.rules import Rules
-from recloop.envs.logs.schema import Signal
+from recloop.envs.logs.schema import LoggedBehavior, Signal
 from recloop.envs.logs.sequences import Sequences, Slates
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.world.data import WorldData
+from recloop.envs.world.extending import extended
 from recloop.envs.world.patterns import Patterns
 from recloop.envs.world.tables import PARTS, Card, Catalogue, Part, UserTable
 
@@ -136,6 +138,30 @@ class World(WorldData):
     def with_simulators(self, **simulators: UserSimulator) -> World:
         """This world with simulators of your own beside (or instead of) its own."""
         return replace(self, simulators={**self.simulators, **simulators})
+
+    def extended(self, log: LoggedBehavior, text: TextVectors | None = None) -> World:
+        """This world with a newer log behind its own, without a build: encoders stay as they were fitted.
+
+        Known users go on from where the log left them; new ones are train users of whom no profile is known. What new
+        items are is read from their texts; they belong to no group and have no neighbours in the knowledge graph.
+        Popularity counts on. Where the world's log does not say what was shown, of the newer one consumption alone is
+        kept. Who answers stays: fitted users know every user by what they did. With new items, or new users in a truth
+        world, nobody answers (users know a row each): fit or plug in users of the new world.
+
+        Args:
+            log: same signals; ids known to the world mean its items and users, all others are new. `items` needs the
+                columns title and text of the new ones.
+            text: the text encoder of the world's items; only needed for new ones.
+
+        Raises:
+            WorldError: other signals, an empty log, one without exposures behind one that has them, new items without
+                an encoder, or with one that the world's item vectors do not come from.
+        """
+        grown = extended(self, log, text)
+        stays = len(grown.catalogue) == len(self.catalogue)
+        if stays and (not self.is_truth or len(grown.users) == len(self.users)):
+            return grown
+        return replace(grown, simulators={}, user_model=None if not stays else grown.user_model)
 
 
 def _write(world: World, folder: Path, made_with: Mapping[str, Any] | None) -> None:
