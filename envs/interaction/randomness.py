@@ -95,9 +95,11 @@ class Draw(TensorStruct):
 
         Args:
             shift: float32 (B, K), one an item of the slates that will be asked about.
-            purposes: of the draws it is about; others stay as they are.
+            purposes: of the draws it is about; others stay as they are. Shifts on top of each other add up, for the
+                purposes of both.
         """
-        return Draw(self.key, shift, purposes)
+        total = shift if self.shift is None else self.shift + shift
+        return Draw(self.key, total, tuple(dict.fromkeys((*self.shifts, *purposes))))
 
     def held(self) -> dict[str, Tensor]:
         """See `TensorStruct.held`."""

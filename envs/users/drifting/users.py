@@ -9,19 +9,15 @@ import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import UserSimulatorError
-from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.interaction.rules import Rules
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.drifting.drift import Drift, directions
-from recloop.envs.users.fitted.heads import CONSUME
+from recloop.envs.users.odds import check_draws_by_item, expected_with_odds, other_odds, utility_with_odds
 
 if TYPE_CHECKING:
     from recloop.envs.world.data import WorldData
-
-_PROBED = 16
-"""Users who are asked whether other odds change their answers."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class DriftingUsers(UserSimulator):
         lift = self.drift.lift(self.day, len(self._directions) - 1)
         self._lift = torch.cat([lift, lift.new_zeros(1)]).to(self.device)  # (N+1,)
         if self.drift:
-            self._probe(world)
+            check_draws_by_item(self.users, world, self.device, "drift")
 
     def rules(self, world: WorldData) -> Rules:
         """The world's rules, and that no item is shown before its release."""
@@ -113,7 +109,8 @@ class DriftingUsers(UserSimulator):
 
     def respond(self, state: DriftingState, past: Past, slate: Tensor, draw: Draw) -> tuple[DriftingState, Response]:
         """The answers of the users below, drawn with other odds."""
-        own, response = self.users.respond(state.own, past, slate, self._shifted(state, slate, draw))
+        draw = other_odds(self.users, draw, self.shift(state.user, slate))
+        own, response = self.users.respond(state.own, past, slate, draw)
         return DriftingState(state.user, own), response
 
     def resume(self, state: DriftingState, days_away: Tensor, draw: Draw) -> DriftingState:
@@ -128,58 +125,9 @@ class DriftingUsers(UserSimulator):
     def expected(self, state: DriftingState, past: Past, slate: Tensor) -> Expected | None:
         """Those of the users below, with the chance of consumption shifted."""
         found = self.users.expected(state.own, past, slate)
-        if found is None or not self.drift:
-            return found
-        first = _shifted_chance(found.mean[..., :1], self.shift(state.user, slate).unsqueeze(2))
-        return Expected(mean=torch.cat([first, found.mean[..., 1:]], dim=2))
+        return expected_with_odds(found, self.shift(state.user, slate)) if self.drift else found
 
     def utility(self, state: DriftingState, past: Past, items: Tensor) -> Tensor | None:
-        """That of the users below, shifted: log-odds where they tell `chances` besides, else chances; None where it is
-        neither."""
+        """That of the users below, shifted; see `utility_with_odds`."""
         found = self.users.utility(state.own, past, items)
-        if found is None or not self.drift:
-            return found
-        shift = self.shift(state.user, items)
-        if hasattr(self.users, "chances"):
-            return found + shift
-        return _shifted_chance(found, shift) if bool(((found >= 0) & (found <= 1)).all()) else None
-
-    def _shifted(self, state: DriftingState, slate: Tensor, draw: Draw) -> Draw:
-        """The draws with the shift of this day, on top of one that somebody above asked for."""
-        shift = self.shift(state.user, slate)
-        before = 0.0 if draw.shift is None else draw.shift
-        return draw.shifted(shift + before, *dict.fromkeys((*draw.shifts, CONSUME, self.signals[0].name)))
-
-    @torch.no_grad()
-    def _probe(self, world: WorldData) -> None:
-        """Raise where users take as much at odds of nothing as at odds of everything."""
-        table, rows = world.users, torch.arange(min(_PROBED, len(world.users.part)), device=self.device)
-        zeros = torch.zeros_like(rows)
-        draw = Draw.at(0, rows, zeros, zeros)
-        tables = (table.history, table.feedback, table.shown, table.answers)
-        here = [one.to(self.device)[rows] for one in tables]
-        past = Past(here[0], here[1], here[2], here[3], zeros, zeros.to(torch.float32))
-        state = self.users.arrive(rows, draw)
-        who = type(self.users).__name__
-        if not isinstance(state, Tensor | TensorStruct):
-            raise UserSimulatorError(
-                f"{who} cannot drift: its state is a {type(state).__name__}; derive it from State, fields of tensors"
-            )
-        items = torch.arange(len(self._directions) - 1, device=self.device)
-        slate = items[(rows.unsqueeze(1) * 7 + torch.arange(world.slate_size, device=self.device)) % len(items)]
-        taken = []
-        for odds in (-torch.inf, 1e4):
-            other = draw.shifted(torch.full(slate.shape, odds, device=self.device), CONSUME, self.signals[0].name)
-            taken.append(float(self.users.respond(state, past, slate, other)[1].signals[..., 0].sum()))
-        if taken[0] > 0 or taken[1] <= 0:
-            raise UserSimulatorError(
-                f"{who} cannot drift: of {slate.numel()} items {taken[0]:g} are taken at odds of nothing and "
-                f"{taken[1]:g} at odds of everything, so it does not draw by item; draw its yes as "
-                f"draw.uniform('{self.signals[0].name}', slate) < chance"
-            )
-
-
-def _shifted_chance(chance: Tensor, shift: Tensor) -> Tensor:
-    """sigmoid(logit(chance) + shift); the chance itself, bit for bit, where the shift is 0."""
-    moved = torch.sigmoid(torch.logit(chance) + shift)
-    return torch.where(shift == 0, chance, torch.where(shift == -torch.inf, torch.zeros_like(chance), moved))
+        return utility_with_odds(self.users, found, self.shift(state.user, items)) if self.drift else found

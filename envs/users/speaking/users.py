@@ -16,15 +16,12 @@ from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past, Response, State
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.fast import SpreadFreeUsers
-from recloop.envs.users.fitted.heads import CONSUME
+from recloop.envs.users.odds import check_draws_by_item, expected_with_odds, other_odds, utility_with_odds
 from recloop.envs.users.registry import load_simulator, save_simulator
 from recloop.envs.users.speaking.wishes import Wishes
 
 if TYPE_CHECKING:
     from recloop.envs.world.data import WorldData
-
-_SURE = 1e4
-"""Log-odds at which anybody takes an item that they might take at all."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +113,8 @@ class SpeakingUsers(SpreadFreeUsers, Artifact):
         voiced: rows of the wishes that come up at all; default all.
 
     Raises:
-        UserSimulatorError: a `meaning` that is no permutation, no wish that comes up, and from `respond` for users
-            who do not hear.
+        UserSimulatorError: a `meaning` that is no permutation, no wish that comes up, and from `prepare` for users
+            who do not draw by item.
     """
 
     artifact_file = "speaking"
@@ -142,7 +139,6 @@ class SpeakingUsers(SpreadFreeUsers, Artifact):
             raise UserSimulatorError(
                 f"voiced names {self.voiced.tolist()}; give rows of wishes, from 0 to {len(everything) - 1}"
             )
-        self._heard = False
 
     def without_spread(self) -> UserSimulator:
         """The same users, without spread where they know a way."""
@@ -159,6 +155,8 @@ class SpeakingUsers(SpreadFreeUsers, Artifact):
                 f"the wishes are those of {wishes.fits.shape[1]} items and {len(wishes.likely) - 1} users, world "
                 f"'{world.name}' has {len(world.catalogue)} and {len(world.users)}; make them for this world"
             )
+        if self.speech.strength:
+            check_draws_by_item(self.users, world, self.device, "hear a wish")
         self._fits = torch.nn.functional.pad(wishes.fits, (0, 1, 0, 1)).to(self.device)  # (W+1, N+1)
         likely = torch.zeros_like(wishes.likely)
         likely[:, self.voiced] = wishes.likely[:, self.voiced]
@@ -216,19 +214,13 @@ class SpeakingUsers(SpreadFreeUsers, Artifact):
     def expected(self, state: SpeakingState, past: Past, slate: Tensor) -> Expected | None:
         """The users' own, consumption with the odds of the wish; exact where items do not compete in a slate."""
         found = self.users.expected(state.own, past, slate)
-        if found is None or not self.speech.strength:
-            return found
-        shift = self._shift(state.wish, slate)
-        mean = torch.cat([_with_odds(found.mean[..., :1], shift.unsqueeze(2)), found.mean[..., 1:]], dim=2)
-        return replace(found, mean=mean, leave=None)
+        return expected_with_odds(found, self._shift(state.wish, slate)) if self.speech.strength else found
 
     def utility(self, state: SpeakingState, past: Past, items: Tensor) -> Tensor | None:
-        """The users' own with the odds of the wish, in their unit: a chance, or log-odds of users who tell chances."""
+        """The users' own with the odds of the wish; see `utility_with_odds`."""
         found = self.users.utility(state.own, past, items)
-        if found is None or not self.speech.strength:
-            return found
         shift = self._shift(state.wish, items.expand(len(state.wish), -1) if items.dim() == 1 else items)
-        return found + shift if hasattr(self.users, "chances") else _with_odds(found, shift)
+        return utility_with_odds(self.users, found, shift) if self.speech.strength else found
 
     def says(self, state: SpeakingState) -> Tensor:
         """What was said last, as vectors (B, u); zero is nothing."""
@@ -272,25 +264,7 @@ class SpeakingUsers(SpreadFreeUsers, Artifact):
         """What the users do, with the odds of the wish."""
         if not self.speech.strength:
             return self.users.respond(state.own, past, slate, draw)
-        if not self._heard:
-            self._heard = self._hears(state.own, past, slate, draw)
-        shift = self._shift(state.wish, slate)
-        return self.users.respond(state.own, past, slate, draw.shifted(shift, CONSUME, self.signals[0].name))
-
-    def _hears(self, own: Any, past: Past, slate: Tensor, draw: Draw) -> bool:
-        """Whether odds change what is taken; undecided, False, where they could not. Raises for who does not hear."""
-        shift = torch.full(slate.shape, _SURE, device=slate.device)
-        names = (CONSUME, self.signals[0].name)
-        all_in = self.users.respond(own, past, slate, draw.shifted(shift, *names))[1].signals[..., 0] > 0.5
-        none = self.users.respond(own, past, slate, draw.shifted(-shift, *names))[1].signals[..., 0] > 0.5
-        if bool((all_in != none).any()):
-            return True
-        if bool((slate < self._fits.shape[1] - 1).any()):
-            raise UserSimulatorError(
-                f"{type(self.users).__name__} cannot hear a wish: whether an item is consumed is not drawn with "
-                f"draw.uniform('{self.signals[0].name}', slate); draw it so, or set strength=0"
-            )
-        return False
+        return self.users.respond(state.own, past, slate, other_odds(self.users, draw, self._shift(state.wish, slate)))
 
     def _shift(self, wish: Tensor, items: Tensor) -> Tensor:
         """Log-odds (B, C) that a wish gives items (B, C): half the strength up or down; 0 without a wish."""
@@ -321,11 +295,6 @@ class SpeakingUsers(SpreadFreeUsers, Artifact):
         wrong = (luck >= speech.tells) & (luck < speech.tells + speech.misunderstands)
         told = torch.where(wrong, self._worded(other, draw), told)
         return torch.where(state.wish < many, told, len(self._vectors) - 1)
-
-
-def _with_odds(chance: Tensor, shift: Tensor) -> Tensor:
-    """Chances with their log-odds shifted; 0 stays 0, 1 stays 1."""
-    return torch.sigmoid(torch.logit(chance) + shift)
 
 
 def _permutation(order: Sequence[int] | Tensor, size: int) -> Tensor:

@@ -160,9 +160,9 @@ def test_users_who_cannot_hear_are_refused(silent: World) -> None:
     deaf: UserSimulator = Coin()
     wishes = users_of(speaking_world(silent)).wishes
     speaking = SpeakingUsers(deaf, wishes, Speech(wishes=1.0))
-    core = Core(speaking_world(silent), speaking, batch=4)
+    world = speaking_world(silent)
     with pytest.raises(UserSimulatorError, match="Coin cannot hear a wish"):
-        core.step(slates(4, 0))
+        Core(world, speaking, batch=4)
 
 
 def test_bad_settings_are_refused_in_one_line(silent: World) -> None:
