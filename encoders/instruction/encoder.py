@@ -40,6 +40,8 @@ _OTHERS = {
 }
 _ENGLISH = frozenset(_OWN.split())
 _FOREIGN = {language: frozenset(words.split()) for language, words in _OTHERS.items()}
+_NEGATION = re.compile(r"\b(without|except|but not|anything but|nothing with|no more)\b", re.IGNORECASE)
+"""Words before what is *not* wanted."""
 _WORD = re.compile(r"[^\W\d_]+")
 _LETTERS = 0.3
 """Share of letters outside ASCII from which on a text is taken for another script."""
@@ -101,7 +103,7 @@ class InstructionEncoder(Artifact):
         """Texts -> float32 (B, d) on the CPU, of length 1; a blank text is a zero row.
 
         A text that seems to be in another language than English is answered with an `InstructionWarning`, and so is
-        one cut to its first `LONGEST` words.
+        one cut to its first `LONGEST` words, and one that says what is not wanted ("a horror film without horror").
 
         Raises:
             EncoderError: where the language model is not there, or gives NaN.
@@ -120,6 +122,13 @@ class InstructionEncoder(Artifact):
                 warnings.warn(
                     f"the instruction '{text[:40]}' does not seem to be English ({reason}); the answer may miss "
                     "what is meant, say it in English",
+                    InstructionWarning,
+                    stacklevel=2,
+                )
+            if denied := _NEGATION.search(text):
+                warnings.warn(
+                    f"the instruction '{text[:40]}' says what is not wanted ('{denied.group()}'), which is not "
+                    "understood and may be taken for a wish; say what is wanted",
                     InstructionWarning,
                     stacklevel=2,
                 )

@@ -151,10 +151,17 @@ def test_another_language_is_answered_with_a_warning(encoder: InstructionEncoder
         assert torch.isfinite(encoder.encode([text])).all()
 
 
+@pytest.mark.parametrize("text", ["a horror film without horror", "anything but a comedy", "a film except a western"])
+def test_what_is_not_wanted_is_answered_with_a_warning(encoder: InstructionEncoder, text: str) -> None:
+    with pytest.warns(InstructionWarning, match=r"says what is not wanted .* say what is wanted"):
+        assert torch.isfinite(encoder.encode([text])).all()
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "a funny film from the nineties",
+        "a film starring Al Pacino",
         "Amélie",
         "something like La vita è bella",
         "a film by Pedro Almodóvar",
