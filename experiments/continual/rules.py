@@ -16,6 +16,7 @@ from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.world.world import World
+from recloop.experiments.comparison.policy_values import cold_world
 
 RULES = {
     "frozen": "never updated",
@@ -137,17 +138,9 @@ def everybody_teaches(world: World) -> World:
 
 def blank(world: World) -> World:
     """The world in which nobody has done anything yet; encoders, items and users are there."""
-    users, n = world.users, len(world.catalogue)
     return replace(
-        world,
-        users=replace(
-            users,
-            history=torch.full_like(users.history, n),
-            feedback=torch.zeros_like(users.feedback),
-            shown=torch.full_like(users.shown, n),
-            answers=torch.zeros_like(users.answers),
-        ),
-        sequences=Sequences.empty(len(users), n, len(world.signals)),
+        cold_world(world),
+        sequences=Sequences.empty(len(world.users), len(world.catalogue), len(world.signals)),
         catalogue=replace(world.catalogue, popularity=torch.zeros_like(world.catalogue.popularity)),
     )
 
