@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from rich.table import Table
 from recloop.agents.acting import picked_by
 from recloop.agents.instructed.policy import InstructionTuned
 from recloop.agents.policy import FitOptions, Policy
-from recloop.agents.registry import make_policy
+from recloop.agents.registry import make_policy, save_policy
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.text.encoder import TextEncoder, TextVectors
@@ -142,16 +143,19 @@ class Arena:
         self.users = world.users.rows("evaluate").tolist()
         self.text: TextVectors | None = None if config.text is None else TextEncoder(config.text)
         self.world = self.speaking(config.speech)
-        self._base: str | None = None
+        self.silent = replace(self.silent, instruction=self.world.instruction)  # fitted once
+        self._kept = TemporaryDirectory(prefix="recloop-")
+        base = make_policy(config.base, self.world, FitOptions(seed=seed))
+        save_policy(base, Path(self._kept.name) / "base")  # made once, whatever is put on top of it
 
     def speaking(self, speech: Speech, **words: Any) -> World:
         """The world with words; what words mean and which come up may be given."""
         return speaking_world(self.silent, speech, text=self.text, seed=self.seed, **words)
 
-    def policy(self, **settings: Any) -> InstructionTuned:
-        """`instruction-tuned` with settings."""
-        given = {"base": self.config.base, **settings}
-        made = make_policy("instruction-tuned", self.world, FitOptions(seed=self.seed, settings=given))
+    def policy(self, world: World | None = None, **settings: Any) -> InstructionTuned:
+        """`instruction-tuned` with settings, on the one base; an asker learns in `world`."""
+        options = FitOptions(self.seed, settings={"base": f"{self._kept.name}/base", **settings})
+        made = make_policy("instruction-tuned", world or self.world, options)
         assert isinstance(made, InstructionTuned)
         return made
 
@@ -246,9 +250,7 @@ def questions(arenas: list[Arena], config: InstructionsConfig) -> Iterator[Row]:
     for name in progress_bar(list(makers), desc=f"{arenas[0].name}: questions", disable=not config.progress):
         returns = []
         for arena, world in zip(arenas, worlds, strict=True):
-            settings = {"base": config.base, **makers[name]}
-            made = make_policy("instruction-tuned", world, FitOptions(seed=arena.seed, settings=settings))
-            returns.append(arena.returns(made, world))
+            returns.append(arena.returns(arena.policy(world, **makers[name]), world))
         found = _mean(returns)
         none = found if none is None else none
         yield "return, one wish in ten said", name, t_interval(found)
