@@ -53,6 +53,10 @@ COMMANDS = {
         "recloop.experiments.continual.command:ContinualConfig",
         "users drift for some days: how do recommenders keep up, by update rule?",
     ),
+    "rectify": (
+        "recloop.experiments.off_policy.rectify:RectifyConfig",
+        "a few live outcomes and a judge together: intervals that hold whatever the judge is like",
+    ),
     "agreement": (
         "recloop.experiments.commands.agreement:AgreementConfig",
         "are policies ranked alike by training users, judges and the truth?",
