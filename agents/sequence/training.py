@@ -37,6 +37,7 @@ def train_sequence_model(
     content: Mapping[str, Tensor] | None = None,
     lessons: Lessons | None = None,
     name: str = "sequence model",
+    start: SequenceModel | None = None,
 ) -> SequenceModel:
     """Train on the given users; the weights of the pass with the best held-out figure are kept.
 
@@ -53,6 +54,7 @@ def train_sequence_model(
         content: float32 (N, w) of each of `config.items` but `ids`.
         lessons: what a teacher thinks of some histories; None without one.
         name: of the policy, for messages.
+        start: the model to go on from, of any catalogue: see `SequenceModel.take`.
 
     Raises:
         PolicyError: where the users consumed nothing, or content is missing.
@@ -70,8 +72,11 @@ def train_sequence_model(
     model = SequenceModel(sequences.catalogue_size, config, options.seed, content)
     with torch.no_grad():
         model.bias.copy_(torch.log((counts + 1) / (counts.sum() + len(counts))))
+    if start is not None:
+        model.take(start)
     model = model.to(device)
     noise, order = torch.Generator(device).manual_seed(options.seed), torch.Generator().manual_seed(options.seed)
+    generators = {"noise": noise, "order": order}
     half = config.precision == "bfloat16" or (
         config.precision == "auto" and number_type("auto", device) != torch.float32
     )
@@ -120,7 +125,7 @@ def train_sequence_model(
             {"params": [w for n, w in model.named_parameters() if n not in decayed], "weight_decay": 0.0},
         ],
         log=log,
-        keep=_kept(model, [kept.items, kept.offsets, users, lessons], name, options, {"noise": noise, "order": order}),
+        keep=_kept(model, [kept.items, kept.offsets, users, lessons, *_weights(start)], name, options, generators),
         name=name,
         progress=options.progress,
         error=PolicyError,
@@ -147,6 +152,10 @@ def _kept(
         "device": model.bias.device.type,
     }
     return KeptFit(options.checkpoint, facts, generators, options.resumed)
+
+
+def _weights(start: SequenceModel | None) -> list[Tensor]:
+    return [] if start is None else list(start.state_dict().values())
 
 
 def _drawn_from(order: torch.Generator) -> np.random.Generator:
