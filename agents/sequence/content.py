@@ -81,7 +81,7 @@ class TextsRead:
         return cls(model_fingerprint(model_folder(DEFAULT_MODEL), []), digest_of_value(table.detach().cpu()))
 
     def check(self, table: Tensor, name: str) -> None:
-        """`PolicyError` where the items of `table` are no longer their texts alone, or are read by another model now."""
+        """`PolicyError` where the items of `table` are no longer their texts alone, or another model reads now."""
         now = TextsRead.of(table)
         if now.language_model != self.language_model:
             raise PolicyError(

@@ -91,8 +91,8 @@ def truth_catalogue(
 ) -> TruthCatalogue:
     """Draw `items` clips over the first `topics` topics of a theme, in turn.
 
-    A clip's text names the topic thrice (so that it weighs in any text vector), a subject, a grade and a teaser. The grade
-    follows half the quality and half the good, the teaser the bait; both with noise of about one word: the text
+    A clip's text names the topic thrice (so that it weighs in any text vector), a subject, a grade and a teaser. The
+    grade follows half the quality and half the good, the teaser the bait; both with noise of about one word: the text
     tells something of the traits, never all.
 
     Raises:

@@ -24,7 +24,7 @@ from recloop.experiments.ranking.questions import ranking_task
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.settings import at_least, given_settings
 from recloop.experiments.transfer.command import show
-from recloop.experiments.transfer.measure import COLUMNS, Arena, cells, rows_of, users_of
+from recloop.experiments.transfer.measure import COLUMNS, Destination, cells, rows_of, users_of
 
 FILMS = "ml-100k"
 THEMES: dict[str, Theme] = {
@@ -73,8 +73,8 @@ def main(config: TransferStudyConfig) -> list[dict[str, Any]]:
         learned = [make_policy("sasrec", source, replace(options, seed=seed)) for seed in range(config.seeds)]
         simulator = (*target.judges, target.evaluation_simulators[-1])[0] if config.episodes else None
         task = ranking_task(target, "time")
-        arena = Arena(target, task, config.k, users_of(config.users), simulator, config.episodes)
-        found = rows_of(arena.values(learned, options))
+        place = Destination(target, task, config.k, users_of(config.users), simulator, config.episodes)
+        found = rows_of(place.values(learned, options))
         show(pair.replace(":", " -> "), found)
         kept = cells(found, world=pair.replace(":", " -> "), **made)
         if config.keep is not None:

@@ -27,7 +27,7 @@ from recloop.experiments.ranking.questions import Cuts, SplitName, ranking_task
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least, given_settings
-from recloop.experiments.transfer.measure import COLUMNS, Arena, Row, cells, rows_of, users_of
+from recloop.experiments.transfer.measure import COLUMNS, Destination, Row, cells, rows_of, users_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def main(config: TransferConfig) -> list[dict[str, Any]]:
             few_users(world, few)  # too many are refused before anything is fitted
     options = FitOptions(steps=config.steps, settings=given_settings(None, config.set))
     simulator = config.simulator or (*world.judges, world.evaluation_simulators[-1])[0]
-    arena = Arena(
+    place = Destination(
         world,
         ranking_task(world, config.split, Cuts(config.held_out)),
         config.k,
@@ -97,7 +97,7 @@ def main(config: TransferConfig) -> list[dict[str, Any]]:
         simulator if config.episodes else None,
         config.episodes,
     )
-    rows = rows_of(arena.values([source] * config.seeds, options))
+    rows = rows_of(place.values([source] * config.seeds, options))
     show(f"{source.name} in {world.name}", rows)
     if config.out is not None:
         made_with = {"policy": config.policy, "users": config.users[-1], "steps": config.steps, "set": config.set}

@@ -2,7 +2,8 @@
 
 Every figure is a value a user of the target world, of whom no policy has learned. `transferred` goes on from what was
 learned in the first world, `from scratch` from the same model's starting weights, on the same users; with 0 users
-these are `untrained`, and show what is like the history in the language model's space. `popularity` counts the same users; `popularity of all` counts all train users.
+these are `untrained`, and show what is like the history in the language model's space. `popularity` counts the same
+users, `popularity of all` all train users.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ Row = tuple[str, str, Interval]
 
 
 @dataclass(frozen=True)
-class Arena:
+class Destination:
     """Where a transferred policy is measured.
 
     Args:
