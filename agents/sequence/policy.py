@@ -110,7 +110,7 @@ class SASRecPolicy(ScoringPolicy, TextAlone):
     def afresh(self, seed: int) -> Self:
         """See `TextAlone`."""
         self._check_text_alone()
-        n, width = self.model.catalogue_size, self.model.projections["text"].in_features
+        n, width = self.model.catalogue_size, self.model.state_dict()["projections.text.weight"].shape[1]
         model = SequenceModel(n, self.model.config, seed, {"text": torch.zeros(n, width)})
         model.fold()
         return self._of(model)

@@ -66,7 +66,7 @@ class Destination:
         assert isinstance(source, TextAlone)
         start = source.afresh(options.seed)
         assert isinstance(start, Policy)
-        start.serving, start.name = source.serving, source.name  # type: ignore[attr-defined]
+        start.serving, start.name = source.serving, source.name
         for users in self.users:
             yield users, MOVED, transferred(source, self.world, options, users)
             yield users, ANEW if users != 0 else STARTING, transferred(start, self.world, options, users)
