@@ -45,6 +45,10 @@ COMMANDS = {
         "recloop.experiments.commands.rank:RankConfig",
         "ranking metrics of policies on the held-out part of a world's log",
     ),
+    "transfer": (
+        "recloop.experiments.transfer.command:TransferConfig",
+        "a policy of one world in another, through the texts of its items: zero-shot, few-shot, from scratch",
+    ),
     "off-policy": (
         "recloop.experiments.off_policy.command:OffPolicyConfig",
         "what a policy would have earned, from a log that another wrote, or a refusal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -16,11 +16,13 @@ from recloop.agents.language.bases import Base
 from recloop.agents.language.candidates import CandidateSource
 from recloop.agents.language.examples import Moment, NextItems, check_texts
 from recloop.agents.language.fitting import fine_tune, pretrain
-from recloop.agents.language.policy import LanguagePolicy, trained
+from recloop.agents.language.policy import LanguagePolicy, ready, trained
 from recloop.agents.language.tokens import Tokens
 from recloop.agents.language.towers import TowerTexts, TwoTowers, history_vectors, item_table
-from recloop.agents.language.tuning import TuningConfig
+from recloop.agents.language.tuning import TuningConfig, bring_back
 from recloop.agents.policy import FitOptions
+from recloop.agents.settings import with_settings
+from recloop.agents.transfer.contract import TextAlone
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.state.next_item import popularity_of_unseen
 from recloop.encoders.text.encoder import Pooling
@@ -71,7 +73,7 @@ class RankerConfig:
             raise PolicyError(f"temperature={self.temperature} of lm-ranker must be above 0")
 
 
-class LanguageRanker(LanguagePolicy[RankerConfig, TwoTowers, TowerTexts]):
+class LanguageRanker(LanguagePolicy[RankerConfig, TwoTowers, TowerTexts], TextAlone):
     """Shows the k admissible items with the best score: cosine of history and item, over a temperature, plus a bias.
 
     Trained on moments of the train users by a softmax over the batch's own items, each logit less the log of how often
@@ -109,9 +111,18 @@ class LanguageRanker(LanguagePolicy[RankerConfig, TwoTowers, TowerTexts]):
     def fit(cls, world: World, options: FitOptions) -> Self:
         """Fine-tune on the world's train users; `options.steps` are steps of the optimiser."""
         config, base = cls._asked(options)
+        return cls._fitted(world, options, config, base, {})
+
+    @classmethod
+    def _fitted(
+        cls, world: World, options: FitOptions, config: RankerConfig, base: Base, start: Mapping[str, Tensor]
+    ) -> Self:
+        """Fine-tuned on a world's train users from what was trained before, if anything."""
         tuning, device = config.tuning, checked_device(options.device)
         check_texts(_told(config, world.catalogue), world.name)
         towers, texts = cls._opened(config, base, world.catalogue, {}, device, options.seed)
+        if start:
+            bring_back(towers, start)
         counts = world.catalogue.popularity
         if tuning.trains:
             rng = np.random.default_rng([options.seed, 0x1A])
@@ -123,6 +134,38 @@ class LanguageRanker(LanguagePolicy[RankerConfig, TwoTowers, TowerTexts]):
         popularity = popularity_of_unseen(items, _log_shares(counts), counts) * float(towers.popularity_weight)
         acting = {"items": items, "popularity": popularity, "histories": towers.of_history.detach().cpu()}
         return cls(config, base, world.catalogue, {**tuned, **acting}, made=(towers, texts))
+
+    def moved(self, world: World, device: str = "cpu") -> Self:
+        """See `TextAlone`; the items' bias, which counted them, stays behind."""
+        place, catalogue = checked_device(device), world.catalogue
+        check_texts(_told(self.settings, catalogue), world.name)
+        towers, texts = self._opened(self.settings, self.base, catalogue, {}, place, 0)
+        bring_back(towers, self._tuned)
+        ready(towers, self.settings.tuning)
+        items = item_table(towers, texts, len(catalogue), place)
+        histories = self.network.weight.detach().cpu().T.contiguous()
+        acting = {"items": items, "popularity": torch.zeros(len(catalogue)), "histories": histories}
+        return type(self)(self.settings, self.base, catalogue, {**self._tuned, **acting}, made=(towers, texts))
+
+    def tuned(self, world: World, options: FitOptions) -> Self:
+        """See `TextAlone`; `options.steps` are steps of the optimiser."""
+        config = self.settings
+        if options.steps is not None:
+            config = replace(config, tuning=replace(config.tuning, steps=options.steps))
+        config = with_settings(config, options.settings, self.name)
+        if config.model != self.settings.model or config.tuning.method != self.settings.tuning.method:
+            raise PolicyError(
+                f"policy '{self.name}' was tuned by {self.settings.tuning.method} on the language model "
+                f"'{self.settings.model}', and the settings say {config.tuning.method} on '{config.model}'; leave "
+                "these out, or train anew"
+            )
+        return self._fitted(world, options, config, self.base, self._tuned)
+
+    def afresh(self, seed: int) -> Self:
+        """See `TextAlone`: the language model as it came, with the starting weights of what is tuned of it."""
+        towers, _ = self._opened(self.settings, self.base, self._catalogue, {}, checked_device("cpu"), seed)
+        start, identity = trained(towers, self.settings.tuning), torch.eye(self.kept["items"].shape[1])
+        return type(self)(self.settings, self.base, self._catalogue, {**start, **self.kept, "histories": identity})
 
     def logits(self, observation: Observation) -> Tensor:
         """Logits of the next item (B, N), differentiable in the map on top of the language model."""

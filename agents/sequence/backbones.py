@@ -1,4 +1,4 @@
-"""Layers that read a sequence: attention, gated attention, pointwise attention, recurrence."""
+"""Layers that read a sequence: attention, gated attention, pointwise attention, recurrence, a fading mean."""
 
 import math
 
@@ -15,6 +15,8 @@ def backbone(config: SequenceConfig, generator: torch.Generator) -> nn.ModuleLis
     x is float32 (B, T, d) with empty places at the end, held bool (B, T) says which are not, `noise` draws the dropout
     (None: no dropout). Causal layers give place t what depends on places up to t alone, whatever is held.
     """
+    if config.backbone == "mean":
+        return nn.ModuleList([MeanBlock(config)])
     kinds = {"hstu": PointwiseBlock, "gru": RecurrentBlock, "lstm": RecurrentBlock}
     kind = kinds.get(config.backbone, AttentionBlock)
     return nn.ModuleList(kind(config, generator) for _ in range(config.blocks))
@@ -107,6 +109,30 @@ class RecurrentBlock(nn.Module):
         return dropped(read, self.dropout, noise)
 
 
+class MeanBlock(nn.Module):
+    """The mean of the items so far, old ones counting less, and a linear map that starts as the identity.
+
+    FISM (Kabbur et al. 2013), with order. So an untrained model shows what is like the history, and what is learned of
+    some directions of the items' space leaves the others as they were: what another catalogue is made of.
+    """
+
+    def __init__(self, config: SequenceConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.fading = nn.Parameter(torch.tensor(-3.0))  # log of the rate: an item counts half after 14 others
+        self.change = nn.Parameter(torch.zeros(config.dim, config.dim))
+
+    def forward(self, x: Tensor, held: Tensor, noise: torch.Generator | None) -> Tensor:
+        """See `backbone`."""
+        t = x.shape[1]
+        back = torch.arange(t, device=x.device).unsqueeze(1) - torch.arange(t, device=x.device)  # (T, T)
+        counts = torch.exp(-self.fading.exp() * back.clamp_min(0)) * (back >= 0)
+        first = (torch.arange(t, device=x.device) > 0).unsqueeze(1) & (torch.arange(t, device=x.device) == 0)
+        counts = counts.masked_fill(first, 0.0)  # the start token is read where nothing else is
+        read = dropped((counts / counts.sum(1, keepdim=True)) @ x, self.dropout, noise)
+        return read + read @ self.change
+
+
 def dropped(x: Tensor, share: float, noise: torch.Generator | None) -> Tensor:
     """Dropout that draws from a generator of its own; the identity where `noise` is None."""
     if noise is None or share == 0:
@@ -122,4 +148,13 @@ def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     with torch.no_grad():
         layer.weight.copy_((torch.rand(outputs, inputs, generator=generator) * 2 - 1) * bound)
         layer.bias.zero_()
+    return layer
+
+
+def isometry(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A layer that at first keeps lengths and angles, as far as so many outputs can: orthonormal, bias zero."""
+    layer = linear(inputs, outputs, generator)
+    with torch.no_grad():
+        basis, _ = torch.linalg.qr(torch.randn(max(inputs, outputs), min(inputs, outputs), generator=generator))
+        layer.weight.copy_(basis if outputs >= inputs else basis.T)
     return layer

@@ -5,7 +5,7 @@ from typing import Literal
 
 from recloop.encoders.base.errors import PolicyError
 
-Backbone = Literal["sasrec", "ligr", "hstu", "bert4rec", "gru", "lstm"]
+Backbone = Literal["sasrec", "ligr", "hstu", "bert4rec", "gru", "lstm", "mean"]
 Loss = Literal["softmax", "sampled", "bce", "gbce"]
 ItemSource = Literal["ids", "text", "knowledge", "world"]
 
@@ -16,7 +16,8 @@ class SequenceConfig:
 
     Args:
         backbone: what reads the sequence: `sasrec` (self-attention), `ligr` (gated pre-norm blocks, eSASRec's), `hstu`
-            (pointwise attention), `bert4rec` (both directions, masked items), `gru` or `lstm`.
+            (pointwise attention), `bert4rec` (both directions, masked items), `gru`, `lstm`, or `mean` (a fading mean
+            and one linear map: with `items=text` and `dim` as wide as the language model, for other worlds).
         loss: `softmax` over the whole catalogue; `sampled` softmax over negatives that a batch shares, corrected for
             how often each is drawn; `bce` with one negative a place; `gbce`, calibrated for many shared negatives.
         items: what an item is, added up: `ids` (a learned vector each), `text` (the language model's vector of what the

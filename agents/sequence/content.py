@@ -1,6 +1,7 @@
 """What a world says of its items, as vectors that sequence models may build on."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from recloop.agents.sequence.config import ItemSource
+from recloop.encoders.base.digests import digest_of_value
 from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.text.encoder import TextEncoder
+from recloop.encoders.text.models import DEFAULT_MODEL, model_fingerprint, model_folder
 from recloop.envs.world.patterns import item_attributes
 from recloop.envs.world.world import World
 
@@ -58,3 +61,36 @@ def knowledge_content(attributes: Sequence[Sequence[str]]) -> Tensor:
     tied = csr_array((np.ones(len(columns)), columns, offsets), shape=(len(attributes), len(names)))
     svd = TruncatedSVD(min(WIDTH, len(names) - 1, len(attributes) - 1), random_state=0)
     return torch.from_numpy(svd.fit_transform(TfidfTransformer().fit_transform(tied))).float()
+
+
+@dataclass(frozen=True)
+class TextsRead:
+    """Which language model read the texts of items that are nothing else, and what came of it.
+
+    Args:
+        language_model: fingerprint of its files.
+        table: digest of the items' vectors; others mean that something else was learned of single items since.
+    """
+
+    language_model: str
+    table: str
+
+    @classmethod
+    def of(cls, table: Tensor) -> "TextsRead":
+        """By the default language model, into `table` (N+1, d)."""
+        return cls(model_fingerprint(model_folder(DEFAULT_MODEL), []), digest_of_value(table.detach().cpu()))
+
+    def check(self, table: Tensor, name: str) -> None:
+        """`PolicyError` where the items of `table` are no longer their texts alone, or another model reads now."""
+        now = TextsRead.of(table)
+        if now.language_model != self.language_model:
+            raise PolicyError(
+                f"the texts of policy '{name}' were read by another language model (fingerprint "
+                f"{self.language_model[:12]}; {DEFAULT_MODEL} here has {now.language_model[:12]}); bring that model "
+                "back, or train it anew"
+            )
+        if now.table != self.table:
+            raise PolicyError(
+                f"the items of policy '{name}' were tuned one by one after its texts were read; transfer it as it was "
+                "before that, and tune it in the other world"
+            )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recloop.agents.sequence.backbones import backbone, dropped, linear
+from recloop.agents.sequence.backbones import backbone, dropped, isometry, linear
 from recloop.agents.sequence.config import SequenceConfig
 
 
@@ -23,6 +23,10 @@ class SequenceModel(nn.Module):
         config: parts and sizes.
         seed: of the starting weights; no global generator is touched.
         content: float32 (N, w) of each source but `ids`, only while it is fitted: `fold` adds it to the table.
+
+    Attributes:
+        projections: the maps from content to items; after `fold` only where items are their texts alone, so that those
+            of another catalogue can be read by the same map.
     """
 
     def __init__(
@@ -38,13 +42,14 @@ class SequenceModel(nn.Module):
         d = config.dim
         generator = torch.Generator().manual_seed(seed)
         self.items = _normal((catalogue_size + 1, d), generator)  # row N starts every sequence, or masks an item
-        if config.backbone not in ("gru", "lstm", "hstu"):
+        if config.backbone not in ("gru", "lstm", "hstu", "mean"):
             self.places = _normal((config.length + 1, d), generator)
         self.bias = nn.Parameter(torch.zeros(catalogue_size))
         self.blocks = backbone(config, generator)
         self.norm = nn.LayerNorm(d)
         self.content: dict[str, Tensor] = dict(content or {})
-        self.projections = nn.ModuleDict({n: linear(x.shape[1], d, generator) for n, x in self.content.items()})
+        layer = isometry if config.backbone == "mean" else linear
+        self.projections = nn.ModuleDict({n: layer(x.shape[1], d, generator) for n, x in self.content.items()})
 
     def table(self) -> Tensor:
         """All items, and the special token in row N: (N+1, d)."""
@@ -60,7 +65,15 @@ class SequenceModel(nn.Module):
     def fold(self) -> None:
         """Write the content into the table: the scores stay, and what it came from is no longer needed."""
         self.items.copy_(self.table())
-        self.content, self.projections = {}, nn.ModuleDict()
+        kept = self.projections if self.config.items == ("text",) else nn.ModuleDict()
+        self.content, self.projections = {}, kept.requires_grad_(False)
+
+    @torch.no_grad()
+    def take(self, other: "SequenceModel") -> None:
+        """The weights of a model of the same parts and sizes, but for what it holds of single items."""
+        shared = {name: weight for name, weight in other.state_dict().items() if name not in ("items", "bias")}
+        self.load_state_dict(shared, strict=False)
+        self.items[-1] = other.items[-1]
 
     def forward(self, items: Tensor, table: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """What is expected at each place: items int64 (B, T), empty places N at the end -> (B, T', d).

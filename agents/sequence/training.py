@@ -58,8 +58,9 @@ def train_sequence_model(
         content: float32 (N, w) of each of `config.items` but `ids`.
         lessons: what a teacher thinks of some histories; None without one.
         name: of the policy, for messages.
-        start: a trained model to go on from; of `config` what says how to train is read, and no content. It stays as
-            it was. None begins anew.
+        start: a trained model to go on from; it stays as it was. Without `content` it goes on as it is, and of `config`
+            what says how to train is read; with content its weights serve the items of that, in any catalogue: see
+            `SequenceModel.take`. None begins anew.
         anchor: what of `start` is to be kept, added to the loss; at infinite strength nothing is trained.
 
     Raises:
@@ -67,10 +68,11 @@ def train_sequence_model(
     """
     options = options or FitOptions()
     config = options.over(config, name, "epochs")
-    content = _checked(config, content or {}, sequences.catalogue_size, name) if start is None else {}
-    if start is not None and start.catalogue_size != sequences.catalogue_size:
+    goes_on = start if content is None else None
+    content = _checked(config, content or {}, sequences.catalogue_size, name) if goes_on is None else {}
+    if goes_on is not None and goes_on.catalogue_size != sequences.catalogue_size:
         raise PolicyError(
-            f"{name} was trained on {start.catalogue_size} items, the log has {sequences.catalogue_size}; fit it anew"
+            f"{name} was trained on {goes_on.catalogue_size} items, the log has {sequences.catalogue_size}; fit it anew"
         )
     users = users[sequences.lengths[users] > 0]
     if not len(users):
@@ -79,16 +81,19 @@ def train_sequence_model(
     kept = without_last(sequences, held)
     device = checked_device(options.device)
     counts = torch.from_numpy(kept.popularity(users))
-    if start is None:
+    if goes_on is not None:
+        model = copy.deepcopy(goes_on).train()
+        if anchor is not None and anchor.strength == math.inf:
+            return model.eval()
+    else:
         model = SequenceModel(sequences.catalogue_size, config, options.seed, content)
         with torch.no_grad():
             model.bias.copy_(torch.log((counts + 1) / (counts.sum() + len(counts))))
-    else:
-        model = copy.deepcopy(start).train()
-        if anchor is not None and anchor.strength == math.inf:
-            return model.eval()
+        if start is not None:
+            model.take(start)
     model = model.to(device)
     noise, order = torch.Generator(device).manual_seed(options.seed), torch.Generator().manual_seed(options.seed)
+    generators = {"noise": noise, "order": order}
     half = config.precision == "bfloat16" or (
         config.precision == "auto" and number_type("auto", device) != torch.float32
     )
@@ -139,7 +144,7 @@ def train_sequence_model(
             {"params": [w for n, w in model.named_parameters() if n not in decayed], "weight_decay": 0.0},
         ],
         log=log,
-        keep=_kept(model, [kept.items, kept.offsets, users, lessons], name, options, {"noise": noise, "order": order}),
+        keep=_kept(model, [kept.items, kept.offsets, users, lessons, *_weights(start)], name, options, generators),
         name=name,
         progress=options.progress,
         error=PolicyError,
@@ -192,6 +197,10 @@ def _kept(
         "device": model.bias.device.type,
     }
     return KeptFit(options.checkpoint, facts, generators, options.resumed)
+
+
+def _weights(start: SequenceModel | None) -> list[Tensor]:
+    return [] if start is None else list(start.state_dict().values())
 
 
 def _drawn_from(order: torch.Generator) -> np.random.Generator:

@@ -22,6 +22,41 @@ _TEASERS = ("plain", "catchy", "loud", "shocking")
 
 
 @dataclass(frozen=True)
+class Theme:
+    """What a catalogue is about: the words its texts are made of.
+
+    Args:
+        kind: what an item is, before its number in ids and entities.
+        topics: names, as many as there may be topics.
+        subjects: what titles go on with.
+        grades: words for an item's worth to who consumes it, worst first.
+        teasers: words for how much an item tempts, least first.
+        text: with `title`, `topic`, `grade` (or `Grade`) and `teaser` in braces; the topic should weigh.
+    """
+
+    kind: str
+    topics: tuple[str, ...]
+    subjects: tuple[str, ...]
+    grades: tuple[str, ...]
+    teasers: tuple[str, ...]
+    text: str
+
+
+CLIPS = Theme(
+    "clip", TOPICS, _SUBJECTS, _GRADES, _TEASERS, "{title}: {topic} clip, {topic} talk. {Grade} and {teaser}."
+)
+RECIPES = Theme(
+    kind="recipe",
+    topics=("noodles", "curry", "salad", "cake", "soup", "barbecue", "bread", "seafood", "pancakes", "dumplings"),
+    subjects=("weeknights", "picnics", "feasts", "children", "leftovers", "lunchboxes", "winter", "brunch"),
+    grades=("bland", "simple", "decent", "tasty", "divine"),
+    teasers=("humble", "colourful", "rich", "lavish"),
+    text="{title}. Cook this {topic} dish: a {topic} recipe, {grade} in taste and {teaser} to look at.",
+)
+"""Another domain than clips, and hardly a word in common."""
+
+
+@dataclass(frozen=True)
 class TruthCatalogue:
     """Clips by row.
 
@@ -51,18 +86,20 @@ class QualityLaw:
     shift: float = 0.0
 
 
-def truth_catalogue(topics: int, items: int, seed: int, law: QualityLaw | None = None) -> TruthCatalogue:
-    """Draw `items` clips over `topics` topics, in turn.
+def truth_catalogue(
+    topics: int, items: int, seed: int, law: QualityLaw | None = None, theme: Theme = CLIPS
+) -> TruthCatalogue:
+    """Draw `items` clips over the first `topics` topics of a theme, in turn.
 
-    The text names the topic thrice (so that it weighs in any text vector), a subject, a grade and a teaser. The grade
-    follows half the quality and half the good, the teaser the bait; both with noise of about one word: the text
+    A clip's text names the topic thrice (so that it weighs in any text vector), a subject, a grade and a teaser. The
+    grade follows half the quality and half the good, the teaser the bait; both with noise of about one word: the text
     tells something of the traits, never all.
 
     Raises:
         RecloopError: for more topics than there are names for, or fewer items than topics.
     """
-    if not 1 <= topics <= len(TOPICS):
-        raise RecloopError(f"topics={topics}; choose 1 to {len(TOPICS)}")
+    if not 1 <= topics <= len(theme.topics):
+        raise RecloopError(f"topics={topics}; choose 1 to {len(theme.topics)}")
     if items < topics:
         raise RecloopError(f"items={items} cannot fill {topics} topics; choose {topics} or more")
     law = law or QualityLaw()
@@ -72,15 +109,17 @@ def truth_catalogue(topics: int, items: int, seed: int, law: QualityLaw | None =
     quality = law.least + (1 - law.least) * _sigmoid(law.spread * rng.standard_normal(items) + law.shift)
     bait = _sigmoid(1.5 * tempting)
     good = _sigmoid(-1.2 * tempting + 1.0 * rng.standard_normal(items))
-    grade = _words(_GRADES, (quality + good) / 2, rng)
-    teaser = _words(_TEASERS, bait, rng)
-    subjects = rng.choice(_SUBJECTS, items)
+    grade = _words(theme.grades, (quality + good) / 2, rng)
+    teaser = _words(theme.teasers, bait, rng)
+    subjects = rng.choice(theme.subjects, items)
     rows, triples = [], []
     for row in range(items):
-        name = TOPICS[topic[row]]
+        name = theme.topics[topic[row]]
         title = f"{name.capitalize()} {subjects[row]} {row}"
-        text = f"{title}: {name} clip, {name} talk. {grade[row].capitalize()} and {teaser[row]}."
-        clip = f"clip:{name}-{row}"
+        text = theme.text.format(
+            title=title, topic=name, grade=grade[row], Grade=grade[row].capitalize(), teaser=teaser[row]
+        )
+        clip = f"{theme.kind}:{name}-{row}"
         rows.append((f"{name}-{row}", title, text, name, clip))
         triples += [(clip, "topic", name), (clip, "subject", str(subjects[row])), (clip, "grade", grade[row])]
     columns = [Columns.item, Columns.title, Columns.text, Columns.category, Columns.entity]

@@ -1,6 +1,7 @@
 """Logs that truth worlds write, under logging policies whose propensities and names are recorded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
+from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.schema import LoggedBehavior
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.recording import record
@@ -104,6 +106,24 @@ def truth_log(world: World, kind: str, *, seed: int = 0, simulator: str = "truth
     core = Core(world, simulator, batch=len(users), users="all", seed=seed, start="cold")
     core.reset(users=users)
     return record(core, policy, f"{world.name}-{kind}")
+
+
+def lived_world(world: World, kind: str = "mixed", *, seed: int = 0) -> World:
+    """A truth world whose users have behaved: with the log of `truth_log`, their histories, and counted popularity.
+
+    Nothing is fitted on it: whoever answers is still the truth.
+    """
+    sequences = compile_sequences(truth_log(world, kind, seed=seed))[0]
+    users, rows = world.users, np.arange(len(world.users))
+    history, feedback = sequences.last(rows, users.history.shape[1])
+    shown, answers = sequences.last_slates(rows, users.shown.shape[1], world.slate_size)
+    counts = torch.from_numpy(sequences.popularity(users.rows("train").numpy()))
+    return replace(
+        world,
+        sequences=sequences,
+        users=replace(users, history=history, feedback=feedback, shown=shown, answers=answers),
+        catalogue=replace(world.catalogue, popularity=counts),
+    )
 
 
 def _drawn(scores: Scores, known: ScoringFacts, mask: Tensor, k: int, draw: Draw) -> tuple[Tensor, Tensor]:

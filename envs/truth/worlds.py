@@ -22,7 +22,7 @@ from recloop.envs.logs.readers.published.kuairec import WatchTable
 from recloop.envs.logs.schema import Columns
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.truth.boredom import BoredomRules, BoredomUsers
-from recloop.envs.truth.catalogue import QualityLaw, TruthCatalogue, truth_catalogue
+from recloop.envs.truth.catalogue import CLIPS, QualityLaw, Theme, TruthCatalogue, truth_catalogue
 from recloop.envs.truth.clickbait import ClickbaitRules, ClickbaitUsers
 from recloop.envs.truth.clicks import CascadeRules, CascadeUsers, ClickRules, ClickUsers
 from recloop.envs.truth.drift import DriftRules, DriftUsers
@@ -105,6 +105,7 @@ def truth_world(
     tastes: tuple[float, float] | None = None,
     quality: QualityLaw | None = None,
     rules: Any = None,
+    theme: Theme = CLIPS,
 ) -> World:
     """A world whose one simulator, `truth`, is users written down. Nobody has behaved in it yet: no log, no fit.
 
@@ -122,6 +123,7 @@ def truth_world(
         tastes: (spread, shift) of the normals whose sigmoids are the preferences; default the kind's.
         quality: how good items are.
         rules: other laws than the kind's own.
+        theme: what its items are about.
 
     Raises:
         RecloopError: an unknown name, or sizes that do not fit.
@@ -133,7 +135,7 @@ def truth_world(
         raise RecloopError(f"rules are {type(rules).__name__}; the world '{name}' goes by {type(kind.rules).__name__}")
     rules = kind.rules if rules is None else rules
     topics = topics or kind.topics
-    catalogue = truth_catalogue(topics, items, seed, quality)
+    catalogue = truth_catalogue(topics, items, seed, quality, theme)
     generator = torch.Generator().manual_seed(seed)
     spread, shift = tastes or kind.tastes
     preference = torch.sigmoid(spread * torch.randn(users, topics, generator=generator) + shift)

@@ -12,6 +12,7 @@ import torch
 from recloop.agents import FitOptions, Observed, load_policy, make_policy, save_policy
 from recloop.agents.language.ranker import LanguageRanker
 from recloop.agents.language.tuning import TuningConfig
+from recloop.agents.transfer.transferred import transferred
 from recloop.encoders.base.errors import EncoderError, PolicyError
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.world.world import World
@@ -187,3 +188,24 @@ def test_grpo_tunes_the_map_on_top_of_the_language_model(world: World, encoder: 
     save_policy(tuned, tmp_path / "tuned")
     history = {"history": world.users.history}
     torch.testing.assert_close(load_policy(tmp_path / "tuned").scores(history), tuned.scores(history))
+
+
+@pytest.mark.parametrize("method", ["none", "lora"])
+def test_it_is_taken_to_another_catalogue_by_its_texts(method: str, world: World, encoder: Path) -> None:
+    policy = fitted(world, encoder, method)
+    n = len(world.catalogue)
+    back = tuple(reversed(world.catalogue.titles))
+    other = replace(world, name="other", catalogue=replace(world.catalogue, titles=back, texts=back))
+    moved, history = transferred(policy, other), world.users.history[:4]
+    assert isinstance(moved, LanguageRanker)
+    assert not moved.kept["popularity"].any()
+    same = transferred(policy, world).scores({"history": history})  # type: ignore[attr-defined]
+    mirrored = torch.where(history < n, n - 1 - history, history)
+    torch.testing.assert_close(moved.scores({"history": mirrored}), same.flip(1), rtol=1e-4, atol=1e-4)
+    if method == "none":
+        return
+    few = transferred(policy, other, FitOptions(steps=2), users=12)
+    assert set(few.tensors()) == set(policy.tensors())
+    assert transferred(policy.afresh(0), other).tensors().keys() == moved.tensors().keys()
+    with pytest.raises(PolicyError, match=r"tuned by lora on the language model .*; leave these out, or train anew"):
+        transferred(policy, other, FitOptions(settings={"model": "another"}), users=12)

@@ -160,6 +160,9 @@ def test_items_told_by_content_score_what_nobody_consumed() -> None:
         scores = model.scores(torch.tensor([[5, 6, 7]]))[0] - model.bias
     assert float(scores[8]) == pytest.approx(float(scores[0]), abs=1e-4)
     assert int(scores[:8].argmax()) == 0
+    assert "projections.text.weight" in model.state_dict()  # for texts of other catalogues
+    mixed = replace(CONFIG, items=("ids", "text"), epochs=1)
+    model = train_sequence_model(circles(60), np.arange(60), mixed, FitOptions(seed=1), {"text": vectors})
     assert not any("projections" in name for name in model.state_dict())
 
 

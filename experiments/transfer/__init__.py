@@ -1,0 +1,1 @@
+"""What a policy of one world is worth in another, through text alone."""
