@@ -120,7 +120,7 @@ def live_outcomes(path: Path, world: World, policies: list[str]) -> dict[str, pd
     if without:
         raise LogError(f"{path} holds no outcome of policy '{without[0]}'; leave it out of --policies")
     table = table.assign(row=table["user"].map(row), value=values)
-    return {name: group.groupby("row")["value"].mean() for name, group in table.groupby("policy")}
+    return {name: table[table["policy"] == name].groupby("row")["value"].mean() for name in policies}
 
 
 def judged_values(
