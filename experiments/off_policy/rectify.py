@@ -29,7 +29,7 @@ from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.contenders import find_contenders
 from recloop.experiments.comparison.evaluate import Evaluator
-from recloop.experiments.comparison.intervals import Interval, by_user
+from recloop.experiments.comparison.intervals import Floats, Interval, by_user
 from recloop.experiments.off_policy.rectified import Rectified, rectified
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import wide_console
@@ -139,20 +139,22 @@ def put_together(
     found = {}
     first = next(iter(judged))
     for name, values in live.items():
-        found[name] = rectified(
-            values.to_numpy(), judged[name][values.index].to_numpy(), judged[name][others].to_numpy()
-        )
+        found[name] = rectified(_floats(values), _floats(judged[name][values.index]), _floats(judged[name][others]))
     for name, values in live.items():
         both = values.index.intersection(live[first].index)
         if name == first or len(both) < 2:
             continue
         apart = judged[name] - judged[first]
-        told = (values[both] - live[first][both]).to_numpy()
+        told = values[both] - live[first][both]
         try:
-            found[f"{name} - {first}"] = rectified(told, apart[both].to_numpy(), apart[others].to_numpy())
+            found[f"{name} - {first}"] = rectified(_floats(told), _floats(apart[both]), _floats(apart[others]))
         except RecloopError:  # too few met both
             continue
     return found
+
+
+def _floats(values: pd.Series[float]) -> Floats:
+    return np.asarray(values, dtype=np.float64)
 
 
 def _cells(value: Interval) -> list[float]:
