@@ -90,6 +90,11 @@ class World(WorldData):
         """The names of the simulators that no policy was trained or tuned against: those that begin with `judge`."""
         return tuple(name for name in self.simulators if name.startswith("judge"))
 
+    @property
+    def first_judge(self) -> str:
+        """The name of the first judge; of whom policies are evaluated with where there is none."""
+        return (*self.judges, self.evaluation_simulators[-1])[0]
+
     def simulator(self, name: str) -> UserSimulator:
         """A simulator by name; `RecloopError` suggests the nearest."""
         if name not in self.simulators:

@@ -135,7 +135,7 @@ def study(world: World, config: GuidanceConfig, source: dict[str, str]) -> list[
 
 def measure(entry: _Entry, world: World, config: GuidanceConfig, settings: dict[str, Any]) -> dict[str, Floats]:
     """The effects of a policy on each user, the mean over its trainings."""
-    simulator = config.simulator or (*world.judges, world.evaluation_simulators[-1])[0]
+    simulator = config.simulator or world.first_judge
     users = world.users.rows("evaluate").tolist()
     found = [
         effects(policy, world, simulator, episodes=config.episodes, users=users, seed=seed)

@@ -139,7 +139,7 @@ class Arena:
         self.silent, self.config, self.seed = world_of(name), config, seed
         self.name = self.silent.name
         world = self.silent
-        self.simulator = config.simulator or (*world.judges, world.evaluation_simulators[-1])[0]
+        self.simulator = config.simulator or world.first_judge
         self.users = world.users.rows("evaluate").tolist()
         self.text: TextVectors | None = None if config.text is None else TextEncoder(config.text)
         self.world = self.speaking(config.speech)

@@ -67,7 +67,7 @@ def main(config: RectifyConfig) -> dict[str, Rectified]:
     """Print and write what each policy, and each difference to the first, is worth."""
     use_threads(1)
     world = World.load(config.world)
-    simulator = config.simulator or (*world.judges, world.evaluation_simulators[-1])[0]
+    simulator = config.simulator or world.first_judge
     entries = find_contenders(config.policies, world, given_settings(None, config.set))
     live = live_outcomes(config.live, world, [entry.label for entry in entries])
     others = world.users.rows("evaluate").numpy()

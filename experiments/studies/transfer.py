@@ -71,7 +71,7 @@ def main(config: TransferStudyConfig) -> list[dict[str, Any]]:
     for pair in config.pairs:
         source, target = (world_of_study(name, config.films) for name in pair.split(":"))
         learned = [make_policy("sasrec", source, replace(options, seed=seed)) for seed in range(config.seeds)]
-        simulator = (*target.judges, target.evaluation_simulators[-1])[0] if config.episodes else None
+        simulator = target.first_judge if config.episodes else None
         task = ranking_task(target, "time")
         place = Destination(target, task, config.k, users_of(config.users), simulator, config.episodes)
         found = rows_of(place.values(learned, options))
