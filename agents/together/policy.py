@@ -141,6 +141,7 @@ class UserModelScores(ScoringPolicy):
     """
 
     name = USER_MODEL
+    savable: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     plans = True
 
