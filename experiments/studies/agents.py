@@ -119,15 +119,19 @@ class Place:
     seed: int = 20_000
 
     @classmethod
-    def of(cls, name: str, demo: Path | None = None, progress: bool = False) -> "Place":
-        """The demo's world, or a truth world with users fitted on the log that its switching policy wrote."""
+    def of(cls, name: str, demo: Path | None = None, progress: bool = False, warm: bool = False) -> "Place":
+        """The demo's world, or a truth world with users fitted on the log that its switching policy wrote.
+
+        Users start cold there, so that agents have all to find out; `warm` leaves everybody their logged history.
+        """
         if name == DEMO:
             world = demo_world(progress=progress) if demo is None else World.load(demo)
             return cls(name, world, world, world.simulators["truth"])
         config = TruthUnitConfig(name, "switching", 0)
         truth = truth_of(config)
         fitted = build_world(truth_log(truth, config.log, seed=config.draw), build_config(config, truth))
-        return cls(name, cold_world(as_the_truth(fitted, truth)), truth, truth.simulators["truth"])
+        world = as_the_truth(fitted, truth)
+        return cls(name, world if warm else cold_world(world), truth, truth.simulators["truth"])
 
     def returns(self, policy: Policy, config: AgentsConfig, seed: int) -> Floats:
         """Mean return (U,) of every user."""

@@ -4,7 +4,7 @@
 
 Users are fitted on the log that the world's switching policy wrote. Live users are drawn from the evaluate users, with
 an episode each of the written-down users; the judge is the first of the fitted world, training users stand beside it.
-The truth is the mean of many true episodes of all evaluate users.
+Both know the users' logged histories. The truth is the mean of many true episodes of all evaluate users.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def main(config: RectifiedStudyConfig) -> None:
 
 def study(name: str, config: RectifiedStudyConfig) -> list[dict[str, Any]]:
     """The rows of one world."""
-    place = Place.of(name)
+    place = Place.of(name, warm=True)
     users = place.world.users.rows("evaluate").numpy()
     policies = {one: make_policy(one, place.world, FitOptions(0)) for one in config.policies}
     arena = Evaluator(
