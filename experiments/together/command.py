@@ -131,6 +131,12 @@ def main(config: GroupsConfig) -> pd.DataFrame:
     use_threads(config.threads)
     single = _world(config)
     config.check_reference(single.is_truth)
+    there = len(single.users.rows("evaluate"))
+    if 2 * max(config.sizes) > there:
+        raise RecloopError(
+            f"--sizes {max(config.sizes)}: groups are formed of the {there} evaluate users of world '{single.name}', "
+            f"and an interval needs two groups; choose sizes up to {there // 2}"
+        )
     worlds = {size: grouped(single, size, config.formation, "least-misery", config.seed) for size in config.sizes}
     scorers = [(name, seed, policy) for name in config.policies for seed, policy in _fitted(name, single, config)]
     console, rows = wide_console(), []

@@ -88,3 +88,8 @@ def test_segments_count_groups_by_their_members_inside() -> None:
     assert figure.mean == pytest.approx(took[:, 0].mean())
     segments = segments_of(single)
     assert np.sum(list(segments.values()), axis=0).tolist() == [1] * 100
+
+
+def test_groups_larger_than_the_users_there_are() -> None:
+    with pytest.raises(RecloopError, match=r"--sizes 60: groups are formed of the \d+ evaluate users .* sizes up to"):
+        main(GroupsConfig("clicks", sizes=(60,), users=100, progress=False))
