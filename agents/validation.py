@@ -18,8 +18,6 @@ _SEED = 715_517
 """Of the validation lanes, apart from any training seed."""
 _POLICY_SEED = 715_518
 """Of the policy's own draws."""
-_BELOW = -1e9
-"""Rank of a policy for each unit that it is below the floor."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,13 @@ class ValidationTrial:
 
     Args:
         value: mean over lanes of the sum of rewards until the lane's first episode ends.
-        rank: what policies are chosen by: the value; of one below a floor less than any value, and the nearer the more.
+        rank: what policies are chosen by, the larger the better: whether it keeps the floor (1 or 0; 1 without one),
+            and then its value, or below a floor its measure.
         measure: of the floor; None without one.
     """
 
     value: float
-    rank: float
+    rank: tuple[float, float]
     measure: float | None = None
 
 
@@ -85,8 +84,7 @@ class PolicyValidation:
                 given += torch.stack([(part * step.alive).sum() for part in self.floor.measured(outcome)])
         value = float(total.mean())
         if self.floor is None:
-            return ValidationTrial(value, value)
+            return ValidationTrial(value, (1.0, value))
         measure = float(given[0] / given[1].clamp_min(1e-9))
-        return ValidationTrial(
-            value, value if measure >= self.floor.least else _BELOW * (self.floor.least - measure), measure
-        )
+        kept = measure >= self.floor.least
+        return ValidationTrial(value, (1.0, value) if kept else (0.0, measure), measure)

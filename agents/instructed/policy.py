@@ -100,7 +100,7 @@ class Heard:
         evidence: float32 (B, W) log-likelihood of what came of slates since, under each wish.
         asked: int64 (B,) questions asked in the episode.
         silent: int64 (B,) those of them since words were heard last.
-        facts: float32 (B, 4) what the asker saw; empty where it never asks.
+        facts: float32 (B, 4) what the asker saw; zeros where it never asks.
         asks: bool (B,) whether it asked just now.
     """
 
@@ -127,8 +127,8 @@ class InstructionTuned(Policy):
     What is wanted is one of the world's attributes (`wishes_of`). Its chance is that of the words, softmax(phi h + b)
     with h from the frozen instruction encoder, or without words that of the user's history; times the likelihood of
     what was taken and how slates were rated since. With `tunes` every step then moves phi and b towards what came of
-    the words: cross-entropy of the chances by words against those by all that is known, one gradient step for all
-    lanes, in the lanes where something is known. `listens=False` and `feels=False` are the deaf policy with the same
+    the words: cross-entropy of the chances by words against those by all that is known, a few gradient steps for all
+    lanes together, of the lanes where something is known. `listens=False` and `feels=False` are the deaf policy with the same
     base.
 
     Args:

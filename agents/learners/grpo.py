@@ -187,7 +187,7 @@ class _Tuning:
         """Tune to the end; the policy with the best weights."""
         config, log = self.config, self.options.log or _unheard
         steps = number = 0
-        due, best, kept = 0, -torch.inf, self._copy()
+        due, best, kept = 0, (-torch.inf, -torch.inf), self._copy()
         bar = progress_bar(total=config.steps, desc="grpo", unit="step", disable=not self.options.progress)
         while steps < config.steps:
             if steps >= due:

@@ -80,7 +80,7 @@ def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentC
 class _Best:
     """The best weights so far, and where they were found."""
 
-    rank: float = -math.inf
+    rank: tuple[float, float] = (-math.inf, -math.inf)
     step: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -150,7 +150,7 @@ class Training:
             if options.checkpoint is not None:
                 self._keep()
         floor = self.validation.floor
-        if floor is not None and self.best.rank < 0:
+        if floor is not None and not self.best.rank[0]:
             warnings.warn(
                 f"{name}: nothing it learned gives {floor.of} {floor.least:g} in validation; the policy nearest to it "
                 "is kept. Train longer, or lower the floor",
@@ -269,7 +269,7 @@ class Training:
         counters = {
             "updates": self.updates,
             "next_validation": self._next_validation,
-            "best": None if not self.best.weights else [self.best.rank, self.best.step],
+            "best": None if not self.best.weights else [list(self.best.rank), self.best.step],
         }
         parts = {
             "learner": self.learner.state(),
@@ -299,7 +299,7 @@ class Training:
         if found.counters["best"] is not None:
             rank, step = found.counters["best"]
             here = {name: tensor.to(self.core.device) for name, tensor in found.parts["best"].items()}
-            self.best = _Best(float(rank), int(step), here)
+            self.best = _Best((float(rank[0]), float(rank[1])), int(step), here)
         if isinstance(self.reward, FlooredReward):
             self.reward.restore(found.parts["floor"])
         if self.options.resumed is not None:

@@ -84,7 +84,7 @@ class Watch(BaseCallback):
     ) -> None:
         super().__init__()
         self.policy, self.validation, self.every, self.log = policy, validation, every, log
-        self.best_rank, self.best_step = -math.inf, 0
+        self.best_rank, self.best_step = (-math.inf, -math.inf), 0
         self.best_weights: dict[str, Tensor] = {}
         self.steps, self._next = steps, 0
         self._bar = progress_bar(total=steps, desc=policy.name, unit="step", disable=not progress)

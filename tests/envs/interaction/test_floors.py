@@ -5,7 +5,7 @@ import torch
 
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import make_policy
-from recloop.agents.validation import PolicyValidation
+from recloop.agents.validation import PolicyValidation, ValidationTrial
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.floors import Floor, FlooredReward
 from recloop.envs.interaction.reward import Outcome
@@ -70,12 +70,14 @@ def test_without_a_floor_nothing_is_charged(bait: World) -> None:
 def test_policies_are_chosen_among_those_that_keep_it(bait: World) -> None:
     policies = {name: make_policy(name, bait) for name in ("random", "popularity")}
     plain = {name: PolicyValidation(bait, 60, "cpu").trial(policy) for name, policy in policies.items()}
-    assert plain["random"].rank == plain["random"].value
+    assert plain["random"].rank == (1.0, plain["random"].value)
     assert plain["random"].measure is None
     high = {n: PolicyValidation(bait, 60, "cpu", floor=Floor("liking", 0.99)).trial(p) for n, p in policies.items()}
     measures = {name: found.measure or 0.0 for name, found in high.items()}
     assert (high["random"].rank > high["popularity"].rank) == (measures["random"] > measures["popularity"])
-    assert all(found.rank < -1e5 for found in high.values())
+    assert all(found.rank == (0.0, found.measure) for found in high.values())
+    lost = ValidationTrial(-5.0, (1.0, -5.0), 0.6)
+    assert lost.rank > high["random"].rank  # a floor that is kept at a loss ranks above one that is missed
 
 
 @pytest.mark.slow
