@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recloop.agents.policy import Policy
-from recloop.encoders.base.errors import UserSimulatorError
+from recloop.encoders.base.errors import RecloopError, UserSimulatorError, unknown_name
 from recloop.envs.build.examination import with_reward
+from recloop.envs.truth.worlds import TRUTHS, truth_world
 from recloop.envs.users.checks import check_users
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.users.registry import find_simulator
@@ -56,3 +57,20 @@ def made_for_other_terms(policy: Policy, world: World) -> str:
     if made.rules != world.rules:
         said.append("was made under other rules than it is judged under")
     return "; it ".join(said)
+
+
+def named_world(name: str, **sizes: int) -> World:
+    """A world folder, or a truth world by name, which is made on the spot.
+
+    Args:
+        name: a folder wins over a name.
+        sizes: of a truth world, as `truth_world` takes them.
+
+    Raises:
+        RecloopError: neither.
+    """
+    if Path(name).exists():
+        return World.load(name)
+    if name in TRUTHS:
+        return truth_world(name, **sizes)
+    raise RecloopError(f"{unknown_name('truth world', name, TRUTHS)}, and no world folder either")

@@ -128,8 +128,8 @@ class InstructionTuned(Policy):
     with h from the frozen instruction encoder, or without words that of the user's history; times the likelihood of
     what was taken and how slates were rated since. With `tunes` every step then moves phi and b towards what came of
     the words: cross-entropy of the chances by words against those by all that is known, a few gradient steps for all
-    lanes together, of the lanes where something is known. `listens=False` and `feels=False` are the deaf policy with the same
-    base.
+    lanes together, of the lanes where something is known. `listens=False` and `feels=False` are the deaf policy with
+    the same base.
 
     Args:
         base: orders the items.

@@ -17,9 +17,9 @@ from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import replacing_file
-from recloop.envs.truth.worlds import TRUTHS, truth_world
 from recloop.envs.users.drifting import Drift, DriftingUsers
 from recloop.envs.world.world import World
+from recloop.experiments.asked import named_world
 from recloop.experiments.continual.course import Course, courses
 from recloop.experiments.continual.days import Days
 from recloop.experiments.continual.measures import COLUMNS, DAY_COLUMNS, KEY, day_rows, summary
@@ -129,10 +129,7 @@ def drifting_world(config: ContinualConfig, seed: int) -> tuple[World, DriftingU
     Raises:
         RecloopError: neither a folder nor a truth world, or a drift that leaves nothing on one of the days.
     """
-    if config.world in TRUTHS and not Path(config.world).exists():
-        world = truth_world(config.world, users=config.users, items=config.items, seed=seed)
-    else:
-        world = World.load(config.world)
+    world = named_world(config.world, users=config.users, items=config.items, seed=seed)
     drift = replace(config.drift, seed=config.drift.seed + seed, days=max(config.days, config.drift.days))
     drift = drift.scaled(config.strength) if config.strength != 1 else drift
     for day in range(config.days):

@@ -30,11 +30,11 @@ from recloop.encoders.base.progress import progress_bar
 from recloop.envs.interaction.floors import Floor, FloorOf
 from recloop.envs.simulation.penalties import PenaltyConfig
 from recloop.envs.world.world import World
+from recloop.experiments.asked import named_world
 from recloop.experiments.comparison.evaluate import Floats
 from recloop.experiments.comparison.intervals import Interval, t_interval
 from recloop.experiments.guidance.effects import EFFECTS, effects, known
 from recloop.experiments.guidance.picture import save_frontier
-from recloop.experiments.instructions.speak import world_of
 from recloop.experiments.provenance import command, commit, short_commit, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.report.tables import wide_console
@@ -105,7 +105,7 @@ def main(config: GuidanceConfig) -> list[dict[str, Any]]:
     for name, settings in given.items():
         check_settings(name, settings)
     source = {"command": command(), "commit": short_commit(commit())}
-    return [row for name in config.worlds for row in study(world_of(name), config, source)]
+    return [row for name in config.worlds for row in study(named_world(name), config, source)]
 
 
 def study(world: World, config: GuidanceConfig, source: dict[str, str]) -> list[dict[str, Any]]:

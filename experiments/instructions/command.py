@@ -38,9 +38,9 @@ from recloop.envs.build.speaking import speaking_world
 from recloop.envs.simulation.rollout import rollout
 from recloop.envs.users.speaking.users import SpeakingUsers, Speech
 from recloop.envs.world.world import World
+from recloop.experiments.asked import named_world
 from recloop.experiments.comparison.evaluate import Evaluator, Floats
 from recloop.experiments.comparison.intervals import Interval, by_user, ratio_interval, t_interval
-from recloop.experiments.instructions.speak import world_of
 from recloop.experiments.provenance import command, commit, short_commit, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.report.tables import wide_console
@@ -136,7 +136,7 @@ class Arena:
     """
 
     def __init__(self, name: str, config: InstructionsConfig, seed: int) -> None:
-        self.silent, self.config, self.seed = world_of(name), config, seed
+        self.silent, self.config, self.seed = named_world(name), config, seed
         self.name = self.silent.name
         world = self.silent
         self.simulator = config.simulator or world.first_judge

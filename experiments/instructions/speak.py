@@ -13,12 +13,11 @@ from pathlib import Path
 
 import tyro
 
-from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.encoders.text.encoder import TextEncoder
 from recloop.envs.build.speaking import speaking_world
-from recloop.envs.truth.worlds import TRUTHS, truth_world
 from recloop.envs.users.speaking.users import SpeakingUsers, Speech
 from recloop.envs.world.world import World
+from recloop.experiments.asked import named_world
 from recloop.experiments.output import checked_out
 from recloop.experiments.settings import at_least
 
@@ -51,7 +50,7 @@ def main(config: SpeakConfig) -> World:
     """Make it, save it, and print how its users speak."""
     checked_out(config.out, "world.json", "a world")
     world = speaking_world(
-        world_of(config.world),
+        named_world(config.world),
         config.speech,
         text=None if config.text is None else TextEncoder(config.text),
         most=config.wishes,
@@ -65,12 +64,3 @@ def main(config: SpeakConfig) -> World:
         print(f"{name}: '{first}'")
     print(f"{config.out}: assumed is {world.card.assumed[-1]}")
     return world
-
-
-def world_of(name: str) -> World:
-    """A world folder, or a truth world by name; `RecloopError` where it is neither."""
-    if Path(name).is_dir():
-        return World.load(name)
-    if name in TRUTHS:
-        return truth_world(name)
-    raise RecloopError(f"{unknown_name('truth world', name, TRUTHS)}, and no world folder either")

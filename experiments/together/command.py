@@ -26,10 +26,10 @@ from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.progress import progress_bar
 from recloop.encoders.base.storage import replacing_file
-from recloop.envs.truth.worlds import TRUTHS, truth_world
 from recloop.envs.users.together.forming import grouped, members_of
 from recloop.envs.users.together.rewards import group_reward
 from recloop.envs.world.world import World
+from recloop.experiments.asked import named_world
 from recloop.experiments.comparison.evaluate import Evaluator, Floats, Rollout
 from recloop.experiments.comparison.intervals import Interval, t_interval
 from recloop.experiments.comparison.segments import FEWEST_USERS
@@ -129,7 +129,7 @@ class GroupsConfig:
 def main(config: GroupsConfig) -> pd.DataFrame:
     """Form groups of every size, let every policy act, print two tables a size, write the CSV file; all figures."""
     use_threads(config.threads)
-    single = _world(config)
+    single = named_world(config.world, users=config.users)
     config.check_reference(single.is_truth)
     there = len(single.users.rows("evaluate"))
     if 2 * max(config.sizes) > there:
@@ -161,12 +161,6 @@ def main(config: GroupsConfig) -> pd.DataFrame:
             part.write_text(csv_text([COLUMNS, *frame.itertuples(index=False)]), encoding="utf-8")
         console.print(f"written to {config.out}", soft_wrap=True)
     return frame
-
-
-def _world(config: GroupsConfig) -> World:
-    if config.world in TRUTHS and not Path(config.world).exists():
-        return truth_world(config.world, users=config.users)
-    return World.load(config.world)
 
 
 def _seeds(name: str, config: GroupsConfig) -> range:

@@ -88,7 +88,7 @@ def main(config: TransferConfig) -> list[dict[str, Any]]:
         if few != 0:
             few_users(world, few)  # too many are refused before anything is fitted
     options = FitOptions(steps=config.steps, settings=given_settings(None, config.set))
-    simulator = config.simulator or (*world.judges, world.evaluation_simulators[-1])[0]
+    simulator = config.simulator or world.first_judge
     place = Destination(
         world,
         ranking_task(world, config.split, Cuts(config.held_out)),

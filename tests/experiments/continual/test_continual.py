@@ -195,7 +195,7 @@ def test_the_command_compares_all_rules(tmp_path: Path) -> None:
         ({"rules": ()}, "must name one or more rules, each once"),
         ({"policy": "ease", "set": ()}, "policy 'ease' cannot be fitted on from where it stands, as rule 'fine-tuned'"),
         ({"policy": "random", "set": (), "rules": ("full",)}, "policy 'random' does not learn from a log"),
-        ({"world": "nowhere"}, "the world folder nowhere does not exist"),
+        ({"world": "nowhere"}, "unknown truth world 'nowhere'.*no world folder either"),
         ({"drift": Drift(height=300.0, rise=0.1, new_items=0.0)}, "the drift leaves none of 20 items to take"),
     ],
 )
