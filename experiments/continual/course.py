@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from recloop.agents.baselines.planner import PlannerPolicy
 from recloop.agents.baselines.random_items import RandomPolicy
 from recloop.agents.policy import Policy
 from recloop.envs.logs.schema import LoggedBehavior
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.intervals import Floats
-from recloop.experiments.continual.days import Days, TrueBest, Visits
+from recloop.experiments.continual.days import Days, Visits
 from recloop.experiments.continual.rules import SERIES, Learning, Recommender, everybody_teaches
 from recloop.experiments.continual.series import ItemSeries, SeriesContext
 
@@ -148,5 +149,5 @@ def _run(
 
 
 def _oracle(days: Days) -> Policy | None:
-    """Who knows the users, where they tell their utility; None else."""
-    return None if type(days.users.users).utility is UserSimulator.utility else TrueBest()
+    """Greedy on the truth, the best wherever what is shown changes nobody; None where users tell no utility."""
+    return None if type(days.users.users).utility is UserSimulator.utility else PlannerPolicy(farsighted=False)

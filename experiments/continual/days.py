@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from recloop.agents.acting import picked_by
-from recloop.agents.policy import Carry, Policy
-from recloop.agents.slates import action_mask, best_slate, explored_places
-from recloop.encoders.base.errors import PolicyError, RecloopError
+from recloop.agents.policy import Policy
+from recloop.agents.slates import action_mask, explored_places
+from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.logs.schema import Columns, LoggedBehavior
@@ -43,27 +43,6 @@ class Visits:
     earned: Floats
     best: Floats
     log: LoggedBehavior | None = None
-
-
-class TrueBest(Policy):
-    """Shows the items of highest true utility on the day: the best slate wherever what is shown changes nobody."""
-
-    name = "oracle"
-    privileged = True
-
-    def act(self, observation: Observation, carry: Carry, k: int, draw: Draw) -> tuple[Tensor, Carry]:
-        """It reads the users' state instead."""
-        raise PolicyError("the oracle acts on the users' state, not on observations")
-
-    def act_on_state(self, core: Core, k: int) -> Tensor:
-        """Slates int64 (B, k)."""
-        items = torch.arange(core.empty, device=core.device)
-        utility = core.simulator.utility(core.state, core.past, items)
-        if utility is None:
-            raise PolicyError(
-                f"{type(core.simulator).__name__} tells no utility, so that no oracle knows its best slate"
-            )
-        return best_slate(utility, core.action_mask(), k)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from recloop.agents import FitOptions, make_policy
+from recloop.agents.baselines.planner import PlannerPolicy
 from recloop.agents.policy import Policy
 from recloop.encoders.base.anchors import Anchor
 from recloop.encoders.base.errors import PolicyError, RecloopError
@@ -21,7 +22,7 @@ from recloop.envs.users.drifting import Drift, DriftingUsers
 from recloop.envs.world.world import World
 from recloop.experiments.continual.command import ContinualConfig, main
 from recloop.experiments.continual.course import Course
-from recloop.experiments.continual.days import Days, TrueBest, Visits
+from recloop.experiments.continual.days import Days, Visits
 from recloop.experiments.continual.measures import summary
 from recloop.experiments.continual.rules import Learning, Recommender, checked_rules, replayed
 from recloop.experiments.continual.series import ItemSeries, SeriesContext
@@ -62,7 +63,7 @@ class Learns(Policy):
 
 
 def test_a_day_is_a_log_of_who_came(world: World, days: Days, logs: list[LoggedBehavior]) -> None:
-    visits = days.lived(world, make_policy("popularity", world), 4, TrueBest())
+    visits = days.lived(world, make_policy("popularity", world), 4, PlannerPolicy(farsighted=False))
     assert visits.log is not None
     rows = visits.log.interactions
     assert set(rows[Columns.user]) == {world.users.ids[row] for row in visits.users}
@@ -74,9 +75,9 @@ def test_a_day_is_a_log_of_who_came(world: World, days: Days, logs: list[LoggedB
     late = days.users.at_day(4).rules(world).never
     assert late
     assert not set(rows[Columns.item]) & set(late)
-    again = days.lived(world, make_policy("popularity", world), 4, TrueBest())
+    again = days.lived(world, make_policy("popularity", world), 4, PlannerPolicy(farsighted=False))
     assert np.array_equal(visits.earned, again.earned)
-    assert np.array_equal(days.met(world, TrueBest(), 4), visits.best)
+    assert np.array_equal(days.met(world, PlannerPolicy(farsighted=False), 4), visits.best)
     assert world.extended(logs[0]).extended(visits.log).sequences.slates is not None
 
 
