@@ -59,12 +59,12 @@ def made_for_other_terms(policy: Policy, world: World) -> str:
     return "; it ".join(said)
 
 
-def named_world(name: str, **sizes: int) -> World:
+def named_world(name: str, users: int = 500, items: int = 200, seed: int = 0) -> World:
     """A world folder, or a truth world by name, which is made on the spot.
 
     Args:
         name: a folder wins over a name.
-        sizes: of a truth world, as `truth_world` takes them.
+        users, items, seed: of a truth world.
 
     Raises:
         RecloopError: neither.
@@ -72,5 +72,5 @@ def named_world(name: str, **sizes: int) -> World:
     if Path(name).exists():
         return World.load(name)
     if name in TRUTHS:
-        return truth_world(name, **sizes)
+        return truth_world(name, users=users, items=items, seed=seed)
     raise RecloopError(f"{unknown_name('truth world', name, TRUTHS)}, and no world folder either")
