@@ -1,4 +1,4 @@
-"""Some users of a log, read while its file passes by: all of their rows, none of anybody else's, whatever the format."""
+"""Some users of a log, read while its file passes by: all their rows, none of anybody else's, whatever the format."""
 
 import gzip
 from pathlib import Path
