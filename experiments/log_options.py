@@ -53,6 +53,8 @@ class LogOptions:
     """Of text, such as cp1252; default UTF-8, or UTF-16 with its mark."""
     header: tuple[str, ...] = ()
     """Names of the columns of a text file without a line of names."""
+    sample_users: int | None = None
+    """Read so many users alone, drawn by a hash of their ids: for logs larger than memory, in Parquet or text."""
     bad_rows: Literal["error", "drop"] = "error"
     """Rows that cannot be read: stop, or drop and count them."""
     clean: CleaningOptions = field(default_factory=CleaningOptions)

@@ -10,7 +10,7 @@ from typing import Any
 from recloop.encoders.base.errors import LogError, unknown_name
 from recloop.envs.logs.readers.atomic import read_atomic_log
 from recloop.envs.logs.readers.columns.signals import good_by_name
-from recloop.envs.logs.readers.files import SUFFIXES, TextFormat, kind_of
+from recloop.envs.logs.readers.files import SUFFIXES, TextFormat, can_stream, kind_of
 from recloop.envs.logs.readers.interactions import ReadingOptions
 from recloop.envs.logs.readers.published.coat import is_coat, read_coat_log
 from recloop.envs.logs.readers.published.kuairand import is_kuairand, read_kuairand_log
@@ -21,6 +21,7 @@ from recloop.envs.logs.readers.published.open_bandit import is_open_bandit, read
 from recloop.envs.logs.readers.roles import ColumnMapping
 from recloop.envs.logs.readers.sequence_text import read_sequence_log
 from recloop.envs.logs.readers.tables import read_table_log
+from recloop.envs.logs.sampling import checked_sample, sampled_log
 from recloop.envs.logs.schema import LoggedBehavior, Signal
 
 Reader = Callable[..., LoggedBehavior]
@@ -44,7 +45,7 @@ GROUPS: dict[str, Any] = {"columns": ColumnMapping, "options": ReadingOptions, "
 """Arguments of readers that hold several facts, each of which may be given by its own name."""
 
 
-def read_log(source: Any, **options: Any) -> LoggedBehavior:
+def read_log(source: Any, *, sample_users: int | None = None, **options: Any) -> LoggedBehavior:
     """Read a log, whatever its format.
 
     Looked for, in this order: MovieLens as published (`u.data`, `ratings.dat` or `ratings.csv` beside its file of
@@ -57,6 +58,8 @@ def read_log(source: Any, **options: Any) -> LoggedBehavior:
 
     Args:
         source: a folder, the file of the interactions, or a pandas, Polars or PyArrow table.
+        sample_users: keep so many users alone, drawn by a hash of their ids. Tables in Parquet and delimited text then
+            pass by in pieces and may be larger than memory; all else is read whole first.
         options: go to the reader that fits; all take `on_bad_rows`. Columns (`user="customer"`, as in `ColumnMapping`),
             facts of the log (`ReadingOptions`) and of its text (`TextFormat`) may be given by their names.
 
@@ -64,6 +67,8 @@ def read_log(source: Any, **options: Any) -> LoggedBehavior:
         LogError: nothing known is there, or more than one log; an option that the reader does not have; else
             what the reader refuses.
     """
+    if sample_users is not None:
+        checked_sample(sample_users)
     in_memory = not isinstance(source, str | Path)
     reader, found = (read_table_log, source) if in_memory else _recognise(Path(source))
     known = [name for name in inspect.signature(reader).parameters if name not in ("path", "source")]
@@ -77,7 +82,11 @@ def read_log(source: Any, **options: Any) -> LoggedBehavior:
             every = [*known, *(f.name for keyword, group in GROUPS.items() if keyword in known for f in fields(group))]
             what = "the frame" if in_memory else str(found)
             raise LogError(f"{what}: {unknown_name('option', name, every)}")
-    return reader(found, **options)
+    if sample_users is None:
+        return reader(found, **options)
+    if reader is read_table_log and not in_memory and can_stream(found):
+        return reader(found, sample_users=sample_users, **options)
+    return sampled_log(reader(found, **options), sample_users)
 
 
 def _as_given(group: Any, name: str, value: Any) -> Any:

@@ -1,8 +1,9 @@
 """Files and frames as one kind of table: delimited text, JSON lines, Parquet, folders of parts, frames in memory."""
 
+import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,18 @@ import pyarrow.parquet
 
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.readers.columns.cells import as_ids
-from recloop.envs.logs.readers.text_table import BadRows, TextTable, decoded_text, read_text_table, shown
+from recloop.envs.logs.readers.text_table import (
+    BadRows,
+    TextTable,
+    checked_header,
+    decoded_text,
+    found_encoding,
+    ragged_line,
+    read_text_table,
+    shown,
+    without_headers,
+)
+from recloop.envs.logs.sampling import Ragged, SampledUsers, TextPieces, parquet_batches
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 LINES = (".jsonl", ".ndjson", ".json")
@@ -35,6 +47,8 @@ _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _NO_NAME = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?|\d{4}-\d\d-\d\d([T ].*)?", re.IGNORECASE)
 SAMPLE_LINES = 50
 """Lines that the separator is found from."""
+HEAD, HEAD_ROWS = 1 << 20, 10_000
+"""Bytes of text, and rows, that are looked at before all others."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +89,32 @@ def kind_of(path: Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in (*TEXT, *LINES, *BINARY) else ""
 
 
-def read_file(path: Path, bad_rows: BadRows, text: TextFormat | None = None) -> TextTable:
+def read_file(
+    path: Path, bad_rows: BadRows, text: TextFormat | None = None, sample: SampledUsers | None = None
+) -> TextTable:
     """A file, or a folder whose files are parts of one table, as it stands: nothing is guessed of its columns.
+
+    Args:
+        path: of it.
+        bad_rows: decides about what cannot be read.
+        text: how delimited text is written; None finds it.
+        sample: whose rows alone are kept; files that `can_stream` then pass by in pieces.
 
     Raises:
         LogError: no such file; a kind that is not known; parts with different columns; what the format refuses.
     """
     text = text or TextFormat()
     if path.is_dir():
-        return _joined(path, [_part(path, part, bad_rows, text) for part in parts_of(path)])
+        return _joined(path, [_part(path, part, bad_rows, text, sample) for part in parts_of(path)])
     if not path.is_file():
         raise LogError(f"{path} is {'no file that can be read' if path.exists() else 'not there; check the path'}")
     kind = kind_of(path)
     if kind in BINARY:
-        return _read_parquet(path)
+        return _read_parquet(path) if sample is None else _sampled(path, parquet_batches(path), sample)
     if kind in LINES:
         return _read_json(path, bad_rows, text)
     if kind in TEXT:
-        return _read_text(path, bad_rows, text)
+        return _read_text(path, bad_rows, text) if sample is None else _sampled_text(path, bad_rows, text, sample)
     raise LogError(
         f"{path} is of kind '{path.suffix}'; the known are {', '.join((*TEXT, *LINES, *BINARY))}, and packed"
     )
@@ -347,14 +369,10 @@ def of_values(values: Sequence[Any]) -> pd.Series:
 
 
 def _read_text(path: Path, bad_rows: BadRows, text: TextFormat) -> TextTable:
-    separator = text.separator
-    if separator is None:
-        head = decoded_text(path, text.encoding)[: 1 << 20].split("\n")[:SAMPLE_LINES]
-        separator = "\t" if kind_of(path) == ".tsv" and "\t" in head[0] else found_separator(head)
-    separator = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
+    head = decoded_text(path, text.encoding)[:HEAD] if text.separator is None else ""
     table = read_text_table(
         path,
-        separator=separator,
+        separator=_separator(path, text, head),
         columns=text.header or None,
         encoding=text.encoding,
         quoted=True,
@@ -363,6 +381,87 @@ def _read_text(path: Path, bad_rows: BadRows, text: TextFormat) -> TextTable:
     if not text.header:
         _look_at_header(table)
     return table
+
+
+def _separator(path: Path, text: TextFormat, head: str) -> str:
+    """As given, else by the first lines."""
+    if text.separator is not None:
+        return {"tab": "\t", "\\t": "\t"}.get(text.separator, text.separator)
+    lines = head.split("\n")[:SAMPLE_LINES]
+    return "\t" if kind_of(path) == ".tsv" and "\t" in lines[0] else found_separator(lines)
+
+
+def can_stream(place: Path) -> bool:
+    """True for Parquet and delimited text, in one file or in parts: what can pass by in pieces."""
+    files = parts_of(place) if place.is_dir() else [place]
+    return all(kind_of(file) in (*BINARY, *TEXT) for file in files)
+
+
+def streamed(place: Path, text: TextFormat | None, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The record batches of a file that `can_stream`, or of its parts."""
+    for file in parts_of(place) if place.is_dir() else [place]:
+        if kind_of(file) in BINARY:
+            yield from parquet_batches(file, columns)
+        else:
+            yield from _pieces(file, text or TextFormat()).batches(columns)
+
+
+def read_head(place: Path, text: TextFormat | None) -> TextTable:
+    """The first rows of a file that `can_stream`: enough to see which column is what.
+
+    Raises:
+        LogError: no rows.
+    """
+    for batch in streamed(place, text):
+        if batch.num_rows:
+            return from_arrow(place, pyarrow.Table.from_batches([batch.slice(0, HEAD_ROWS)]))
+    raise LogError(f"{place} is empty; a log needs a header and at least one row")
+
+
+def _pieces(path: Path, text: TextFormat) -> TextPieces:
+    try:
+        with pyarrow.input_stream(path, compression="detect") as file:
+            data = file.read(HEAD)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise LogError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+    encoding = text.encoding or found_encoding(data)
+    head = data.decode(encoding, errors="replace").replace("\r\n", "\n")
+    separator = _separator(path, text, head)
+    if len(separator) > 1:
+        raise LogError(
+            f"{path}: fields between {shown(separator)} cannot stream by; write one character between them, or leave "
+            "--sample-users out"
+        )
+    names = text.header or next(csv.reader([head.split("\n")[0]], delimiter=separator), [])
+    if not names:
+        raise LogError(f"{path} is empty; a log needs a header and at least one row")
+    return TextPieces(path, tuple(checked_header(path, list(names))), not text.header, separator, encoding)
+
+
+def _sampled(path: Path, batches: Iterable[Any], sample: SampledUsers) -> TextTable:
+    """The rows of a sample, which know their number in the file."""
+    found, numbers, before = [], [np.zeros(0, dtype=np.int64)], 1
+    schema = None
+    for batch in batches:
+        kept = sample.rows(batch)
+        found.append(batch.take(pyarrow.array(kept)))
+        numbers.append(before + kept)
+        before, schema = before + batch.num_rows, batch.schema
+    if schema is None:
+        raise LogError(f"{path} is empty; a log needs a header and at least one row")
+    table = pyarrow.Table.from_batches(found, schema).replace_schema_metadata(None)
+    return replace(from_arrow(path, table), lines=np.concatenate(numbers))
+
+
+def _sampled_text(path: Path, bad_rows: BadRows, text: TextFormat, sample: SampledUsers) -> TextTable:
+    ragged: list[Ragged] = []
+    pieces = _pieces(path, text)
+    table = _sampled(path, pieces.batches(ragged=ragged), sample)
+    for row in ragged:
+        bad_rows.meet(path, *ragged_line(path, row.row, row.fields, list(pieces.names)))
+    if not text.header:
+        _look_at_header(table)
+    return without_headers(table, bad_rows)
 
 
 def found_separator(lines: Sequence[str]) -> str:
@@ -391,9 +490,11 @@ def _look_at_header(table: TextTable) -> None:
         )
 
 
-def _part(folder: Path, file: Path, bad_rows: BadRows, text: TextFormat) -> TextTable:
+def _part(
+    folder: Path, file: Path, bad_rows: BadRows, text: TextFormat, sample: SampledUsers | None = None
+) -> TextTable:
     """A part of a table, with a column for each `name=value` among the folders that it lies in."""
-    table = read_file(file, bad_rows, text)
+    table = read_file(file, bad_rows, text, sample)
     named = dict(part.split("=", 1) for part in file.relative_to(folder).parent.parts if "=" in part)
     values = {name: "" if value == _NO_PARTITION else unquote(value) for name, value in named.items()}
     columns = {

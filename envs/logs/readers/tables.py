@@ -1,18 +1,20 @@
 """Any table of interactions, in a file or in memory, and tables of items and users beside it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs.readers.files import TextFormat, read_file, table_of
+from recloop.envs.logs.readers.files import TextFormat, read_file, read_head, streamed, table_of
 from recloop.envs.logs.readers.interactions import ReadingOptions, build_interactions
-from recloop.envs.logs.readers.roles import ColumnMapping, usual_columns
+from recloop.envs.logs.readers.roles import ColumnMapping, roles_of, usual_columns
 from recloop.envs.logs.readers.side_files import no_items, no_users, with_missing
 from recloop.envs.logs.readers.side_tables import items_of, users_of
 from recloop.envs.logs.readers.text_table import BadRows, OnBadRows, TextTable, shown
 from recloop.envs.logs.reading import IdsMet, LogReading, Table
+from recloop.envs.logs.sampling import SampledUsers, checked_sample
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 
 LEAST_MET = 0.5
@@ -30,6 +32,7 @@ def read_table_log(
     text_columns: tuple[str, ...] | None = None,
     item_relations: tuple[str, ...] | None = None,
     least_met: float = LEAST_MET,
+    sample_users: int | None = None,
     on_bad_rows: OnBadRows = "error",
 ) -> LoggedBehavior:
     """Read a log from a table.
@@ -49,6 +52,8 @@ def read_table_log(
         item_relations: of the items, columns that become triples of a knowledge graph; None takes those of few
             values and lists of labels, empty none.
         least_met: share in [0, 1] of the log's items that the table of items must have, and of its users likewise.
+        sample_users: read the rows of so many users alone, drawn by a hash of their ids, while the file passes by;
+            of Parquet and delimited text. A row that cannot be read is met where it is a row of theirs.
         on_bad_rows: `error`, or `drop` to leave out and count what cannot be read.
 
     Raises:
@@ -56,10 +61,13 @@ def read_table_log(
             choose; too few ids that meet.
     """
     bad_rows = BadRows(on_bad_rows)
-    table = _table(source, "log", bad_rows, text)
+    sample = None
+    if sample_users is not None:
+        columns, sample = _sample(Path(source), columns, options, text, sample_users)
+    table = _table(source, "log", bad_rows, text, sample)
     found = build_interactions(table, columns, options, bad_rows=bad_rows)
     item_ids, user_ids = found.frame[Columns.item], found.frame[Columns.user]
-    uses, notes, ids = list(found.uses), list(found.notes), []
+    uses, notes, ids = list(found.uses), [*found.notes, *([sample.sentence] if sample else [])], []
     items_table, users_table, knowledge = no_items(), no_users(), None
     if items is None:
         notes.append("The log has no texts of items: an item's id stands for its title.")
@@ -103,10 +111,27 @@ def read_table_log(
     )
 
 
-def _table(source: Any, what: str, bad_rows: BadRows, text: TextFormat | None) -> TextTable:
+def _table(
+    source: Any, what: str, bad_rows: BadRows, text: TextFormat | None, sample: SampledUsers | None = None
+) -> TextTable:
     if isinstance(source, str | Path):
-        return read_file(Path(source), bad_rows, text)
+        return read_file(Path(source), bad_rows, text, sample)
     return table_of(source, what)
+
+
+def _sample(
+    place: Path, columns: ColumnMapping | None, options: ReadingOptions | None, text: TextFormat | None, users: int
+) -> tuple[ColumnMapping, SampledUsers]:
+    """Who is read, and the columns with the one that says so named: the first rows of a file decided it."""
+    columns, head = columns or ColumnMapping(), read_head(place, text)
+    ignore = options.ignore if options else ()
+    mapping = roles_of(head, columns, ignore=ignore, needs_user=False, find_time=False).mapping
+    name = mapping.user or mapping.session
+    if name is None:
+        mapping = roles_of(head, columns, ignore=ignore, find_time=False).mapping  # says what is missing
+    ids = (batch.column(0) for batch in streamed(place, text, [str(name)]))
+    named = columns if mapping.user is None else replace(columns, user=mapping.user)
+    return named, SampledUsers.of(str(name), ids, checked_sample(users))
 
 
 def _key(table: TextTable, name: str, what: str) -> str:

@@ -202,19 +202,19 @@ def read_text_table(
         rows, lines = _split_quoted(path, text, separator)
         header = rows.pop(0) if columns is None else list(columns)
         lines = lines[1:] if columns is None else lines
-        names = _checked_header(path, header)
+        names = checked_header(path, header)
         rows, lines = _checked_rows(path, rows, lines, names, bad_rows)
         frame = pd.DataFrame(rows, columns=names, dtype="str")
-        return _without_headers(TextTable(path, frame, np.array(lines, dtype=np.int64)), bad_rows)
+        return without_headers(TextTable(path, frame, np.array(lines, dtype=np.int64)), bad_rows)
     head, _, body = (text, "", "") if columns is not None else text.partition("\n")
     first_line = 1 if columns is not None else 2
-    names = _checked_header(path, list(columns) if columns is not None else head.split(separator))
+    names = checked_header(path, list(columns) if columns is not None else head.split(separator))
     body = text if columns is not None else body
     kept, line_numbers = _checked_lines(path, body, separator, names, first_line, bad_rows)
-    return _without_headers(TextTable(path, _parse(kept, separator, names), line_numbers), bad_rows)
+    return without_headers(TextTable(path, _parse(kept, separator, names), line_numbers), bad_rows)
 
 
-def _without_headers(table: TextTable, bad_rows: BadRows) -> TextTable:
+def without_headers(table: TextTable, bad_rows: BadRows) -> TextTable:
     """The table less the rows that repeat its names, as files put one after the other have."""
     first = str(table.frame.columns[0])
     again = np.asarray(table.frame[first] == first, dtype=bool)
@@ -244,7 +244,7 @@ def decoded_text(path: Path, encoding: str | None = None) -> str:
     other = next((kind for magic, kind in _NO_TEXT.items() if data.startswith(magic)), None)
     if other is not None:
         raise LogError(f"{path} is {other}")
-    coding = encoding or ("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+    coding = encoding or found_encoding(data)
     try:
         text = data.decode(coding)
     except UnicodeDecodeError as error:
@@ -262,6 +262,11 @@ def decoded_text(path: Path, encoding: str | None = None) -> str:
         raise LogError(f"{path}, line {line}: a NUL character; this is no text file")
     text = text.replace("\r\n", "\n").removeprefix("\ufeff")
     return text if "\n" in text else text.replace("\r", "\n")
+
+
+def found_encoding(data: bytes) -> str:
+    """UTF-8, and UTF-16 where a byte order mark says so, by the first bytes of a file."""
+    return "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
 
 
 def _unpacked(path: Path, data: bytes) -> bytes:
@@ -288,7 +293,8 @@ def _unpacked_zstd(path: Path, data: bytes) -> bytes:
         raise LogError(f"{path} is packed and cannot be unpacked ({error})") from None
 
 
-def _checked_header(path: Path, header: list[str]) -> list[str]:
+def checked_header(path: Path, header: list[str]) -> list[str]:
+    """The names without white space around them; `LogError` for one that is empty, too long, or there twice."""
     names = [name.strip() for name in header]
     if len(names) > 1 and not names[0]:
         names[0] = UNNAMED  # the index that pandas writes
@@ -301,7 +307,8 @@ def _checked_header(path: Path, header: list[str]) -> list[str]:
     return names
 
 
-def _ragged(path: Path, line: int, fields: int, names: list[str]) -> tuple[str, str]:
+def ragged_line(path: Path, line: int, fields: int, names: list[str]) -> tuple[str, str]:
+    """Reason and message of a line with another number of fields than there are names."""
     column = names[min(fields, len(names) - 1)]
     return "ragged line", (
         f"{path}, line {line}, column {shown(column)}: {fields} fields where the header has {len(names)}"
@@ -330,7 +337,7 @@ def _checked_lines(
             blank = not lines[row].strip()
             drop[row] = True
             if not blank:
-                bad_rows.meet(path, *_ragged(path, int(numbers[row]), len(fields), names))
+                bad_rows.meet(path, *ragged_line(path, int(numbers[row]), len(fields), names))
             continue
         for name, cell in zip(names, fields, strict=True):
             if len(cell) > FIELD_LIMIT:
@@ -378,7 +385,7 @@ def _checked_rows(
     good_lines: list[int] = []
     for fields, line in zip(rows, lines, strict=True):
         if len(fields) != len(names):
-            bad_rows.meet(path, *_ragged(path, line, len(fields), names))
+            bad_rows.meet(path, *ragged_line(path, line, len(fields), names))
             continue
         longest = max(range(len(fields)), key=lambda place: len(fields[place]))
         if len(fields[longest]) > FIELD_LIMIT:
