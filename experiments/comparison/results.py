@@ -124,6 +124,7 @@ class Comparison:
         reference: label of the policy that the others are compared to.
         rollouts: by (label, seed, simulator).
         curves: training curves by (label, seed), then by TensorBoard tag.
+        looks: numbers of seeds at which claims are looked at; none where they are asked for once.
     """
 
     world: World
@@ -133,6 +134,7 @@ class Comparison:
     reference: str
     rollouts: Mapping[tuple[str, int, str], Rollout]
     curves: Mapping[tuple[str, int], Mapping[str, Curve]] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
