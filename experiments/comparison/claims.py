@@ -185,14 +185,14 @@ class Evidence:
 
     @property
     def spent(self) -> float:
-        """Share of the error that this look may spend: the seeds it adds over the most there may be; 0 between looks."""
+        """Share of the error that this look may spend: seeds it adds over the most there may be; 0 between looks."""
         if not self.looks:
             return 1.0
         before = max((look for look in self.looks if look < self.seeds), default=0)
         return (self.seeds - before) / self.looks[-1] if self.seeds in self.looks else 0.0
 
     def difference(self, witness: Witness, a: int, b: int) -> Interval:
-        """Of two policies by one kind of users: over users, and over seeds too where claims are looked at repeatedly."""
+        """Of two policies by one kind of users: over users, and over seeds too where there are looks."""
         if self.looks and self.retrains(a, b):
             return crossed_interval(witness.values[:, a] - witness.values[:, b])
         return t_interval(witness.difference(a, b))
@@ -313,17 +313,17 @@ def count(claims: Sequence[Claim]) -> ClaimCount:
 def claims_of(comparison: Comparison, rules: ClaimRules | None = None) -> tuple[Claim, ...]:
     """One claim for each pair of policies of a comparison, by all looks so far; those that reach furthest first."""
     known = [look for look in comparison.looks if look <= len(comparison.seeds)] or [len(comparison.seeds)]
-    return claims_by_looks([Evidence.of(replace(comparison, seeds=comparison.seeds[:n])) for n in known], rules)
+    looks = [Evidence.of(replace(comparison, seeds=comparison.seeds[:n])) for n in known]
+    return claims_over([claims_from(evidence, rules) for evidence in looks])
 
 
-def claims_by_looks(looks: Sequence[Evidence], rules: ClaimRules | None = None) -> tuple[Claim, ...]:
+def claims_over(looks: Sequence[Sequence[Claim]]) -> tuple[Claim, ...]:
     """Of each pair the claim of the first look that makes one, else what the last says; the furthest first."""
     found: dict[frozenset[str], Claim] = {}
-    for evidence in looks:
-        for claim in claims_from(evidence, rules):
-            pair = frozenset((claim.better, claim.worse))
-            if pair not in found or not found[pair].made:
-                found[pair] = claim
+    for claim in (claim for look in looks for claim in look):
+        pair = frozenset((claim.better, claim.worse))
+        if pair not in found or not found[pair].made:
+            found[pair] = claim
     return _furthest_first(found.values())
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
 
 from recloop.encoders.base.errors import RecloopError
 
@@ -75,29 +77,40 @@ def t_interval(sample: Floats) -> Interval:
     error = float(sample.std(ddof=1)) / math.sqrt(n)
     if error == 0:
         return Interval(mean, mean, mean, 1.0 if mean == 0 else 0.0)
-    half = error * float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1)))
+    half = error * float(stdtrit(n - 1, (1 + LEVEL) / 2))
+    return Interval(mean, mean - half, mean + half, float(2 * stdtr(n - 1, -abs(mean) / error)))
 
 
 def crossed_interval(sample: Floats) -> Interval:
     """Interval of the mean of a sample (S, U) of S trainings before the same U users, both drawn at random.
 
-    Squared standard errors over users and over trainings are added; degrees of freedom by Satterthwaite 1946. What is
-    left over between a training and a user counts in both, so that the interval is rather too wide.
+    Its half width squared is that of the t interval over users and that over trainings, added up: wide enough for
+    normal means whichever of the two varies more (Banerjee 1960), where Satterthwaite's degrees of freedom are too many
+    for three trainings that happen to be alike. What is left over between a training and a user counts in both.
 
     >>> print(crossed_interval(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])))  # trainings alike: users alone count
     2.000 [-0.484, 4.484]
     """
     seeds, users = sample.shape
-    if seeds < 2:
-        return t_interval(sample.mean(0))
-    of_users, of_seeds = _squared_error(sample.mean(0)), _squared_error(sample.mean(1))
-    error, mean = math.sqrt(of_users + of_seeds), float(sample.mean())
-    if not error > 0:
-        return t_interval(sample.mean(0))
-    freedom = (of_users + of_seeds) ** 2 / (of_users**2 / (users - 1) + of_seeds**2 / (seeds - 1))
-    half = error * float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)))
+    of_users = t_interval(sample.mean(0))
+    if seeds < 2 or not np.isfinite(sample).all():
+        return of_users
+    errors, freedom = (_squared_error(sample.mean(0)), _squared_error(sample.mean(1))), (users - 1, seeds - 1)
+    mean = of_users.mean
+    half = _half_width(math.log(1 - LEVEL), errors, freedom)
+    if half == 0 or mean == 0:
+        return Interval(mean, mean - half, mean + half, 1.0 if mean == 0 else 0.0)
+    least = math.log(1e-15)
+    if _half_width(least, errors, freedom) < abs(mean):
+        return Interval(mean, mean - half, mean + half, 1e-15)
+    p = math.exp(brentq(lambda error: _half_width(error, errors, freedom) - abs(mean), least, 0.0))
+    return Interval(mean, mean - half, mean + half, p)
+
+
+def _half_width(log_error: float, errors: Sequence[float], freedom: Sequence[int]) -> float:
+    """Of an interval that misses with this probability, from squared standard errors and degrees of freedom."""
+    tail = math.exp(log_error) / 2
+    return math.sqrt(sum(float(stdtrit(f, tail)) ** 2 * e for e, f in zip(errors, freedom, strict=True)))
 
 
 def _squared_error(sample: Floats) -> float:
@@ -180,7 +193,7 @@ def users_needed(differences: Floats, pairs: int, power: float = 0.8) -> int | N
     return math.ceil((z * spread / mean) ** 2)
 
 
-def seeds_needed(differences: Floats, pairs: int, power: float = 0.8, most: int = 1000) -> int | None:
+def seeds_needed(differences: Floats, pairs: int, power: float = 0.8, most: int = 200) -> int | None:
     """Trainings that would tell these differences (S, U) from zero in the test of `crossed_interval`, were mean and
     spread as seen in S of at least 2; None where no number up to `most` does, as where users are what is lacking.
 
@@ -192,12 +205,9 @@ def seeds_needed(differences: Floats, pairs: int, power: float = 0.8, most: int 
     mean, of_users = abs(_numbers(differences)), _squared_error(differences.mean(0))
     seeds = np.arange(2, most + 1)
     of_seeds = differences.mean(1).var(ddof=1) / seeds
-    error = np.sqrt(of_users + of_seeds)
-    if not mean or not error.all():
-        return 2 if mean else None
-    freedom = error**4 / (of_users**2 / (differences.shape[1] - 1) + of_seeds**2 / (seeds - 1))
-    quantile = stats.t.ppf(1 - (1 - LEVEL) / (2 * max(pairs, 1)), freedom) + stats.norm.ppf(power)
-    enough = seeds[mean / error >= quantile]
+    tail = (1 - LEVEL) / (2 * max(pairs, 1))
+    half = np.sqrt(stdtrit(differences.shape[1] - 1, tail) ** 2 * of_users + stdtrit(seeds - 1, tail) ** 2 * of_seeds)
+    enough = seeds[mean > half + stats.norm.ppf(power) * np.sqrt(of_users + of_seeds)]
     return int(enough[0]) if len(enough) else None
 
 
