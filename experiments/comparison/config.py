@@ -24,8 +24,6 @@ class CompareConfig:
     seeds: int | str = 3
     """Trainings of each policy that learns with randomness, at least 1; 3:10 adds seeds to 3, up to 10, while more may
     decide a pair."""
-    budget: str | None = None
-    """Time for trainings and evaluation, 90s, 30m or 1h30m; what is finished by then is kept and compared."""
     out: Path = Path("runs/comparison")
     """Run folder; started again with the same settings it goes on."""
     set: tuple[str, ...] = ()
@@ -64,6 +62,8 @@ class CompareConfig:
     """Replace a run that was made with other settings."""
     join: bool = False
     """Help a run of the same command, from here or from another machine that shares its folder."""
+    budget: str | None = None
+    """Time for trainings and evaluation, 90s, 30m or 1h30m; what is finished by then is kept and compared."""
     progress: bool = True
     """Show progress bars."""
     writer: tuple[str, ...] = ()

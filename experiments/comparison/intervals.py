@@ -215,6 +215,8 @@ def _numbers(differences: Floats) -> float:
     """Their mean; an error where it is no number."""
     mean = float(differences.mean())
     if not math.isfinite(mean):
-        raise RecloopError(f"a mean difference of {mean}: how many more would settle it is unknown; look for returns "
-                           "that are no numbers, in the reward or in users of your own")  # fmt: skip
+        raise RecloopError(
+            f"a mean difference of {mean}: how many more would settle it is unknown; look for returns that are no "
+            "numbers, in the reward or in users of your own"
+        )
     return mean

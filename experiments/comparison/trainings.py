@@ -28,7 +28,7 @@ from recloop.experiments.comparison.result_store import (
     file_safe,
 )
 from recloop.experiments.comparison.results import Entry
-from recloop.experiments.comparison.tracking import Run, Tags, training_run
+from recloop.experiments.comparison.tracking import Run, Tags, training_run, training_watch
 from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.provenance import provenance
 from recloop.experiments.stopping import TimeLimit
@@ -112,6 +112,13 @@ class Trainings:
         self.ledger = ResultStore(config.out / "finished")
         self.arenas: dict[str, Evaluator] = {}
         self.validation: PolicyValidation | None = None
+        self.watch = training_watch(
+            world,
+            episodes=config.episodes,
+            seed=config.evaluation_seed,
+            slate_size=config.slate_size,
+            device=config.device,
+        )
         facts = provenance(config.device)
         self.circumstances: dict[str, Any] = {
             "world": digest_of_world(world, world_folder),
@@ -197,6 +204,7 @@ class Trainings:
             progress=config.progress,
             penalties=config.penalties,
             log=run.log,
+            watch=self.watch,
             settings=contender.settings,
         )
         return make_policy(contender.source, self.world, options, trust=config.trust)

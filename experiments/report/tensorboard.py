@@ -177,6 +177,7 @@ def charts(comparison: Comparison) -> dict[str, dict[str, tuple[str, Sequence[st
         }
     found["Learning"] = {
         "the same users, again and again": ("Multiline", [Tags.validation_return]),
+        "training users, the same episodes": ("Multiline", [filled(Tags.evaluate_return, comparison.base)]),
         "training users, exploring": ("Multiline", [Tags.train_return]),
     }
     return found
