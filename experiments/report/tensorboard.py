@@ -246,10 +246,11 @@ def _write_training(writer: RunWriter, comparison: Comparison, contender: Entry,
             difference = comparison.difference(contender.label, comparison.reference, name, seed)
             figures[filled(Tags.evaluate_difference, name)] = float(difference.mean())
     if contender.retrained:
-        tried = comparison.curves.get((contender.label, seed), {}).get(Tags.validation_return, [])
+        curves = comparison.curves.get((contender.label, seed), {})
+        tried = curves.get(Tags.validation_return, [])
         once = {Tags.validation_return: tried[0][1]} if len(tried) == 1 else {}
         for tag, value in {**figures, **once}.items():
-            writer.scalar(run, tag, value, step)
+            writer.scalar(run, tag, value, step + (tag in figures and tag in curves))  # behind what it was watched by
     kept = {name: _number_or_text(value) for name, value in contender.settings.items()}
     bracket = comparison.bracket(contender.label)
     backed = "nobody looked" if bracket is None else "no" if bracket.flag else "yes"
