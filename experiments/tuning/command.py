@@ -11,7 +11,7 @@ the agent's defaults. Where a training is validated as it goes, the worse two th
 third of it.
 
 Writes `tune.json`, `study.log` (Optuna's journal), `trials.csv` and `best.yaml`. The same command goes on where it was,
-and further with more --trials; started again in another terminal, or on another machine that shares the folder, it helps.
+and further with more --trials; in another terminal, or on another machine that shares the folder, it helps meanwhile.
 Needs Optuna: `pip install 'recloop[tune]'`.
 """
 
