@@ -499,7 +499,7 @@ class _Pair:
             return self.more_users(simulator)
         needed, seeds = seeds_needed(witness.values[:, self.a] - witness.values[:, self.b], self.pairs), witness.seeds
         if needed is None:
-            return f"no number of training seeds; {self.more_users(simulator)}, or longer training (--steps)"
+            return f"seeds alone would not settle it, but {self.more_users(simulator)}, or longer training (--steps)"
         if needed <= seeds:
             return "just missed after correction for many pairs and looks: fewer policies, or more seeds (--seeds)"
         return (

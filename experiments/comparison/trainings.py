@@ -77,7 +77,7 @@ class _Job:
 
 
 def work_side_by_side(
-    config: CompareConfig, world_folder: Path, contenders: tuple[Entry, ...], seeds: Sequence[int]
+    config: CompareConfig, world_folder: Path, contenders: Sequence[Entry], seeds: Sequence[int]
 ) -> None:
     """Put the results of what is trained into the ledger, `jobs` at a time; what is there already is only read."""
     alone = replace(config, progress=False, threads=1)
