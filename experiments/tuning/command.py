@@ -39,7 +39,7 @@ from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import interval_text, number_text, wide_console
 from recloop.experiments.settings import at_least, given_settings, write_settings
 from recloop.experiments.stopping import TimeLimit, seconds_of, telling_what_is_kept
-from recloop.experiments.tuning.search import MARKER, Task, Unit, begin, done, optuna_here, study_of, try_once
+from recloop.experiments.tuning.search import MARKER, Search, Unit, begin, done, optuna_here, study_of, try_once
 from recloop.experiments.tuning.space import searched
 
 SHOWN = 5
@@ -108,7 +108,7 @@ def main(config: TuneConfig) -> dict[str, str]:
     checked_device(config.device)
     checked_out(config.out, MARKER, "search")
     world = asked_world(World.load(config.world), config.reward, config.rules)
-    task = Task(
+    task = Search(
         config.world, config.out, config.agent, space, fixed, config.steps, config.seed, config.episodes,
         config.trials, config.early, config.reward, config.rules, config.device,
     )  # fmt: skip
@@ -119,7 +119,7 @@ def main(config: TuneConfig) -> dict[str, str]:
     return tell(task, config)
 
 
-def search(task: Task, config: TuneConfig) -> None:
+def search(task: Search, config: TuneConfig) -> None:
     """Trials until there are enough, or until time is up."""
     missing = max(task.trials - len(done(study_of(task))), 0)
     units = [Unit(task, number) for number in range(missing)]
@@ -131,7 +131,7 @@ def search(task: Task, config: TuneConfig) -> None:
             work_through(units, try_once, min(config.jobs, len(units)), "tune", config.progress)
 
 
-def tell(task: Task, config: TuneConfig) -> dict[str, str]:
+def tell(task: Search, config: TuneConfig) -> dict[str, str]:
     """Write `trials.csv` and `best.yaml`, and print what was found."""
     study, console = study_of(task), wide_console()
     trials = done(study)
@@ -180,7 +180,7 @@ def _gain(best: Any, complete: Sequence[Any]) -> str:
     )
 
 
-def _rows(task: Task, trials: Sequence[Any]) -> list[list[str]]:
+def _rows(task: Search, trials: Sequence[Any]) -> list[list[str]]:
     """`trials.csv`: a row a trial; `value` is empty where it was stopped early or failed."""
     names = [one.name for one in task.space]
     rows = [["trial", "state", "value", "seconds", *names]]
@@ -193,7 +193,7 @@ def _rows(task: Task, trials: Sequence[Any]) -> list[list[str]]:
     return rows
 
 
-def _table(task: Task, complete: Sequence[Any]) -> Table:
+def _table(task: Search, complete: Sequence[Any]) -> Table:
     table = Table(title=f"{task.agent}: return an episode, {task.episodes} episodes of the validation users",
                   title_justify="left")  # fmt: skip
     for name in ("trial", "return", "seconds", *(one.name for one in task.space)):

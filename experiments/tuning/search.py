@@ -37,7 +37,7 @@ _REDUCTION = 3
 
 
 @dataclass(frozen=True)
-class Task:
+class Search:
     """What every trial of a search shares.
 
     Args:
@@ -81,7 +81,7 @@ class Task:
 class Unit:
     """One trial more of a search, for a process of its own."""
 
-    task: Task
+    task: Search
     number: int
 
     @property
@@ -105,7 +105,7 @@ def optuna_here() -> Any:
     return optuna
 
 
-def begin(task: Task, world: World, defaults: Mapping[str, Any]) -> None:
+def begin(task: Search, world: World, defaults: Mapping[str, Any]) -> None:
     """Make the folder of a search, whose first trial are the agent's defaults; or find the same search there.
 
     Raises:
@@ -123,7 +123,7 @@ def begin(task: Task, world: World, defaults: Mapping[str, Any]) -> None:
         write_json(marker, task.made_with(world))
 
 
-def study_of(task: Task) -> Any:
+def study_of(task: Search) -> Any:
     """Optuna's study in the folder of a search."""
     optuna = optuna_here()
     from optuna.storages import JournalStorage
@@ -170,7 +170,7 @@ def try_once(unit: Unit) -> None:
             study.tell(trial, value, state)
 
 
-def _tried(task: Task, trial: Any, settings: Mapping[str, str]) -> float:
+def _tried(task: Search, trial: Any, settings: Mapping[str, str]) -> float:
     """Mean return on the validation users of a policy trained with these settings."""
     optuna, started = optuna_here(), time.monotonic()
     world = _world(task)
@@ -201,18 +201,18 @@ def _loaded(folder: Path, reward: tuple[str, ...], rules: Path | None) -> World:
     return asked_world(World.load(folder), reward, rules)
 
 
-def _world(task: Task) -> World:
+def _world(task: Search) -> World:
     return _loaded(task.world, task.reward, task.rules)
 
 
-_ARENAS: dict[tuple[Path, int, str], Evaluator] = {}
+_ARENAS: dict[tuple[int, int, str], Evaluator] = {}
 
 
-def _arena(task: Task) -> Evaluator:
+def _arena(task: Search) -> Evaluator:
     """The validation that `recloop train` ends with: the same users with the same luck for every trial."""
-    place = (task.world, task.episodes, task.device)
+    world = _world(task)
+    place = (id(world), task.episodes, task.device)
     if place not in _ARENAS:
-        world = _world(task)
         simulator = "validation" if "validation" in world.simulators else world.training_simulator
         _ARENAS[place] = Evaluator(
             world, simulator, episodes=task.episodes, users="tune", seed=VALIDATION_SEED, device=task.device

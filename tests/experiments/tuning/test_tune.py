@@ -107,7 +107,7 @@ def test_worse_trials_are_stopped_early(folder: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(search, "make_policy", made)
     steps.append(0)
-    task = search.Task(
+    task = search.Search(
         folder, tmp_path, "a2c", (Searched("learning_rate", tuple("123456789")),), {}, 90, 0, 4, trials=9, early=True
     )
     study = search.study_of(task)
@@ -126,7 +126,7 @@ def test_a_trial_of_a_dead_process_is_made_good_and_one_of_a_living_process_is_l
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "_tried", lambda task, trial, settings: float(settings["learning_rate"]))
-    task = search.Task(folder, tmp_path, "a2c", (Searched("learning_rate", ("1", "2")),), {}, 90, 0, 4, 2, False)
+    task = search.Search(folder, tmp_path, "a2c", (Searched("learning_rate", ("1", "2")),), {}, 90, 0, 4, 2, False)
     dead, living = (search.study_of(task).ask().number for _ in range(2))
     assert dead < living
     begun, over = threading.Event(), threading.Event()
