@@ -39,6 +39,9 @@ SHORTLIST = 50
 RANKED = 5
 """Slates whose items are looked through for one that keeps the rules of whole slates."""
 
+VALIDATION_TAG = "validation/return"
+"""Training curve of what a policy is worth on the users it is validated on."""
+
 FORMAT = 2
 """Version of the policy folder's layout; a newer one is refused. Since 2 a folder has a manifest."""
 
@@ -55,6 +58,8 @@ class FitOptions:
         progress: show a progress bar.
         penalties: what an RL agent's training steps are charged and given on top of the reward.
         log: takes (tag, value, step) of training curves; None drops them.
+        watch: values by tag of a policy as it stands, asked whenever a policy that trains in the loop is validated, and
+            logged; nothing is chosen by them.
         checkpoint: folder where a learner of ours keeps its training, and goes on from after an interruption.
         checkpoint_every: updates between two checkpoints.
         resumed: told the last step of the checkpoint that a training goes on from, before anything is logged.
@@ -68,6 +73,7 @@ class FitOptions:
     progress: bool = False
     penalties: PenaltyConfig = field(default_factory=PenaltyConfig)
     log: Callable[[str, float, int], None] | None = None
+    watch: Callable[[Policy], Mapping[str, float]] | None = None
     checkpoint: Path | None = None
     checkpoint_every: int = 50
     resumed: Callable[[int], None] | None = None
@@ -79,6 +85,14 @@ class FitOptions:
             raise PolicyError(f"checkpoint_every={self.checkpoint_every}; keep a checkpoint every 1 or more updates")
         if self.steps is not None and self.steps < 1:
             raise PolicyError(f"steps={self.steps}; train for at least 1")
+
+    def validated(self, policy: Policy, value: float, step: int) -> None:
+        """Log what a policy was worth in validation, and what `watch` says of it."""
+        if self.log is None:
+            return
+        self.log(VALIDATION_TAG, value, step)
+        for tag, found in self.watch(policy).items() if self.watch is not None else ():
+            self.log(tag, found, step)
 
     def over(self, config: Config, of: str, budget: str = "steps") -> Config:
         """A policy's config with the budget and the settings asked for; the latter have the last word.

@@ -37,6 +37,10 @@ COMMANDS = {
     "inspect": ("recloop.experiments.commands.inspect:InspectConfig", "what a world holds, learned and assumed"),
     "policies": ("recloop.experiments.commands.policies:PoliciesConfig", "policies that are there, by group"),
     "train": ("recloop.experiments.commands.train:TrainConfig", "train one policy in a world"),
+    "tune": (
+        "recloop.experiments.tuning.command:TuneConfig",
+        "search settings of a policy in front of the validation users",
+    ),
     "compare": (
         "recloop.experiments.commands.compare:CompareConfig",
         "train, evaluate and compare policies, with a report",

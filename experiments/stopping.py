@@ -1,13 +1,20 @@
-"""Ctrl-C and TERM: a command ends within three seconds, with the exit code that shells know, and says what is kept."""
+"""Ctrl-C and TERM: a command ends within three seconds, with the exit code that shells know, and says what is kept.
+A time limit ends work in the same way, and the command goes on with what it has."""
 
+import math
 import os
+import re
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+from recloop.encoders.base.errors import RecloopError
 
 PATIENCE = 2.0
 """Seconds that a stopped command has to end by itself, before it is ended."""
@@ -92,3 +99,79 @@ class Stops:
 def said_on_stop(stop: BaseException) -> str:
     """The line for a command that was stopped."""
     return str(stop) if isinstance(stop, KeyboardInterrupt) and str(stop) else f"interrupted; {_NOTHING_SAID}"
+
+
+class TimeLimit:
+    """Work within it is interrupted, as by Ctrl-C, once its time is up, and the program goes on behind it.
+
+    Where there is no alarm (Windows, threads other than the main one) nothing is interrupted: ask `is_up` between
+    parts.
+
+    Args:
+        seconds: None for no limit.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.end = math.inf if seconds is None else time.monotonic() + seconds
+        main = threading.current_thread() is threading.main_thread()
+        self._alarm, self._rang = seconds is not None and main and hasattr(signal, "setitimer"), False
+
+    @property
+    def left(self) -> float:
+        """Seconds; below zero once it is over."""
+        return self.end - time.monotonic()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the time is over."""
+        return self.left <= 0
+
+    def __str__(self) -> str:
+        return "" if self.end == math.inf else f"{duration(max(self.left, 0))} left"
+
+    def __enter__(self) -> "TimeLimit":
+        if self._alarm:
+            self._before: Any = signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-6))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *reason: object) -> bool:
+        if self._alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+        return kind is not None and issubclass(kind, KeyboardInterrupt) and self._rang
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        self._rang = True
+        raise KeyboardInterrupt
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(text: str | None) -> float | None:
+    """A time in words as seconds; None stays None.
+
+    >>> seconds_of("90s"), seconds_of("1h30m"), seconds_of("0.5m")
+    (90.0, 5400.0, 30.0)
+    """
+    if text is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not total:
+        raise RecloopError(f"--budget {text} is no time; write 90s, 30m, 2h or 1h30m")
+    return total
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(12.4), duration(1800), duration(5400)
+    ('12s', '30m', '1h30m')
+    """
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m"

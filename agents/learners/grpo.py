@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recloop.agents.facts import Group, Trains
 from recloop.agents.isolation import isolated_randomness
-from recloop.agents.learners.loop import LOSS_TAG, VALIDATION_TAG
+from recloop.agents.learners.loop import LOSS_TAG
 from recloop.agents.policy import FitOptions, Policy, Trainer
 from recloop.agents.registry import make_policy
 from recloop.agents.slates import FORBIDDEN, action_mask, log_prob, sample
@@ -192,7 +192,7 @@ class _Tuning:
         while steps < config.steps:
             if steps >= due:
                 found = self.validation.trial(self.policy)
-                log(VALIDATION_TAG, found.value, steps)
+                self.options.validated(self.policy, found.value, steps)
                 best, kept = (found.rank, self._copy()) if found.rank > best else (best, kept)
                 due += max(config.steps // config.validations, 1)
             slates, earned = self._sampled(number)
@@ -202,7 +202,7 @@ class _Tuning:
                 log(tag, value, steps)
             bar.update(len(slates.advantage))
         found = self.validation.trial(self.policy)
-        log(VALIDATION_TAG, found.value, steps)
+        self.options.validated(self.policy, found.value, steps)
         if found.rank <= best:
             with torch.no_grad():
                 for weight, held in zip(self.weights, kept, strict=True):

@@ -35,7 +35,6 @@ from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.penalties import training_reward
 from recloop.envs.world.world import World
 
-VALIDATION_TAG = "validation/return"
 LOSS_TAG = "train/loss"
 
 _LOOKS = 200
@@ -211,8 +210,7 @@ class Training:
     def _validate(self, bar: Any) -> None:
         self._check_numbers()
         found, step = self.validation.trial(self.policy), self._steps(self.updates)
-        if self.options.log is not None:
-            self.options.log(VALIDATION_TAG, found.value, step)
+        self.options.validated(self.policy, found.value, step)
         bar.set_postfix({"return": f"{found.value:.3f}"})
         if found.rank > self.best.rank or not self.best.weights:
             weights = {name: value.detach().clone() for name, value in self.policy.tensors().items()}

@@ -42,9 +42,6 @@ from recloop.envs.world.world import World
 Log = Callable[[str, float, int], None]
 """Takes (tag, value, step)."""
 
-VALIDATION_TAG = "validation/return"
-"""Mean return in the validation simulator."""
-
 
 class ScalarWriter(KVWriter):
     """Hands the scalars of SB3's logger on, under SB3's own tags."""
@@ -74,20 +71,19 @@ class Watch(BaseCallback):
         policy: acts with the very actor that is being trained.
         validation: where it is tried.
         every: environment steps between two tries.
-        log: takes the validation curve.
-        progress: show a bar over `steps`.
+        options: take the validation curve, and say whether to show a bar over `steps`.
         steps: of the whole training.
     """
 
     def __init__(
-        self, policy: ActorPolicy, validation: PolicyValidation, every: int, log: Log | None, progress: bool, steps: int
+        self, policy: ActorPolicy, validation: PolicyValidation, every: int, options: FitOptions, steps: int
     ) -> None:
         super().__init__()
-        self.policy, self.validation, self.every, self.log = policy, validation, every, log
+        self.policy, self.validation, self.every, self.options = policy, validation, every, options
         self.best_rank, self.best_step = (-math.inf, -math.inf), 0
         self.best_weights: dict[str, Tensor] = {}
         self.steps, self._next = steps, 0
-        self._bar = progress_bar(total=steps, desc=policy.name, unit="step", disable=not progress)
+        self._bar = progress_bar(total=steps, desc=policy.name, unit="step", disable=not options.progress)
 
     def _on_rollout_start(self) -> None:
         self._check_numbers()
@@ -117,8 +113,7 @@ class Watch(BaseCallback):
 
     def _validate(self) -> None:
         found = self.validation.trial(self.policy)
-        if self.log is not None:
-            self.log(VALIDATION_TAG, found.value, self.num_timesteps)
+        self.options.validated(self.policy, found.value, self.num_timesteps)
         self._bar.set_postfix({"return": f"{found.value:.3f}"})
         if found.rank > self.best_rank:
             self.best_rank, self.best_step = found.rank, self.num_timesteps
@@ -225,8 +220,7 @@ class SB3Agent(Trainer):
             policy,
             PolicyValidation(world, config.validation_episodes, options.device, floor=options.penalties.held),
             max(config.steps // config.validations, 1),
-            options.log,
-            options.progress,
+            options,
             config.steps,
         )
         model.learn(config.steps, callback=watch, log_interval=1 if on_policy else 200)

@@ -6,6 +6,7 @@
     recloop compare worlds/ml-100k --users my_module:MyUsers --out runs/my-users
     recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --jobs 2 --out runs/learners
     recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 4 --out runs/learners --join
+    recloop compare worlds/ml-100k --policies popularity recloop-ppo a2c --seeds 3:10 --budget 2h --out runs/decided
     recloop compare worlds/ml-100k --policies popularity recloop-ppo --set recloop-ppo.rollout=16 --out runs/longer
     tensorboard --logdir runs/ml-100k/tensorboard
 
@@ -15,13 +16,15 @@ with the same settings it keeps what is finished; a policy added later joins. A 
 `--overwrite` or `--fresh` alone. With `--join` the same command, in another terminal or on another machine that shares
 the folder, takes over trainings that nobody has begun; the run itself gathers them, and makes what a helper that died
 left undone.
+
+`--seeds 3:10` trains three seeds of each policy and goes on, to five, eight and ten, while more may decide a pair;
+choose the range before the first result is seen. `--budget 30m` ends trainings and evaluation after so long: what is
+finished is compared, what is not is named, and the same command goes on.
 """
 
 import shutil
-import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,14 @@ from recloop.experiments.comparison.result_store import (
 )
 from recloop.experiments.comparison.results import Comparison, Entry
 from recloop.experiments.comparison.segments import segment_lines, segment_table, write_segments
-from recloop.experiments.comparison.trainings import CIRCUMSTANCES, Clock, Trainings, simulators_of, work_side_by_side
+from recloop.experiments.comparison.trainings import (
+    CIRCUMSTANCES,
+    Clock,
+    Trainings,
+    places,
+    simulators_of,
+    work_side_by_side,
+)
 from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.output import plain, refuse_others, writing
 from recloop.experiments.provenance import provenance, use_threads
@@ -58,7 +68,7 @@ from recloop.experiments.report.tensorboard import (
     write_runs,
 )
 from recloop.experiments.settings import given_settings, write_settings
-from recloop.experiments.stopping import telling_what_is_kept
+from recloop.experiments.stopping import TimeLimit, seconds_of, telling_what_is_kept
 
 WRITTEN = (
     "finished",
@@ -109,15 +119,15 @@ def compare(world: World, config: CompareConfig, world_folder: Path | None = Non
     checked_device(config.device)
     world.spec(config.slate_size)
     world, contenders, simulators = _asked(world, config)
-    reference = reference_of(config.reference, contenders)
+    reference_of(config.reference, contenders)
     writers = [made_writer(path) for path in config.writer]
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    facts = {**provenance(config.device), "seeds": list(range(config.seeds)), "started": started}
+    facts = {**provenance(config.device), "started": started}
     facts["settings"] = {c.label: dict(c.settings) for c in contenders if c.settings}
     facts["made_with"] = _made_with(world, config, world_folder, contenders)
     with writing(config.out):
         _make_way(config, facts["made_with"])
-        comparison, claims = _compare(world, config, world_folder, contenders, reference, simulators, facts)
+        comparison, claims = _compare(world, config, world_folder, contenders, simulators, facts)
     for writer in writers:
         write_curves(writer, comparison)
         write_runs(writer, comparison, claims)
@@ -129,48 +139,37 @@ def _compare(
     config: CompareConfig,
     world_folder: Path | None,
     contenders: tuple[Entry, ...],
-    reference: str,
     simulators: tuple[str, ...],
     facts: dict[str, Any],
 ) -> tuple[Comparison, tuple[Claim, ...]]:
-    clock = Clock()
+    clock, limit = Clock(), TimeLimit(seconds_of(config.budget))
     config.out.mkdir(parents=True, exist_ok=True)
     write_settings(config.out / "config.yaml", asdict(config))
-    write_json(config.out / "run.json", {**facts, "state": "running"})
+    runner = Trainings(world, config, simulators, world_folder)
     finished: dict[tuple[str, int], Finished] = {}
-    with telling_what_is_kept(lambda: _kept(config, contenders, finished)):
-        if config.jobs > 1 and world_folder is not None:
-            work_side_by_side(config, world_folder, contenders)
-            config = replace(config, fresh=False)  # what is finished now is as fresh as can be
-        runner = Trainings(world, config, simulators, world_folder)
-        with progress_bar(total=len(contenders) * config.seeds, desc="compare", unit="training",
-                          disable=not config.progress) as bar:  # fmt: skip
-            for contender, seed, result in _gathered(runner, contenders, config.seeds):
-                bar.set_postfix_str(f"{contender.label} seed {seed}")
-                finished[contender.label, seed] = result
-                bar.update()
-    if not world.is_truth:
-        judged = [name for name in simulators if name != "truth"]
-        world = gated(world, judged, seed=config.evaluation_seed, device=config.device)
-    comparison = Comparison(
-        world=world,
-        contenders=tuple(as_made(c, finished, world, config.seeds, config.steps) for c in contenders),
-        seeds=tuple(range(config.seeds)),
-        simulators=simulators,
-        reference=reference,
-        rollouts={
-            (label, seed, name): result.rollouts[name]
-            for (label, seed), result in finished.items()
-            for name in simulators
-        },
-        curves={place: result.curves for place, result in finished.items()},
-    )
+    stage = 0
+    with limit, telling_what_is_kept(lambda: _kept(config, contenders, finished, stage)):
+        for stage in config.stages:
+            facts["seeds"] = list(range(stage))
+            write_json(config.out / "run.json", {**facts, "state": "running"})
+            _fill(runner, contenders, stage, finished, limit)
+            if not world.is_truth:
+                judged = [name for name in simulators if name != "truth"]
+                world = gated(world, judged, seed=config.evaluation_seed, device=config.device)
+            found = _found(world, config, contenders, simulators, finished, stage)
+            if found.unreached or not any(claim.waits for claim in claims_of(found)):
+                break
+    for contender, seed in places(contenders, range(stage)):  # what processes of --jobs finished before time was up
+        known = finished.get((contender.label, seed)) or runner.known(contender, seed)
+        if known is not None:
+            finished[contender.label, seed] = known
+    comparison = _found(world, config, contenders, simulators, finished, stage)
     times = {
         f"{label}-seed{seed}": {"fit": r.fit_seconds, "evaluate": r.evaluate_seconds}
         for (label, seed), r in finished.items()
-        if seed == 0 or r is not finished[label, 0]
     }
-    facts = {**facts, "state": "finished", "seconds": clock.seconds(), "seconds_by_policy": times}
+    facts |= {"seeds": list(comparison.seeds), "seconds": clock.seconds(), "seconds_by_policy": times}
+    facts["state"] = "out of time" if comparison.unreached else "finished"
     comparison.write_csv(config.out / "results.csv")
     segments = segment_lines(comparison)
     if segments:
@@ -204,10 +203,14 @@ def join(world: World, config: CompareConfig, world_folder: Path) -> int:
                 f"{config.out} is made with {name} {there.get(name)}, here it is {here[name]}: the run would not use "
                 "such results; join with the same"
             )
-    runner, done = Trainings(world, replace(config, fresh=False), simulators, world_folder), 0
-    for contender, seed in reversed([*_places(contenders, config.seeds)]):
-        if runner.known(contender, seed) is None and runner.result(contender, seed) is not None:
-            done += 1
+    runner, done = Trainings(world, config, simulators, world_folder), 0
+    seeds = there.get("seeds", range(config.stages[0]))  # that the run has come to
+    with TimeLimit(seconds_of(config.budget)) as limit:
+        for contender, seed in reversed([*places(contenders, seeds)]):
+            if limit.is_up:
+                break
+            if runner.known(contender, seed) is None and runner.result(contender, seed) is not None:
+                done += 1
     return done
 
 
@@ -219,29 +222,65 @@ def _asked(world: World, config: CompareConfig) -> tuple[World, tuple[Entry, ...
     return world, contenders, simulators
 
 
-def _places(contenders: Sequence[Entry], seeds: int) -> Iterator[tuple[Entry, int]]:
-    """Every policy and seed that is worked out; what does not depend on the seed is, once."""
+def _fill(
+    runner: Trainings,
+    contenders: Sequence[Entry],
+    stage: int,
+    finished: dict[tuple[str, int], Finished],
+    limit: TimeLimit,
+) -> None:
+    """Put the results of `stage` seeds into `finished` where they are not there yet, while there is time."""
+    config, seeds = runner.config, [seed for seed in range(stage) if not _has_all(contenders, seed, finished)]
+    if config.jobs > 1 and runner.world_folder is not None:
+        work_side_by_side(config, runner.world_folder, contenders, seeds)
+    total = len([*places(contenders, seeds)])
+    with progress_bar(total=total, desc="compare", unit="training", disable=not config.progress) as bar:
+        for contender, seed, result in runner.gathered(contenders, seeds, limit):
+            finished[contender.label, seed] = result
+            bar.set_postfix_str(", ".join(part for part in (f"{contender.label} seed {seed}", str(limit)) if part))
+            bar.update()
+
+
+def _has_all(contenders: Sequence[Entry], seed: int, finished: Mapping[tuple[str, int], Finished]) -> bool:
+    return all((contender.label, of) in finished for contender, of in places(contenders, [seed]))
+
+
+def _found(
+    world: World,
+    config: CompareConfig,
+    contenders: Sequence[Entry],
+    simulators: tuple[str, ...],
+    finished: Mapping[tuple[str, int], Finished],
+    stage: int,
+) -> Comparison:
+    """What is finished, as a comparison over the seeds that all its policies have, and what of `stage` seeds is not."""
+    results = dict(finished)
     for contender in contenders:
-        for seed in range(1 if facts_of(contender.source).deterministic else seeds):
-            yield contender, seed
-
-
-def _gathered(runner: Trainings, contenders: Sequence[Entry], seeds: int) -> Iterator[tuple[Entry, int, Finished]]:
-    """Every result, as they come: those that another process is at are waited for, or made once it has died."""
-    waiting, put_off = deque(_places(contenders, seeds)), 0
-    while waiting:
-        contender, seed = waiting.popleft()
-        result = runner.result(contender, seed)
-        if result is None:
-            waiting.append((contender, seed))
-            put_off += 1
-            if put_off >= len(waiting):  # nothing is left but what others are at
-                time.sleep(1)
-            continue
-        put_off = 0
-        yield contender, seed, result
-        if facts_of(contender.source).deterministic:
-            yield from ((contender, other, result) for other in range(1, seeds))
+        if facts_of(contender.source).deterministic and (contender.label, 0) in finished:
+            results |= {(contender.label, seed): finished[contender.label, 0] for seed in range(stage)}
+    missing = {c.label: tuple(seed for seed in range(stage) if (c.label, seed) not in results) for c in contenders}
+    there = [contender for contender in contenders if 0 not in missing[contender.label]]
+    if not there:
+        raise RecloopError(f"--budget {config.budget} was over before anything was finished; give more time")
+    seeds = min(min(missing[contender.label], default=stage) for contender in there)
+    seeds = max((look for look in config.looks if look <= seeds), default=seeds)
+    wanted = config.reference if config.reference in {c.label for c in there} else None
+    return Comparison(
+        world=world,
+        contenders=tuple(as_made(c, results, world, seeds, config.steps) for c in there),
+        seeds=tuple(range(seeds)),
+        simulators=simulators,
+        reference=reference_of(wanted, there),
+        rollouts={
+            (c.label, seed, name): results[c.label, seed].rollouts[name]
+            for c in there
+            for seed in range(seeds)
+            for name in simulators
+        },
+        curves={(c.label, seed): results[c.label, seed].curves for c in there for seed in range(seeds)},
+        looks=config.looks,
+        unreached={label: seeds for label, seeds in missing.items() if seeds},
+    )
 
 
 def _made_with(
@@ -263,8 +302,10 @@ def _made_with(
 
 
 def _make_way(config: CompareConfig, made_with: Mapping[str, Any]) -> None:
-    """Refuse a run folder of other settings, or clear it where it is to be overwritten."""
+    """Refuse a run folder of other settings, or clear it where it is to be overwritten; forget results if asked to."""
     run = config.out / "run.json"
+    if config.fresh:
+        shutil.rmtree(config.out / "finished", ignore_errors=True)
     if not run.exists():
         return
     try:
@@ -277,13 +318,12 @@ def _make_way(config: CompareConfig, made_with: Mapping[str, Any]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _kept(config: CompareConfig, contenders: tuple[Entry, ...], finished: Mapping[tuple[str, int], Finished]) -> str:
-    store, places = ResultStore(config.out / "finished"), [(c, s) for c in contenders for s in range(config.seeds)]
-    kept = sum(
-        (c.label, seed) in finished or store.has(c.label, 0 if facts_of(c.source).deterministic else seed)
-        for c, seed in places
-    )
-    return f"{kept} of {len(places)} results are kept in {config.out}, the same command goes on from there"
+def _kept(
+    config: CompareConfig, contenders: Sequence[Entry], finished: Mapping[tuple[str, int], Finished], stage: int
+) -> str:
+    store, wanted = ResultStore(config.out / "finished"), [*places(contenders, range(stage))]
+    kept = sum((c.label, seed) in finished or store.has(c.label, seed) for c, seed in wanted)
+    return f"{kept} of {len(wanted)} results are kept in {config.out}, the same command goes on from there"
 
 
 if __name__ == "__main__":

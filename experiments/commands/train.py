@@ -37,7 +37,7 @@ from recloop.envs.world.world import World
 from recloop.experiments.asked import asked_world, in_own_users
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.intervals import Interval, by_user, t_interval
-from recloop.experiments.comparison.tracking import Run, Tags, kept_start
+from recloop.experiments.comparison.tracking import Run, Tags, kept_start, training_watch
 from recloop.experiments.output import checked_out, replacing_output, writing
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.report.tables import interval_text, wide_console
@@ -214,6 +214,9 @@ def _train(world: World, config: TrainConfig, made_with: Mapping[str, Any]) -> T
             progress=config.progress,
             penalties=config.penalties,
             log=run.log,
+            watch=training_watch(
+                world, episodes=config.episodes, users="tune", seed=VALIDATION_SEED, device=config.device
+            ),
             resumed=run.go_on,
             checkpoint=config.checkpoint,
             checkpoint_every=config.checkpoint_every,

@@ -11,12 +11,19 @@ sign, and neither policy is flagged (acts beyond the log). A claim has a level, 
 4. *outside*: moreover the truth says so, where there is one, or else the log backs it: what it leaves open of the two
    values (their brackets) does not overlap.
 
+Where trainings are added until pairs are decided (`compare --seeds 3:10`), claims are looked at after 3, 5, 8 and 10
+seeds, and a claim once made stays. Retrained pairs are then tested over users and seeds at once (`crossed_interval`),
+in place of one sign in every seed. The 5 % are spent over the looks in proportion to the seeds that each adds, each
+look corrected by Holm: whatever the looks have to do with each other, the chance of any false claim among all pairs at
+any look is at most the sum, 5 %. AdaStop (Mathieu et al. 2023) spends the same way in permutation tests, which with so
+many pairs can decide nothing before some ten seeds; this test can after three, and takes means for nearly normal.
+
 `compare`, `agreement`, the report, TensorBoard and the truth study all ask here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 from typing import Any
@@ -26,7 +33,16 @@ import numpy as np
 from recloop.envs.evidence.gates import gate_outcomes
 from recloop.envs.evidence.support.bracket import Bracket
 from recloop.envs.evidence.verdict import GateOutcome, Verdict
-from recloop.experiments.comparison.intervals import LEVEL, Floats, Interval, holm, t_interval, users_needed
+from recloop.experiments.comparison.intervals import (
+    LEVEL,
+    Floats,
+    Interval,
+    crossed_interval,
+    holm,
+    seeds_needed,
+    t_interval,
+    users_needed,
+)
 from recloop.experiments.comparison.results import Comparison
 
 SETTLED_BY_USERS = 1_000_000
@@ -90,6 +106,11 @@ class Witness:
     values: Floats
     members: tuple[Floats, ...] = ()
 
+    @property
+    def seeds(self) -> int:
+        """S."""
+        return len(self.values)
+
     def difference(self, a: int, b: int) -> Floats:
         """Paired difference of two policies by user (U,), the mean over seeds."""
         return np.asarray(self.values[:, a].mean(0) - self.values[:, b].mean(0), dtype=np.float64)
@@ -113,6 +134,7 @@ class Evidence:
         planning: (P,) whether a policy plans on a model of the training users; default none.
         gates: of the training users and of the judges; one that is not here cannot tell.
         written_down: the training users are the truth: there is nothing to pass.
+        looks: numbers of seeds at which claims are looked at, rising; none where they are asked for once.
     """
 
     policies: tuple[str, ...]
@@ -124,6 +146,7 @@ class Evidence:
     planning: tuple[bool, ...] = ()
     gates: tuple[GateOutcome, ...] = ()
     written_down: bool = False
+    looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, default in (("retrained", False), ("brackets", None), ("planning", False)):
@@ -147,12 +170,36 @@ class Evidence:
             planning=tuple(c.plans for c in comparison.contenders),
             gates=gate_outcomes(world.card, (base, *judges)),
             written_down=base == "truth",
+            looks=comparison.looks,
         )
 
     @property
     def witnesses(self) -> tuple[Witness, ...]:
         """Training users and judges."""
         return (self.training, *self.judges)
+
+    @property
+    def seeds(self) -> int:
+        """Trainings of each policy."""
+        return self.training.seeds
+
+    @property
+    def spent(self) -> float:
+        """Share of the error that this look may spend: seeds it adds over the most there may be; 0 between looks."""
+        if not self.looks:
+            return 1.0
+        before = max((look for look in self.looks if look < self.seeds), default=0)
+        return (self.seeds - before) / self.looks[-1] if self.seeds in self.looks else 0.0
+
+    def difference(self, witness: Witness, a: int, b: int) -> Interval:
+        """Of two policies by one kind of users: over users, and over seeds too where there are looks."""
+        if self.looks and self.retrains(a, b):
+            return crossed_interval(witness.values[:, a] - witness.values[:, b])
+        return t_interval(witness.difference(a, b))
+
+    def retrains(self, a: int, b: int) -> bool:
+        """Whether seeds are trainings of one of the two at least."""
+        return self.retrained[a] or self.retrained[b]
 
     def lacking(self, rules: ClaimRules) -> tuple[str, ...]:
         """Why no claim reaches across judges; empty where nothing is in the way."""
@@ -187,6 +234,7 @@ class Claim:
         warning: what to bear in mind of one of the two.
         seeds: trainings it rests on.
         truth: 1 where the truth says so too, -1 where it says the opposite, 0 where they tie in it; None without one.
+        waits: nothing is claimed yet, and more seeds may still bring it.
     """
 
     better: str
@@ -200,6 +248,7 @@ class Claim:
     warning: str = ""
     seeds: int = 1
     truth: int | None = None
+    waits: bool = False
 
     @property
     def made(self) -> bool:
@@ -262,23 +311,44 @@ def count(claims: Sequence[Claim]) -> ClaimCount:
 
 
 def claims_of(comparison: Comparison, rules: ClaimRules | None = None) -> tuple[Claim, ...]:
-    """One claim for each pair of policies of a comparison; those that reach furthest first."""
-    return claims_from(Evidence.of(comparison), rules)
+    """One claim for each pair of policies of a comparison, by all looks so far; those that reach furthest first."""
+    known = [look for look in comparison.looks if look <= len(comparison.seeds)] or [len(comparison.seeds)]
+    looks = [Evidence.of(replace(comparison, seeds=comparison.seeds[:n])) for n in known]
+    return claims_over([claims_from(evidence, rules) for evidence in looks])
+
+
+def claims_over(looks: Sequence[Sequence[Claim]]) -> tuple[Claim, ...]:
+    """Of each pair the claim of the first look that makes one, else what the last says; the furthest first."""
+    found: dict[frozenset[str], Claim] = {}
+    for claim in (claim for look in looks for claim in look):
+        pair = frozenset((claim.better, claim.worse))
+        if pair not in found or not found[pair].made:
+            found[pair] = claim
+    return _furthest_first(found.values())
 
 
 def claims_from(evidence: Evidence, rules: ClaimRules | None = None) -> tuple[Claim, ...]:
-    """One claim for each pair of policies; those that reach furthest first."""
+    """One claim for each pair of policies at one look; those that reach furthest first."""
     rules = rules or ClaimRules()
     pairs = list(combinations(range(len(evidence.policies)), 2))
-    intervals = {w.name: [t_interval(w.difference(a, b)) for a, b in pairs] for w in evidence.witnesses}
-    corrected = {name: holm([i.p for i in found]) for name, found in intervals.items()}
+    intervals = {w.name: [evidence.difference(w, a, b) for a, b in pairs] for w in evidence.witnesses}
+    corrected = {name: _corrected([i.p for i in found], evidence.spent) for name, found in intervals.items()}
     claims = [
         _Pair(
             evidence, rules, *pair, {n: i[at] for n, i in intervals.items()}, {n: p[at] for n, p in corrected.items()}
         )
         for at, pair in enumerate(pairs)
     ]
-    return tuple(sorted((pair.claim() for pair in claims), key=lambda c: -(c.level.reach if c.level else 0)))
+    return _furthest_first(pair.claim() for pair in claims)
+
+
+def _furthest_first(claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    return tuple(sorted(claims, key=lambda c: -(c.level.reach if c.level else 0)))
+
+
+def _corrected(p: Sequence[float], spent: float) -> list[float]:
+    """p-values corrected for all pairs and for the share of the error that a look may spend."""
+    return [min(1.0, found / spent) if spent else 1.0 for found in holm(p)]
 
 
 def truth_sign(difference: Floats, ties: float = ClaimRules.ties) -> int:
@@ -317,8 +387,9 @@ class _Pair:
             held_back=held_back,
             settle=settle,
             warning=f"{' and '.join(warned)} {PLANNING}" if warned else "",
-            seeds=len(self.evidence.training.values),
+            seeds=self.evidence.seeds,
             truth=borne,
+            waits=bool(against) and self.waits(),
         )
 
     def told(self, witnesses: Sequence[Witness]) -> list[Witness]:
@@ -338,7 +409,7 @@ class _Pair:
     def level(self, held_back: Sequence[str], borne: int | None) -> Level:
         evidence = self.evidence
         if held_back or evidence.written_down:
-            enough = len(evidence.training.values) >= self.rules.seeds
+            enough = evidence.seeds >= self.rules.seeds
             return Level.this_method if enough else Level.this_policy
         if borne is not None:
             return Level.outside if borne == 1 else Level.across_judges
@@ -352,24 +423,29 @@ class _Pair:
         flagged = [f"{evidence.policies[i]} ({evidence.flag(i)})" for i in (self.a, self.b) if evidence.flag(i)]
         if flagged:
             return f"flagged: {'; '.join(flagged)}", "a log that shows what these policies show"
+        broken = [evidence.policies[i] for i in (self.a, self.b) if not self.has_numbers(i)]
+        if broken:
+            return f"returns of {_names(broken)} are not all numbers", "a reward and users whose answers are numbers"
+        if not evidence.spent:
+            looks = ", ".join(map(str, evidence.looks))
+            return f"claims are looked at after {looks} seeds, and there are {evidence.seeds}", "the same command again"
         told = [w.name for w in self.told(evidence.witnesses)]
         contrary = [name for name in told if self.differences[name].mean < 0]
         if contrary:
             return f"{_names(contrary)} say the opposite", "a log with slates shown at random would tell who is right"
         turning = [w.name for w in evidence.witnesses if not self.seeds_agree(w)]
         if turning:
-            return (
-                f"the order changes with the training seed in {_names(turning)}",
-                "the order changes with the training seed: more seeds (--seeds), or longer training (--steps)",
-            )
+            return f"the order changes with the training seed in {_names(turning)}", self.more_seeds(turning[0])
         silent = [w.name for w in evidence.witnesses if w.name not in told]
         if silent:
-            return f"the difference may be chance in {_names(silent)}", self.more_users(silent[0])
+            asks_seeds = evidence.looks and evidence.retrains(self.a, self.b)
+            settle = (self.more_seeds if asks_seeds else self.more_users)(silent[0])
+            return f"the difference may be chance in {_names(silent)}", settle
         return self.within_margin()
 
     def seeds_agree(self, witness: Witness) -> bool:
-        """The mean difference has one sign in every seed, where any of the two was retrained."""
-        if not (self.evidence.retrained[self.a] or self.evidence.retrained[self.b]):
+        """The mean difference has one sign in every seed, where any of the two was retrained and no test asks seeds."""
+        if self.evidence.looks or not self.evidence.retrains(self.a, self.b):
             return True
         means = (witness.values[:, self.a] - witness.values[:, self.b]).mean(1)
         return bool((means > 0).all() or (means < 0).all() or not means.any())
@@ -394,10 +470,53 @@ class _Pair:
         asked = self.rules.margin * larger + self.rules.errors * _error(difference)
         return float(difference.mean()) >= asked if len(difference) > 1 else False
 
-    def more_users(self, simulator: str) -> str:
+    def has_numbers(self, policy: int) -> bool:
+        """Whether a policy's returns are numbers, in front of everybody."""
+        return all(bool(np.isfinite(w.values[:, policy]).all()) for w in self.evidence.witnesses)
+
+    def waits(self) -> bool:
+        """Whether seeds that are still to come may bring a claim: some order is neither ruled out by a flag, nor by the
+        interval, nor by the margin, nor by too few users."""
+        evidence = self.evidence
+        open_to_seeds = bool(evidence.looks) and evidence.retrains(self.a, self.b)
+        if not open_to_seeds or any(evidence.flag(i) or not self.has_numbers(i) for i in (self.a, self.b)):
+            return False
+        return all(self.within_reach(w, 1) for w in evidence.witnesses) or all(
+            self.within_reach(w, -1) for w in evidence.witnesses
+        )
+
+    def within_reach(self, witness: Witness, sign: int) -> bool:
+        """Whether the difference may be as large as margin and users ask for, in this order."""
+        interval, paired = self.differences[witness.name], t_interval(witness.difference(self.a, self.b))
+        larger = max(abs(float(witness.values[:, i].mean())) for i in (self.a, self.b))
+        end = interval.high if sign > 0 else -interval.low
+        return end > max(self.rules.margin * larger, paired.half)
+
+    def more_seeds(self, simulator: str) -> str:
+        """How many trainings would settle it, by what these few tell of their spread; else more users."""
         witness = next(w for w in self.evidence.witnesses if w.name == simulator)
-        paired, pairs = witness.difference(self.a, self.b), len(self.evidence.policies)
-        needed = users_needed(paired, pairs * (pairs - 1) // 2)
+        if self.evidence.seeds < 2:
+            return self.more_users(simulator)
+        needed, seeds = seeds_needed(witness.values[:, self.a] - witness.values[:, self.b], self.pairs), witness.seeds
+        if needed is None:
+            return f"seeds alone would not settle it, but {self.more_users(simulator)}, or longer training (--steps)"
+        if needed <= seeds:
+            return "just missed after correction for many pairs and looks: fewer policies, or more seeds (--seeds)"
+        return (
+            f"about {needed} training seeds instead of {seeds}, were difference and spread as seen (--seeds "
+            f"{max(seeds, self.rules.seeds)}:{needed}), or longer training (--steps)"
+        )
+
+    @property
+    def pairs(self) -> int:
+        """All pairs of the comparison."""
+        return math.comb(len(self.evidence.policies), 2)
+
+    def more_users(self, simulator: str) -> str:
+        """How many evaluation users would settle it."""
+        witness = next(w for w in self.evidence.witnesses if w.name == simulator)
+        paired = witness.difference(self.a, self.b)
+        needed = users_needed(paired, self.pairs)
         if not paired.any():
             return "they earned exactly the same from every user: nothing to settle"
         if needed is None:

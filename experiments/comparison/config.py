@@ -7,7 +7,10 @@ import tyro
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.simulation.penalties import PenaltyConfig
+from recloop.experiments.comparison.claims import ClaimRules
+from recloop.experiments.comparison.intervals import looks_between
 from recloop.experiments.settings import at_least
+from recloop.experiments.stopping import seconds_of
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,9 @@ class CompareConfig:
     """World folder."""
     policies: tuple[str, ...] = ("random", "popularity", "encoder", "greedy", "sasrec", "ppo")
     """Names, groups (`recloop policies` lists both), dotted paths module:Class, or policy folders."""
-    seeds: int = 3
-    """Trainings of each policy that learns with randomness; at least 1."""
+    seeds: int | str = 3
+    """Trainings of each policy that learns with randomness, at least 1; 3:10 adds seeds to 3, up to 10, while more may
+    decide a pair."""
     out: Path = Path("runs/comparison")
     """Run folder; started again with the same settings it goes on."""
     set: tuple[str, ...] = ()
@@ -58,15 +62,39 @@ class CompareConfig:
     """Replace a run that was made with other settings."""
     join: bool = False
     """Help a run of the same command, from here or from another machine that shares its folder."""
+    budget: str | None = None
+    """Time for trainings and evaluation, 90s, 30m or 1h30m; what is finished by then is kept and compared."""
     progress: bool = True
     """Show progress bars."""
     writer: tuple[str, ...] = ()
     """Dotted paths module:MyWriter: further trackers that get what TensorBoard gets, once all is evaluated."""
 
     def __post_init__(self) -> None:
-        at_least(
-            1, seeds=self.seeds, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs
-        )
+        at_least(1, steps=self.steps, slate_size=self.slate_size, threads=self.threads, jobs=self.jobs)
+        at_least(1, seeds=self.stages[0])
         at_least(2, episodes=self.episodes)
+        seconds_of(self.budget)
         if not self.policies:
             raise RecloopError("no policies to compare; name some after --policies")
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which claims are looked at; () where a fixed number is asked for."""
+        return () if isinstance(self.seeds, int) else _looks(self.seeds)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Numbers of seeds that a comparison may come to, one after the other."""
+        return (self.seeds,) if isinstance(self.seeds, int) else self.looks
+
+
+def _looks(text: str) -> tuple[int, ...]:
+    first, _, most = text.partition(":")
+    if not (first.isdecimal() and most.isdecimal()):
+        raise RecloopError(f"--seeds {text} is no number of seeds; write 3, or 3:10 for three and up to ten")
+    if int(first) < ClaimRules.seeds or int(most) < int(first):
+        raise RecloopError(
+            f"--seeds {text} is no range of seeds; it begins at {ClaimRules.seeds} or more, which a claim about a "
+            "method takes, and does not fall"
+        )
+    return looks_between(int(first), int(most))

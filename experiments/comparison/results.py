@@ -124,6 +124,8 @@ class Comparison:
         reference: label of the policy that the others are compared to.
         rollouts: by (label, seed, simulator).
         curves: training curves by (label, seed), then by TensorBoard tag.
+        looks: numbers of seeds at which claims are looked at; none where they are asked for once.
+        unreached: seeds, by label, that a budget of time left no room for; the label may be none of `contenders`.
     """
 
     world: World
@@ -133,6 +135,19 @@ class Comparison:
     reference: str
     rollouts: Mapping[tuple[str, int, str], Rollout]
     curves: Mapping[tuple[str, int], Mapping[str, Curve]] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
+    unreached: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def out_of_time(self) -> str:
+        """What a budget of time left no room for, as a sentence; "" where all was reached."""
+        if not self.unreached:
+            return ""
+        missing = [
+            f"{label} (seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))})"
+            for label, seeds in self.unreached.items()
+        ]
+        return f"Not reached in the time given: {', '.join(missing)}; the same command goes on from here."
 
     @property
     def labels(self) -> tuple[str, ...]:

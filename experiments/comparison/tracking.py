@@ -11,7 +11,7 @@
 | `validation/return` | mean return on the same tune users, with the same luck, in the validation simulator | reward |
 | `validation/gain` | best of these so far less the first, of the start: 0 where nothing better was learned | reward |
 | `validation/loss` | loss on held-out behaviour of the train users | nats |
-| `evaluate/SIMULATOR/return` | mean return on the evaluation users | reward |
+| `evaluate/SIMULATOR/return` | mean return on the evaluation users; while it learns, in 128 episodes | reward |
 | `evaluate/SIMULATOR/return_low`, `evaluate/SIMULATOR/return_high` | ends of its 95 % interval over users | reward |
 | `evaluate/SIMULATOR/difference` | paired difference of returns to the reference policy | reward |
 | `evaluate/SIMULATOR/difference_low`, `evaluate/SIMULATOR/difference_high` | ends of its interval | reward |
@@ -27,13 +27,20 @@ The x axis is the training step. `compare` writes a run a policy and, below it, 
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recloop.agents.policy import Policy
+from recloop.envs.world.world import World
+from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.results import Curve, Entry
+
+WATCHED = 128
+"""Episodes in which a policy is watched as it trains."""
 
 
 class Tags:
@@ -96,6 +103,25 @@ def contract_tag(tag: str) -> str:
     if tag in LEARNERS_TAGS:
         return LEARNERS_TAGS[tag]
     return tag if tag.startswith(("train/", "validation/", "evaluate/")) else f"train/{tag.rpartition('/')[2]}"
+
+
+def training_watch(world: World, *, episodes: int, **asked: Any) -> Callable[[Policy], dict[str, float]]:
+    """For `FitOptions.watch`: what a policy earns from the training users, in the same episodes with every call.
+
+    Args:
+        world: where it trains.
+        episodes: of the evaluation; the first `WATCHED` of them at most, for the time it takes.
+        asked: further arguments of `Evaluator`, so that these are the episodes that the trained policy is evaluated on.
+    """
+    arenas: list[Evaluator] = []  # made when somebody asks
+
+    def watch(policy: Policy) -> dict[str, float]:
+        if not arenas:
+            bare = replace(world, support=None)
+            arenas.append(Evaluator(bare, world.training_simulator, episodes=min(episodes, WATCHED), **asked))
+        return {filled(Tags.evaluate_return, world.training_simulator): float(arenas[0].run(policy).value.mean())}
+
+    return watch
 
 
 def training_run(contender: Entry, seed: int) -> str:

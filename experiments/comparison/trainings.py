@@ -1,6 +1,8 @@
 """The trainings of a comparison: each made, evaluated and kept once, by whichever process comes to it first."""
 
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,9 +28,10 @@ from recloop.experiments.comparison.result_store import (
     file_safe,
 )
 from recloop.experiments.comparison.results import Entry
-from recloop.experiments.comparison.tracking import Run, Tags, training_run
+from recloop.experiments.comparison.tracking import Run, Tags, training_run, training_watch
 from recloop.experiments.comparison.workers import work_through
 from recloop.experiments.provenance import provenance
+from recloop.experiments.stopping import TimeLimit
 
 CIRCUMSTANCES = ("commit", "versions", "device", "threads")
 """What results depend on besides what is asked for, by its name in `run.json`."""
@@ -73,10 +76,12 @@ class _Job:
         return f"{self.contender.label} seed {self.seed}"
 
 
-def work_side_by_side(config: CompareConfig, world_folder: Path, contenders: tuple[Entry, ...]) -> None:
+def work_side_by_side(
+    config: CompareConfig, world_folder: Path, contenders: Sequence[Entry], seeds: Sequence[int]
+) -> None:
     """Put the results of what is trained into the ledger, `jobs` at a time; what is there already is only read."""
     alone = replace(config, progress=False, threads=1)
-    jobs = [_Job(alone, world_folder, c, seed) for c in contenders if c.retrained for seed in range(config.seeds)]
+    jobs = [_Job(alone, world_folder, c, seed) for seed in seeds for c in contenders if c.retrained]
     if jobs:
         work_through(jobs, _work, min(config.jobs, len(jobs)), "train", config.progress)
 
@@ -89,16 +94,31 @@ def _work(job: _Job) -> None:
     Trainings(world, job.config, simulators, job.world_folder).result(job.contender, job.seed)
 
 
+def places(contenders: Sequence[Entry], seeds: Sequence[int]) -> Iterator[tuple[Entry, int]]:
+    """Every policy and seed that is worked out, seed by seed; what does not depend on the seed is, with the first."""
+    for seed in seeds:
+        for contender in contenders:
+            if seed == 0 or not facts_of(contender.source).deterministic:
+                yield contender, seed
+
+
 class Trainings:
     """Makes the result of one policy and seed, or finds it finished."""
 
     def __init__(
         self, world: World, config: CompareConfig, simulators: tuple[str, ...], world_folder: Path | None
     ) -> None:
-        self.world, self.config, self.simulators = world, config, simulators
+        self.world, self.config, self.simulators, self.world_folder = world, config, simulators, world_folder
         self.ledger = ResultStore(config.out / "finished")
         self.arenas: dict[str, Evaluator] = {}
         self.validation: PolicyValidation | None = None
+        self.watch = training_watch(
+            world,
+            episodes=config.episodes,
+            seed=config.evaluation_seed,
+            slate_size=config.slate_size,
+            device=config.device,
+        )
         facts = provenance(config.device)
         self.circumstances: dict[str, Any] = {
             "world": digest_of_world(world, world_folder),
@@ -113,9 +133,7 @@ class Trainings:
         }
 
     def known(self, contender: Entry, seed: int) -> Finished | None:
-        """A result that is there and fits; None where it is still to be made, or made anew."""
-        if self.config.fresh:
-            return None
+        """A result that is there and fits; None where it is still to be made."""
         return self.ledger.get(contender.label, seed, self._digest(contender, seed))
 
     def result(self, contender: Entry, seed: int) -> Finished | None:
@@ -129,6 +147,24 @@ class Trainings:
             except FolderInUse:
                 return None
             return self.known(contender, seed) or self._made(contender, seed)
+
+    def gathered(
+        self, contenders: Sequence[Entry], seeds: Sequence[int], limit: TimeLimit
+    ) -> Iterator[tuple[Entry, int, Finished]]:
+        """Every result, as they come, while there is time: those that another process is at are waited for, or made
+        once it has died."""
+        waiting, put_off = deque(places(contenders, seeds)), 0
+        while waiting and not limit.is_up:
+            contender, seed = waiting.popleft()
+            result = self.result(contender, seed)
+            if result is None:
+                waiting.append((contender, seed))
+                put_off += 1
+                if put_off >= len(waiting):  # nothing is left but what others are at
+                    time.sleep(1)
+                continue
+            put_off = 0
+            yield contender, seed, result
 
     def _made(self, contender: Entry, seed: int) -> Finished:
         clock = Clock()
@@ -168,6 +204,7 @@ class Trainings:
             progress=config.progress,
             penalties=config.penalties,
             log=run.log,
+            watch=self.watch,
             settings=contender.settings,
         )
         return make_policy(contender.source, self.world, options, trust=config.trust)

@@ -9,9 +9,10 @@ from recloop.experiments.comparison.results import Comparison
 def verdict_of(comparison: Comparison, claims: Sequence[Claim]) -> str:
     """Who is best, as far as that is claimed: the headline of the report and the last line of the terminal.
 
-    Policies that read the users' true state are no competitors.
+    Policies that read the users' true state are no competitors. What a budget of time did not reach is said.
     """
-    return verdict([c.label for c in comparison.contenders if not c.privileged], claims)
+    said = verdict([c.label for c in comparison.contenders if not c.privileged], claims)
+    return " ".join(part for part in (said, comparison.out_of_time) if part)
 
 
 def verdict(policies: Sequence[str], claims: Sequence[Claim]) -> str:

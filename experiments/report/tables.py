@@ -100,6 +100,9 @@ def headline_table(comparison: Comparison, simulator: str) -> Table:
         line = comparison.headline(contender.label, simulator)
         name = f"{contender.label} (knows the truth)" if contender.privileged else contender.label
         table.add_row(name + flag_mark(flags[contender.label]), *cells(line))
+    for label in comparison.unreached:
+        if label not in comparison.labels:
+            table.add_row(label, "not reached")
     if any(flags.values()):
         table.caption = FLAGGED
         table.caption_justify = "left"

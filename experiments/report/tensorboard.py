@@ -177,6 +177,7 @@ def charts(comparison: Comparison) -> dict[str, dict[str, tuple[str, Sequence[st
         }
     found["Learning"] = {
         "the same users, again and again": ("Multiline", [Tags.validation_return]),
+        "training users, the same episodes": ("Multiline", [filled(Tags.evaluate_return, comparison.base)]),
         "training users, exploring": ("Multiline", [Tags.train_return]),
     }
     return found
@@ -245,10 +246,11 @@ def _write_training(writer: RunWriter, comparison: Comparison, contender: Entry,
             difference = comparison.difference(contender.label, comparison.reference, name, seed)
             figures[filled(Tags.evaluate_difference, name)] = float(difference.mean())
     if contender.retrained:
-        tried = comparison.curves.get((contender.label, seed), {}).get(Tags.validation_return, [])
+        curves = comparison.curves.get((contender.label, seed), {})
+        tried = curves.get(Tags.validation_return, [])
         once = {Tags.validation_return: tried[0][1]} if len(tried) == 1 else {}
         for tag, value in {**figures, **once}.items():
-            writer.scalar(run, tag, value, step)
+            writer.scalar(run, tag, value, step + (tag in figures and tag in curves))  # behind what it was watched by
     kept = {name: _number_or_text(value) for name, value in contender.settings.items()}
     bracket = comparison.bracket(contender.label)
     backed = "nobody looked" if bracket is None else "no" if bracket.flag else "yes"

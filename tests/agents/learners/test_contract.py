@@ -14,10 +14,10 @@ from torch import Tensor
 
 from recloop.agents.configs import AgentConfig
 from recloop.agents.learners.contract import Learner
-from recloop.agents.learners.loop import VALIDATION_TAG, learn
+from recloop.agents.learners.loop import learn
 from recloop.agents.networks.features import NetworkConfig
 from recloop.agents.observed import Observed
-from recloop.agents.policy import FitOptions, Policy
+from recloop.agents.policy import VALIDATION_TAG, FitOptions, Policy
 from recloop.agents.registry import POLICIES, facts_of, load_policy, make_policy, save_policy
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError

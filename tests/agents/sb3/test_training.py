@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from recloop.agents.networks.features import NetworkConfig
-from recloop.agents.policy import FitOptions
+from recloop.agents.policy import VALIDATION_TAG, FitOptions
 from recloop.agents.registry import facts_of, names_of
 from recloop.agents.sb3.configs import SB3Config
-from recloop.agents.sb3.training import VALIDATION_TAG, SB3Agent
+from recloop.agents.sb3.training import SB3Agent
 from recloop.agents.settings import with_settings
 from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import PolicyError

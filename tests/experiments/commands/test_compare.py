@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import signal
 import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +28,9 @@ from recloop.envs.truth.boredom import BoredomUsers
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.commands.compare import CompareConfig, compare, join
+from recloop.experiments.comparison.claims import claims_of
 from recloop.experiments.comparison.intervals import t_interval
+from recloop.experiments.comparison.verdict import verdict_of
 from recloop.experiments.settings import read_settings
 
 
@@ -259,11 +263,96 @@ def test_a_damaged_result_is_made_anew(judged: World, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_says_what_it_kept_and_goes_on(judged: World, tmp_path: Path) -> None:
     config = config_in(tmp_path, policies=("popularity", f"{__name__}:Interrupted"))
-    with pytest.raises(KeyboardInterrupt, match="3 of 4 results are kept"):
+    with pytest.raises(KeyboardInterrupt, match="2 of 3 results are kept"):
         compare(judged, config)
     assert {p.name for p in (tmp_path / "finished").iterdir()} == {"popularity-seed0", "Interrupted-seed0"}
     assert not (tmp_path / "results.csv").exists()
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "running"
+
+
+class Endless(Learner):
+    """Trains until the alarm of its budget rings, which it brings on; once it is `quick`, at once."""
+
+    quick: ClassVar[bool] = False
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Endless":
+        if options.seed == 1 and not cls.quick:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            time.sleep(60)
+        return cls(options.seed * 3)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarm there")
+def test_a_budget_ends_cleanly_says_what_it_did_not_reach_and_goes_on(judged: World, tmp_path: Path) -> None:
+    endless = f"{__name__}:Endless"
+    config = config_in(tmp_path, policies=("popularity", endless, LEARNER), budget="1h")
+    comparison = compare(judged, config)
+    assert comparison.seeds == (0,)
+    assert comparison.unreached == {"Endless": (1,), "Learner": (1,)}
+    said = "Not reached in the time given: Endless (seed 1), Learner (seed 1); the same command goes on from here."
+    assert verdict_of(comparison, claims_of(comparison)).endswith(said)
+    assert said in (tmp_path / "report.md").read_text()
+    assert said in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "out of time"
+    assert {row["seed"] for row in rows_of(tmp_path)} == {"0"}
+    Endless.quick = True
+    try:
+        comparison = compare(judged, config)
+    finally:
+        Endless.quick = False
+    assert (comparison.seeds, comparison.unreached) == ((0, 1), {})
+    assert Learner.trainings == [0, 1], "what was finished is kept"
+    alone = config_in(tmp_path / "alone", policies=(LEARNER, "popularity"), seeds=2, reference="popularity")
+    with pytest.raises(RecloopError, match="--budget 1s was over before anything was finished"):
+        compare(judged, replace(alone, policies=(f"{__name__}:Waiting",), reference=None, budget="1s"))
+
+
+class Waiting(Learner):
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Waiting":
+        time.sleep(60)
+        return cls()
+
+
+class Steady(Learner):
+    """Shows the same items whatever its seed, as a training that always succeeds."""
+
+    @classmethod
+    def fit(cls, world: World, options: FitOptions) -> "Steady":
+        cls.trainings.append(options.seed)
+        return cls(20)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_seeds_are_added_until_no_pair_waits_for_them(judged: World, tmp_path: Path) -> None:
+    """Steady is the same with every seed; Learner shows other items each time, and its pair may stay open."""
+    steady = compare(judged, config_in(tmp_path / "a", policies=("random", f"{__name__}:Steady"), seeds="3:8"))
+    assert Learner.trainings == list(range(len(steady.seeds)))
+    waiting = [claim for claim in claims_of(steady) if claim.waits]
+    assert not waiting or len(steady.seeds) == 8
+    Learner.trainings.clear()
+    comparison = compare(judged, config_in(tmp_path / "b", policies=("popularity", LEARNER), seeds="3:5"))
+    looks = [replace(comparison, seeds=comparison.seeds[:n]) for n in (3, 5)]
+    stopped = not any(claim.waits for claim in claims_of(looks[0]))
+    assert len(comparison.seeds) == len(Learner.trainings) == (3 if stopped else 5)
+    assert len(rows_of(tmp_path / "b")) == 2 * len(comparison.seeds) * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"seeds": "3-10"}, "--seeds 3-10 is no number of seeds; write 3, or 3:10"),
+        ({"seeds": "2:10"}, "--seeds 2:10 is no range of seeds; it begins at 3 or more"),
+        ({"seeds": "5:4"}, "--seeds 5:4 is no range of seeds"),
+        ({"seeds": 0}, "--seeds 0 is too few"),
+        ({"budget": "half an hour"}, "--budget half an hour is no time; write 90s, 30m"),
+        ({"budget": "0m"}, "--budget 0m is no time"),
+    ],
+)
+def test_seeds_and_budgets_that_are_none_are_refused(tmp_path: Path, changes: dict[str, object], line: str) -> None:
+    with pytest.raises(RecloopError, match=line):
+        config_in(tmp_path, **changes)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -20,6 +20,7 @@ from recloop.experiments.comparison.claims import (
     Witness,
     claims_from,
     claims_of,
+    claims_over,
     count,
 )
 from recloop.experiments.comparison.evaluate import Rollout
@@ -180,6 +181,83 @@ def test_seeds_that_disagree_settle_nothing_for_a_retrained_policy(truth: World)
     assert turning.level is None
     assert "training seed" in turning.settle
     assert only(claims_of(comparison_of(truth, values))).level is Level.this_policy
+
+
+def trained(means: list[float], spread: float, seeds: int = 10, seed: int = 0) -> Evidence:
+    """Ten trainings of each policy before 60 users, looked at after 3, 5, 8 and 10."""
+    rng = np.random.default_rng(seed)
+    quality = np.array(means) + spread * rng.normal(size=(seeds, len(means)))
+    values = quality[..., None] + rng.normal(size=60) + 0.5 * rng.normal(size=(seeds, len(means), 60))
+    return Evidence(
+        ("good", "fair", "poor")[: len(means)],
+        Witness("truth", values),
+        retrained=(True,) * len(means),
+        written_down=True,
+        looks=(3, 5, 8, 10),
+    )
+
+
+def first(evidence: Evidence, seeds: int) -> Evidence:
+    return replace(evidence, training=Witness("truth", evidence.training.values[:seeds]))
+
+
+def test_the_error_is_spent_over_the_looks_and_between_them_nothing_is() -> None:
+    whole = trained([10.0, 5.0], 0.1)
+    shares = [first(whole, n).spent for n in (3, 5, 8, 10)]
+    assert shares == pytest.approx([0.3, 0.2, 0.3, 0.2])
+    assert first(whole, 4).spent == 0
+    between = only(claims_from(first(whole, 4)))
+    assert between.against == "claims are looked at after 3, 5, 8, 10 seeds, and there are 4"
+    once = replace(first(whole, 3), looks=())
+    at_look, fixed = (only(claims_from(e)) for e in (first(whole, 3), once))
+    assert (at_look.level, fixed.level) == (Level.this_method, Level.this_method)
+    assert at_look.p["truth"] > fixed.p["truth"], "the test asks the seeds too, and spends a share"
+
+
+def test_trainings_that_differ_more_than_the_policies_bring_no_claim_at_a_look_though_all_have_one_sign() -> None:
+    """Three seeds of one sign by luck: claimed of three fixed seeds, and not where trainings are a sample."""
+    lucky = next(e for e in (trained([10.0, 10.0], 1.0, seed=s) for s in range(50)) if same_sign(first(e, 3)))
+    fixed, at_look = (only(claims_from(e)) for e in (replace(first(lucky, 3), looks=()), first(lucky, 3)))
+    assert fixed.made
+    assert (at_look.level, at_look.waits) == (None, True)
+    assert "training seeds instead of 3" in at_look.settle
+    assert "(--seeds 3:" in at_look.settle
+
+
+def same_sign(evidence: Evidence) -> bool:
+    differences = evidence.training.values.mean(2) @ [1.0, -1.0]
+    return bool(abs(np.sign(differences).sum()) == len(differences) and abs(differences.mean()) > 1)
+
+
+def test_a_claim_once_made_stays_and_others_go_on() -> None:
+    whole = trained([10.0, 5.0, 5.0], 0.5)
+    looks = [claims_from(first(whole, n)) for n in (3, 5, 8, 10)]
+    over = {frozenset((c.better, c.worse)): c for c in claims_over(looks)}
+    at_first = {frozenset((c.better, c.worse)): c for c in looks[0]}
+    pair, tie = frozenset(("good", "fair")), frozenset(("fair", "poor"))
+    claimed = [any(c.made and {c.better, c.worse} == pair for c in look) for look in looks]
+    assert over[pair].seeds == (3, 5, 8, 10)[claimed.index(True)]
+    assert not over[tie].made
+    assert over[tie].seeds == 10
+    assert not at_first[pair].made or over[pair] == at_first[pair]
+
+
+def test_nothing_waits_for_seeds_that_cannot_decide_it() -> None:
+    within = trained([10.0, 10.1], 0.01)  # one hundredth apart, and trainings that hardly differ
+    assert not only(claims_from(first(within, 5))).waits
+    flagged = replace(first(trained([10.0, 5.0], 5.0), 3), brackets=(bracket(2, 4, "outside"), bracket(1, 3)))
+    assert not only(claims_from(flagged)).waits
+    untrained = replace(first(trained([10.0, 10.0], 1.0), 3), retrained=(False, False))
+    assert not only(claims_from(untrained)).waits
+
+
+def test_returns_that_are_no_numbers_are_named_and_leave_the_other_pairs_as_they_are() -> None:
+    whole = replace(first(trained([10.0, 5.0, 1.0], 0.1), 3), looks=())
+    values = whole.training.values.copy()
+    values[1, 2, 7] = np.nan
+    claims = {frozenset((c.better, c.worse)): c for c in claims_from(replace(whole, training=Witness("truth", values)))}
+    assert claims[frozenset(("good", "fair"))].made
+    assert claims[frozenset(("good", "poor"))].against == "returns of poor are not all numbers"
 
 
 def test_many_pairs_need_stronger_evidence(truth: World) -> None:

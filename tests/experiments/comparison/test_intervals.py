@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from recloop.encoders.base.errors import RecloopError
 from recloop.experiments.comparison.intervals import (
     by_user,
+    crossed_interval,
     holm,
     improvement,
+    looks_between,
     ratio_interval,
+    seeds_needed,
     t_interval,
     users_needed,
 )
@@ -84,3 +87,50 @@ def test_users_needed_by_hand() -> None:
     assert users_needed(differences, pairs=1) == 16
     assert users_needed(differences, pairs=10) > 16  # type: ignore[operator]
     assert users_needed(np.array([-1.0, 1.0]), pairs=1) is None
+
+
+def test_a_crossed_interval_adds_up_those_over_users_and_over_trainings() -> None:
+    sample = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 8.0]])  # over users 2, 3, 5.5; over trainings 2, 5
+    users, seeds = t_interval(sample.mean(0)), t_interval(sample.mean(1))
+    found = crossed_interval(sample)
+    assert found.mean == pytest.approx(3.5)
+    assert found.half == pytest.approx(math.hypot(users.half, seeds.half))
+    alone = np.repeat([[2.0], [5.0], [3.0]], 4, axis=1)  # users alike
+    assert crossed_interval(alone).half == pytest.approx(t_interval(alone[:, 0]).half)
+    assert crossed_interval(alone).p == pytest.approx(t_interval(alone[:, 0]).p, rel=1e-6)
+    assert crossed_interval(sample[:1]) == t_interval(sample[0])
+    assert crossed_interval(np.zeros((3, 4))).p == 1
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.3, 1.0, 5.0])
+def test_a_crossed_interval_covers_whatever_varies_more(of_seeds: float) -> None:
+    rng = np.random.default_rng(2)
+    missed = []
+    for _ in range(600):
+        parts = rng.normal(size=(3, 1)) * of_seeds, rng.normal(size=30) * 3, rng.normal(size=(3, 30))
+        found = crossed_interval(parts[0] + parts[1] + parts[2])
+        missed.append(found.p < 0.05)
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+    assert np.mean(missed) < 0.07
+
+
+def test_seeds_needed_grow_with_their_spread_and_end_where_users_lack() -> None:
+    rng = np.random.default_rng(3)
+    users, seeds = rng.normal(size=200), np.array([[-1.0], [0.0], [1.0]])
+    needed = [seeds_needed(1.0 + spread * seeds + 0.1 * users, pairs=6) for spread in (0.01, 1.0, 3.0)]
+    assert needed[0] == 2
+    assert needed[0] < needed[1] < needed[2]  # type: ignore[operator]
+    assert seeds_needed(0.1 + seeds + 5 * users, pairs=6) is None
+    assert seeds_needed(np.zeros((3, 5)), pairs=1) is None
+
+
+def test_what_is_needed_is_not_guessed_from_what_is_no_number() -> None:
+    for needed in (users_needed, seeds_needed):
+        with pytest.raises(RecloopError, match="a mean difference of nan: how many more"):
+            needed(np.full((3, 4), math.nan), pairs=1)
+    assert holm([math.nan, 0.01, 0.03]) == pytest.approx([1.0, 0.03, 0.06])
+
+
+def test_looks_rise_by_half_to_the_most() -> None:
+    assert looks_between(3, 10) == (3, 5, 8, 10)
+    assert looks_between(4, 4) == (4,)

@@ -4,8 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from recloop.agents.policy import FitOptions
+from recloop.agents.registry import make_policy
+from recloop.envs.world.world import World
 from recloop.experiments.comparison import tracking
+from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.comparison.tracking import LEARNERS_TAGS, Run, Tags, contract_tag, kept_start
 
 
@@ -77,3 +82,34 @@ def test_a_training_that_found_nothing_better_than_its_start_is_known(tmp_path: 
         gains[name] = [value for _, value in run.curves[Tags.validation_gain]]
         assert kept_start(run.curves) == (name == "worse")
     assert gains == {"worse": [0.0, 0.0, 0.0], "better": [0.0, 0.0, 0.5], "untried": [0.0]}
+
+
+def test_a_training_is_watched_in_the_first_of_the_very_episodes_it_is_evaluated_on(
+    judged: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "WATCHED", 9)
+    policy = make_policy("random", judged)
+    watch = tracking.training_watch(judged, episodes=24, seed=5)
+    whole = Evaluator(judged, "train", episodes=24, seed=5).run(policy)
+    assert watch(policy) == watch(policy) == {"evaluate/train/return": pytest.approx(whole.value[:9].mean())}
+
+
+@pytest.mark.parametrize("agent", ["recloop-ppo", "a2c", "sb3:A2C"])
+def test_an_agent_is_watched_whenever_it_is_validated_and_learns_nothing_from_it(judged: World, agent: str) -> None:
+    """Own learners and those of Stable-Baselines3; the policy is the same to the bit without."""
+    asked: dict[str, list[int]] = {}
+
+    def log(tag: str, value: float, step: int) -> None:
+        asked.setdefault(tag, []).append(step)
+
+    watch = tracking.training_watch(judged, episodes=8, seed=5)
+    settings = {"num_envs": 4, "validations": 3}
+    watched, alone = (
+        make_policy(agent, judged, FitOptions(steps=160, log=log, watch=one, settings=settings))
+        for one in (watch, None)
+    )
+    half = len(asked["validation/return"]) // 2
+    assert len(asked["evaluate/train/return"]) == half > 1
+    assert asked["evaluate/train/return"] == asked["validation/return"][:half]
+    for name, tensor in watched.tensors().items():
+        assert torch.equal(tensor, alone.tensors()[name]), name

@@ -1,0 +1,1 @@
+"""Settings of a policy that earn more in front of the validation users, searched and stopped early."""
