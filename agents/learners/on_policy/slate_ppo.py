@@ -9,6 +9,7 @@ from recloop.agents.learners.contract import ActionSample
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
 from recloop.agents.networks.proposals import (
+    PROPOSAL_KEYS,
     ProposalConfig,
     ProposalNetwork,
     ProposalPolicy,
@@ -57,6 +58,7 @@ class ProposalPPO(PPO):
     config_class = ProposalPPOConfig
     policy_class = ProposalPolicy
     may_hear = False
+    keys = PROPOSAL_KEYS
     look_class: ClassVar[type[Any]] = Proposals
     values_candidates = True
     config: ProposalPPOConfig
@@ -86,4 +88,4 @@ class ProposalPPO(PPO):
     def _fresh_networks(self) -> ProposalNetwork:
         config, task = self.config, self.task
         groups = proposing_groups(task.serving.world, config.proposals)
-        return ProposalNetwork(task.tables, groups, task.spec, config.proposals, config.network.hidden)
+        return ProposalNetwork(task.tables, *groups, task.spec, config.proposals, config.network.hidden)
