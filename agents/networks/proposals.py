@@ -16,6 +16,7 @@ from recloop.agents.networks.policy import retrieved
 from recloop.agents.policy import Carry, Policy
 from recloop.agents.serving import Serving
 from recloop.agents.slates import FORBIDDEN, action_mask
+from recloop.encoders.base.errors import PolicyError
 from recloop.encoders.base.tensor_struct import TensorStruct
 from recloop.envs.interaction.observation import CONTEXT, Observation, ObservationSpec
 from recloop.envs.interaction.randomness import Draw
@@ -27,6 +28,9 @@ _MOST_GROUPS = 24
 
 PROPOSAL_KEYS = (*FEATURE_KEYS, "history", "feedback")
 """The observation keys that proposals and their facts are made of, besides `profile` in a world that has profiles."""
+
+_LIKENESS = 4.0
+"""Inner products of mean vectors are counted so often: by themselves they are far smaller than the other facts."""
 
 _ELSEWHERE = 1e3
 """Taken off the score of items outside the group that proposes: more than standardised scores differ by."""
@@ -106,10 +110,12 @@ class ProposalNetwork(nn.Module):
     """Observation with `candidates` -> a score (B, P) of each proposed slate, and the value (B,) of the state.
 
     A group proposes its K best candidates by the state encoder's score and their popularity, filled up from elsewhere;
-    and, where `config.mixed` says so, a few of these and the best of each other group. Facts of a proposal: the mean and the best of its standardised encoder scores, its mean log popularity, its share
-    of the group's own items, and the inner product of its mean vector with that of each of the last L slates, as shown
-    and by each signal of the answers. One network reads these and `affinities` bilinear forms of the user's state and
-    the proposal's mean vector, for all proposals alike, first each by itself and then beside the mean of all.
+    and, where `config.mixed` says so, a few of these and the best of each other group. Facts of a proposal: the mean
+    and the best of its standardised encoder scores, its mean log popularity, its share of the group's own items, and
+    the inner product of its mean vector with that of each of the last L slates, as shown and by each signal of the
+    answers, and with that of the history by each signal. One network reads these and `affinities` bilinear forms of the
+    user's state and the proposal's mean vector, for all proposals alike, first each by itself and then beside the mean
+    of all.
 
     Args:
         tables: the items.
@@ -143,7 +149,7 @@ class ProposalNetwork(nn.Module):
         self.popularity, self.mixed = config.popularity, config.mixed
         self.register_buffer("groups", groups.to(tables.vectors.device))
         self.register_buffer("grouping", grouping.to(tables.vectors.device))
-        beside = (self.grouping.unsqueeze(1) == self.grouping) & ~torch.eye(len(groups), dtype=torch.bool, device=self.groups.device)
+        beside = (self.grouping.unsqueeze(1) == self.grouping).fill_diagonal_(False)
         mixing = beside.any(1).nonzero()[:, 0] if config.mixed else torch.zeros(0, dtype=torch.int64)
         self.register_buffer("mixing", mixing, persistent=False)
         self.register_buffer("others", beside[mixing], persistent=False)
@@ -156,7 +162,7 @@ class ProposalNetwork(nn.Module):
         user = tables.state_dim + len(CONTEXT) + spec.profile_dim
         self.state_dim, self.affinities = tables.state_dim, config.affinities
         self.affinity = nn.Linear(tables.state_dim, config.affinities * tables.dim, bias=False)
-        nn.init.orthogonal_(self.affinity.weight, 0.3)
+        nn.init.orthogonal_(self.affinity.weight)
         told = self.facts + config.affinities + len(CONTEXT)
         self.alone = nn.Sequential(nn.Linear(told, hidden), nn.LayerNorm(hidden), nn.Tanh())
         self.user = nn.Sequential(nn.Linear(user, hidden), nn.LayerNorm(hidden), nn.Tanh())
@@ -186,7 +192,7 @@ class ProposalNetwork(nn.Module):
             (self._popularity(slates) * held).sum(2) / size,
             own,
         ]
-        facts = torch.cat([torch.stack(alone, dim=2), centres @ near.transpose(1, 2)], dim=2)
+        facts = torch.cat([torch.stack(alone, dim=2), _LIKENESS * centres @ near.transpose(1, 2)], dim=2)
         user = [state, observation["context"]]
         if self.profile_dim:
             user.append(F.softsign(observation["profile"]))
@@ -196,7 +202,7 @@ class ProposalNetwork(nn.Module):
         """Scores (B, P), `FORBIDDEN` for empty slates, and values (B,)."""
         state = look.user[:, : self.state_dim]
         queries = self.affinity(state).view(len(state), self.affinities, -1)
-        liking = look.centres @ queries.transpose(1, 2)  # (B, P, affinities)
+        liking = _LIKENESS * look.centres @ queries.transpose(1, 2)  # (B, P, affinities)
         context = look.user[:, self.state_dim : self.state_dim + len(CONTEXT)].unsqueeze(1)
         alone = self.alone(torch.cat([look.facts, liking, context.expand(-1, liking.shape[1], -1)], dim=2))
         around = torch.cat([alone.mean(1), self.user(look.user)], dim=1)
@@ -296,6 +302,8 @@ class ProposalPolicy(Policy):
     @classmethod
     def restore(cls, serving: Serving, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Undo `config` and `tensors`; item tables come from `serving`."""
+        if "grouping" not in tensors:
+            raise PolicyError("this policy reads proposals as older versions of recloop made them; train it anew")
         facts = dict(config)
         given = facts.pop("proposals")
         proposals = ProposalConfig(**{**given, "clusters": tuple(given["clusters"])})

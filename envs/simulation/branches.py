@@ -1,19 +1,21 @@
 """Copies of a core's lanes, in which slates are tried before one of them is shown."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.envs.interaction.reward import WeightedReward
 from recloop.envs.simulation.core import Core
 
 
 class Branches:
     """M lanes beside a core that stand where some of its lanes stand, with the same users and another luck.
 
-    Their luck is a function of (their seed, the lane they stand for, sample), so that nobody sees the dice of the core,
-    and slates tried for one lane in one sample meet the same luck (common random numbers).
+    Their luck is a function of (their seed, the lane they stand for), so that nobody sees the dice of the core, and
+    slates tried for one lane meet the same luck (common random numbers).
 
     Args:
         core: whose lanes are copied; never stepped here.
@@ -30,8 +32,8 @@ class Branches:
     def __init__(self, core: Core, size: int, seed: int) -> None:
         if core.stock is not None:
             raise RecloopError(
-                "lanes of a core whose rules keep a stock cannot be copied: the stock is one for all; drop the stock, or "
-                "take an agent that does not look ahead"
+                "lanes under rules with a stock cannot be copied: it is one for all lanes; drop the stock, or take an "
+                "agent that does not look ahead"
             )
         if not (isinstance(core.state, Tensor) or hasattr(core.state, "rows")):
             raise RecloopError(
@@ -42,11 +44,11 @@ class Branches:
         self.core = core.like(batch=size, seed=seed)
 
     @torch.no_grad()
-    def stand(self, rows: Tensor, sample: Tensor) -> None:
-        """Let the branches stand where the core's lanes `rows` (M,) stand, in samples (M,): both int64."""
-        there = {name: _rows(value, rows) for name, value in self._from.snapshot().items()}
-        there["lanes"] = there["lanes"] + (sample << 32)
-        self.core.resume(there)
+    def stand(self, rows: Tensor) -> None:
+        """Let the branches stand where the core's lanes `rows`, int64 (M,), stand now."""
+        self.core.resume({name: _rows(value, rows) for name, value in self._from.snapshot().items()})
+        if not isinstance(self.core.reward, WeightedReward):  # it may move with every call, as a floor's does
+            self.core.reward = copy.copy(self._from.reward)
 
 
 def _rows(value: Any, rows: Tensor) -> Any:
@@ -54,5 +56,3 @@ def _rows(value: Any, rows: Tensor) -> Any:
     if value is None:
         return None
     return value.index_select(0, rows) if isinstance(value, Tensor) else value.rows(rows)
-
-

@@ -79,7 +79,7 @@ class SlateLookahead(ProposalPPO):
     def _worth(self, slates: Tensor) -> Tensor:
         """What slates (B, tries, K) are worth by looking ahead, (B, tries), in the scale of rewards."""
         config, core = self.config, self.branches.core
-        self.branches.stand(self.rows, torch.zeros_like(self.rows))
+        self.branches.stand(self.rows)
         slate = slates.flatten(0, 1)
         total, weight = torch.zeros(2, len(slate), device=slate.device)
         weight = weight + 1

@@ -32,15 +32,17 @@ class ProposalPPOConfig(PPOConfig):
     """
 
     steps: int = 100_000
+    num_envs: int = 128
     learning_rate: float = 2e-3
     gamma: float = 0.97
     rollout: int = 8
     gae_lambda: float = 0.9
     epochs: int = 4
-    batch_size: int = 1024
-    clip: float = 0.2
-    entropy: float = 0.03
+    batch_size: int = 256
+    clip: float = 0.3
+    entropy: float = 0.01
     entropy_falls: bool = True
+    expects: bool = True
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
 
 

@@ -97,10 +97,10 @@ def test_facts_tell_of_recent_slates_and_answers(halved: World) -> None:
         near = facts[4:-signals].view(spec.shown_length, 1 + signals)[-1]  # to the slate shown last
         history, feedback = seen["history"][row], seen["feedback"][row]
         liked = (centred[history] * (feedback[:, 1:] / 5)).sum(0) / (history < 10).sum().clamp_min(1)
-        assert float(facts[-1]) == pytest.approx(float(mean @ liked), abs=1e-5)
-        assert float(near[0]) == pytest.approx(float(mean @ centred[held].mean(0)), abs=1e-5)
+        assert float(facts[-1]) == pytest.approx(4 * float(mean @ liked), abs=1e-5)
+        assert float(near[0]) == pytest.approx(4 * float(mean @ centred[held].mean(0)), abs=1e-5)
         rated = (centred[last] * (answers[:, 1:] / 5)).sum(0) / len(held)
-        assert float(near[2]) == pytest.approx(float(mean @ rated), abs=1e-5)
+        assert float(near[2]) == pytest.approx(4 * float(mean @ rated), abs=1e-5)
     assert proposals.facts[:, :, 3].tolist() == [[1.0, 1.0, pytest.approx(2 / 3)]] * 2  # of their own items
 
 
