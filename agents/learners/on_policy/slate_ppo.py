@@ -33,6 +33,7 @@ class ProposalPPOConfig(PPOConfig):
 
     steps: int = 100_000
     num_envs: int = 128
+    validation_episodes: int = 256
     learning_rate: float = 2e-3
     gamma: float = 0.97
     rollout: int = 8
