@@ -25,9 +25,9 @@ class LookaheadConfig(ProposalPPOConfig):
         depth: slates that a try looks ahead, itself included; what comes after is the value network's guess.
     """
 
-    steps: int = 50_000
+    steps: int = 30_000
     tries: int = 4
-    depth: int = 2
+    depth: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +60,7 @@ class SlateLookahead(ProposalPPO):
     def __init__(self, task: Task, config: LookaheadConfig) -> None:
         super().__init__(task, config)
         self.tries = min(config.tries, len(self.networks.owner))
+        assert task.branches is not None
         self.branches = task.branches(task.lanes * self.tries)
         self.rows = torch.arange(task.lanes, device=task.device).repeat_interleave(self.tries)
 
@@ -86,14 +87,14 @@ class SlateLookahead(ProposalPPO):
         for left in range(config.depth - 1, -1, -1):
             step = expected_step(core, slate)
             reward = self.scale.scaled(step.reward) if config.scale_rewards else step.reward
-            after = self._completed(step.drawn.next_observation)
-            proposals, nexts = self.networks.propose(after, slates.shape[2])
-            scores, value = self.networks(proposals)
-            over = (step.drawn.terminated | step.drawn.truncated) | (left == 0)
+            over = step.drawn.terminated | step.drawn.truncated | (left == 0)
             discount = config.gamma * step.stays
+            value = self._values_after(self._completed(step.drawn.next_observation), over)
             total = total + weight * (reward + discount * value * over)
             weight = weight * discount * ~over
-            slate = chosen(nexts, scores.argmax(1))
+            if left:  # lanes that ended have another user by now, who counts nothing
+                proposals, nexts = self.networks.propose(self._completed(core.observe()), slates.shape[2])
+                slate = chosen(nexts, self.networks(proposals)[0].argmax(1))
         return total.view(slates.shape[:2])
 
     def _completed(self, after: Observation) -> Observation:
