@@ -19,9 +19,9 @@ from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Response
 from recloop.envs.simulation.actions import Retriever
-from recloop.envs.simulation.branches import Branches
+from recloop.envs.simulation.ahead.branches import Branches
+from recloop.envs.simulation.ahead.expected_step import ExpectedStep
 from recloop.envs.simulation.compiling import Compiled
-from recloop.envs.simulation.expected_step import ExpectedStep
 
 
 @dataclass(frozen=True)

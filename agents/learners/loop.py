@@ -31,9 +31,9 @@ from recloop.envs.interaction.floors import FlooredReward
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.actions import EncoderRetriever
-from recloop.envs.simulation.branches import Branches
+from recloop.envs.simulation.ahead.branches import Branches
+from recloop.envs.simulation.ahead.expected_step import expected_step
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.expected_step import expected_step
 from recloop.envs.simulation.penalties import training_reward
 from recloop.envs.world.world import World
 

@@ -13,7 +13,7 @@ from recloop.agents.slates import FORBIDDEN
 from recloop.encoders.base.errors import PolicyError
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.simulation.expected_step import expected_step
+from recloop.envs.simulation.ahead.expected_step import expected_step
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.interaction.rules import Rules
-from recloop.envs.simulation.branches import Branches
+from recloop.envs.simulation.ahead.branches import Branches
+from recloop.envs.simulation.ahead.expected_step import expected_step
 from recloop.envs.simulation.core import Core
-from recloop.envs.simulation.expected_step import expected_step
 from recloop.envs.truth.built_in import built_in_world
 
 
