@@ -177,7 +177,12 @@ class Core(NativeStepping):
 
     def like(self, *, batch: int, seed: int, **arguments: Any) -> "Core":
         """Another core with the arguments of this one, except those given; it starts with episode 0 in every lane."""
-        own = {"simulator": self.simulator, "reward": self.reward, "users": self.pool, "start": self.start}
+        own: dict[str, Any] = {
+            "simulator": self.simulator,
+            "reward": self.reward,
+            "users": self.pool,
+            "start": self.start,
+        }
         own |= {"slate_size": self.slate_size, "max_steps": self.max_steps, "keys": self.keys, "device": self.device}
         own |= {"sessions": self.sessions, "max_days": self.max_days}
         own["rules"] = None if self.ruled is None else self.ruled.rules
