@@ -73,6 +73,7 @@ POLICIES = {
     "recloop-ppo": "recloop.agents.learners.on_policy.ppo:PPO",
     "grpo": "recloop.agents.learners.grpo:GRPO",
     "slate-ppo": "recloop.agents.learners.on_policy.slate_ppo:ProposalPPO",
+    "slate-lookahead": "recloop.agents.learners.on_policy.slate_lookahead:SlateLookahead",
     "a2c": "recloop.agents.learners.on_policy.a2c:A2C",
     "reinforce": "recloop.agents.learners.on_policy.reinforce:Reinforce",
     "reinforce-logged": "recloop.agents.learners.logged.reinforce:LoggedReinforce",

@@ -197,21 +197,7 @@ def looks_ahead(users: UserSimulator) -> bool:
 @torch.no_grad()
 def _trial(core: Core, k: int, weight: float) -> float:
     """Mean return of one episode a lane."""
-    trial = Core(
-        core.world,
-        core.simulator,
-        batch=_LANES,
-        slate_size=k,
-        max_steps=core.max_steps,
-        users="all",
-        seed=_SEED,
-        reward=core.reward,
-        rules=None if core.ruled is None else core.ruled.rules,
-        sessions=core.sessions,
-        max_days=core.max_days,
-        start="cold",
-        device=core.device,
-    )
+    trial = core.like(batch=_LANES, seed=_SEED, slate_size=k, users="all", start="cold")
     alive = torch.ones(_LANES, dtype=torch.bool, device=core.device)
     earned = torch.zeros(_LANES, device=core.device)
     for _ in range(trial.max_steps):

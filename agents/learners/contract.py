@@ -19,6 +19,8 @@ from recloop.envs.interaction.observation import Observation, ObservationSpec
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Response
 from recloop.envs.simulation.actions import Retriever
+from recloop.envs.simulation.ahead.branches import Branches
+from recloop.envs.simulation.ahead.expected_step import ExpectedStep
 from recloop.envs.simulation.compiling import Compiled
 
 
@@ -35,6 +37,7 @@ class Task:
         device: where everything lives.
         retriever: makes `candidates`; None for learners that do not choose among candidates.
         compile: whether to compile what pays, by `compiled`.
+        branches: makes so many copies of the lanes to try slates in; see `Branches`.
     """
 
     serving: Serving
@@ -45,6 +48,7 @@ class Task:
     device: torch.device
     retriever: Retriever | None = None
     compile: bool = False
+    branches: Callable[[int], Branches] | None = None
 
     def compiled(self, function: Callable[..., Any], what: str) -> Callable[..., Any]:
         """`function`, called `what` in a warning, as generated code where that is asked for."""
@@ -76,6 +80,7 @@ class Step:
         terminated: bool (B,) the user left for good: nothing comes after.
         truncated: bool (B,) the time limit came first: the value of `after` is still owed.
         next_observation: the same users just after the step, before any of them was replaced by the next.
+        expected: what was to be expected of the step, for learners that ask for it (`wants_expected`).
     """
 
     seen: Observation
@@ -85,6 +90,7 @@ class Step:
     terminated: Tensor
     truncated: Tensor
     next_observation: Observation
+    expected: ExpectedStep | None = None
 
 
 class Learner(PolicyFacts, ABC):
@@ -104,6 +110,7 @@ class Learner(PolicyFacts, ABC):
         chooses_candidates: True where it needs `task.retriever`; `seen["candidates"]` (B, C) is then there.
         values_candidates: True where `after["candidates"]` has to be there too: one more retrieval a step.
         may_hear: whether its networks can read what users say (`network.hears`).
+        wants_expected: whether its steps are to hold what was expected of them.
         horizon: steps of every lane between two updates.
     """
 
@@ -117,6 +124,7 @@ class Learner(PolicyFacts, ABC):
     chooses_candidates: ClassVar[bool] = False
     values_candidates: ClassVar[bool] = False
     may_hear: ClassVar[bool] = False
+    wants_expected: bool = False
     horizon: int
 
     def __init__(self, task: Task, config: AgentConfig) -> None:

@@ -31,6 +31,8 @@ from recloop.envs.interaction.floors import FlooredReward
 from recloop.envs.interaction.observation import Observation
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.simulation.actions import EncoderRetriever
+from recloop.envs.simulation.ahead.branches import Branches
+from recloop.envs.simulation.ahead.expected_step import expected_step
 from recloop.envs.simulation.core import Core
 from recloop.envs.simulation.penalties import training_reward
 from recloop.envs.world.world import World
@@ -42,6 +44,9 @@ _LOOKS = 200
 
 _OWN_LUCK = 602_214
 """Added to the seed for the learner's own draws, apart from those of the users."""
+
+_OTHER_LUCK = 141_421
+"""Added to the seed for the users' luck in what is tried ahead of a step."""
 
 
 def learn(kind: type[Learner], world: World, options: FitOptions, config: AgentConfig | None = None) -> Policy:
@@ -166,12 +171,14 @@ class Training:
         for _ in range(learner.horizon):
             draw = Draw.at(self.options.seed + _OWN_LUCK, core.lanes, core.episode, core.past.step)
             acted = learner.act(seen, draw)
-            step = core.step(acted.slate)
+            expected = expected_step(core, acted.slate) if learner.wants_expected else None
+            step = core.step(acted.slate) if expected is None else expected.drawn
             after = self._completed(step.next_observation) if learner.values_candidates else step.next_observation
             if step.mended is not None:  # a place that rules filled teaches nothing of what was chosen
                 kept = acted.slate.masked_fill(acted.slate != step.slate, core.empty)
                 acted = replace(acted, slate=kept)
-            learner.keep(Step(seen, acted, step.response, step.reward, step.terminated, step.truncated, after))
+            ended = (step.terminated, step.truncated)
+            learner.keep(Step(seen, acted, step.response, step.reward, *ended, after, expected))
             self.episodes.add(step.reward, step.terminated | step.truncated)
             seen = self._observed()
         return seen
@@ -187,6 +194,7 @@ class Training:
             device=core.device,
             retriever=self.retriever,
             compile=self.options.compile,
+            branches=lambda size: Branches(core, size, self.options.seed + _OTHER_LUCK),
         )
 
     def _steps(self, updates: int) -> int:

@@ -175,6 +175,19 @@ class Core(NativeStepping):
         self.profile, self.state = arrival.profile, arrival.state
         self.instructions = arrival.instructions if instructions is None else self._given_instructions(instructions)
 
+    def like(self, *, batch: int, seed: int, **arguments: Any) -> "Core":
+        """Another core with the arguments of this one, except those given; it starts with episode 0 in every lane."""
+        own: dict[str, Any] = {
+            "simulator": self.simulator,
+            "reward": self.reward,
+            "users": self.pool,
+            "start": self.start,
+        }
+        own |= {"slate_size": self.slate_size, "max_steps": self.max_steps, "keys": self.keys, "device": self.device}
+        own |= {"sessions": self.sessions, "max_days": self.max_days}
+        own["rules"] = None if self.ruled is None else self.ruled.rules
+        return Core(self.world, batch=batch, seed=seed, **{**own, **arguments})
+
     @torch.no_grad()
     def next_episode(self, where: Tensor) -> None:
         """Break off the episode of the lanes `where`, bool (B,), and start their next one."""

@@ -12,8 +12,8 @@ from recloop.agents.isolation import isolated_randomness
 from recloop.agents.learners.contract import ActionSample, Step, Task
 from recloop.agents.learners.off_policy.q_learning import QConfig, QLearner
 from recloop.agents.learners.off_policy.replay import Layout, Replay, Replayed
-from recloop.agents.networks.features import FEATURE_KEYS
 from recloop.agents.networks.proposals import (
+    PROPOSAL_KEYS,
     ProposalConfig,
     ProposalNetwork,
     ProposalPolicy,
@@ -65,7 +65,7 @@ class SlateDQN(QLearner):
     paper: ClassVar[str] = "van Hasselt et al. 2016"
     config_class: ClassVar[type[AgentConfig]] = SlateDQNConfig
     policy_class = ProposalPolicy
-    keys = FEATURE_KEYS
+    keys = PROPOSAL_KEYS
     config: SlateDQNConfig
     online: ProposalNetwork
     target: ProposalNetwork
@@ -74,8 +74,8 @@ class SlateDQN(QLearner):
         super().__init__(task, config)
         groups = proposing_groups(task.serving.world, config.proposals)
         with isolated_randomness(task.seed):
-            self._take(ProposalNetwork(task.tables, groups, task.spec, config.proposals, config.network.hidden))
-        p, spec = len(groups), task.spec
+            self._take(ProposalNetwork(task.tables, *groups, task.spec, config.proposals, config.network.hidden))
+        p, spec = len(self.online.owner), task.spec
         layout: Layout = {
             "there": ((p,), torch.bool),
             "facts": ((p, self.online.facts), torch.float32),

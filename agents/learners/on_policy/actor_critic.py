@@ -36,6 +36,8 @@ class ActorCriticConfig(AgentConfig):
         value: weight of the value loss.
         max_grad_norm: longest gradient step.
         scale_rewards: divide rewards by the running spread of the discounted return.
+        expects: learn from what the users expect of a slate, its reward and whether they leave, in place of what is
+            drawn, where they tell (`Expected`): the same in the mean, and less noise.
     """
 
     rollout: int = 8
@@ -44,6 +46,7 @@ class ActorCriticConfig(AgentConfig):
     value: float = 0.5
     max_grad_norm: float = 5.0
     scale_rewards: bool = True
+    expects: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,7 +145,7 @@ class ActorCriticLearner(Learner):
                 f"candidates={self.retriever.size} is smaller than slate_size={task.spec.slate_size}; raise candidates "
                 "or lower slate_size"
             )
-        self.horizon = config.rollout
+        self.horizon, self.wants_expected = config.rollout, config.expects
         with isolated_randomness(task.seed):
             self.networks = self._fresh_networks().to(task.device)
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
@@ -163,10 +166,14 @@ class ActorCriticLearner(Learner):
     @torch.no_grad()
     def keep(self, step: Step) -> None:
         """Everything that the update needs, in place."""
-        done = step.terminated | step.truncated
-        reward = self.scale(step.reward, done) if self.config.scale_rewards else step.reward
-        owed = done | True if self.rollout.at_last else step.truncated
-        kept = {"reward": reward, "terminated": step.terminated, "truncated": step.truncated}
+        config, done, stays = self.config, step.terminated | step.truncated, (~step.terminated).float()
+        reward = self.scale(step.reward, done) if config.scale_rewards else step.reward
+        owed = step.truncated
+        if step.expected is not None:  # who left might have stayed: what they then saw is worth something
+            stays, owed = step.expected.stays, done
+            reward = self.scale.scaled(step.expected.reward) if config.scale_rewards else step.expected.reward
+        kept = {"reward": reward, "done": done, "discount": config.gamma * stays}
+        owed = done | True if self.rollout.at_last else owed
         self.rollout.put({**step.acted.extra, **kept, "next_value": self._values_after(step.next_observation, owed)})
 
     def _fresh_networks(self) -> Any:
@@ -204,16 +211,14 @@ class ActorCriticLearner(Learner):
     def _advantages(self) -> Tensor:
         """(T, B); fills in the values of what came next where they were those of the next observation acted on."""
         rollout = self.rollout
-        done = rollout["terminated"] | rollout["truncated"]
-        following = rollout["next_value"].clone()
+        done, following = rollout["done"], rollout["next_value"].clone()
         following[:-1] = torch.where(done[:-1], following[:-1], rollout["value"][1:])
         return estimated_advantages(
             rollout["reward"],
             rollout["value"],
             following,
-            rollout["terminated"],
-            rollout["truncated"],
-            self.config.gamma,
+            rollout["discount"],
+            done,
             self.config.gae_lambda,
         )
 
@@ -241,27 +246,21 @@ class ActorCriticLearner(Learner):
 
 @torch.no_grad()
 def estimated_advantages(
-    reward: Tensor,
-    value: Tensor,
-    next_value: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    gamma: float,
-    trace: float,
+    reward: Tensor, value: Tensor, next_value: Tensor, discount: Tensor, done: Tensor, trace: float
 ) -> Tensor:
     """Generalised advantages (T, B), Schulman et al. 2016; `advantage + value` is what the value net learns.
 
     Args:
         reward: float32 (T, B).
         value: float32 (T, B) of the observations acted on.
-        next_value: float32 (T, B) of what the same user's observation was after the step. Counts nothing where
-            the user left for good; where the time limit came first it is still owed.
-        terminated, truncated: bool (T, B).
-        gamma: discount in [0, 1].
+        next_value: float32 (T, B) of what the same user's observation was after the step.
+        discount: float32 (T, B) of what comes after the step, in [0, 1]: 0 where the user left for good; where the time
+            limit came first it is still owed.
+        done: bool (T, B) the next step is another user's.
         trace: lambda in [0, 1]; 1 gives n-step returns that reach as far as the rollout does, 0 one-step ones.
     """
-    surprise = reward + gamma * next_value * ~terminated - value  # (T, B)
-    decay = gamma * trace * ~(terminated | truncated)
+    surprise = reward + discount * next_value - value  # (T, B)
+    decay = discount * trace * ~done
     advantage = torch.empty_like(surprise)
     after = torch.zeros_like(surprise[0])
     for step in range(len(surprise) - 1, -1, -1):

@@ -86,13 +86,9 @@ class PPO(ActorCriticLearner):
 
     def update(self, progress: float) -> dict[str, Tensor]:
         """`epochs` passes over the rollout in batches of a random order."""
-        config, rollout = self.config, self.rollout
-        advantages = self._advantages()
+        config = self.config
         self._entropy.fill_(config.entropy * (1 - progress if config.entropy_falls else 1))
-        names = [*self._look, "positions", "log_prob"]
-        kept = {name: rollout.flat(name) for name in names}
-        kept["advantage"] = advantages.flatten()
-        kept["target"] = (advantages + rollout["value"]).flatten()
+        kept = self._kept()
         count = len(kept["target"])
         size = min(config.batch_size, count)
         rate = config.learning_rate * (1 - progress)
@@ -118,16 +114,27 @@ class PPO(ActorCriticLearner):
         super().restore(state)
         self.generator.set_state(state["generator"])
 
-    def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        config = self.config
-        scores, value = self.networks(self.look_class(*(batch[name] for name in self._look)))
+    def _kept(self) -> dict[str, Tensor]:
+        """What an update learns from, (T B, ...) by name."""
+        rollout, advantages = self.rollout, self._advantages()
+        kept = {name: rollout.flat(name) for name in [*self._look, "positions", "log_prob"]}
+        return {**kept, "advantage": advantages.flatten(), "target": (advantages + rollout["value"]).flatten()}
+
+    def _gain(self, scores: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What is to be made large, the change of log-probabilities, and the entropy (M,), of scores (M, C)."""
         found, entropy = slate_odds(scores, batch["positions"])
         advantage = batch["advantage"]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         change = found - batch["log_prob"]
         ratio = change.exp()
-        clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-        gain = torch.minimum(ratio * advantage, clipped * advantage).mean()
+        clipped = ratio.clamp(1 - self.config.clip, 1 + self.config.clip)
+        return torch.minimum(ratio * advantage, clipped * advantage).mean(), change, entropy
+
+    def _loss_of(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        scores, value = self.networks(self.look_class(*(batch[name] for name in self._look)))
+        gain, change, entropy = self._gain(scores, batch)
+        ratio = change.exp()
         miss = (value - batch["target"]).square().mean()
         unsure = entropy.mean()
         loss = config.value * miss - gain - self._entropy * unsure

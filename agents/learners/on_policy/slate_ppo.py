@@ -9,6 +9,7 @@ from recloop.agents.learners.contract import ActionSample
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
 from recloop.agents.learners.on_policy.slate_odds import slate_odds
 from recloop.agents.networks.proposals import (
+    PROPOSAL_KEYS,
     ProposalConfig,
     ProposalNetwork,
     ProposalPolicy,
@@ -31,15 +32,18 @@ class ProposalPPOConfig(PPOConfig):
     """
 
     steps: int = 100_000
+    num_envs: int = 128
+    validation_episodes: int = 256
     learning_rate: float = 2e-3
     gamma: float = 0.97
     rollout: int = 8
     gae_lambda: float = 0.9
     epochs: int = 4
-    batch_size: int = 1024
-    clip: float = 0.2
-    entropy: float = 0.03
+    batch_size: int = 256
+    clip: float = 0.3
+    entropy: float = 0.01
     entropy_falls: bool = True
+    expects: bool = True
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
 
 
@@ -57,6 +61,7 @@ class ProposalPPO(PPO):
     config_class = ProposalPPOConfig
     policy_class = ProposalPolicy
     may_hear = False
+    keys = PROPOSAL_KEYS
     look_class: ClassVar[type[Any]] = Proposals
     values_candidates = True
     config: ProposalPPOConfig
@@ -86,4 +91,4 @@ class ProposalPPO(PPO):
     def _fresh_networks(self) -> ProposalNetwork:
         config, task = self.config, self.task
         groups = proposing_groups(task.serving.world, config.proposals)
-        return ProposalNetwork(task.tables, groups, task.spec, config.proposals, config.network.hidden)
+        return ProposalNetwork(task.tables, *groups, task.spec, config.proposals, config.network.hidden)

@@ -50,6 +50,7 @@ SHARED = {
 QUICK: dict[str, dict[str, Any]] = {
     "recloop-ppo": {"steps": 6_000, "rollout": 8, "batch_size": 32},
     "slate-ppo": {"steps": 4_000, "batch_size": 32},
+    "slate-lookahead": {"steps": 2_000, "batch_size": 32},
     "a2c": {"steps": 12_000, "rollout": 4},
     "double-dqn": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
     "slateq": {"steps": 3_000, "learning_starts": 500, "batch_size": 128},
@@ -68,6 +69,7 @@ QUICK: dict[str, dict[str, Any]] = {
 SHORT: dict[str, dict[str, Any]] = {
     "recloop-ppo": {"batch_size": 64},
     "slate-ppo": {"batch_size": 64},
+    "slate-lookahead": {"batch_size": 64},
     "double-dqn": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
     "slateq": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000},
     "slate-dqn": {"learning_starts": 32, "batch_size": 32, "buffer_size": 4_000, "updates": 2, "train_every": 4},

@@ -52,6 +52,7 @@ SHARED = {
 QUICK: dict[str, dict[str, Any]] = {
     "recloop-ppo": {"steps": 12_000, "rollout": 8, "batch_size": 32, "gae_lambda": 0.95, "entropy": 0.003},
     "slate-ppo": {"steps": 8_000, "rollout": 8, "batch_size": 32, "learning_rate": 5e-3},
+    "slate-lookahead": {"steps": 4_000, "rollout": 8, "batch_size": 32, "learning_rate": 5e-3},
     "a2c": {"steps": 16_000, "rollout": 4, "gae_lambda": 0.95, "entropy": 0.003},
     "reinforce": {"steps": 12_000, "rollout": 8, "batch_size": 32, "gae_lambda": 0.95, "epochs": 3},
     "double-dqn": {"steps": 10_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5},

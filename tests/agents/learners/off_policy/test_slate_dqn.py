@@ -34,7 +34,7 @@ def halved(tiny_world: World) -> World:
 
 
 def collected(world: World, rounds: int, **changes: Any) -> Training:
-    config = SlateDQNConfig(**{**SMALL, "proposals": ProposalConfig(clusters=()), **changes})
+    config = SlateDQNConfig(**{**SMALL, "proposals": ProposalConfig(clusters=(), mixed=0.0), **changes})
     training = Training(SlateDQN, world, FitOptions(seed=1), config)
     seen = training._observed()
     for _ in range(rounds):
