@@ -22,7 +22,7 @@ try:
     import numba
 
     COMPILES = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-    _OPTIONS = {"cache": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
+    _OPTIONS: dict[str, Any] = {"cache": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
     compiled: Callable[..., Any] = numba.njit(**_OPTIONS)
     inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)
 except ImportError:
