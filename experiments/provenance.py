@@ -75,6 +75,11 @@ def short_commit(whole: str | None) -> str:
     return "" if whole is None else whole[:7] + ("-dirty" if whole.endswith("-dirty") else "")
 
 
+def made_by() -> dict[str, str]:
+    """What the rows of a table say of where they come from: `command` and `commit`."""
+    return {"command": command(), "commit": short_commit(commit())}
+
+
 def versions() -> dict[str, str]:
     """Installed versions of `PACKAGES`."""
     found = {}

@@ -80,7 +80,7 @@ class Watch(BaseCallback):
     ) -> None:
         super().__init__()
         self.policy, self.validation, self.every, self.options = policy, validation, every, options
-        self.best_rank, self.best_step = (-math.inf, -math.inf), 0
+        self.best_rank = (-math.inf, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
         self.steps, self._next = steps, 0
         self._bar = progress_bar(total=steps, desc=policy.name, unit="step", disable=not options.progress)
@@ -116,7 +116,7 @@ class Watch(BaseCallback):
         self.options.validated(self.policy, found.value, self.num_timesteps)
         self._bar.set_postfix({"return": f"{found.value:.3f}"})
         if found.rank > self.best_rank:
-            self.best_rank, self.best_step = found.rank, self.num_timesteps
+            self.best_rank = found.rank
             self.best_weights = {name: value.clone() for name, value in self.policy.tensors().items()}
 
 

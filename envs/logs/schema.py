@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, NewType, Self
+from typing import Any, Literal, Self
 
 import pandas as pd
 
@@ -11,11 +11,6 @@ from recloop.encoders.base.described import Described
 from recloop.encoders.base.errors import LogError
 from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.envs.logs.reading import LogReading
-
-ExternalId = NewType("ExternalId", str)
-"""An id as the log's owner writes it."""
-Row = NewType("Row", int)
-"""A row number of the items or users table, as the simulation uses it."""
 
 
 class Columns:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.compile import ordered_rows
-from recloop.envs.logs.schema import Columns, LoggedBehavior, Times
+from recloop.envs.logs.schema import LoggedBehavior, Times
 
 Ints = npt.NDArray[np.int64]
 
@@ -35,26 +35,6 @@ class Split:
 
     def __getitem__(self, part: str) -> Ints:
         return self.parts[part]
-
-
-def split_by_time(log: LoggedBehavior, fractions: Mapping[str, float]) -> Split:
-    """Cut the whole log at moments: the first part is the oldest. Rows of one moment stay in one part.
-
-    Args:
-        log: a log with times.
-        fractions: shares of the rows by name of the part, oldest first, of sum 1; met up to ties.
-
-    Raises:
-        LogError: no times, bad fractions, or a part without rows.
-    """
-    shares = _checked(fractions)
-    if not log.has_times:
-        raise LogError(f"{log.name}: it has no times to split by; split by user or per user")
-    times = log.interactions[Columns.time].to_numpy(dtype=np.float64)
-    ends = np.sort(times)[np.minimum(_cuts(shares, len(times)), len(times) - 1)]
-    part = np.searchsorted(ends[:-1], times, side="right")
-    leaks = (_SAME_USERS,) + ((_ENTRY,) if log.times is Times.entry else ())
-    return Split(_parts(log, fractions, part), "rows", leaks)
 
 
 def split_per_user_in_time(log: LoggedBehavior, fractions: Mapping[str, float]) -> Split:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.interaction.response import Expected, Past, Response, State
-from recloop.envs.truth.tastes import TasteUsers, shares
+from recloop.envs.interaction.response import Expected, Past, Response
+from recloop.envs.truth.tastes import TasteState, TasteUsers, shares
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,6 @@ class ClickRules:
         shares(self, "examine", "leave", "leave_empty")
 
 
-@dataclass(frozen=True)
-class TasteState(State):
-    """What users like.
-
-    Args:
-        preference: float32 (B, T) for each topic, in (0, 1].
-    """
-
-    preference: Tensor
-
-
 class ClickUsers(TasteUsers):
     """Users whose tastes never change: the position-based click model (Craswell et al. 2008).
 
@@ -51,14 +40,6 @@ class ClickUsers(TasteUsers):
     kind = "clicks"
     rules_class = ClickRules
     rules: ClickRules
-
-    def arrive(self, users: Tensor, draw: Draw) -> TasteState:
-        """A gather."""
-        return TasteState(self.preference[users])
-
-    def observe(self, state: TasteState, slate: Tensor, signals: Tensor) -> TasteState:
-        """Nothing changes."""
-        return state
 
     def expected(self, state: TasteState, past: Past, slate: Tensor) -> Expected:
         """Exact."""
@@ -108,14 +89,6 @@ class CascadeUsers(TasteUsers):
     kind = "cascade"
     rules_class = CascadeRules
     rules: CascadeRules
-
-    def arrive(self, users: Tensor, draw: Draw) -> TasteState:
-        """A gather."""
-        return TasteState(self.preference[users])
-
-    def observe(self, state: TasteState, slate: Tensor, signals: Tensor) -> TasteState:
-        """Nothing changes."""
-        return state
 
     def respond(self, state: TasteState, past: Past, slate: Tensor, draw: Draw) -> tuple[TasteState, Response]:
         """See the class."""

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from recloop.envs.interaction.randomness import Draw
 from recloop.envs.interaction.response import Expected, Past
-from recloop.envs.truth.clicks import TasteState
-from recloop.envs.truth.tastes import CLICK, LIKE, TasteUsers, shares
+from recloop.envs.truth.tastes import CLICK, LIKE, TasteState, TasteUsers, shares
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,6 @@ class DriftUsers(TasteUsers):
     rules_class = DriftRules
     rules: DriftRules
     signals = (CLICK, LIKE)
-
-    def arrive(self, users: Tensor, draw: Draw) -> TasteState:
-        """A gather."""
-        return TasteState(self.preference[users])
 
     def observe(self, state: TasteState, slate: Tensor, signals: Tensor) -> TasteState:
         """See the class."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,13 +12,24 @@ from torch import Tensor
 from recloop.encoders.base.artifact import Artifact
 from recloop.encoders.base.errors import UserSimulatorError
 from recloop.envs.interaction.randomness import Draw
-from recloop.envs.interaction.response import Past, Response
+from recloop.envs.interaction.response import Past, Response, State
 from recloop.envs.logs.schema import Signal
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.data import WorldData
 
 CLICK = Signal("click")
 LIKE = Signal("like", given_on="click")
+
+
+@dataclass(frozen=True)
+class TasteState(State):
+    """What users like.
+
+    Args:
+        preference: float32 (B, T) for each topic, in (0, 1].
+    """
+
+    preference: Tensor
 
 
 class TasteUsers(UserSimulator, Artifact):
@@ -85,15 +96,19 @@ class TasteUsers(UserSimulator, Artifact):
         self._topic = self._topic.to(self.device)
         self._traits = {name: values.to(self.device) for name, values in self._traits.items()}
 
+    def arrive(self, users: Tensor, draw: Draw) -> Any:
+        """Users like what their rows say."""
+        return TasteState(self.preference[users])
+
     def respond(self, state: Any, past: Past, slate: Tensor, draw: Draw) -> tuple[Any, Response]:
         """See the class."""
         signals, given = self._answer(state, slate, draw)
         left = draw.uniform("leave") < self._leaving(state, slate, signals)
         return self.observe(state, slate, signals), Response(signals=signals, given=given, left=left)
 
-    @abstractmethod
     def observe(self, state: Any, slate: Tensor, signals: Tensor) -> Any:
-        """The state after the answers (B, K, S) to slates (B, K); within a session."""
+        """The state after the answers (B, K, S) to slates (B, K), within a session; here nothing changes."""
+        return state
 
     @abstractmethod
     def _answer(self, state: Any, slate: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:

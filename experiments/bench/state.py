@@ -20,7 +20,7 @@ from rich.table import Table
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.state.config import EncoderState, StateEncoderConfig
 from recloop.encoders.state.encoder import StateEncoder
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.results_table import keep_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -136,7 +136,7 @@ def _print(rows: list[dict[str, float]], config: BenchStateConfig) -> None:
 
 
 def _write(rows: list[dict[str, float]], config: BenchStateConfig, path: Path) -> None:
-    source = {"batch": config.batch, "items": config.items, "command": command(), "commit": short_commit(commit())}
+    source = {"batch": config.batch, "items": config.items, **made_by()}
     figures = [{name: f"{value:.6g}" for name, value in row.items()} for row in rows]
     keep_rows(path, COLUMNS, "made up", [{**row, **source} for row in figures])
 

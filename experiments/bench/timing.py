@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from recloop.encoders.base.storage import write_json
-from recloop.experiments.provenance import command, commit, short_commit
+from recloop.experiments.provenance import made_by
 from recloop.experiments.report.results_table import replace_rows
 
 Floats = npt.NDArray[np.float64]
@@ -130,7 +130,7 @@ def write_rows(rows: list[Row], folder: Path, facts: dict[str, Any]) -> None:
 
 def keep(rows: list[Row], path: Path) -> None:
     """Put rows into a CSV file in place of those that measured the same; the others stay."""
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     replace_rows(path, COLUMNS, _KEY, [{**_written(row), **source} for row in rows])
 
 

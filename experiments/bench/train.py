@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from recloop.agents.learners.loop import Training, learn
 from recloop.agents.learners.on_policy.ppo import PPO, PPOConfig
@@ -25,9 +26,10 @@ from recloop.agents.validation import PolicyValidation
 from recloop.encoders.base.errors import RecloopError
 from recloop.encoders.base.progress import progress_bar
 from recloop.envs.simulation.core import checked_device
+from recloop.envs.simulation.retrieval import best_rows
 from recloop.envs.world.world import World
 from recloop.experiments.bench.bounds import Machine, cost, machine_paces
-from recloop.experiments.bench.timing import Pace, Paced, Row, in_turn
+from recloop.experiments.bench.timing import Pace, Paced, Row, against, in_turn
 from recloop.experiments.bench.worlds import bench_world
 from recloop.experiments.provenance import use_threads
 from recloop.experiments.settings import at_least
@@ -37,6 +39,8 @@ _ITEMS, _SLATE = 10_000, 10
 _VALIDATION_TAG = "validation/return"
 _LAST = 3
 """Validations in a row whose mean counts as an agent's return."""
+_LANES, _FREE = 64, 0.99
+"""Where retrieval is measured: lanes at once, and the share of the catalogue that each may be shown."""
 _SB3, _EQUAL, _OWN = "SB3's PPO", "our PPO, equal network, epochs and batch", "our PPO, own epochs and batch"
 
 
@@ -130,7 +134,7 @@ def bench_train(config: BenchTrainConfig) -> list[Row]:
                 found[name].append(_timed(train, config, world, seed))
                 bar.update()
     updates = [_update_row(config, world, settings, name) for name, settings in _settings(config)[1].items()]
-    return [*_rows(found, config, world), *updates]
+    return [*_rows(found, config, world), *updates, _retrieval_row(config, world)]
 
 
 def _settings(config: BenchTrainConfig) -> tuple[SB3Config, dict[str, PPOConfig]]:
@@ -228,6 +232,28 @@ def _update_row(config: BenchTrainConfig, world: World, learner: PPOConfig, what
         ),
         ratio=float(np.median(rates[:, 0] / bounds)),
     )
+
+
+def _retrieval_row(config: BenchTrainConfig, world: World) -> Row:
+    """The best items by the state encoder, in turn with torch's `topk` of all scores, which leaves ties open."""
+    encoder = world.state_encoder.to(config.device)
+    table, bias = encoder.out_items[:-1], encoder.popularity
+    draw = torch.Generator().manual_seed(0)
+    states = torch.randn(_LANES, table.shape[1], generator=draw).tanh().to(config.device)
+    mask = (torch.rand(_LANES, len(table), generator=draw) < _FREE).to(config.device)
+
+    def plain() -> object:
+        return (states @ table.T + bias).masked_fill_(~mask, -math.inf).topk(config.candidates)
+
+    def ours() -> object:
+        return best_rows(states, table, config.candidates, bias=bias, mask=mask)
+
+    with torch.no_grad():
+        sides = (Paced("retrieval", _LANES, ours, config.device), Paced("topk", _LANES, plain, config.device))
+        mine, theirs, ratio = against(*sides, Pace())
+    what, reference = f"retrieval of {config.candidates}", f"torch's topk of all scores: {theirs:,.0f}"
+    sizes = _LANES, len(table), world.slate_size, config.device, config.threads
+    return Row(what, *sizes, mine, "lanes/s", reference, ratio)
 
 
 def _rows(found: dict[str, list[TrainingBench]], config: BenchTrainConfig, world: World) -> list[Row]:

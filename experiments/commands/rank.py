@@ -29,7 +29,7 @@ from recloop.envs.simulation.core import checked_device
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.contenders import find_contenders, reference_of
 from recloop.experiments.comparison.results import Entry
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.ranking.evaluator import FIGURES, RankedLists, Ties, interval, mean_over_seeds, rank_all
 from recloop.experiments.ranking.questions import Cuts, RankingTask, SplitName, ranking_task
 from recloop.experiments.report.tables import wide_console
@@ -149,7 +149,7 @@ def _frame(config: RankConfig, tasks: list[RankingTask], found: Ranked, referenc
     """A row a policy, split, k and seed: figures, the interval of NDCG over users, and its paired difference to the
     reference."""
     rows: list[dict[str, Any]] = []
-    made = {"command": command(), "commit": short_commit(commit())}
+    made = made_by()
     users: dict[str, int] = {task.split: len(task.users) for task in tasks}
     for (split, policy), by_seed in found.items():
         for k in config.k:

@@ -22,12 +22,12 @@ from recloop.envs.world.world import World
 from recloop.experiments.asked import named_world
 from recloop.experiments.continual.course import Course, courses
 from recloop.experiments.continual.days import Days
-from recloop.experiments.continual.measures import COLUMNS, DAY_COLUMNS, KEY, day_rows, summary
+from recloop.experiments.continual.measures import DAY_COLUMNS, day_rows, summary
 from recloop.experiments.continual.picture import picture
 from recloop.experiments.continual.rules import RULES, SERIES, Learning, checked_rules
 from recloop.experiments.output import replacing_output
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
-from recloop.experiments.report.results_table import replace_rows
+from recloop.experiments.policy_table import COLUMNS, keep_policy_rows
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least, given_settings
 
@@ -151,7 +151,7 @@ def _written(config: ContinualConfig, found: Sequence[Course]) -> list[dict[str,
     jumps = tuple(day for day in jumps if config.every <= day < config.days)
     against = "full" if "full" in config.rules else None
     name = Path(config.world).name
-    made = {"world": name, "command": command(), "commit": short_commit(commit())}
+    made = {"world": name, **made_by()}
     rows = [{**made, **row} for row in summary(found, jumps, against)]
     config.out.mkdir(parents=True, exist_ok=True)
     for file, columns, lines in ((_MARKER, COLUMNS, rows), ("days.csv", DAY_COLUMNS, day_rows(found))):
@@ -160,8 +160,7 @@ def _written(config: ContinualConfig, found: Sequence[Course]) -> list[dict[str,
             part.write_text(text, encoding="utf-8")
     with replacing_file(config.out / "continual.png") as part:
         part.write_bytes(picture(found, name, jumps))
-    if config.table is not None:
-        replace_rows(config.table, COLUMNS, KEY, rows)
+    keep_policy_rows(config.table, rows)
     console = wide_console()
     for note in dict.fromkeys(note for course in found for note in course.notes):
         console.print(note, soft_wrap=True)

@@ -8,9 +8,8 @@ import numpy as np
 from recloop.experiments.comparison.intervals import Floats, Interval, by_user, t_interval
 from recloop.experiments.continual.course import Course
 from recloop.experiments.continual.days import Visits
+from recloop.experiments.policy_table import cells
 
-COLUMNS = ("what", "world", "policy", "seeds", "mean", "low", "high", "command", "commit")
-KEY = ("what", "world", "policy")
 DAY_COLUMNS = ("policy", "seed", "day", "visitors", "return", "low", "high", "oracle", "regret", "early", "cpu_seconds")
 _APART = 1_000_000
 """Users of different seeds are different people."""
@@ -60,7 +59,7 @@ def summary(found: Sequence[Course], jumps: Sequence[int], against: str | None) 
         if len(errors):
             told["series error, forecast"] = _over_seeds(errors[:, 0])
             told["series error, mean"] = _over_seeds(errors[:, 1])
-        rows += [{"what": what, "policy": rule, "seeds": len(mine), **_figures(i)} for what, i in told.items()]
+        rows += cells([(what, rule, value) for what, value in told.items()], digits=4, seeds=len(mine))
     return rows
 
 
@@ -134,7 +133,3 @@ def _known(values: Floats) -> Interval:
 def _over_seeds(values: Sequence[float] | Floats) -> Interval:
     """Mean, least and most of a few seeds."""
     return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
-
-
-def _figures(interval: Interval) -> dict[str, str]:
-    return {name: f"{getattr(interval, name):.4f}" for name in ("mean", "low", "high")}

@@ -35,13 +35,11 @@ from recloop.experiments.comparison.evaluate import Floats
 from recloop.experiments.comparison.intervals import Interval, t_interval
 from recloop.experiments.guidance.effects import EFFECTS, effects, known
 from recloop.experiments.guidance.picture import save_frontier
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
-from recloop.experiments.report.results_table import replace_rows
+from recloop.experiments.policy_table import cells, keep_policy_rows
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least, given_settings, settings_by_policy
 
-COLUMNS = ("what", "world", "policy", "seeds", "mean", "low", "high", "command", "commit")
-"""Of `guidance.csv`; intervals (95 %) are over users, of the mean over trainings."""
 GREEDY = "greedy"
 
 
@@ -104,7 +102,7 @@ def main(config: GuidanceConfig) -> list[dict[str, Any]]:
     given = settings_by_policy(given_settings(None, config.set), [*config.policies, config.constrained])
     for name, settings in given.items():
         check_settings(name, settings)
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     return [row for name in config.worlds for row in study(named_world(name), config, source)]
 
 
@@ -116,14 +114,15 @@ def study(world: World, config: GuidanceConfig, source: dict[str, str]) -> list[
     bar = progress_bar(entries, desc=world.name, unit="policy", disable=not config.progress)
     measured = {entry.label: measure(entry, world, config, given.get(entry.source, {})) for entry in bar}
     _print(world.name, measured)
-    rows = [
-        {"what": what, "world": world.name, "policy": policy, "seeds": config.seeds, **_cells(value), **source}
+    figures = [
+        (what, policy, value)
         for policy, found in measured.items()
         for what, value in _intervals(found, measured.get(GREEDY))
     ]
+    rows = cells(figures, world=world.name, seeds=config.seeds, **source)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
-        replace_rows(config.out / "guidance.csv", COLUMNS, ("what", "world", "policy"), rows)
+        keep_policy_rows(config.out / "guidance.csv", rows)
         given_by = "diversity" if config.floor_of == "diversity" or len(world.signals) < 2 else "liking"
         points = {
             label: (t_interval(known(found[given_by])), t_interval(known(found["return"])))
@@ -164,10 +163,6 @@ def _intervals(found: dict[str, Floats], greedy: dict[str, Floats] | None) -> It
             yield name, t_interval(known(values))
     if greedy is not None and found is not greedy:
         yield "return, to greedy", t_interval(found["return"] - greedy["return"])
-
-
-def _cells(value: Interval) -> dict[str, str]:
-    return {"mean": f"{value.mean:.3f}", "low": f"{value.low:.3f}", "high": f"{value.high:.3f}"}
 
 
 def _print(name: str, measured: dict[str, dict[str, Floats]]) -> None:

@@ -25,7 +25,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from rich.table import Table
 
 from recloop.agents.acting import picked_by
 from recloop.agents.instructed.policy import InstructionTuned
@@ -40,16 +39,13 @@ from recloop.envs.users.speaking.users import SpeakingUsers, Speech
 from recloop.envs.world.world import World
 from recloop.experiments.asked import named_world
 from recloop.experiments.comparison.evaluate import Evaluator, Floats
-from recloop.experiments.comparison.intervals import Interval, by_user, ratio_interval, t_interval
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
-from recloop.experiments.report.results_table import replace_rows
-from recloop.experiments.report.tables import wide_console
+from recloop.experiments.comparison.intervals import by_user, ratio_interval, t_interval
+from recloop.experiments.policy_table import Row, cells, keep_policy_rows, print_rows
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.settings import at_least
 
 Part = Literal["words", "drift", "questions"]
 
-COLUMNS = ("what", "world", "policy", "seeds", "mean", "low", "high", "command", "commit")
-"""Of the table; intervals (95 %) are over users, of the mean over seeds."""
 REFERENCE = "deaf"
 VARIANTS: dict[str, dict[str, Any]] = {
     REFERENCE: {"listens": False, "feels": False},
@@ -113,17 +109,11 @@ def main(config: InstructionsConfig) -> list[dict[str, Any]]:
     for name in config.worlds:
         arenas = [Arena(name, config, seed) for seed in range(config.seeds)]
         found = [row for part in config.parts for row in _PARTS[part](arenas, config)]
-        _print(arenas[0].name, found)
-        source = {"seeds": config.seeds, "command": command(), "commit": short_commit(commit())}
-        kept = [{"what": w, "world": arenas[0].name, "policy": p, **_cells(value), **source} for w, p, value in found]
-        if config.out is not None:
-            replace_rows(config.out, COLUMNS, ("what", "world", "policy"), kept)
+        print_rows(f"{arenas[0].name}: 95 % intervals over users", found, digits=2)
+        kept = cells(found, world=arenas[0].name, seeds=config.seeds, **made_by())
+        keep_policy_rows(config.out, kept)
         rows += kept
     return rows
-
-
-Row = tuple[str, str, Interval]
-"""What, which policy, how much."""
 
 
 class Arena:
@@ -281,16 +271,3 @@ def _users(world: World) -> SpeakingUsers:
 def _mean(returns: list[Floats]) -> Floats:
     """Over seeds, by user."""
     return np.asarray(np.mean(returns, axis=0))
-
-
-def _cells(value: Interval) -> dict[str, str]:
-    return {"mean": f"{value.mean:.3f}", "low": f"{value.low:.3f}", "high": f"{value.high:.3f}"}
-
-
-def _print(name: str, rows: list[Row]) -> None:
-    table = Table(title=f"{name}: 95 % intervals over users", title_justify="left")
-    for column in ("what", "policy", "mean", "interval"):
-        table.add_column(column)
-    for what, policy, value in rows:
-        table.add_row(what, policy, f"{value.mean:.2f}", f"[{value.low:.2f}, {value.high:.2f}]")
-    wide_console().print(table)

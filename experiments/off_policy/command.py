@@ -34,7 +34,7 @@ from recloop.experiments.off_policy.choices import LoggedChoices, choices_of_log
 from recloop.experiments.off_policy.estimators import Unit
 from recloop.experiments.off_policy.evaluation import DELTA, LOGGED, Estimate, OffPolicyOptions, evaluate_targets
 from recloop.experiments.off_policy.targets import PlaceShares, with_estimated
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least, given_settings
 
@@ -136,7 +136,7 @@ def main(config: OffPolicyConfig) -> pd.DataFrame:
 
 def frame_of(found: list[Estimate], log: str, truth: Mapping[str, float], more: Mapping[str, Any]) -> pd.DataFrame:
     """A row an estimate; numbers as texts of six digits, nothing where there is none."""
-    made = {"command": command(), "commit": short_commit(commit())}
+    made = made_by()
     return pd.DataFrame(
         [
             {

@@ -9,14 +9,14 @@ plans on those, and everybody is evaluated in the truth.
 from dataclasses import replace
 
 from recloop.experiments.guidance.command import GuidanceConfig, study
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.studies.agents import Place
 
 
 def main(config: GuidanceConfig) -> None:
     """Every truth world that is named."""
     use_threads(1)
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     for name in config.worlds:
         place = Place.of(name, progress=config.progress)
         world = replace(place.world, name=name).with_simulators(truth=place.users)

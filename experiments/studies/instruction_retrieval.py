@@ -36,7 +36,7 @@ from recloop.envs.build.instructions import log_facts
 from recloop.envs.logs.compile import compile_sequences
 from recloop.envs.logs.readers.any import read_log
 from recloop.envs.logs.schema import Columns
-from recloop.experiments.provenance import command, commit, short_commit
+from recloop.experiments.provenance import made_by
 from recloop.experiments.report.results_table import keep_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -98,7 +98,7 @@ def main(config: RetrievalConfig) -> pd.DataFrame:
     texts = list(log.items[Columns.text].fillna("").astype(str))
     model = TextEncoder(config.text)
     found = [one_seed(model, facts, texts, config, seed) for seed in range(config.seeds)]
-    source = {"data": log.name, "seeds": config.seeds, "command": command(), "commit": short_commit(commit())}
+    source = {"data": log.name, "seeds": config.seeds, **made_by()}
     rows = [{**row, **source} for row in summary(found)]
     table = pd.DataFrame(rows)[list(COLUMNS)]
     _print(table)

@@ -21,7 +21,7 @@ from recloop.envs.truth.worlds import truth_world
 from recloop.experiments.comparison.claims import Evidence, Witness, claims_from
 from recloop.experiments.comparison.evaluate import Evaluator, Floats
 from recloop.experiments.comparison.intervals import LEVEL, t_interval
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.settings import at_least
 
@@ -60,7 +60,7 @@ class CoverageConfig:
 def main(config: CoverageConfig) -> list[dict[str, Any]]:
     """Measure, print and keep the rows of every world."""
     use_threads(1)
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     rows = []
     for name in config.worlds:
         found = [{"world": name, **row, **source} for row in measured(name, config)]

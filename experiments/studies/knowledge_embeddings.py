@@ -25,7 +25,7 @@ from recloop.encoders.knowledge.graph import KnowledgeGraph
 from recloop.encoders.knowledge.link_prediction import SIDES, Frequency, Ranks, rank_triples, split_triples
 from recloop.encoders.knowledge.triple_scores import Model
 from recloop.envs.logs.readers import read_log
-from recloop.experiments.provenance import command, commit, short_commit
+from recloop.experiments.provenance import made_by
 from recloop.experiments.report.results_table import keep_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -124,7 +124,7 @@ def ranked(
 def write_rows(path: Path, data: str, means: dict[Row, tuple[float, int]]) -> None:
     """Put the rows of one log into the table; the rows of other logs stay."""
     rows = []
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     for (model, side, metric), (value, seeds) in means.items():
         names = {"model": model, "side": side, "metric": metric}
         rows.append({**names, "value": f"{value:.6f}", "seeds": str(seeds), **source})

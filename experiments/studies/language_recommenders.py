@@ -25,7 +25,7 @@ from recloop.agents.policy import ScoringPolicy
 from recloop.encoders.base.errors import RecloopError, unknown_name
 from recloop.envs.logs.sequences import Ints
 from recloop.envs.world.world import World
-from recloop.experiments.provenance import command, commit, short_commit
+from recloop.experiments.provenance import made_by
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -84,8 +84,7 @@ def main(config: LanguageStudyConfig) -> list[dict[str, Any]]:
     rows = []
     for seed in range(config.seeds):
         for row in config.rows:
-            rows.append({**measured(row, world, users, config, seed), "command": command(),
-                         "commit": short_commit(commit())})  # fmt: skip
+            rows.append({**measured(row, world, users, config, seed), **made_by()})
             replace_rows(config.out, COLUMNS, ("model", "policy", "method", "users", "seed"), rows[-1:])
     _print(rows)
     return rows

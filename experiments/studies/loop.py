@@ -32,7 +32,7 @@ from recloop.envs.truth import TRUTHS
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import EVALUATION_KEYS, Evaluator, Rollout
 from recloop.experiments.comparison.intervals import by_user, t_interval
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.settings import at_least, given_settings, settings_by_policy
 from recloop.experiments.studies.agents import Place
@@ -92,7 +92,7 @@ class _Measured:
 def main(config: LoopConfig) -> list[dict[str, Any]]:
     """Train, evaluate, print and keep every row as soon as it is known."""
     use_threads(1)
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     return [row for world in config.worlds for row in study(world, config, source)]
 
 

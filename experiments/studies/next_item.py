@@ -38,7 +38,7 @@ from recloop.envs.logs.schema import Columns, LoggedBehavior
 from recloop.envs.logs.sequences import Sequences
 from recloop.envs.world.patterns import item_attributes
 from recloop.experiments.comparison.tracking import Run, Tags
-from recloop.experiments.provenance import command, commit, device_name, short_commit, use_threads
+from recloop.experiments.provenance import device_name, made_by, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.settings import at_least, given_settings, settings_by_policy
 
@@ -139,7 +139,7 @@ class PublishedConfig:
 def main(config: PublishedConfig) -> list[dict[str, Any]]:
     """Train, print and keep every row as soon as it is known."""
     use_threads(1)
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     log = prepared(config.log)
     sequences = compile_sequences(log)[0]
     given = settings_by_policy(given_settings(None, config.set), [*config.protocol.own])

@@ -41,7 +41,7 @@ from recloop.experiments.off_policy.command import UNIFORM, frame_of, logs_toget
 from recloop.experiments.off_policy.estimators import Unit, episodes_of, mean_sums, value_of
 from recloop.experiments.off_policy.evaluation import DELTA, Estimate, OffPolicyOptions, estimates_of, evaluate_targets
 from recloop.experiments.off_policy.targets import Softened, Target, target_of, with_estimated
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -237,8 +237,7 @@ def _row(
         "users": config.users,
         **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in figures.items()},
         "refused": len(mine) - len(said),
-        "command": command(),
-        "commit": short_commit(commit()),
+        **made_by(),
     }
 
 

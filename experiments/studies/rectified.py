@@ -22,7 +22,7 @@ from recloop.envs.truth import TRUTHS
 from recloop.experiments.comparison.evaluate import Evaluator
 from recloop.experiments.off_policy.rectified import rectified
 from recloop.experiments.off_policy.rectify import judged_values
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.settings import at_least
 from recloop.experiments.studies.agents import Place
@@ -64,7 +64,7 @@ class RectifiedStudyConfig:
 def main(config: RectifiedStudyConfig) -> None:
     """Measure, print and keep the rows of each world."""
     use_threads(1)
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     for name in config.worlds:
         rows = [{**row, **source} for row in study(name, config)]
         replace_rows(config.keep, COLUMNS, ("world", "simulator", "policy", "live_users"), rows)

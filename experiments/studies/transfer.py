@@ -19,12 +19,11 @@ from recloop.envs.truth.catalogue import CLIPS, RECIPES, Theme
 from recloop.envs.truth.logs import lived_world
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.policy_table import cells, keep_policy_rows, print_rows
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.ranking.questions import ranking_task
-from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.settings import at_least, given_settings
-from recloop.experiments.transfer.command import show
-from recloop.experiments.transfer.measure import COLUMNS, Destination, cells, rows_of, users_of
+from recloop.experiments.transfer.measure import Destination, rows_of, users_of
 
 FILMS = "ml-100k"
 THEMES: dict[str, Theme] = {
@@ -66,7 +65,7 @@ class TransferStudyConfig:
 def main(config: TransferStudyConfig) -> list[dict[str, Any]]:
     """Train, transfer, print and keep the rows of each pair as soon as they are known."""
     use_threads(1)
-    made: dict[str, Any] = {"seeds": config.seeds, "command": command(), "commit": short_commit(commit())}
+    made: dict[str, Any] = {"seeds": config.seeds, **made_by()}
     options, rows = FitOptions(settings=given_settings(None, config.set)), []
     for pair in config.pairs:
         source, target = (world_of_study(name, config.films) for name in pair.split(":"))
@@ -75,10 +74,10 @@ def main(config: TransferStudyConfig) -> list[dict[str, Any]]:
         task = ranking_task(target, "time")
         place = Destination(target, task, config.k, users_of(config.users), simulator, config.episodes)
         found = rows_of(place.values(learned, options))
-        show(pair.replace(":", " -> "), found)
-        kept = cells(found, world=pair.replace(":", " -> "), **made)
-        if config.keep is not None:
-            replace_rows(config.keep, COLUMNS, ("what", "world", "policy"), kept)
+        name = pair.replace(":", " -> ")
+        print_rows(f"{name}: 95 % over its evaluate users", found)
+        kept = cells(found, digits=4, world=name, **made)
+        keep_policy_rows(config.keep, kept)
         rows += kept
     return rows
 

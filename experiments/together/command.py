@@ -33,13 +33,11 @@ from recloop.experiments.asked import named_world
 from recloop.experiments.comparison.evaluate import Evaluator, Floats, Rollout
 from recloop.experiments.comparison.intervals import Interval, t_interval
 from recloop.experiments.comparison.segments import FEWEST_USERS
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.policy_table import COLUMNS
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
 from recloop.experiments.together.measures import MEASURES, by_group, segment_figures, segments_of
-
-COLUMNS = ("what", "world", "policy", "seeds", "mean", "low", "high", "command", "commit")
-"""Of the CSV file: `what` names the groups and the measure or segment; the interval is empty where there is none."""
 
 NOTE = (
     "95 % over groups, for these trained policies, each interval for itself. mean: items a member takes; least misery: "
@@ -153,8 +151,8 @@ def main(config: GroupsConfig) -> pd.DataFrame:
         for table in (told.measures(), told.segments()):
             console.print(table)
         rows += told.rows()
-    made = (command(), short_commit(commit()))
-    frame = pd.DataFrame([(*row, *made) for row in rows], columns=list(COLUMNS))
+    made = made_by()
+    frame = pd.DataFrame([(*row, *made.values()) for row in rows], columns=list(COLUMNS))
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(config.out) as part:
@@ -230,7 +228,7 @@ class _Told:
         return table
 
     def rows(self) -> list[tuple[object, ...]]:
-        """For the CSV file, without command and commit."""
+        """For the CSV file, without command and commit; `what` names the groups and the measure or segment."""
         found: list[tuple[object, ...]] = []
         for label in self.found:
             row = partial(self._row, label)

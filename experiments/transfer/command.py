@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.table import Table
 
 from recloop.agents.policy import FitOptions
 from recloop.agents.registry import load_policy, save_policy
@@ -22,12 +21,12 @@ from recloop.agents.transfer.transferred import few_users, transferred
 from recloop.encoders.base.errors import RecloopError
 from recloop.envs.world.world import World
 from recloop.experiments.output import checked_out, replacing_output
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.policy_table import cells, keep_policy_rows, print_rows
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.ranking.questions import Cuts, SplitName, ranking_task
-from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least, given_settings
-from recloop.experiments.transfer.measure import COLUMNS, Destination, Row, cells, rows_of, users_of
+from recloop.experiments.transfer.measure import Destination, rows_of, users_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def main(config: TransferConfig) -> list[dict[str, Any]]:
         config.episodes,
     )
     rows = rows_of(place.values([source] * config.seeds, options))
-    show(f"{source.name} in {world.name}", rows)
+    print_rows(f"{source.name} in {world.name}: 95 % over its evaluate users", rows)
     if config.out is not None:
         made_with = {"policy": config.policy, "users": config.users[-1], "steps": config.steps, "set": config.set}
         with replacing_output(
@@ -106,21 +105,10 @@ def main(config: TransferConfig) -> list[dict[str, Any]]:
         ) as settings:
             save_policy(transferred(source, world, options, users[-1]), config.out, settings)
         wide_console().print(f"saved in {config.out}", soft_wrap=True)
-    made = {"command": command(), "commit": short_commit(commit())}
-    kept = cells(rows, world=f"{source._serving().world.name} -> {world.name}", seeds=config.seeds, **made)
-    if config.table is not None:
-        replace_rows(config.table, COLUMNS, ("what", "world", "policy"), kept)
+    name = f"{source._serving().world.name} -> {world.name}"
+    kept = cells(rows, digits=4, world=name, seeds=config.seeds, **made_by())
+    keep_policy_rows(config.table, kept)
     return kept
-
-
-def show(title: str, rows: list[Row]) -> None:
-    """Print the rows."""
-    table = Table(title=f"{title}: 95 % over its evaluate users", title_justify="left")
-    for column in ("what", "policy", "mean", "interval"):
-        table.add_column(column)
-    for what, policy, value in rows:
-        table.add_row(what, policy, f"{value.mean:.3f}", f"[{value.low:.3f}, {value.high:.3f}]")
-    wide_console().print(table)
 
 
 if __name__ == "__main__":

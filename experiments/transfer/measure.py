@@ -8,7 +8,6 @@ users, `popularity of all` all train users.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -20,18 +19,14 @@ from recloop.encoders.base.errors import PolicyError
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator, Floats
-from recloop.experiments.comparison.intervals import Interval, by_user
+from recloop.experiments.comparison.intervals import by_user
+from recloop.experiments.policy_table import Row
 from recloop.experiments.ranking.evaluator import interval, rank_all
 from recloop.experiments.ranking.questions import RankingTask
 
-COLUMNS = ("what", "world", "policy", "seeds", "mean", "low", "high", "command", "commit")
-"""Of tables; intervals (95 %) are over users of the target world, of the mean over seeds."""
 MOVED, ANEW, STARTING = "transferred", "from scratch", "untrained"
 COUNTED, ALL = "popularity", "popularity of all"
 METRICS = ("ndcg", "recall")
-
-Row = tuple[str, str, Interval]
-"""What, which policy, how much."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +120,3 @@ def users_of(said: Sequence[str]) -> tuple[int | None, ...]:
     if wrong or not said:
         raise PolicyError(f"--users {' '.join(wrong) or 'is empty'}; give numbers of train users from 0, or all")
     return tuple(None if word == "all" else int(word) for word in said)
-
-
-def cells(rows: Sequence[Row], **source: Any) -> list[dict[str, Any]]:
-    """Rows of a table; `source` says world, seeds, command and commit."""
-    return [
-        {"what": what, "policy": policy, **source}
-        | {"mean": f"{value.mean:.4f}", "low": f"{value.low:.4f}", "high": f"{value.high:.4f}"}
-        for what, policy, value in rows
-    ]

@@ -3,6 +3,10 @@ stands in, and would go on with old code of another one.
 
 Nothing here is imported before a core steps natively. Lanes are rows of float32 (B, F) and of int64 (B, I), changed in
 place; where everything lies in them is told by `Lane`. Without numba the functions are plain ones, and slow.
+
+What another function calls is `inlined`, so that each `compiled` one holds all its code. A call between two would lead
+to whichever copy the process met first, the callee's own or the caller's, and these differ in last bits: a process that
+compiles would give other weights than one that reads the cache.
 """
 
 import math
@@ -18,13 +22,17 @@ try:
     import numba
 
     COMPILES = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-    compiled: Callable[..., Any] = numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+    _OPTIONS: dict[str, Any] = {"cache": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
+    compiled: Callable[..., Any] = numba.njit(**_OPTIONS)
+    inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)
 except ImportError:
     COMPILES = False
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as it is."""
         return function
+
+    inlined = compiled
 
 
 _GOLDEN, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -74,7 +82,7 @@ binary one has two."""
 # ---- draws, as in `recloop.envs.interaction.randomness`
 
 
-@compiled
+@inlined
 def _absorb(key: np.uint64, value: np.uint64) -> Any:
     x = (key ^ value) + _GOLDEN
     x = (x ^ (x >> _S30)) * _MIX_1
@@ -82,17 +90,17 @@ def _absorb(key: np.uint64, value: np.uint64) -> Any:
     return x ^ (x >> _S31)
 
 
-@compiled
+@inlined
 def _unit(bits: np.uint64) -> Any:
     return (np.float32(bits >> _S41) + _HALF) * _INV_23
 
 
-@compiled
+@inlined
 def _lucky(key: np.uint64, purpose: np.uint64, item: int) -> Any:
     return _unit(_absorb(_absorb(key, purpose), np.uint64(item)))
 
 
-@compiled
+@inlined
 def _key_of(ints: Ints, b: int, at: Lane) -> Any:
     return _absorb(np.uint64(ints[b, at.luck]), np.uint64(ints[b, at.step]))
 
@@ -212,7 +220,7 @@ def recurrent_answers(
     _settle(floats, movers[:n], hidden[:n], reads, t)
 
 
-@compiled
+@inlined
 def _settle(floats: Floats, movers: Ints, hidden: Floats, reads: Floats, t: RecurrentTables) -> int:
     """Move the hidden states of lanes that wait; 0, how many still do."""
     n, h = hidden.shape
@@ -224,7 +232,7 @@ def _settle(floats: Floats, movers: Ints, hidden: Floats, reads: Floats, t: Recu
     return 0
 
 
-@compiled
+@inlined
 def _scaled(value: np.float32, low: np.float32, high: np.float32) -> Any:
     """A signal in [-1, 1]; 0 where it is not given, a 0 outside its bounds."""
     if value == _ZERO and (low > _ZERO or high < _ZERO):
@@ -260,7 +268,7 @@ def follow(
             n = 0
 
 
-@compiled
+@inlined
 def _remember(
     floats: Floats, ints: Ints, b: int, slate: Ints, items: Ints, signals: Floats, count: int, at: Lane
 ) -> None:
@@ -338,7 +346,7 @@ def conclude(
 # ---- the state encoder, as in `recloop.encoders.state`
 
 
-@compiled
+@inlined
 def _advance(row: Floats, items: Ints, signals: Floats, count: int, step: Floats, at: Lane, e: EncoderTables) -> None:
     """All sums of `StateEncoder.advance`, and what its cell has yet to read, of one lane."""
     d, m, width = e.out_items.shape[1], e.pattern_weights.shape[1], e.relation_rows.shape[1]
@@ -384,7 +392,7 @@ def _advance(row: Floats, items: Ints, signals: Floats, count: int, step: Floats
             row[at.presence + j] += weight * e.relation_rows[item, start + dk + dv]
 
 
-@compiled
+@inlined
 def _exp(x: np.float32) -> Any:
     """e^x within 1e-6 of itself, by arithmetic alone, so that loops over it become vector instructions."""
     x = min(max(x, np.float32(-80.0)), np.float32(80.0))
@@ -399,17 +407,17 @@ def _exp(x: np.float32) -> Any:
     return (near * r * r + r + _ONE) * _POWERS[np.int64(whole) + 128]
 
 
-@compiled
+@inlined
 def _sigmoid(x: np.float32) -> Any:
     return _ONE / (_ONE + _exp(-x))
 
 
-@compiled
+@inlined
 def _tanh(x: np.float32) -> Any:
     return np.float32(2.0) / (_ONE + _exp(np.float32(-2.0) * x)) - _ONE
 
 
-@compiled
+@inlined
 def _gelu(x: np.float32) -> Any:
     """x times the normal distribution function, erf within 2e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
     z = abs(x) * np.float32(0.7071067811865476)
@@ -420,7 +428,7 @@ def _gelu(x: np.float32) -> Any:
     return x * (tail if x < _ZERO else _ONE - tail)
 
 
-@compiled
+@inlined
 def _times(matrix: Floats, bias: Floats, x: Floats, out: Floats) -> None:
     """out = x @ matrix.T + bias, rows (n, i) and (n, o); four rows read a weight together."""
     n, width = len(x), matrix.shape[1]
@@ -442,7 +450,7 @@ def _times(matrix: Floats, bias: Floats, x: Floats, out: Floats) -> None:
             out[r, o] = a + bias[o]
 
 
-@compiled
+@inlined
 def _cell(hidden: Floats, x: Floats, w_ih: Floats, w_hh: Floats, b_ih: Floats, b_hh: Floats) -> None:
     """A GRU cell's next states in place, rows (n, h) and (n, i)."""
     n, h = hidden.shape
@@ -457,7 +465,7 @@ def _cell(hidden: Floats, x: Floats, w_ih: Floats, w_hh: Floats, b_ih: Floats, b
             hidden[r, i] = new + kept * (hidden[r, i] - new)
 
 
-@compiled
+@inlined
 def _dense(floats: Floats, moved: Ints, steps: Floats, at: Lane, e: EncoderTables) -> None:
     """The cell, the fusion and the head of the lanes `moved`: `StateLayers.cell_input`, the GRU, and `read`."""
     n, d, m, h = len(moved), e.out_items.shape[1], e.pattern_weights.shape[1], e.weight_hh.shape[1]
@@ -487,7 +495,7 @@ def _dense(floats: Floats, moved: Ints, steps: Floats, at: Lane, e: EncoderTable
             floats[moved[r], at.vector + i] = _tanh(found[r, i])
 
 
-@compiled
+@inlined
 def _fuse(floats: Floats, moved: Ints, fused: Floats, at: Lane, e: EncoderTables) -> None:
     """`Fusion.forward` of the lanes `moved`, in place of their hidden states (n, h)."""
     n, h = fused.shape

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recloop.encoders.base.names import csv_text
 from recloop.encoders.base.storage import replacing_file
-from recloop.experiments.provenance import command, commit, short_commit
+from recloop.experiments.provenance import made_by
 
 REFUSED, HARMLESS, WRONG = "refused", "harmless", "wrong"
 """Said in one line or made anew; of no effect; a traceback, another result without a word, or something left."""
@@ -85,7 +85,7 @@ def write_table(path: Path, found: dict[str, Counter[str]]) -> None:
             rows = {row["what"]: {**row} for row in csv.DictReader(file)}
     for what, counts in found.items():
         told = {"what": what, "tried": counts.total(), **{kind: counts[kind] for kind in COLUMNS[2:5]}}
-        rows[what] = {**told, "command": command(), "commit": short_commit(commit())}
+        rows[what] = {**told, **made_by()}
     lines = [COLUMNS, *([row[column] for column in COLUMNS] for row in rows.values())]
     with replacing_file(path) as part:
         part.write_text(csv_text(lines), encoding="utf-8")

@@ -23,7 +23,7 @@ from recloop.envs.simulation.rollout import Pick
 from recloop.envs.truth import LOG_USERS, TRUTHS, logging_policy, truth_log
 from recloop.envs.users.contract import UserSimulator
 from recloop.envs.world.world import World
-from recloop.experiments.provenance import command, commit, short_commit, use_threads
+from recloop.experiments.provenance import made_by, use_threads
 from recloop.experiments.report.results_table import replace_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -83,8 +83,7 @@ def main(config: GatesConfig) -> None:
                 "gate": gate,
                 "draws": config.draws,
                 **{verdict.name: found[verdict] for verdict in Verdict},
-                "command": command(),
-                "commit": short_commit(commit()),
+                **made_by(),
             }
             for (users, gate), found in counts.items()
         ]

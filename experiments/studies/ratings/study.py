@@ -28,7 +28,7 @@ from recloop.envs.logs.schema import Columns
 from recloop.envs.users.fitted import FitConfig
 from recloop.envs.users.fitted.fitting.fit import FAMILIES
 from recloop.experiments.comparison.intervals import LEVEL, Floats, Interval, Ints, t_interval
-from recloop.experiments.provenance import command, commit, short_commit
+from recloop.experiments.provenance import made_by
 from recloop.experiments.report.results_table import keep_rows
 from recloop.experiments.report.tables import wide_console
 from recloop.experiments.settings import at_least
@@ -172,7 +172,7 @@ def coat_lines(parts: Parts, config: RatingsConfig) -> Iterator[Line]:
 def write_rows(path: Path, data: str, split: str, lines: list[Line]) -> None:
     """Put the rows of one log into the table; the rows of other logs stay."""
     rows = []
-    source = {"command": command(), "commit": short_commit(commit())}
+    source = made_by()
     for line in lines:
         value = {"value": line.value.mean, "low": line.value.low, "high": line.value.high}
         figures = {name: f"{number:.6f}" for name, number in value.items()}

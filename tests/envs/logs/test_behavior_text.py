@@ -1,38 +1,25 @@
 """Histories as text."""
 
-import numpy as np
 import pytest
 
 from recloop.encoders.base.errors import LogError
 from recloop.encoders.text.history import HistoryTemplate, history_text
-from recloop.envs.logs.behavior_text import default_template, history_texts
+from recloop.envs.logs.behavior_text import default_template
 from recloop.envs.logs.schema import Signal
-from recloop.envs.logs.sequences import Sequences
 
 SIGNALS = (Signal("consume"), Signal("rating", "ordinal", levels=(1, 2, 3, 4, 5), given_on="consume"))
 TITLES = ["Toy Story (1995)", "Heat (1995)", "Alien (1979)"]
 
 
-def sequences() -> Sequences:
-    return Sequences(
-        catalogue_size=3,
-        offsets=np.array([0, 3, 3]),
-        items=np.array([0, 2, 1]),
-        feedback=np.array([[1, 5], [1, 0], [1, 2]], dtype=np.float32),
-        given=np.array([[True, True], [True, False], [True, True]]),
-    )
-
-
 def test_a_history_reads_oldest_first() -> None:
-    told = history_texts(sequences(), SIGNALS, TITLES, np.array([1, 0]))
-    assert told == ["nothing yet", "rated 5: Toy Story (1995); Alien (1979); rated 2: Heat (1995)"]
+    told = history_text(TITLES, [{"rating": 5}, {}, {"rating": 2}], default_template(SIGNALS))
+    assert told == "rated 5: Toy Story (1995); Heat (1995); rated 2: Alien (1979)"
+    assert history_text([], [], default_template(SIGNALS)) == "nothing yet"
 
 
 def test_the_newest_is_kept() -> None:
     template = HistoryTemplate(most_items=2, before="They saw: ")
     assert history_text(TITLES, None, template) == "They saw: Heat (1995); Alien (1979)"
-    told = history_texts(sequences(), SIGNALS, TITLES, np.array([0]), template)
-    assert told == ["They saw: Alien (1979); rated 2: Heat (1995)"]
 
 
 def test_a_user_changes_the_template() -> None:
@@ -64,6 +51,6 @@ def test_broken_templates(line: str, wanted: str) -> None:
 def test_unknown_fields_and_lengths() -> None:
     template = HistoryTemplate(lines=("{ratng:g}: {title}",))
     with pytest.raises(LogError, match="did you mean 'rating'"):
-        history_texts(sequences(), SIGNALS, TITLES, np.array([0]), template)
+        template.check([signal.name for signal in SIGNALS])
     with pytest.raises(LogError, match="2 titles has 1 feedbacks"):
         history_text(TITLES[:2], [{}])

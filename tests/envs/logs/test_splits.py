@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.schema import LoggedBehavior, Signal, Times
-from recloop.envs.logs.splits import leave_one_out, split_by_time, split_by_user, split_per_user_in_time
+from recloop.envs.logs.splits import leave_one_out, split_by_user, split_per_user_in_time
 
 
 def make_log(users: str, times: list[float] | None, **facts: Any) -> LoggedBehavior:
@@ -26,17 +26,6 @@ def make_log(users: str, times: list[float] | None, **facts: Any) -> LoggedBehav
 
 def parts(split: Any) -> dict[str, list[int]]:
     return {name: rows.tolist() for name, rows in split.parts.items()}
-
-
-def test_by_time_keeps_one_moment_together() -> None:
-    log = make_log("uvuvu", [5, 1, 5, 2, 9], kind=Times.entry)
-    split = split_by_time(log, {"train": 0.6, "test": 0.4})
-    assert parts(split) == {"train": [1, 3], "test": [0, 2, 4]}
-    assert any("entry" in leak for leak in split.leaks)
-    with pytest.raises(LogError, match="no times to split by"):
-        split_by_time(make_log("uv", None), {"train": 0.5, "test": 0.5})
-    with pytest.raises(LogError, match="part 'train' has none of the 3 rows"):
-        split_by_time(make_log("uuv", [1, 1, 1]), {"train": 0.5, "test": 0.5})
 
 
 def test_per_user_in_time_with_ties_by_file_order() -> None:
@@ -97,14 +86,11 @@ def test_parts_are_disjoint_and_in_time(rows: list[tuple[str, int]], share: floa
     log = make_log("".join(user for user, _ in rows), [float(time) for _, time in rows])
     times, users = log.interactions["time"].to_numpy(), log.interactions["user"].to_numpy()
     fractions = {"train": share, "test": 1 - share}
-    for make in (split_by_time, split_per_user_in_time):
-        try:
-            split = make(log, fractions)
-        except LogError:
-            continue
-        train, test = split["train"], split["test"]
-        assert sorted([*train, *test]) == list(range(len(rows)))
-        if make is split_by_time:
-            assert times[train].max() < times[test].min()
-        for user in set(users[train]) & set(users[test]):
-            assert times[train][users[train] == user].max() <= times[test][users[test] == user].min()
+    try:
+        split = split_per_user_in_time(log, fractions)
+    except LogError:
+        return
+    train, test = split["train"], split["test"]
+    assert sorted([*train, *test]) == list(range(len(rows)))
+    for user in set(users[train]) & set(users[test]):
+        assert times[train][users[train] == user].max() <= times[test][users[test] == user].min()

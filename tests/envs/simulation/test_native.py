@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -358,3 +359,45 @@ def test_a_cache_that_cannot_be_written_does_no_harm() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) >= 0
+
+
+@needs_numba
+def test_compiled_functions_hold_the_code_of_their_helpers() -> None:
+    """A call between two of them would lead to another copy in a process that compiles than in one that does not."""
+    from recloop.envs.simulation.native import kernels
+
+    inlined = {
+        name: function.targetoptions.get("forceinline", False)
+        for name, function in vars(kernels).items()
+        if hasattr(function, "targetoptions")
+    }
+    assert inlined == {name: name.startswith("_") for name in inlined}
+    assert len(inlined) > 6
+
+
+@needs_numba
+@pytest.mark.slow
+def test_a_process_that_compiles_gives_the_bits_of_one_that_reads_the_cache(tmp_path: Path) -> None:
+    code = """
+import hashlib
+import torch
+from recloop.envs.simulation.core import Core
+from recloop.envs.truth.worlds import truth_world
+core, draw = Core(truth_world("boredom", users=20, items=70), batch=9), torch.Generator().manual_seed(0)
+for _ in range(40):
+    core.step(torch.randint(70, (9, core.slate_size), generator=draw))
+assert core.native is not None
+print(hashlib.sha256(core.native.floats.tobytes() + core.native.ints.tobytes()).hexdigest())
+"""
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    )
+    assert len(first) == 65
+    assert first == second

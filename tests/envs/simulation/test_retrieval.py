@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recloop.encoders.base.errors import RecloopError
+from recloop.envs.simulation import retrieval
 from recloop.envs.simulation.retrieval import best_of, best_rows, sortable, unsorted
 
 
@@ -23,13 +24,14 @@ def plain(scores: Tensor, k: int) -> Tensor:
     return rows
 
 
+@pytest.mark.parametrize("few_threads", [0, 1 << 10], ids=["torch", "numpy"])
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 5), st.integers(1, 700), st.integers(1, 12), st.integers(4, 4000), st.booleans(), st.booleans(),
     st.booleans(), st.integers(0, 2**31),
 )  # fmt: skip
 def test_blocks_equal_the_plain_form(
-    b: int, n: int, k: int, room: int, biased: bool, masked: bool, invalid: bool, seed: int
+    few_threads: int, b: int, n: int, k: int, room: int, biased: bool, masked: bool, invalid: bool, seed: int
 ) -> None:
     """Small whole numbers: products are exact, and most scores are shared by many items."""
     draw = torch.Generator().manual_seed(seed)
@@ -44,12 +46,15 @@ def test_blocks_equal_the_plain_form(
     scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
     if seen is not None:
         scores = torch.cat([scores, torch.zeros(b, 1)], dim=1).scatter(1, seen, -math.inf)[:, :n]
-    best = best_rows(queries, table, k, bias=bias, mask=mask, seen=seen, block_bytes=room)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "_FEW_THREADS", few_threads)
+        best = best_rows(queries, table, k, bias=bias, mask=mask, seen=seen, block_bytes=room)
+        of_scores = best_of(scores, k, scores > -math.inf)
     assert best.rows.tolist() == plain(scores, k).tolist()
     held = best.rows < n
     assert torch.equal(best.scores[held], scores.gather(1, best.rows.clamp(max=n - 1))[held])
     assert bool((best.scores[~held] == -math.inf).all())
-    assert torch.equal(best_of(scores, k, scores > -math.inf).rows, best.rows)
+    assert torch.equal(of_scores.rows, best.rows)
 
 
 def test_scores_of_all_sizes_in_one_block() -> None:

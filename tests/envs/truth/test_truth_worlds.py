@@ -21,10 +21,11 @@ from recloop.envs.simulation.core import Core
 from recloop.envs.truth import TRUTHS, matrix_world, truth_log, truth_world
 from recloop.envs.truth.catalogue import truth_catalogue
 from recloop.envs.truth.clickbait import ClickbaitRules, ClickbaitState, ClickbaitUsers
-from recloop.envs.truth.clicks import CascadeRules, CascadeUsers, ClickRules, ClickUsers, TasteState
+from recloop.envs.truth.clicks import CascadeRules, CascadeUsers, ClickRules, ClickUsers
 from recloop.envs.truth.drift import DriftRules, DriftUsers
 from recloop.envs.truth.matrix import MatrixRules, MatrixState, MatrixUsers
 from recloop.envs.truth.retention import RetentionRules, RetentionUsers
+from recloop.envs.truth.tastes import TasteState
 from recloop.envs.users.checks import check_users
 from recloop.envs.world.world import World
 from recloop.experiments.comparison.evaluate import Evaluator

@@ -23,12 +23,15 @@ def test_more_candidates_than_items_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_race_has_a_row_for_each_rate_each_time_and_each_update(folder: Path) -> None:
+def test_a_race_has_a_row_for_each_rate_each_time_each_update_and_retrieval(folder: Path) -> None:
     rows = bench_train(
         BenchTrainConfig(world=folder, steps=2048, seeds=1, candidates=20, validations=3, progress=False)
     )
-    assert [row.unit for row in rows] == ["steps/s", "steps/s", "s", "steps/s", "s", "transitions/s", "transitions/s"]
-    assert [row.aim for row in rows] == [None, None, 1.2, None, 4.0, None, None]
-    for update in rows[-2:]:
+    *race, first, second, retrieval = rows
+    assert [row.unit for row in race] == ["steps/s", "steps/s", "s", "steps/s", "s"]
+    assert [row.aim for row in race] == [None, None, 1.2, None, 4.0]
+    assert (retrieval.what, retrieval.unit, retrieval.batch) == ("retrieval of 20", "lanes/s", 64)
+    for update in (first, second):
+        assert update.unit == "transitions/s"
         assert update.ratio is not None
         assert 0 < update.ratio < 1

@@ -11,7 +11,8 @@ from recloop.encoders.base.errors import RecloopError
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.users.together.forming import grouped, members_of
 from recloop.experiments.comparison.evaluate import evaluate
-from recloop.experiments.together.command import COLUMNS, GroupsConfig, main
+from recloop.experiments.policy_table import COLUMNS
+from recloop.experiments.together.command import GroupsConfig, main
 from recloop.experiments.together.measures import by_group, items_taken, segment_figures, segments_of
 
 

@@ -14,8 +14,9 @@ from recloop.envs.truth.logs import lived_world
 from recloop.envs.truth.worlds import truth_world
 from recloop.envs.world.world import World
 from recloop.experiments.cli import main as cli
+from recloop.experiments.policy_table import COLUMNS
 from recloop.experiments.transfer.command import TransferConfig, main
-from recloop.experiments.transfer.measure import COLUMNS, users_of
+from recloop.experiments.transfer.measure import users_of
 
 SETTINGS = {"items": ("text",), "backbone": "mean", "dim": 384, "epochs": 2}
 
