@@ -4,16 +4,18 @@
 test over users passes at 5 % in each of them after Holm's correction over all pairs, every training seed has the same
 sign, and neither policy is flagged (acts beyond the log). A claim has a level, always named:
 
-1. *this trained policy in this world*: the rule holds, with fewer than three training seeds;
-2. *this method in this world*: with three seeds or more;
+1. *this trained policy in this world*: the rule holds for the policies as they were trained;
+2. *this method in this world*: three seeds or more, and the test passes over users and trainings at once
+   (`crossed_interval`), where a policy is trained anew with each seed: trainings of one method differ, and three of
+   them may all fall out alike by chance;
 3. *across judges*: two judges or more are among those who say so, and every gate of the training users and of the
    judges passed. A gate that failed, or that cannot tell, takes this level away and is named;
 4. *outside*: moreover the truth says so, where there is one, or else the log backs it: what it leaves open of the two
    values (their brackets) does not overlap.
 
 Where trainings are added until pairs are decided (`compare --seeds 3:10`), claims are looked at after 3, 5, 8 and 10
-seeds, and a claim once made stays. Retrained pairs are then tested over users and seeds at once (`crossed_interval`),
-in place of one sign in every seed. The 5 % are spent over the looks in proportion to the seeds that each adds, each
+seeds, and a claim once made stays. Retrained pairs are then tested over users and seeds alone, in place of one sign in
+every seed. The 5 % are spent over the looks in proportion to the seeds that each adds, each
 look corrected by Holm: whatever the looks have to do with each other, the chance of any false claim among all pairs at
 any look is at most the sum, 5 %. AdaStop (Mathieu et al. 2023) spends the same way in permutation tests, which with so
 many pairs can decide nothing before some ten seeds; this test can after three, and takes means for nearly normal.
@@ -35,6 +37,7 @@ from recloop.envs.evidence.support.bracket import Bracket
 from recloop.envs.evidence.verdict import GateOutcome, Verdict
 from recloop.experiments.comparison.intervals import (
     LEVEL,
+    MOST_SEEDS,
     Floats,
     Interval,
     crossed_interval,
@@ -193,7 +196,11 @@ class Evidence:
 
     def difference(self, witness: Witness, a: int, b: int) -> Interval:
         """Of two policies by one kind of users: over users, and over seeds too where there are looks."""
-        if self.looks and self.retrains(a, b):
+        return self.retrained_difference(witness, a, b) if self.looks else t_interval(witness.difference(a, b))
+
+    def retrained_difference(self, witness: Witness, a: int, b: int) -> Interval:
+        """Over users, and over seeds too where one of the two is trained anew with each."""
+        if self.retrains(a, b):
             return crossed_interval(witness.values[:, a] - witness.values[:, b])
         return t_interval(witness.difference(a, b))
 
@@ -229,6 +236,7 @@ class Claim:
         differences: paired difference of returns, better minus worse, by simulator.
         p: corrected p-values, by simulator.
         against: why nothing is claimed; empty where something is.
+        of_training: why a claim is of these trained policies alone and not of what trains them.
         held_back: why a claim does not reach across judges.
         settle: what would settle what is not known; empty where nothing is open.
         warning: what to bear in mind of one of the two.
@@ -243,6 +251,7 @@ class Claim:
     differences: dict[str, Interval]
     p: dict[str, float]
     against: str = ""
+    of_training: str = ""
     held_back: tuple[str, ...] = ()
     settle: str = ""
     warning: str = ""
@@ -267,6 +276,8 @@ class Claim:
             return f"Nothing is claimed of {self.better} and {self.worse}: {self.against}."
         seeds = f"{self.seeds} seed{'' if self.seeds == 1 else 's'}"
         said = f"{self.better} beats {self.worse}: {self.level}, {seeds}"
+        if self.of_training:
+            said += f"; not of the method: {self.of_training}"
         if self.held_back:
             said += f"; not across judges: {', '.join(self.held_back)}"
         borne = {1: " The truth bears it out.", -1: " The truth says the opposite.", 0: " In the truth they tie."}
@@ -332,10 +343,19 @@ def claims_from(evidence: Evidence, rules: ClaimRules | None = None) -> tuple[Cl
     rules = rules or ClaimRules()
     pairs = list(combinations(range(len(evidence.policies)), 2))
     intervals = {w.name: [evidence.difference(w, a, b) for a, b in pairs] for w in evidence.witnesses}
-    corrected = {name: _corrected([i.p for i in found], evidence.spent) for name, found in intervals.items()}
+    retrained = {w.name: [evidence.retrained_difference(w, a, b) for a, b in pairs] for w in evidence.witnesses}
+    p, of_methods = (
+        {name: _corrected([i.p for i in found], evidence.spent) for name, found in told.items()}
+        for told in (intervals, retrained)
+    )
     claims = [
         _Pair(
-            evidence, rules, *pair, {n: i[at] for n, i in intervals.items()}, {n: p[at] for n, p in corrected.items()}
+            evidence,
+            rules,
+            *pair,
+            differences={name: found[at] for name, found in intervals.items()},
+            p={name: found[at] for name, found in p.items()},
+            of_methods={name: found[at] for name, found in of_methods.items()},
         )
         for at, pair in enumerate(pairs)
     ]
@@ -367,6 +387,8 @@ class _Pair:
     b: int
     differences: Mapping[str, Interval]
     p: Mapping[str, float]
+    of_methods: Mapping[str, float]
+    """Corrected p-values over users and seeds."""
 
     def claim(self) -> Claim:
         if self.forced() < 0:
@@ -374,16 +396,17 @@ class _Pair:
         truth = self.evidence.truth
         borne = None if truth is None else truth_sign(truth[self.a] - truth[self.b], self.rules.ties)
         against, settle = self.against()
-        held_back = () if against else self.evidence.lacking(self.rules)
+        of_training, held_back = ("", ()) if against else (self.of_training(), self.evidence.lacking(self.rules))
         names = self.evidence.policies
         warned = [names[i] for i in (self.a, self.b) if self.evidence.planning[i]]
         return Claim(
             names[self.a],
             names[self.b],
-            None if against else self.level(held_back, borne),
+            None if against else self.level(of_training, held_back, borne),
             dict(self.differences),
             dict(self.p),
             against=against,
+            of_training=of_training,
             held_back=held_back,
             settle=settle,
             warning=f"{' and '.join(warned)} {PLANNING}" if warned else "",
@@ -404,13 +427,24 @@ class _Pair:
 
     def turned(self) -> "_Pair":
         found = {n: Interval(-i.mean, -i.high, -i.low, i.p) for n, i in self.differences.items()}
-        return _Pair(self.evidence, self.rules, self.b, self.a, found, self.p)
+        return _Pair(self.evidence, self.rules, self.b, self.a, found, self.p, self.of_methods)
 
-    def level(self, held_back: Sequence[str], borne: int | None) -> Level:
+    def of_training(self) -> str:
+        """Why nothing is claimed of what trains the two; empty where neither is trained anew, or trainings agree."""
         evidence = self.evidence
+        if not evidence.retrains(self.a, self.b):
+            return ""
+        if evidence.seeds < self.rules.seeds:
+            return f"that takes {self.rules.seeds} training seeds or more"
+        silent = [w.name for w in evidence.witnesses if self.of_methods[w.name] >= 1 - LEVEL]
+        return f"over trainings the difference may be chance in {_names(silent)}" if silent else ""
+
+    def level(self, of_training: str, held_back: Sequence[str], borne: int | None) -> Level:
+        evidence = self.evidence
+        if of_training:
+            return Level.this_policy
         if held_back or evidence.written_down:
-            enough = evidence.seeds >= self.rules.seeds
-            return Level.this_method if enough else Level.this_policy
+            return Level.this_method if evidence.seeds >= self.rules.seeds else Level.this_policy
         if borne is not None:
             return Level.outside if borne == 1 else Level.across_judges
         better, worse = evidence.brackets[self.a], evidence.brackets[self.b]
@@ -498,6 +532,10 @@ class _Pair:
         if self.evidence.seeds < 2:
             return self.more_users(simulator)
         needed, seeds = seeds_needed(witness.values[:, self.a] - witness.values[:, self.b], self.pairs), witness.seeds
+        paired = witness.difference(self.a, self.b)
+        if needed is None and (users_needed(paired, self.pairs) or math.inf) <= len(paired):
+            most = f"more than {MOST_SEEDS} training seeds, were difference and spread as seen"
+            return f"{most}, or longer training (--steps)"
         if needed is None:
             return f"seeds alone would not settle it, but {self.more_users(simulator)}, or longer training (--steps)"
         if needed <= seeds:

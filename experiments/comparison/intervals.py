@@ -18,6 +18,9 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 """Coverage of every interval, and one minus the error that claims may make."""
 
+MOST_SEEDS = 200
+"""Trainings beyond which it is not worked out how many would settle an order."""
+
 SEEDS_FOR_INTERVAL = 5
 """Below this many retraining seeds their values are shown as dots; from here on as a t interval."""
 
@@ -193,7 +196,7 @@ def users_needed(differences: Floats, pairs: int, power: float = 0.8) -> int | N
     return math.ceil((z * spread / mean) ** 2)
 
 
-def seeds_needed(differences: Floats, pairs: int, power: float = 0.8, most: int = 200) -> int | None:
+def seeds_needed(differences: Floats, pairs: int, power: float = 0.8, most: int = MOST_SEEDS) -> int | None:
     """Trainings that would tell these differences (S, U) from zero in the test of `crossed_interval`, were mean and
     spread as seen in S of at least 2; None where no number up to `most` does, as where users are what is lacking.
 

@@ -5,8 +5,9 @@
 
 Returns are made up: each training of a policy has a quality of its own and each user a need of their own, both drawn
 anew in every repetition. Among `ties` all policies have one mean: `any_claim` is the share of repetitions in which the
-rule claims anything, which is to be 0.05 at most. Else the policies stand `gap` standard deviations of a training
-apart, in order: `claimed` is the share of pairs that the rule orders rightly, `wrong` of those it orders wrongly.
+rule claims anything of a method, which is to be 0.05 at most. Else the policies stand `gap` standard deviations of a
+training apart, in order: `claimed` is the share of pairs that the rule orders rightly, `wrong` of those it orders
+wrongly.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from recloop.experiments.comparison.claims import Claim, ClaimRules, Evidence, Witness, claims_from, claims_over
+from recloop.experiments.comparison.claims import Claim, ClaimRules, Evidence, Level, Witness, claims_from, claims_over
 from recloop.experiments.comparison.evaluate import Floats
 from recloop.experiments.comparison.intervals import looks_between
 from recloop.experiments.provenance import command, commit, short_commit, use_threads
@@ -106,7 +107,7 @@ def measured(seeds: str, spread: str, gap: float, config: SeedsConfig) -> dict[s
         evidence = Evidence(names, Witness("train", values), written_down=True, looks=looks,
                             retrained=tuple(not (fixed and number == 0) for number in range(len(names))))  # fmt: skip
         found, number = _until_decided(evidence)
-        claims.append([claim for claim in found if claim.made])
+        claims.append([claim for claim in found if claim.level is Level.this_method])
         used.append(number)
     pairs = len([*combinations(names, 2)])
     right = [sum(claim.better > claim.worse for claim in made) / pairs for made in claims]

@@ -214,11 +214,16 @@ def test_the_error_is_spent_over_the_looks_and_between_them_nothing_is() -> None
     assert at_look.p["truth"] > fixed.p["truth"], "the test asks the seeds too, and spends a share"
 
 
-def test_trainings_that_differ_more_than_the_policies_bring_no_claim_at_a_look_though_all_have_one_sign() -> None:
-    """Three seeds of one sign by luck: claimed of three fixed seeds, and not where trainings are a sample."""
+def test_trainings_of_one_sign_by_luck_bring_no_claim_of_the_method() -> None:
+    """Of three fixed seeds it is claimed that these trained policies differ, as they do; at a look nothing is."""
     lucky = next(e for e in (trained([10.0, 10.0], 1.0, seed=s) for s in range(50)) if same_sign(first(e, 3)))
     fixed, at_look = (only(claims_from(e)) for e in (replace(first(lucky, 3), looks=()), first(lucky, 3)))
-    assert fixed.made
+    assert fixed.level is Level.this_policy
+    assert fixed.text.endswith("3 seeds; not of the method: over trainings the difference may be chance in truth.")
+    untrained = only(claims_from(replace(first(lucky, 3), looks=(), retrained=(False, False))))
+    assert untrained.level is Level.this_method
+    two = only(claims_from(replace(first(trained([10.0, 5.0], 0.1), 2), looks=())))
+    assert (two.level, two.of_training) == (Level.this_policy, "that takes 3 training seeds or more")
     assert (at_look.level, at_look.waits) == (None, True)
     assert "training seeds instead of 3" in at_look.settle
     assert "(--seeds 3:" in at_look.settle
