@@ -432,10 +432,10 @@ def _pieces(path: Path, text: TextFormat) -> TextPieces:
             f"{path}: fields between {shown(separator)} cannot stream by; write one character between them, or leave "
             "--sample-users out"
         )
-    names = text.header or next(csv.reader([head.split("\n")[0]], delimiter=separator), [])
+    names = list(text.header) or next(csv.reader([head.split("\n")[0]], delimiter=separator), [])
     if not names:
         raise LogError(f"{path} is empty; a log needs a header and at least one row")
-    return TextPieces(path, tuple(checked_header(path, list(names))), not text.header, separator, encoding)
+    return TextPieces(path, tuple(checked_header(path, names)), not text.header, separator, encoding)
 
 
 def _sampled(path: Path, batches: Iterable[Any], sample: SampledUsers) -> TextTable:
