@@ -150,7 +150,7 @@ def test_a_benchmark_of_a_world_on_disk(truth: World, tmp_path: Path) -> None:
     measured = [row for row in rows if row.reference]
     assert all(row.value > 0 and row.ratio and row.items == 500 for row in measured)
     assert [row.batch for row in measured if row.what.startswith("gym.make")] == [1, 1], "natively, and by torch"
-    assert [(row.what, row.batch) for row in rows if not row.reference] == [
+    assert [(row.what, row.batch) for row in rows if not row.reference and row.what != "SARDINE"] == [
         ("bare NumPy loop", 1024), ("bare NumPy loop", 4096), ("CartPole-v1", 1)
     ]  # fmt: skip
 

@@ -64,7 +64,9 @@ def test_verdict_sentences_claims_and_csv_agree(made: Make, gate: str, flagged: 
         assert re.search(rf"Beats [^;]*\b{claim.worse}\b", sentence[claim.better])
         assert re.search(rf"s beaten by [^;]*\b{claim.better}\b", sentence[claim.worse])
         assert (summary.tone(claim.better, claim.worse), summary.tone(claim.worse, claim.better)) == ("up", "down")
-        assert f"in front of both judges (level: {claim.level})" in sentence[claim.better]
+        levels = [c.level for c in claims if c.level and claim.better in (c.better, c.worse)]
+        least = min(levels, key=lambda level: level.reach)
+        assert f"in front of both judges (level: {least})" in sentence[claim.better]
     best = summary.verdict.partition(" is best")
     if best[1]:
         assert sentence[best[0]].startswith("Beats ")
@@ -83,7 +85,7 @@ def test_the_sentence_a_product_owner_reads(made: Make) -> None:
     assert [line.entry.label for line in lines] == ["ppo", "greedy", "sasrec", "popularity", "random"]
     assert lines[0].sentence == (
         "Beats popularity by 5.00 [5.00, 5.00], greedy by 3.00 [3.00, 3.00], random and sasrec, in front of both "
-        "judges (level: outside)."
+        "judges (level: this trained policy in this world)."
     )
     assert lines[1].sentence.endswith("; not told apart from sasrec.")
     assert lines[0].to_best is not None

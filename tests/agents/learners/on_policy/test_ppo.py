@@ -90,7 +90,7 @@ def test_values_after_the_time_limit_are_those_of_the_last_observation(tiny_worl
         wanted.append(run.learner.networks.value_of(step.next_observation))
         seen = run._observed()
     rollout = run.learner.rollout
-    assert rollout["truncated"][[3, 7]].all()
+    assert rollout["done"][[3, 7]].all()
     torch.testing.assert_close(rollout["next_value"][3], wanted[3])
     torch.testing.assert_close(rollout["next_value"][7], wanted[7])
     advantages = run.learner._advantages()
