@@ -1,13 +1,12 @@
-"""Some users of a log that is larger than memory: its file is passed over in pieces, and their rows alone are kept.
+"""Some users of a log in place of all: those whose rows are kept while it passes by, or once it is read.
 
 A user is drawn by a hash of the id, so that the same users come out of every part, order and format of the same ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow
 import pyarrow.compute
-import pyarrow.csv
-import pyarrow.parquet
 
 from recloop.encoders.base.errors import LogError
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 
 LEAST_SAMPLE = 8
 """Users of a sample, as of a world."""
-PIECE = 1 << 24
-"""Bytes of text that are parsed at once."""
-ROWS = 1 << 17
-"""Rows of Parquet that are decoded at once."""
 _KEY = "recloop's sample"
 Hashes = npt.NDArray[np.uint64]
 
@@ -84,91 +77,12 @@ class SampledUsers:
 
 def sampled_log(log: LoggedBehavior, users: int) -> LoggedBehavior:
     """The log of some of its users, for formats that are read whole."""
-    ids = pyarrow.array(log.interactions[Columns.user].astype("str"))
+    ids = pyarrow.array(log.interactions[Columns.user].to_numpy(dtype=object), type=pyarrow.string())
     chosen = SampledUsers.of(Columns.user, [ids], checked_sample(users))
     kept = chosen.rows(pyarrow.record_batch([ids], names=[Columns.user]))
     rows = log.interactions.iloc[kept].reset_index(drop=True)
     people = log.users[log.users.index.isin(rows[Columns.user].unique())]
     return replace(log, interactions=rows, users=people, notes=(*log.notes, chosen.sentence))
-
-
-def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """A Parquet file in pieces; `LogError` where it is none."""
-    try:
-        yield from pyarrow.parquet.ParquetFile(path).iter_batches(ROWS, columns=columns)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise LogError(f"{path} is no Parquet file that can be read ({str(error).splitlines()[0]})") from None
-
-
-@dataclass(frozen=True)
-class TextPieces:
-    """Delimited text that is parsed in pieces, every cell a string.
-
-    Args:
-        path: the file; packed by gzip, bzip2 or zstd as its name ends.
-        names: of the columns.
-        named: whether they stand in its first line.
-        separator: one character between fields.
-        encoding: as `codecs` names it.
-    """
-
-    path: Path
-    names: tuple[str, ...]
-    named: bool
-    separator: str
-    encoding: str
-
-    def batches(self, columns: Sequence[str] | None = None, ragged: list[Ragged] | None = None) -> Iterator[Any]:
-        """The file in record batches.
-
-        Args:
-            columns: to read; None for all.
-            ragged: gets every row with another number of fields; such rows are left out.
-
-        Raises:
-            LogError: what cannot be parsed, or decoded.
-        """
-
-        def skip(row: pyarrow.csv.InvalidRow) -> str:
-            if ragged is not None:
-                ragged.append(Ragged(row.number or 0, row.actual_columns))
-            return "skip"
-
-        # One thread: else Arrow does not know the number of a row that it leaves out.
-        reading = pyarrow.csv.ReadOptions(
-            use_threads=False,
-            block_size=PIECE,
-            skip_rows=int(self.named),
-            column_names=list(self.names),
-            encoding=self.encoding,
-        )
-        parsing = pyarrow.csv.ParseOptions(delimiter=self.separator, newlines_in_values=True, invalid_row_handler=skip)
-        options = pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(self.names, pyarrow.string()),
-            include_columns=columns,
-            strings_can_be_null=False,
-            quoted_strings_can_be_null=False,
-        )
-        try:
-            yield from pyarrow.csv.open_csv(self.path, reading, parsing, options)
-        except (pyarrow.ArrowException, OSError, UnicodeError) as error:
-            raise LogError(
-                f"{self.path} cannot be parsed as it streams by ({str(error).splitlines()[0]}); say how it is written "
-                "(--separator, --encoding), or write it as Parquet"
-            ) from None
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """A row of text with another number of fields.
-
-    Args:
-        row: from 1; the line of names counts.
-        fields: that it has.
-    """
-
-    row: int
-    fields: int
 
 
 def _words(ids: Any) -> tuple[Any, npt.NDArray[np.bool_]]:

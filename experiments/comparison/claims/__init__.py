@@ -9,7 +9,8 @@ sign, and neither policy is flagged (acts beyond the log). A claim has a level, 
    (`crossed_interval`), where a policy is trained anew with each seed: trainings of one method differ, and three of
    them may all fall out alike by chance;
 3. *across judges*: two judges or more are among those who say so, and every gate of the training users and of the
-   judges passed; level 2 is asked for first where a policy is trained anew. A gate that failed, or that cannot tell, takes this level away and is named;
+   judges passed; level 2 is asked for first where a policy is trained anew. A gate that failed, or that cannot tell,
+   takes this level away and is named;
 4. *outside*: moreover the truth says so, where there is one, or else the log backs it: what it leaves open of the two
    values (their brackets) does not overlap.
 

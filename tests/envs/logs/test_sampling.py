@@ -1,14 +1,15 @@
 """Some users of a log, read while its file passes by: all their rows, none of anybody else's, whatever the format."""
 
 import gzip
+import lzma
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from recloop.encoders.base.errors import LogError
-from recloop.envs.logs import sampling
 from recloop.envs.logs.readers import read_log
+from recloop.envs.logs.readers.files import streaming
 from recloop.envs.logs.schema import Columns, LoggedBehavior
 from tests.envs.logs.readers.own_logs import impressions, ratings, world_of, written
 
@@ -22,8 +23,8 @@ def users_of(log: LoggedBehavior) -> set[str]:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small file passes by in many."""
-    monkeypatch.setattr(sampling, "PIECE", 600)
-    monkeypatch.setattr(sampling, "ROWS", 30)
+    monkeypatch.setattr(streaming, "PIECE", 600)
+    monkeypatch.setattr(streaming, "ROWS", 30)
 
 
 def forms(folder: Path) -> dict[str, Path]:
@@ -35,9 +36,11 @@ def forms(folder: Path) -> dict[str, Path]:
     PLAIN.iloc[101:].to_parquet(parts / "part-1.parquet")
     for user, rows in PLAIN.groupby("user_id"):
         (split / f"user_id={user}").mkdir(parents=True)
-        rows.to_parquet(split / f"user_id={user}" / "rows.parquet")
+        rows.drop(columns="user_id").to_parquet(split / f"user_id={user}" / "rows.parquet")
     marked = PLAIN.assign(**{"user_id": PLAIN["user_id"] + " "}).rename(columns={"item_id": " item_id "})
     PLAIN.to_json(folder / "log.jsonl", orient="records", lines=True)
+    tight = folder / "tight.csv.xz"
+    tight.write_bytes(lzma.compress(PLAIN.to_csv(index=False).encode()))
     return {
         "parquet": written(folder, PLAIN, "log.parquet"),
         "words": written(folder, PLAIN.astype({"user_id": "category"}), "words.parquet"),
@@ -45,6 +48,7 @@ def forms(folder: Path) -> dict[str, Path]:
         "blanks": written(folder, marked, "blanks.csv"),
         "utf-16": written(folder, PLAIN, "wide.tsv", sep="\t", encoding="utf-16"),
         "packed": packed,
+        "packed whole": tight,
         "parts": parts,
         "by user": split,
         "lines": folder / "log.jsonl",
