@@ -34,7 +34,7 @@ class SlateDQNConfig(QConfig):
     """Double DQN over proposed slates; the defaults were chosen on the tune users of the built-in world.
 
     Args:
-        proposals: which slates are proposed.
+        proposals: which slates are proposed; none that mix groups, among which uniform exploration is spread too thin.
         network: of it, `hidden` alone counts.
     """
 
@@ -45,7 +45,7 @@ class SlateDQNConfig(QConfig):
     train_every: int = 1
     updates: int = 8
     exploration: float = 0.3
-    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    proposals: ProposalConfig = field(default_factory=lambda: ProposalConfig(mixed=0.0))
 
 
 class SlateDQN(QLearner):

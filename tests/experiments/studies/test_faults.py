@@ -99,7 +99,8 @@ def test_what_is_right_is_called_right(tmp_path: Path) -> None:
 def test_what_is_wrong_is_called_wrong(tmp_path: Path, fault: str, trial, why: str) -> None:  # type: ignore[no-untyped-def]
     one = tried(fault)
     luck = () if trial is two_writers else (random.Random(1),)
-    outcome = next(trial(one, undisturbed(one, tmp_path / "sound"), tmp_path / "tried", *luck))
+    outcomes = trial(one, undisturbed(one, tmp_path / "sound"), tmp_path / "tried", *luck)
+    outcome = next(outcome for outcome in islice(outcomes, 8) if outcome.kind != HARMLESS)  # one may come too late
     assert outcome.kind == WRONG
     assert re.search(why, outcome.why), outcome.why
 
