@@ -57,7 +57,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "reinforce": {"steps": 12_000, "rollout": 8, "batch_size": 32, "gae_lambda": 0.95, "epochs": 3},
     "double-dqn": {"steps": 10_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5},
     "slateq": {"steps": 10_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5},
-    "slate-dqn": {"steps": 8_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5, "updates": 2},
+    "slate-dqn": {"steps": 8_000, "learning_starts": 500, "batch_size": 128, "exploration": 0.5, "updates": 4},
     "ddpg": {"steps": 5_000, "learning_starts": 500, "batch_size": 128, "train_every": 2, "exploration": 0.3},
     "td3": {"steps": 6_000, "learning_starts": 500, "batch_size": 128, "train_every": 2, "exploration": 0.3},
     "sac": {"steps": 6_000, "learning_starts": 500, "batch_size": 128, "train_every": 2},
