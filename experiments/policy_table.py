@@ -17,7 +17,7 @@ Row = tuple[str, str, Interval]
 """What, which policy, how much."""
 
 
-def cells(rows: Sequence[Row], digits: int = 3, **source: Any) -> list[dict[str, Any]]:
+def cells(rows: Sequence[Row], digits: int = 3, /, **source: Any) -> list[dict[str, Any]]:
     """Rows as the CSV file has them; `source` says world, seeds, command and commit.
 
     >>> cells([("return", "greedy", Interval(1.5, 1.25, 1.75))], world="clicks")

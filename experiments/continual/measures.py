@@ -59,7 +59,7 @@ def summary(found: Sequence[Course], jumps: Sequence[int], against: str | None) 
         if len(errors):
             told["series error, forecast"] = _over_seeds(errors[:, 0])
             told["series error, mean"] = _over_seeds(errors[:, 1])
-        rows += cells([(what, rule, value) for what, value in told.items()], digits=4, seeds=len(mine))
+        rows += cells([(what, rule, value) for what, value in told.items()], 4, seeds=len(mine))
     return rows
 
 

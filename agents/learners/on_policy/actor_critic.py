@@ -131,7 +131,7 @@ class ActorCriticLearner(Learner):
     policy_class: ClassVar[type[Policy]] = ActorPolicy
     look_class: ClassVar[type[Any]] = RolloutInputs
     """The dataclass of what an update reads of an observation."""
-    keys = FEATURE_KEYS
+    keys: ClassVar[tuple[str, ...]] = FEATURE_KEYS
     chooses_candidates = True
     may_hear = True
     config: ActorCriticConfig

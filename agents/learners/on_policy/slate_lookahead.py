@@ -95,7 +95,8 @@ class SlateLookahead(ProposalPPO):
             if left:  # lanes that ended have another user by now, who counts nothing
                 proposals, nexts = self.networks.propose(self._completed(core.observe()), slates.shape[2])
                 slate = chosen(nexts, self.networks(proposals)[0].argmax(1))
-        return total.view(slates.shape[:2])
+        worth: Tensor = total.view(slates.shape[:2])
+        return worth
 
     def _completed(self, after: Observation) -> Observation:
         """With candidates: all items as they are, where the retriever would sort them all."""
