@@ -51,8 +51,9 @@ class SlateDQNConfig(QConfig):
 class SlateDQN(QLearner):
     """Double Q-learning (van Hasselt, Guez and Silver, AAAI 2016) over slates that hang together.
 
-    The actions are those of `slate-ppo`: each cluster and grouping of items, and all items, propose a slate. Q(s, A) of
-    a proposal is the network's value of the state plus its score of the proposal. The target is that of Double DQN,
+    The actions are those of `slate-ppo` without mixed ones: each cluster and grouping of items, and all items, propose
+    a slate. Q(s, A) of a proposal is the network's value of the state plus its score of the proposal. The target is
+    that of Double DQN,
 
         reward + discount x q_target(s', A'),   A' the best proposal by the online network after the step
 
