@@ -31,10 +31,10 @@ _PARTS = tuple(f.name for f in fields(Proposals))
 
 @dataclass(frozen=True)
 class SlateDQNConfig(QConfig):
-    """Double DQN over proposed slates; the defaults were chosen on the tune users of the built-in world.
+    """Double DQN over proposed slates; defaults but `proposals` were chosen on the tune users of the built-in world.
 
     Args:
-        proposals: which slates are proposed; none that mix groups, among which uniform exploration is spread too thin.
+        proposals: which slates are proposed; none that mix groups: with them it failed a toy that it learns without.
         network: of it, `hidden` alone counts.
     """
 
